@@ -1,0 +1,112 @@
+/*
+ * core.h: what every stage uses: checked sizes, allocation, growable buffers,
+ * whole files, digests.
+ */
+#ifndef H5LENS_CORE_H
+#define H5LENS_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "h5lens/status.h"
+
+/* --- checked size arithmetic: false when the result does not fit ---------- */
+
+static inline bool lens_size_mul(size_t a, size_t b, size_t *out)
+{
+	return !__builtin_mul_overflow(a, b, out);
+}
+
+static inline bool lens_size_add(size_t a, size_t b, size_t *out)
+{
+	return !__builtin_add_overflow(a, b, out);
+}
+
+/* --- allocation ------------------------------------------------------------
+ * All memory comes from these three, so that tests can make the k-th call
+ * fail (lens_alloc_fail_at). Size 0 gives a valid pointer.
+ */
+
+/* n * size bytes, zeroed. NULL when it overflows or memory is out. */
+void *lens_calloc(size_t n, size_t size);
+/* p grown or shrunk to n * size bytes; p stays valid when it returns NULL. */
+void *lens_realloc(void *p, size_t n, size_t size);
+/* n * size bytes on a 64-byte boundary, not cleared. Free with lens_free. */
+void *lens_alloc_aligned(size_t n, size_t size);
+void lens_free(void *p);
+/* A copy of s (NULL gives NULL). */
+char *lens_strdup(const char *s);
+/* Test seam: the k-th allocation from now (1-based) fails; 0 turns it off. */
+void lens_alloc_fail_at(unsigned long k);
+
+/* Sets LENS_ERR_NOMEM with the size that was asked for. Returns the code. */
+enum lens_status lens_error_nomem(struct lens_error *err, size_t n, size_t size);
+
+/* --- growable buffers ------------------------------------------------------ */
+
+/* Bytes; always followed by a NUL that len does not count (once used). */
+struct lens_buf {
+	char *data;
+	size_t len, cap;
+};
+#define LENS_BUF_INIT { NULL, 0, 0 }
+enum lens_status lens_buf_append(struct lens_buf *b, const void *data, size_t n,
+				 struct lens_error *err);
+enum lens_status lens_buf_printf(struct lens_buf *b, struct lens_error *err,
+				 const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+void lens_buf_release(struct lens_buf *b);
+
+/* Token ids. */
+struct lens_ids {
+	int32_t *v;
+	size_t n, cap;
+};
+#define LENS_IDS_INIT { NULL, 0, 0 }
+enum lens_status lens_ids_push(struct lens_ids *ids, int32_t id, struct lens_error *err);
+void lens_ids_release(struct lens_ids *ids);
+
+/* --- files ----------------------------------------------------------------- */
+
+/*
+ * Reads a whole regular file into b (emptied first). A file larger than
+ * max_bytes is LENS_ERR_FORMAT; a missing one LENS_ERR_IO.
+ */
+enum lens_status lens_file_read(const char *path, size_t max_bytes,
+				struct lens_buf *b, struct lens_error *err);
+
+/* dir + "/" + name; the caller frees. NULL when memory is out. */
+char *lens_path_join(const char *dir, const char *name);
+bool lens_file_exists(const char *path);
+
+/* Is s[0..n) valid UTF-8 (no surrogates, no overlong forms)? */
+bool lens_utf8_valid(const char *s, size_t n);
+
+/* --- SHA-256 (OpenSSL) ----------------------------------------------------- */
+
+#define LENS_SHA256_BYTES 32
+#define LENS_SHA256_HEX 65 /* with the NUL */
+
+struct lens_sha256; /* an incremental digest */
+enum lens_status lens_sha256_create(struct lens_sha256 **out, struct lens_error *err);
+enum lens_status lens_sha256_update(struct lens_sha256 *s, const void *data, size_t n,
+				    struct lens_error *err);
+/* Gives the digest and starts afresh. */
+enum lens_status lens_sha256_final(struct lens_sha256 *s, uint8_t out[LENS_SHA256_BYTES],
+				   struct lens_error *err);
+void lens_sha256_destroy(struct lens_sha256 *s);
+/* One shot. Safe to call from any thread. */
+enum lens_status lens_sha256(const void *data, size_t n, uint8_t out[LENS_SHA256_BYTES],
+			     struct lens_error *err);
+enum lens_status lens_sha256_file(const char *path, uint8_t out[LENS_SHA256_BYTES],
+				  struct lens_error *err);
+void lens_hex(const uint8_t *bytes, size_t n, char *out /* 2n + 1 */);
+
+/*
+ * The entry of names[0..n) nearest to word by edit distance, or NULL when
+ * none is near enough to be worth suggesting ("unknown key …, did you mean").
+ */
+const char *lens_nearest(const char *word, const char *const *names, size_t n);
+
+#endif

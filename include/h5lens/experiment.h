@@ -1,0 +1,114 @@
+/*
+ * experiment.h: what the user asked for: a YAML file, --set and flags, all
+ * served by one key table, with every default filled in.
+ */
+#ifndef H5LENS_EXPERIMENT_H
+#define H5LENS_EXPERIMENT_H
+
+#include <stdio.h>
+
+#include "h5lens/core.h"
+
+enum lens_cache_dtype { LENS_CACHE_F32, LENS_CACHE_F16 };
+enum lens_cpu_choice { LENS_CPU_AUTO, LENS_CPU_AVX2, LENS_CPU_AVX512 };
+enum lens_lens_mode {
+	LENS_LENS_RECOMPUTE,            /* ln_final recomputed at each layer, with b_U */
+	LENS_LENS_CACHED_SCALE_NO_BIAS  /* a TransformerLens notebook's numbers */
+};
+enum lens_positions_kind { LENS_POS_ALL, LENS_POS_LAST, LENS_POS_READ, LENS_POS_LIST };
+
+struct lens_strings {
+	char **v;
+	size_t n;
+};
+
+/* Owned strings throughout; lens_experiment_release frees them. */
+struct lens_experiment {
+	char *model;  /* Hugging Face directory */
+	char *output; /* the .h5 file */
+	struct {
+		bool fold_ln, center_writing_weights, center_unembed, fold_value_biases,
+			refactor_factored_attn_matrices;
+	} weights;
+	struct {
+		char *csv, *prompt;
+		struct lens_strings answers;
+		char *read_pos_column; /* NULL: data.read_pos was a number or absent */
+		long read_pos;         /* -1: the last token */
+		bool prepend_bos, skip_bad_rows;
+		size_t limit;          /* 0: all */
+	} data;
+	struct {
+		struct lens_strings hooks; /* names or globs */
+		enum lens_positions_kind positions;
+		long *position;            /* [n_positions], for LENS_POS_LIST */
+		size_t n_positions;
+		enum lens_cache_dtype dtype;
+	} cache;
+	struct lens_strings tables;  /* in the order of the key table, no duplicates */
+	bool tables_listed;          /* by name: then one that cannot be made is an error */
+	size_t top_k;                /* tokens in top_tokens */
+	enum lens_lens_mode lens;
+	enum lens_cpu_choice cpu;
+	size_t threads;              /* 0: from the environment */
+	size_t memory;               /* bytes; 0: a share of what is free */
+	char *source;                /* the YAML as written; "" without a file */
+};
+
+/* Every key at its default; nothing required is set yet. */
+enum lens_status lens_experiment_init(struct lens_experiment *e, struct lens_error *err);
+void lens_experiment_release(struct lens_experiment *e);
+
+/*
+ * Reads a YAML file over the present values. Relative paths in it are relative
+ * to the file's own folder. An unknown key is an error with the nearest known
+ * one; errors carry line and column.
+ */
+enum lens_status lens_experiment_load(struct lens_experiment *e, const char *path,
+				      struct lens_error *err);
+
+/*
+ * Sets one key ("cache.positions") or group ("cache") from text: a scalar as it
+ * stands, without YAML's quotes ("last", "*"); a list with commas ("0,-2") or
+ * as YAML ("[0, -2]"); a group as YAML ("{dtype: f16}"). Serves --set key=value
+ * and the flags; relative paths stay relative to the current directory.
+ */
+enum lens_status lens_experiment_set(struct lens_experiment *e, const char *key,
+				     const char *value, struct lens_error *err);
+
+/* Are the required keys there, and do the values go together? */
+enum lens_status lens_experiment_check(const struct lens_experiment *e,
+				       struct lens_error *err);
+
+/*
+ * Is this table to be made? Listed, and data.answers has what it needs: without
+ * answers the default tables shrink to those that need none.
+ */
+bool lens_experiment_wants_table(const struct lens_experiment *e, const char *table);
+
+/*
+ * The effective experiment as JSON (sorted keys, every default), for the
+ * file's attribute and for its identity. With identity_only: without what must
+ * not matter (output, threads, memory, and the paths of model and data).
+ * The caller frees with lens_free.
+ */
+enum lens_status lens_experiment_json(const struct lens_experiment *e, bool identity_only,
+				      char **out, struct lens_error *err);
+
+/* One row of the key table, for --help and the README. */
+struct lens_key {
+	const char *name;    /* "cache.positions" */
+	const char *flag;    /* "--positions", or NULL */
+	const char *shape;   /* "all | last | read | [0, -2, …]" */
+	const char *deflt;   /* the default as text, or NULL when required */
+	const char *help;
+	const char *short_flag; /* "-o", or NULL */
+	const char *flag_value; /* what the flag sets by itself ("raw"); NULL: it takes
+				   a value, which goes to lens_experiment_set */
+};
+const struct lens_key *lens_keys(size_t *n);
+/* The key that a flag ("--hooks", "-o") stands for, or NULL. --raw-weights stands
+ * for "weights" with flag_value "raw". */
+const struct lens_key *lens_key_of_flag(const char *flag);
+
+#endif

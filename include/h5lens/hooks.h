@@ -1,0 +1,107 @@
+/*
+ * hooks.h: the one table of hook points. Names, shapes, HDF5 paths and scales,
+ * globs, --dry-run, `info` and the docs come from it. Names and shapes are
+ * TransformerLens 2.x's, without the batch dimension.
+ */
+#ifndef H5LENS_HOOKS_H
+#define H5LENS_HOOKS_H
+
+#include "h5lens/model.h"
+
+enum lens_hook {
+	LENS_HOOK_EMBED,
+	LENS_HOOK_POS_EMBED,
+	LENS_HOOK_RESID_PRE,
+	LENS_HOOK_LN1_SCALE,
+	LENS_HOOK_LN1_NORMALIZED,
+	LENS_HOOK_Q,
+	LENS_HOOK_K,
+	LENS_HOOK_V,
+	LENS_HOOK_ATTN_SCORES,
+	LENS_HOOK_PATTERN,
+	LENS_HOOK_Z,
+	LENS_HOOK_RESULT,
+	LENS_HOOK_ATTN_OUT,
+	LENS_HOOK_RESID_MID,
+	LENS_HOOK_MLP_IN,
+	LENS_HOOK_LN2_SCALE,
+	LENS_HOOK_LN2_NORMALIZED,
+	LENS_HOOK_MLP_PRE,
+	LENS_HOOK_MLP_POST,
+	LENS_HOOK_MLP_OUT,
+	LENS_HOOK_RESID_POST,
+	LENS_HOOK_LN_FINAL_SCALE,
+	LENS_HOOK_LN_FINAL_NORMALIZED,
+	LENS_HOOK_LOGITS,
+	LENS_HOOK_COUNT
+};
+
+/* Dimensions after prompt; each is a dimension scale of the file. */
+enum lens_axis {
+	LENS_AXIS_POS,   /* "pos", or "slot" */
+	LENS_AXIS_HEAD,
+	LENS_AXIS_KV_HEAD,
+	LENS_AXIS_QUERY, /* "query", or "slot" */
+	LENS_AXIS_KEY,
+	LENS_AXIS_D_MODEL,
+	LENS_AXIS_D_HEAD,
+	LENS_AXIS_D_MLP,
+	LENS_AXIS_D_VOCAB,
+	LENS_AXIS_ONE
+};
+#define LENS_HOOK_AXES 3
+
+struct lens_hook_info {
+	const char *name;  /* "blocks.%zu.attn.hook_q" or "hook_embed" */
+	bool per_layer;
+	bool by_default;   /* is it what "*" means? */
+	int n_axes;
+	enum lens_axis axis[LENS_HOOK_AXES];
+	const char *long_name;
+};
+
+const struct lens_hook_info *lens_hook_info(enum lens_hook hook);
+
+/* Does a model of this kind have the hook point at all? */
+bool lens_hook_exists(const struct lens_config *c, enum lens_hook hook);
+
+#define LENS_HOOK_NAME 64
+/* Writes the full name ("blocks.3.attn.hook_q"); layer is ignored where there is none. */
+const char *lens_hook_name(enum lens_hook hook, size_t layer, char out[LENS_HOOK_NAME]);
+
+/*
+ * Where a hook point's data is the same as another's, the other: resid_pre of
+ * layer i is resid_post of layer i − 1, hook_mlp_in is resid_mid (resid_pre in
+ * parallel blocks). Returns false when it stands for itself.
+ */
+bool lens_hook_alias(const struct lens_config *c, enum lens_hook hook, size_t layer,
+		     enum lens_hook *target, size_t *target_layer);
+
+/* The extent of an axis; pos, query and key take n_pos. */
+size_t lens_axis_extent(const struct lens_config *c, enum lens_axis axis, size_t n_pos);
+const char *lens_axis_name(enum lens_axis axis);
+
+/*
+ * Which hook points were asked for: want[layer][hook], layer 0 for those
+ * without one. Patterns are names or globs (*, ?, […]); "*" alone means the
+ * defaults. A pattern that matches nothing is LENS_ERR_INVALID with the nearest
+ * name; hook_attn_in and hook_{q,k,v}_input are refused with the reason.
+ */
+struct lens_hook_set {
+	size_t n_layers;
+	bool *want; /* [n_layers, LENS_HOOK_COUNT] */
+};
+enum lens_status lens_hook_set_init(struct lens_hook_set *s, const struct lens_config *c,
+				    const char *const *pattern, size_t n_patterns,
+				    struct lens_error *err);
+void lens_hook_set_release(struct lens_hook_set *s);
+static inline bool lens_hook_wanted(const struct lens_hook_set *s, enum lens_hook h, size_t layer)
+{
+	return s->want[layer * LENS_HOOK_COUNT + (size_t)h];
+}
+static inline void lens_hook_want(struct lens_hook_set *s, enum lens_hook h, size_t layer)
+{
+	s->want[layer * LENS_HOOK_COUNT + (size_t)h] = true;
+}
+
+#endif

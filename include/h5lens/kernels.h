@@ -1,0 +1,133 @@
+/*
+ * kernels.h: the arithmetic. Matrices are row-major float32 unless it says
+ * otherwise.
+ *
+ * A row's bits are its own. For one CPU level, every function below gives row
+ * i of its result as a function of row i of its input alone, whatever the
+ * other rows are and however many there are, given one rule for lens_gemm
+ * (see there). That is what makes results independent of batch, order,
+ * threads and shards.
+ */
+#ifndef H5LENS_KERNELS_H
+#define H5LENS_KERNELS_H
+
+#include "h5lens/core.h"
+
+/* The instruction set that fixes BLAS's kernels and our own. */
+enum lens_cpu_level { LENS_LEVEL_AVX2 = 0, LENS_LEVEL_AVX512 = 1 };
+
+const char *lens_cpu_level_name(enum lens_cpu_level level);
+
+/* The best level this machine can run; LENS_ERR_UNSUPPORTED without AVX2, FMA, F16C. */
+enum lens_status lens_cpu_detect(enum lens_cpu_level *level, struct lens_error *err);
+
+/*
+ * Opens OpenBLAS with the core that belongs to level (HASWELL, SKYLAKEX), one
+ * thread, and selects our kernels. Must be called once, before any of the
+ * functions below and before threads start; calling it again with the same
+ * level does nothing, with another is LENS_ERR_INVALID: OpenBLAS chooses its
+ * kernels when it loads.
+ */
+enum lens_status lens_kernels_open(enum lens_cpu_level level, struct lens_error *err);
+
+/* "OpenBLAS 0.3.21 SkylakeX", once open. */
+const char *lens_blas_description(void);
+
+/*
+ * The rows of a matrix that belong together (a prompt) must start at a
+ * multiple of this: 1 for AVX-512; 12 for AVX2, whose kernels in OpenBLAS
+ * handle rows 0–5 and 6–11 of every twelve in two ways.
+ */
+size_t lens_row_align(void);
+
+/* Where the i-th of many single rows belongs, so that all are handled alike. */
+size_t lens_row_slot(size_t i);
+/* Rows a matrix needs to hold n such slots. */
+size_t lens_row_slots(size_t n);
+
+/* B of a product: [K, N] as it is, or [N, K] (transposed). */
+enum lens_trans { LENS_B_PLAIN, LENS_B_TRANSPOSED };
+
+struct lens_gemm_args {
+	size_t m, n, k;
+	const float *a;    /* [m, k], row stride lda */
+	size_t lda;
+	const float *b;    /* [k, n] or [n, k], row stride ldb */
+	size_t ldb;
+	enum lens_trans trans;
+	const float *bias; /* [n], or NULL: C starts at bias */
+	float *c;          /* [m, n], row stride ldc */
+	size_t ldc;
+};
+
+/*
+ * C = bias + A·B. Over K it accumulates in blocks of at most 128, which takes
+ * the error from 3.5e-7 to 2.1e-7 of the result's scale at K = 768. pad is
+ * scratch of lens_gemm_pad_floats(n, k) floats or more: products too small
+ * for the kernels that keep a row's bits are padded with zero rows there.
+ * threads > 1 splits fixed tiles of rows; the bits do not depend on it.
+ */
+void lens_gemm(const struct lens_gemm_args *args, float *pad, int threads);
+size_t lens_gemm_pad_floats(size_t n, size_t k);
+
+/* Activation functions, in Hugging Face's names. */
+enum lens_act {
+	LENS_ACT_GELU_NEW, /* 0.5x(1+tanh(√(2/π)(x+0.044715x³))) */
+	LENS_ACT_GELU,     /* 0.5x(1+erf(x/√2)) */
+	LENS_ACT_RELU,
+	LENS_ACT_SILU
+};
+
+/* One attention head of one prompt. */
+struct lens_attention_args {
+	size_t n_pos, d_head;
+	size_t q0, nq;          /* the queries asked for: q0 … q0+nq-1 */
+	const float *q;         /* row stride ld; row i is position i */
+	const float *kt;        /* keys, transposed: [d_head, ldk] (lens_transpose_keys) */
+	const float *v;         /* row stride ld */
+	size_t ld, ldk;
+	float scale;            /* scores are q·k / scale */
+	size_t window;          /* keys seen, the query's own included; 0: all */
+	float *scores;          /* [nq, ldk]: scores, then the pattern */
+	float *z;               /* row stride ldz, row i is position i */
+	size_t ldz;
+};
+
+/* Our own kernels; the table of one level. Lengths need no alignment. */
+struct lens_vec {
+	/*
+	 * LayerNorm of each row: scale[i] = √(var + eps), y = (x − mean)/scale,
+	 * then ·w + b where w, b are not NULL. Sums in float64. y may be x.
+	 */
+	void (*layer_norm)(size_t rows, size_t d, const float *x, const float *w,
+			   const float *b, double eps, float *y, float *scale);
+	/* RMSNorm: scale = √(mean x² + eps), y = x/scale (·w). */
+	void (*rms_norm)(size_t rows, size_t d, const float *x, const float *w, double eps,
+			 float *y, float *scale);
+	/* y = act(x), n elements */
+	void (*activation)(enum lens_act act, size_t n, const float *x, float *y);
+	/* y += x */
+	void (*add)(size_t n, const float *x, float *y);
+	/* kt[d, j] = k[j, d]; ldk is n_pos rounded up to LENS_KEY_ALIGN, zero-filled. */
+	void (*transpose_keys)(size_t n_pos, size_t d_head, const float *k, size_t ld,
+			       float *kt, size_t ldk);
+	/* scores = q·k/scale, −inf where masked (causal, window). Fills n_pos columns. */
+	void (*attention_scores)(const struct lens_attention_args *a);
+	/* scores → pattern in place (softmax over the keys) */
+	void (*attention_softmax)(const struct lens_attention_args *a);
+	/* z = pattern · v */
+	void (*attention_mix)(const struct lens_attention_args *a);
+	/* IEEE half, round to nearest even; returns how many finite values overflowed. */
+	size_t (*to_f16)(size_t n, const float *x, uint16_t *y);
+	/* How many of x are strictly larger than t. NaN is not. */
+	size_t (*count_above)(size_t n, const float *x, float t);
+	/* Largest element; NaN if any is NaN or infinite. */
+	float (*max_finite)(size_t n, const float *x);
+	/* Σ exp(x − max), in float64 */
+	double (*sum_exp)(size_t n, const float *x, float max);
+};
+#define LENS_KEY_ALIGN 16
+
+const struct lens_vec *lens_vec(void);
+
+#endif

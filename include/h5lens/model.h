@@ -1,0 +1,85 @@
+/*
+ * model.h: Hugging Face directory → canonical weights.
+ *
+ * Each family maps Hugging Face's tensors to one canonical description, on
+ * which there is one forward pass. Weight processing works on it in float64,
+ * once, at load, in TransformerLens 2.x's meaning and order
+ * (HookedTransformer.load_and_process_state_dict). A model is immutable once
+ * open and shared by all threads.
+ */
+#ifndef H5LENS_MODEL_H
+#define H5LENS_MODEL_H
+
+#include "h5lens/core.h"
+#include "h5lens/kernels.h"
+
+enum lens_norm { LENS_NORM_LN, LENS_NORM_RMS };
+
+/* Shapes and kinds, under HookedTransformerConfig's names. */
+struct lens_config {
+	char family[32];       /* Hugging Face's model_type: "gpt2" */
+	char architecture[64]; /* "GPT2LMHeadModel" */
+	size_t n_layers, d_model, n_heads, n_kv_heads, d_head, d_mlp, d_vocab, n_ctx;
+	enum lens_norm norm;
+	double eps;
+	enum lens_act act;
+	char act_name[16];
+	bool learned_positions; /* W_pos is added to the embedding */
+	bool gated_mlp;
+	bool parallel_block;    /* attention and MLP both read resid_pre */
+	bool tied_head;         /* W_U is W_E in the files */
+	bool scale_attn;        /* divide scores by √d_head … */
+	bool scale_attn_by_layer; /* … and by layer + 1 */
+	size_t window;          /* keys seen by local layers; 0: none local */
+};
+
+/* Which processing to apply; each on its own. */
+struct lens_processing {
+	bool fold_ln, center_writing_weights, center_unembed, fold_value_biases,
+		refactor_factored_attn_matrices;
+};
+
+/* One block. Row-major; the columns of QKV are [q heads | k heads | v heads]. */
+struct lens_block {
+	float *ln1_w, *ln1_b, *ln2_w, *ln2_b; /* [D]; NULL once folded (and b of RMSNorm) */
+	float *w_qkv, *b_qkv;                 /* [D, (H + 2 Hkv) dh] */
+	float *w_o, *b_o;                     /* [H dh, D], [D] */
+	float *w_in, *b_in;                   /* [D, F], [F] */
+	float *w_out, *b_out;                 /* [F, D], [D] */
+	float attn_scale;                     /* scores are q·k / attn_scale */
+	size_t window;                        /* 0: all earlier keys */
+};
+
+struct lens_model {
+	struct lens_config config;
+	struct lens_processing processing;
+	float *w_e;                   /* [V, D] */
+	float *w_pos;                 /* [n_ctx, D], or NULL */
+	struct lens_block *block;     /* [n_layers] */
+	float *ln_final_w, *ln_final_b; /* [D]; NULL once folded */
+	float *w_u;                   /* [V, D]: the transpose of TransformerLens's W_U */
+	float *b_u;                   /* [V]; zeros where the model has none */
+	uint8_t sha256[LENS_SHA256_BYTES]; /* config.json and the weight files, in order */
+};
+
+/* Only config.json: shapes for `info` and --dry-run. */
+enum lens_status lens_config_load(const char *dir, struct lens_config *out,
+				  struct lens_error *err);
+
+/*
+ * Loads and processes the weights: config.json with model.safetensors, or
+ * model.safetensors.index.json and its shards. Errors name file and tensor. The
+ * caller destroys *out.
+ */
+enum lens_status lens_model_open(const char *dir, const struct lens_processing *processing,
+				 struct lens_model **out, struct lens_error *err);
+void lens_model_destroy(struct lens_model *m);
+
+/* config as JSON with HookedTransformerConfig's key names; lens_free it. */
+enum lens_status lens_config_json(const struct lens_config *c, const struct lens_processing *p,
+				  char **out, struct lens_error *err);
+
+/* "LN", "LNPre", "RMS" or "RMSPre", TransformerLens's normalization_type. */
+const char *lens_normalization_type(const struct lens_config *c, bool fold_ln);
+
+#endif

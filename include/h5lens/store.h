@@ -1,0 +1,171 @@
+/*
+ * store.h: the HDF5 file. The only stage that knows HDF5; no hid_t leaves it.
+ *
+ * A file is written once: created under a temporary name ("<final>.part"),
+ * filled chunk by chunk, then committed: closed, fsynced, renamed, and its
+ * directory fsynced. The final name never holds half a file. All writing calls
+ * on one store come from one thread.
+ */
+#ifndef H5LENS_STORE_H
+#define H5LENS_STORE_H
+
+#include "h5lens/core.h"
+
+#define LENS_MAX_RANK 5
+
+enum lens_dtype {
+	LENS_F16, /* IEEE half, little endian; h5py reads float16 */
+	LENS_F32,
+	LENS_F64,
+	LENS_I32,
+	LENS_I64,
+	LENS_U8,
+	LENS_STR  /* variable-length UTF-8, rank 1 */
+};
+size_t lens_dtype_size(enum lens_dtype t); /* 0 for LENS_STR */
+
+/* One dataset to be: everything about it is fixed when it is created. */
+struct lens_dataset_spec {
+	const char *path;            /* "/cache/blocks.0.hook_resid_post" */
+	const char *long_name;       /* or NULL */
+	const char *units;           /* or NULL */
+	enum lens_dtype dtype;
+	int rank;
+	const char *dim[LENS_MAX_RANK];   /* names of dimension scales: "prompt", … */
+	size_t extent[LENS_MAX_RANK];
+	size_t chunk[LENS_MAX_RANK];      /* 1 <= chunk <= extent (1 for extent 0) */
+};
+
+/*
+ * What stands where nothing was written, and past a chunk's end: NaN for
+ * floats, -1 for signed integers, 0 for LENS_U8.
+ */
+void lens_fill(enum lens_dtype t, void *buf, size_t n_elements);
+
+struct lens_store;
+
+/*
+ * Creates "<final>.part" (an old one is removed). Its directory must exist.
+ */
+enum lens_status lens_store_create(const char *final, struct lens_store **out,
+				   struct lens_error *err);
+
+/*
+ * Adds a dimension: a scale dataset "/<name>" of the given extent. labels
+ * (strings, [extent]) become its values; without labels it is a dimension
+ * without coordinates, marked as netCDF-4 marks it.
+ */
+enum lens_status lens_store_add_dim(struct lens_store *s, const char *name, size_t extent,
+				    const char *const *labels, struct lens_error *err);
+
+/*
+ * Adds a dataset with its groups, scales attached, fill value set (fill time
+ * IFSET, chunks allocated when written). Each of its dims must have been
+ * added with the same extent. *id identifies it in later calls.
+ */
+enum lens_status lens_store_add_dataset(struct lens_store *s,
+					const struct lens_dataset_spec *spec, int *id,
+					struct lens_error *err);
+
+/*
+ * Writes one whole chunk as it is (H5Dwrite_chunk). coord[] is the chunk's
+ * place in the chunk grid, not in elements. nbytes must be a full chunk's,
+ * also at the edges (filled with lens_fill there); each chunk at most once.
+ * digest is the SHA-256 of buf.
+ */
+enum lens_status lens_store_write_chunk(struct lens_store *s, int id, const size_t *coord,
+					const void *buf, size_t nbytes,
+					const uint8_t digest[LENS_SHA256_BYTES],
+					struct lens_error *err);
+
+/*
+ * Writes n rows from row0 of a LENS_STR dataset, in ascending order. The
+ * dataset's digest is the SHA-256 of all strings in order, each with its NUL.
+ */
+enum lens_status lens_store_write_strings(struct lens_store *s, int id, size_t row0,
+					  size_t n, const char *const *str,
+					  struct lens_error *err);
+
+/* A hard link: another name for the dataset at target. */
+enum lens_status lens_store_add_link(struct lens_store *s, const char *path,
+				     const char *target, struct lens_error *err);
+
+/* Attributes; path "/" is the file's own. A string may be of any length. */
+enum lens_status lens_store_attr_str(struct lens_store *s, const char *path,
+				     const char *name, const char *value,
+				     struct lens_error *err);
+enum lens_status lens_store_attr_i64(struct lens_store *s, const char *path,
+				     const char *name, int64_t value,
+				     struct lens_error *err);
+
+/*
+ * Writes each dataset's digest (attribute "sha256", hex): for chunked data the
+ * SHA-256 of its chunks' digests in row-major grid order, an unwritten chunk
+ * counting as 32 zero bytes. Then closes, fsyncs, renames to the final name
+ * and fsyncs the directory. The store is unusable afterwards (destroy it).
+ */
+enum lens_status lens_store_commit(struct lens_store *s, struct lens_error *err);
+
+/* Frees; a store that was not committed is abandoned and its file removed. */
+void lens_store_destroy(struct lens_store *s);
+
+/*
+ * Test seam: from the k-th system call that writes (create, write, extend,
+ * fsync, rename; 1-based) on, all fail with errno_, as on a disk that is and
+ * stays full; 0 turns it off.
+ */
+void lens_store_fail_at(unsigned long k, int errno_);
+
+/* Linked HDF5 version, as "1.10.8". */
+const char *lens_store_hdf5_version(void);
+
+/* --- reading back ----------------------------------------------------------- */
+
+/* The string attribute of path "/" or of an object; *out is NULL when absent. */
+enum lens_status lens_store_read_attr(const char *file, const char *path, const char *name,
+				      char **out, struct lens_error *err);
+
+/* What `info FILE` shows of one dataset. Valid during the call only. */
+struct lens_dataset_info {
+	const char *path;
+	const char *dtype;      /* "float32", "string", … */
+	int rank;
+	size_t extent[LENS_MAX_RANK];
+	const char *dim[LENS_MAX_RANK];
+	uint64_t stored_bytes;  /* allocated in the file */
+	const char *link_to;    /* the first path of the same object, or NULL */
+};
+typedef enum lens_status (*lens_dataset_info_fn)(void *ctx, const struct lens_dataset_info *d,
+						 struct lens_error *err);
+/* Calls fn for every dataset, dimension scales included, sorted by path. */
+enum lens_status lens_store_walk(const char *file, lens_dataset_info_fn fn, void *ctx,
+				 struct lens_error *err);
+
+/* Calls fn for every string or integer attribute of "/" as text. */
+typedef enum lens_status (*lens_attr_fn)(void *ctx, const char *name, const char *value,
+					 struct lens_error *err);
+enum lens_status lens_store_walk_attrs(const char *file, lens_attr_fn fn, void *ctx,
+				       struct lens_error *err);
+
+/* A digest that did not match. Several may be reported per dataset. */
+typedef void (*lens_verify_fn)(void *ctx, const char *dataset, const char *what);
+/*
+ * Recomputes every digest. *n_bad counts datasets whose digest is wrong or
+ * missing; a file that does not open as ours is an error.
+ */
+enum lens_status lens_store_verify(const char *file, lens_verify_fn fn, void *ctx,
+				   size_t *n_datasets, size_t *n_bad,
+				   struct lens_error *err);
+
+/*
+ * Reads the whole of a numeric dataset, converted to T = float64 or int64 by
+ * HDF5 (NaN and -1 where nothing was written). extent must have room for
+ * LENS_MAX_RANK. The caller frees *out with lens_free.
+ */
+enum lens_status lens_store_read_f64(const char *file, const char *path, double **out,
+				     int *rank, size_t *extent, struct lens_error *err);
+/* The strings of a LENS_STR dataset; free each and the array with lens_free. */
+enum lens_status lens_store_read_strings(const char *file, const char *path, char ***out,
+					 size_t *n, struct lens_error *err);
+
+#endif

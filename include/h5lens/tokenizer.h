@@ -1,0 +1,55 @@
+/*
+ * tokenizer.h: text → token ids, ids → pieces, as Hugging Face `tokenizers`
+ * does it. Byte-level BPE (GPT-2's kind) from tokenizer.json, or from
+ * vocab.json + merges.txt.
+ *
+ * A tokenizer is immutable once opened; encode and decode may be called from
+ * several threads at once.
+ */
+#ifndef H5LENS_TOKENIZER_H
+#define H5LENS_TOKENIZER_H
+
+#include "h5lens/core.h"
+
+struct lens_tokenizer;
+
+/*
+ * Opens the tokenizer of a Hugging Face directory: tokenizer.json, else
+ * vocab.json + merges.txt; tokenizer_config.json, special_tokens_map.json and
+ * config.json for the BOS token. Anything the file asks for that we do not do
+ * is LENS_ERR_UNSUPPORTED and named. The caller destroys *out.
+ */
+enum lens_status lens_tokenizer_open(const char *dir, struct lens_tokenizer **out,
+				     struct lens_error *err);
+void lens_tokenizer_destroy(struct lens_tokenizer *tok);
+
+/*
+ * Appends the ids of text[0..len) (valid UTF-8, else LENS_ERR_FORMAT) to ids,
+ * without any BOS of its own: add_special_tokens=False in Hugging Face's
+ * terms. Special and added tokens written in the text are recognised, as
+ * there.
+ */
+enum lens_status lens_tokenizer_encode(const struct lens_tokenizer *tok, const char *text,
+				       size_t len, struct lens_ids *ids,
+				       struct lens_error *err);
+
+/*
+ * Appends the text of ids[0..n) to out. Bytes that do not form UTF-8 become
+ * U+FFFD, as in Hugging Face's decode(skip_special_tokens=False,
+ * clean_up_tokenization_spaces=False).
+ */
+enum lens_status lens_tokenizer_decode(const struct lens_tokenizer *tok, const int32_t *ids,
+				       size_t n, struct lens_buf *out,
+				       struct lens_error *err);
+
+/* The token that prepend_bos puts in front. None at all is LENS_ERR_FORMAT. */
+enum lens_status lens_tokenizer_bos(const struct lens_tokenizer *tok, int32_t *id,
+				    struct lens_error *err);
+
+/* Largest id + 1, added tokens included. */
+size_t lens_tokenizer_n_vocab(const struct lens_tokenizer *tok);
+
+/* SHA-256 over the files that were read, in a fixed order. */
+const uint8_t *lens_tokenizer_sha256(const struct lens_tokenizer *tok);
+
+#endif

@@ -1,0 +1,562 @@
+"""Reads the HDF5 files that h5lens writes.
+
+    import h5lens
+    with h5lens.open_run("out.h5") as run:
+        run.cache("resid_post", 5)              # [prompt, pos, d_model]
+        run.cache("blocks.5.attn.hook_pattern", rows=slice(0, 8))
+        run.results["logit_diff"]               # [prompt, answer - 1]
+        run.tree["/results"].to_dataset()       # xarray, read when it is used
+        run.activation_cache([0, 1])            # a dict for TransformerLens's ActivationCache
+
+Importing needs NumPy and h5py only; xarray (with h5netcdf) is for `tree`, torch for
+`activation_cache(torch=True)`.
+
+Conventions of the file. Prompts differ in length and nothing was computed past a prompt's end: float
+arrays hold NaN there, `tokens` holds -1. `run.lengths` and `run.mask()` say where the data is. Attention
+scores that the causal mask (or a local window) removes are -inf. Ranks count from zero; -1 stands for a
+row whose logits were not finite. Arrays keep the type they were stored in (float16 or float32).
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import itertools
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+SCHEMA = 1  # the newest schema version that this reader knows
+
+Rows = int | slice | Sequence[int] | np.ndarray | None
+
+
+class H5LensError(Exception):
+    """The file is not one that this reader can read."""
+
+
+class UnknownName(KeyError):
+    """No such activation, table or column; the message gives the nearest names."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Opens a finished output file of h5lens for reading."""
+    return Run(path)
+
+
+# --- names --------------------------------------------------------------------
+
+_ATTN = {"q", "k", "v", "z", "rot_q", "rot_k", "result", "pattern", "attn_scores"}
+_MLP = {"pre", "post", "mid", "pre_linear"}
+_SHORT = {"attn": "pattern", "attn_logits": "attn_scores", "key": "k", "query": "q", "value": "v",
+          "mlp_pre": "pre", "mlp_mid": "mid", "mlp_post": "post"}
+_PART = {"a": "attn", "attention": "attn", "m": "mlp", "b": "", "block": "", "blocks": ""}
+
+
+def act_name(name: str, layer: int | str | None = None, layer_type: str | None = None) -> str:
+    """The full name of a shorthand, by the rules of TransformerLens's utils.get_act_name.
+
+    ("resid_post", 5) is blocks.5.hook_resid_post, ("scale", 2, "ln1") is blocks.2.ln1.hook_scale,
+    "k6" is blocks.6.attn.hook_k and "normalized" is ln_final.hook_normalized.
+    """
+    if layer is None and layer_type is None and ("." in name or name.startswith("hook_")):
+        return name
+    compact = re.match(r"([a-z]+)(\d+)(.*)", name)
+    if compact:
+        name, layer, layer_type = compact.groups()
+    name = _SHORT.get(name, name)
+    if name in _ATTN:
+        part = "attn"
+    elif name in _MLP:
+        part = "mlp"
+    else:
+        part = _PART.get(layer_type or "", layer_type or "")
+    if not part and layer is None and name in ("scale", "normalized"):
+        part = "ln_final"
+    elif layer is None and name in ("scale", "normalized"):
+        part = "ln_final." + part
+    where = "" if layer is None else f"blocks.{layer}."
+    return where + (part + "." if part else "") + "hook_" + name
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Sorts blocks.2 before blocks.10."""
+    return [(1, int(s), "") if s.isdigit() else (0, 0, s) for s in re.split(r"(\d+)", name)]
+
+
+def _no_such(what: str, name: str, known: Iterable[str]) -> UnknownName:
+    near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.5)
+    hint = f"; the nearest: {', '.join(near)}" if near else ""
+    return UnknownName(f"no {what} '{name}' in this file{hint}")
+
+
+# --- reading ------------------------------------------------------------------
+
+def _is_string(d: h5py.Dataset) -> bool:
+    return h5py.check_string_dtype(d.dtype) is not None
+
+
+def _dims(d: h5py.Dataset) -> tuple[str, ...]:
+    """The names of the attached dimension scales ("" where there is none)."""
+    if d.is_scale:
+        return (str(d.name).rsplit("/", 1)[-1],)
+    return tuple(str(dim[0].name).rsplit("/", 1)[-1] if len(dim) else "" for dim in d.dims)
+
+
+def _address(d: h5py.Dataset) -> int:
+    """Equal for two names of one dataset (a hook and its alias)."""
+    return int(h5py.h5o.get_info(d.id).addr)
+
+
+def _runs(index: np.ndarray) -> Iterator[tuple[int, int]]:
+    """The stretches of consecutive numbers in an ascending index: first, past the last."""
+    breaks = np.flatnonzero(np.diff(index) != 1) + 1
+    for part in np.split(index, breaks):
+        if part.size:
+            yield int(part[0]), int(part[-1]) + 1
+
+
+def _read(d: h5py.Dataset, rows: Rows = None) -> Any:
+    """Rows of a dataset, any order, repeats allowed; only those rows are read."""
+    view = d.asstr() if _is_string(d) else d
+    if rows is None or isinstance(rows, slice) and rows.step in (None, 1):
+        return np.asarray(view[rows if rows is not None else ...])
+    if isinstance(rows, (int, np.integer)):
+        return view[int(_index(rows, d.shape[0])[0])]
+    wanted, back = np.unique(_index(rows, d.shape[0]), return_inverse=True)
+    parts = [np.asarray(view[a:b]) for a, b in _runs(wanted)]
+    if not parts:
+        return np.asarray(view[0:0])
+    got = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return got if np.array_equal(back, np.arange(len(got))) else got[back]
+
+
+def _index(rows: Rows, n: int) -> np.ndarray:
+    """Any way to say which rows, as an array of numbers in [0, n)."""
+    if rows is None or isinstance(rows, slice):
+        return np.arange(n)[rows if rows is not None else slice(None)]
+    index = np.atleast_1d(np.asarray(rows))
+    if index.dtype == bool:
+        if index.shape != (n,):
+            raise IndexError(f"a mask of shape {index.shape} for {n} rows")
+        return np.flatnonzero(index)
+    if index.size == 0:
+        return np.empty(0, dtype=np.int64)
+    if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
+        raise IndexError("rows are whole numbers, a slice or a boolean mask")
+    index = np.where(index < 0, index + n, index)
+    if index.min() < 0 or index.max() >= n:
+        raise IndexError(f"row {int(index.max())} of {n}")
+    return index
+
+
+class _Group(Mapping[str, np.ndarray]):
+    """A group's datasets as NumPy arrays, each read when it is asked for."""
+
+    def __init__(self, group: h5py.Group | None, what: str) -> None:
+        self._what = what
+        self._data = {k: v for k, v in (group or {}).items() if isinstance(v, h5py.Dataset)}
+
+    def dataset(self, name: str) -> h5py.Dataset:
+        """The h5py dataset itself: shape, attributes, partial reads."""
+        if name not in self._data:
+            raise _no_such(self._what, name, self._data)
+        return self._data[name]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return _read(self.dataset(name))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._data
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{k} {list(d.shape)}" for k, d in self._data.items())
+        return f"<{self._what}s: {inside}>"
+
+
+# --- verification -------------------------------------------------------------
+
+@dataclass
+class Verification:
+    """What `Run.verify` found. True as a condition when everything matched."""
+
+    matched: list[str] = field(default_factory=list)
+    wrong: dict[str, str] = field(default_factory=dict)  # dataset: what is wrong
+
+    def __bool__(self) -> bool:
+        return bool(self.matched) and not self.wrong
+
+
+def dataset_digest(d: h5py.Dataset) -> str:
+    """The SHA-256 by which h5lens knows a dataset's content, as hex.
+
+    Chunked numbers: over the chunks' own SHA-256 digests in row-major order of the chunk grid, with 32
+    zero bytes for a chunk that was never written. Strings: over each string and a NUL byte.
+    """
+    total = hashlib.sha256()
+    if _is_string(d):
+        for first in range(0, d.shape[0], 4096):
+            for text in d[first:first + 4096]:
+                total.update((text if isinstance(text, bytes) else text.encode()) + b"\0")
+        return total.hexdigest()
+    if d.chunks is None:
+        raise H5LensError("neither chunked nor strings")
+    grid = [range(0, n, c) for n, c in zip(d.shape, d.chunks)]
+    for offset in itertools.product(*grid):
+        if d.id.get_chunk_info_by_coord(offset).byte_offset is None:
+            total.update(bytes(32))
+        else:
+            total.update(hashlib.sha256(d.id.read_direct_chunk(offset)[1]).digest())
+    return total.hexdigest()
+
+
+# --- tokens as text -----------------------------------------------------------
+
+def load_pieces(where: str | os.PathLike[str]) -> dict[int, bytes]:
+    """Token id → bytes, from a byte-level tokenizer.json (or the model directory that holds it, or GPT-2's
+    vocab.json)."""
+    path = Path(where)
+    if path.is_dir():
+        whole, vocab = path / "tokenizer.json", path / "vocab.json"
+        path = vocab if vocab.exists() and not whole.exists() else whole
+    spec = json.loads(path.read_text(encoding="utf-8"))
+    if "model" not in spec:
+        spec = {"model": {"vocab": spec}}
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in set(plain)]
+    byte_of = {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(rest)}
+    pieces: dict[int, bytes] = {}
+    for text, token in spec["model"]["vocab"].items():
+        known = all(c in byte_of for c in text)
+        pieces[token] = bytes(byte_of[c] for c in text) if known else text.encode()
+    for added in spec.get("added_tokens", []):
+        pieces[added["id"]] = added["content"].encode()
+    return pieces
+
+
+# --- the run ------------------------------------------------------------------
+
+class Run:
+    """One output file, open for reading. Close it, or use it in a `with`."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._tree: Any = None
+        self._pieces: dict[int, bytes] | None = None
+        if not self.path.exists():
+            part = self.path.with_name(self.path.name + ".part")
+            hint = f" (an unfinished {part.name} is: run the same command again)" if part.exists() else ""
+            raise FileNotFoundError(f"{self.path}: not there{hint}")
+        self._open_options: dict[str, Any] = {}
+        try:
+            self.file = self._open()
+        except OSError as e:
+            if not os.access(self.path, os.R_OK):
+                raise PermissionError(f"{self.path}: cannot be read") from e
+            raise H5LensError(f"{self.path}: not an HDF5 file, or a damaged one ({e})") from e
+        try:
+            self._check_schema()
+            self.prompts = _Group(self.file.get("prompts"), "prompt array")
+            self.results = _Group(self.file.get("results"), "result table")
+            self.columns = _Group(self.file.get("prompts/columns"), "CSV column")
+            self._cache = dict(_datasets(self.file.get("cache")))
+            self.lengths: np.ndarray = _read(self.prompts.dataset("length"))
+        except BaseException:
+            self.file.close()
+            raise
+
+    def _open(self) -> h5py.File:
+        try:
+            return h5py.File(self.path, "r")
+        except OSError:
+            if not h5py.is_hdf5(self.path):
+                raise
+            # Some cluster file systems refuse locks. Not the first choice: within one process, every
+            # open handle of a file must have the same locking.
+            self._open_options = {"locking": False}
+            return h5py.File(self.path, "r", **self._open_options)
+
+    def _check_schema(self) -> None:
+        schema = self.file.attrs.get("h5lens_schema")
+        if schema is None or np.ndim(schema) or not isinstance(schema, (int, np.integer)):
+            raise H5LensError(f"{self.path}: not a file of h5lens (no attribute h5lens_schema)")
+        if schema > SCHEMA:
+            raise H5LensError(f"{self.path}: schema {schema}; this reader knows up to {SCHEMA}: "
+                              "take the h5lens.py that came with the h5lens that wrote it")
+        if schema < 1:
+            raise H5LensError(f"{self.path}: schema {schema} does not exist")
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._tree is not None:
+            self._tree.close()
+            self._tree = None
+        self.file.close()
+
+    def __repr__(self) -> str:
+        if not self.file:
+            return f"<h5lens run {self.path}, closed>"
+        return (f"<h5lens run {self.path}: {len(self)} prompts, {len(self._cache)} activations, "
+                f"results {', '.join(self.results)}>")
+
+    def __len__(self) -> int:
+        """The number of prompts."""
+        return len(self.lengths)
+
+    # -- what the file says about itself
+
+    def attr(self, name: str) -> Any:
+        """A root attribute: h5lens_version, sha256_model, cpu_level, blas, experiment_source, …"""
+        if name not in self.file.attrs:
+            raise _no_such("attribute", name, self.file.attrs)
+        value = self.file.attrs[name]
+        return value.decode() if isinstance(value, bytes) else value
+
+    @property
+    def experiment(self) -> dict[str, Any]:
+        """The experiment with every default filled in."""
+        return json.loads(self.attr("experiment"))
+
+    @property
+    def model_config(self) -> dict[str, Any]:
+        """The model's config, with the key names of TransformerLens's HookedTransformerConfig."""
+        return json.loads(self.attr("model_config"))
+
+    @property
+    def lens_layers(self) -> list[str]:
+        """The labels of the dimension lens_layer: 0_pre, 1_pre, …, final_post."""
+        d = self.file.get("lens_layer")
+        return [] if d is None or not _is_string(d) else list(_read(d))
+
+    @property
+    def hooks(self) -> list[str]:
+        """The names of the stored activations, in order of layers, aliases included."""
+        return sorted(self._cache, key=_natural)
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Names that stand for the same data as another name: alias → the first name of it."""
+        first: dict[int, str] = {}
+        return {h: name for h in self.hooks
+                if (name := first.setdefault(_address(self._cache[h]), h)) != h}
+
+    # -- activations
+
+    def name(self, name: str, layer: int | str | None = None, layer_type: str | None = None) -> str:
+        """The full name of a stored activation. A negative layer counts from the last one."""
+        if name in self._cache and layer is None:
+            return name
+        if isinstance(layer, (int, np.integer)) and layer < 0:
+            layer = int(self.model_config["n_layers"]) + int(layer)
+        full = act_name(name, layer, layer_type)
+        if full not in self._cache:
+            raise _no_such("activation", full, self._cache)
+        return full
+
+    def dataset(self, name: str, layer: int | str | None = None,
+                layer_type: str | None = None) -> h5py.Dataset:
+        """The h5py dataset of an activation."""
+        return self._cache[self.name(name, layer, layer_type)]
+
+    def dims(self, name: str, layer: int | str | None = None,
+             layer_type: str | None = None) -> tuple[str, ...]:
+        """The names of an activation's dimensions: ("prompt", "pos", "head", "d_head")."""
+        return _dims(self.dataset(name, layer, layer_type))
+
+    def cache(self, name: str, layer: int | str | None = None, layer_type: str | None = None, *,
+              rows: Rows = None, dtype: Any = None) -> np.ndarray:
+        """An activation as an array, by its full name or TransformerLens's shorthand.
+
+        rows: a number (drops that dimension), a slice, a list or a boolean mask; dtype converts what was
+        stored. NaN past the end of each prompt.
+        """
+        got = _read(self.dataset(name, layer, layer_type), rows)
+        return got if dtype is None else got.astype(dtype, copy=False)
+
+    def activation_cache(self, rows: Rows = None, *,
+                         names: Sequence[str] | Callable[[str], bool] | None = None,
+                         torch: bool = False, fill: float | None = None) -> dict[str, Any]:
+        """Full name → float32 array [batch, pos, …], trimmed to the longest prompt among rows.
+
+        With torch=True the values are tensors and `ActivationCache(d, model)` wraps the dict. Aliases are
+        in it and share their array. Prompts of different lengths have NaN past their end, in patterns
+        along query and key: select with `mask(rows)`, or pass fill to have a number there instead. With
+        positions other than "all", the second dimension is the slot, as TransformerLens's pos_slice
+        gives it. names limits what is read: names, or a function of the name.
+        """
+        index = _index(rows, len(self))
+        longest = int(self.lengths[index].max()) if index.size else 0
+        chosen = self.hooks if names is None else \
+            [h for h in self.hooks if names(h)] if callable(names) else [self.name(n) for n in names]
+        read: dict[int, Any] = {}
+        out: dict[str, Any] = {}
+        for hook in chosen:
+            if hook == "logits" and names is None:  # the model's output, no hook point
+                continue
+            d = self._cache[hook]
+            if (key := _address(d)) not in read:
+                read[key] = self._batch(d, index, longest, fill, torch)
+            out[hook] = read[key]
+        return out
+
+    def _batch(self, d: h5py.Dataset, index: np.ndarray, longest: int, fill: float | None,
+               torch: bool) -> Any:
+        slots = "slot_pos" in self.prompts
+        trim = {"pos", "key"} if slots else {"pos", "key", "query"}
+        cut = tuple(slice(None, longest) if name in trim else slice(None) for name in _dims(d))
+        got = np.ascontiguousarray(_read(d, index)[cut], dtype=np.float32)
+        if fill is not None:
+            got[np.isnan(got)] = fill
+        if not torch:
+            return got
+        return importlib.import_module("torch").from_numpy(got)
+
+    # -- prompts
+
+    def tokens(self, rows: Rows = None) -> np.ndarray:
+        """Token ids [row, pos], the beginning-of-sequence token included; -1 past the end."""
+        return _read(self.prompts.dataset("tokens"), rows)
+
+    def text(self, rows: Rows = None) -> Any:
+        """The prompts as they stood in the CSV file: a string for one row, else an array of them."""
+        return _read(self.prompts.dataset("text"), rows)
+
+    def mask(self, rows: Rows = None) -> np.ndarray:
+        """bool [row, pos]: True where there is a token."""
+        n_pos = self.prompts.dataset("tokens").shape[1]
+        lengths = self.lengths[_index(rows, len(self))]
+        got = np.arange(n_pos) < lengths[:, None]
+        return got[0] if isinstance(rows, (int, np.integer)) else got
+
+    def positions(self, rows: Rows = None) -> np.ndarray:
+        """int [row, slot]: the token position of each entry of the activations' second dimension.
+
+        -1 where the prompt has none. The same as 0, 1, 2, … unless the experiment chose positions.
+        """
+        if "slot_pos" in self.prompts:
+            return _read(self.prompts.dataset("slot_pos"), rows)
+        mask = self.mask(rows)
+        return np.where(mask, np.arange(mask.shape[-1]), -1)
+
+    def answer_text(self) -> list[np.ndarray]:
+        """One array of strings per answer column."""
+        names = sorted((n for n in self.prompts if n.startswith("answer_text")), key=_natural)
+        return [self.prompts[n] for n in names]
+
+    def str_tokens(self, row: int, tokenizer: str | os.PathLike[str] | None = None) -> list[str]:
+        """The pieces of one prompt's text. tokenizer: a model directory or a tokenizer.json; by default
+        the model that the experiment names."""
+        if tokenizer is not None or self._pieces is None:
+            self._pieces = load_pieces(self.experiment["model"] if tokenizer is None else tokenizer)
+        ids = self.tokens(int(row))[: self.lengths[row]]
+        return [self._pieces.get(int(t), b"\xef\xbf\xbd").decode(errors="replace") for t in ids]
+
+    # -- integrity
+
+    def verify(self) -> Verification:
+        """Recomputes the digest of every dataset. Reads the whole file."""
+        found = Verification()
+        digest: dict[int, str] = {}  # an alias is not read again
+        for name, d in _datasets(self.file):
+            want = d.attrs.get("sha256")
+            want = want.decode() if isinstance(want, bytes) else want
+            if want is None:
+                if not d.is_scale:
+                    found.wrong[name] = "has no digest"
+                continue
+            try:
+                if (key := _address(d)) not in digest:
+                    digest[key] = dataset_digest(d)
+            except (OSError, ValueError, H5LensError) as e:
+                found.wrong[name] = str(e)
+                continue
+            if digest[key] == want:
+                found.matched.append(name)
+            else:
+                found.wrong[name] = "differs from its digest"
+        return found
+
+    # -- xarray
+
+    @property
+    def tree(self) -> Any:
+        """The whole file as an xarray.DataTree; arrays are read when they are used.
+
+        Opened through h5netcdf. Without that package, through h5py: the same tree, of the groups prompts,
+        prompts/columns, results and cache.
+        """
+        if self._tree is None:
+            try:
+                import xarray
+            except ImportError as e:
+                raise ImportError("run.tree needs xarray; run.cache() and run.results do not") from e
+            try:
+                importlib.import_module("h5netcdf")
+                self._tree = xarray.open_datatree(self.path, engine="h5netcdf",
+                                                  driver_kwds=self._open_options)
+            except (ImportError, AttributeError):
+                self._tree = _plain_tree(self.file)
+        return self._tree
+
+
+def _datasets(group: h5py.Group | None) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Every name of every dataset below, aliases included (h5py's visititems gives one name each)."""
+    for name, item in (group.items() if group is not None else ()):
+        if isinstance(item, h5py.Dataset):
+            yield name, item
+        else:
+            yield from ((f"{name}/{below}", d) for below, d in _datasets(item))
+
+
+def _plain_tree(file: h5py.File) -> Any:
+    """A DataTree over h5py, for want of h5netcdf."""
+    import xarray
+    from xarray.backends import BackendArray
+    from xarray.core import indexing
+
+    class Lazy(BackendArray):
+        def __init__(self, d: h5py.Dataset) -> None:
+            self.d = d
+            self.shape = d.shape
+            self.dtype = np.dtype(object) if _is_string(d) else d.dtype
+
+        def __getitem__(self, key: Any) -> Any:
+            return indexing.explicit_indexing_adapter(
+                key, self.shape, indexing.IndexingSupport.BASIC,
+                lambda k: (self.d.asstr() if _is_string(self.d) else self.d)[k])
+
+    def variable(d: h5py.Dataset) -> Any:
+        wanted = {k: d.attrs[k] for k in ("long_name", "units", "sha256") if k in d.attrs}
+        return xarray.Variable(_dims(d), indexing.LazilyIndexedArray(Lazy(d)), wanted)
+
+    groups = {"/": xarray.Dataset(
+        coords={k: variable(d) for k, d in file.items()
+                if isinstance(d, h5py.Dataset) and d.is_scale and _is_string(d)},
+        attrs=dict(file.attrs))}
+    for path in ("prompts", "prompts/columns", "results", "cache"):
+        if isinstance(group := file.get(path), h5py.Group):
+            groups["/" + path] = xarray.Dataset(
+                {k: variable(d) for k, d in group.items() if isinstance(d, h5py.Dataset)})
+    return xarray.DataTree.from_dict(groups)

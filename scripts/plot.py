@@ -1,0 +1,374 @@
+"""Draws three pictures of an output file of h5lens.
+
+    python scripts/plot.py OUT.h5 [-o DIR] [--by COLUMN] [--head L.H] [--prompt ROW] [--tokenizer DIR]
+
+STEM.rank_per_layer.png  where the answers rank when each layer's residual stream is read out (logit lens)
+STEM.logit_diff.png      the distribution of the logit difference, split by a CSV column with --by
+STEM.attention.png       one head's attention pattern on one prompt
+
+Without --head, the head is the one that looks hardest at a single place in the text: from the read position, the
+largest weight on an earlier token other than the first, averaged over the first 200 prompts. The tokens' texts
+come from tokenizer.json in --tokenizer, by default in the model directory that the file names; without one the
+labels are token ids. What the file has no data for is left out, and said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
+from matplotlib.patches import Patch  # noqa: E402
+from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: E402
+
+import h5lens  # noqa: E402
+
+# Okabe and Ito's palette: told apart with any colour vision.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+GREY = "#555555"
+STYLE: dict[str, Any] = {
+    "font.size": 10, "axes.titlesize": 12, "axes.labelsize": 10.5, "legend.fontsize": 9, "figure.dpi": 100,
+    "savefig.dpi": 200, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#888888",
+    "axes.titlelocation": "left", "axes.titleweight": "bold", "legend.frameon": False, "axes.grid": False,
+    "text.parse_math": False, "figure.constrained_layout.use": True,
+}
+
+
+class NotThere(Exception):
+    """The file has no data for this picture."""
+
+
+def count(n: int, what: str) -> str:
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
+
+
+def shorten(text: str, n: int) -> str:
+    return text if len(text) <= n else text[:n - 1] + "…"
+
+
+def origin(run: h5lens.Run) -> str:
+    """The model and the data, for the second line of a title."""
+    experiment = run.experiment
+    parts = [Path(str(experiment.get("model", ""))).name, Path(str(experiment.get("data", {}).get("csv", ""))).name]
+    return ", ".join([p for p in parts if p] + [count(len(run), "prompt")])
+
+
+def titles(ax: plt.Axes, title: str, below: str, lift: float = 5, lines: int = 1) -> None:
+    """A title and quieter lines below it, lift points above the axes."""
+    ax.set_title(title, pad=lift + 4 + 13 * lines)
+    ax.annotate(below, (0, 1), (0, lift), "axes fraction", "offset points", fontsize=9, color=GREY, va="bottom")
+
+
+def answer_names(run: h5lens.Run, n: int) -> list[str]:
+    names = run.experiment.get("data", {}).get("answers") or []
+    return [str(names[i]) if i < len(names) else f"answer {i + 1}" for i in range(n)]
+
+
+def table(run: h5lens.Run, name: str) -> np.ndarray:
+    if name not in run.results:
+        raise NotThere(f"the file has no table {name}")
+    return run.results[name]
+
+
+# --- rank per layer -------------------------------------------------------------
+
+def draw_ranks(run: h5lens.Run) -> Figure:
+    rank = table(run, "rank_per_layer").astype(float)  # [prompt, lens_layer, answer]
+    sound = (rank >= 0).all((1, 2))
+    rank = rank[sound]
+    if not len(rank):
+        raise NotThere("rank_per_layer has no row with finite logits")
+    layers = run.lens_layers or [str(i) for i in range(rank.shape[1])]
+    x = np.arange(len(layers))
+    fig, ax = plt.subplots(figsize=(7.2, 4.4))
+    for i, name in enumerate(answer_names(run, rank.shape[2])[:len(COLOURS)]):
+        low, middle, high = np.quantile(rank[:, :, i], [0.25, 0.5, 0.75], axis=0)
+        on_top = 100 * (rank[:, -1, i] == 0).mean()
+        first, marked = i == 0, len(layers) <= 40
+        ax.plot(x, middle, "-" if first else "--", marker=("o" if first else "s") if marked else "",
+                ms=4.5 if first else 3.5, lw=2 if first else 1.5, color=COLOURS[i], clip_on=False, zorder=3 - 0.1 * i,
+                label=f"{name}: median ({on_top:.0f} % have rank 0 at the end)")
+        if first:
+            ax.fill_between(x, low, high, color=COLOURS[0], alpha=0.18, lw=0, label=f"{name}: quartiles")
+    rank_axis(ax, float(np.quantile(rank, 0.75, axis=0).max()))
+    step = -(-len(layers) // 26)  # labels for 26 layers at most, and always the last
+    shown = x[::-1][::step][::-1]
+    ax.set_xticks(shown, [layers[i] for i in shown], rotation=45, ha="right", rotation_mode="anchor", fontsize=9)
+    ax.set_xlim(-0.3, len(layers) - 0.7)
+    ax.set_xlabel("residual stream read out at")
+    ax.set_ylabel("rank of the answer (0 = top token)")
+    ax.legend(loc="best")
+    dropped = int((~sound).sum())
+    titles(ax, "Rank of the answers by layer (logit lens)",
+           origin(run) + (f" ({dropped} without finite logits left out)" if dropped else ""))
+    return fig
+
+
+def rank_axis(ax: plt.Axes, top: float) -> None:
+    """Logarithmic, with room for rank 0."""
+    ax.set_yscale("symlog", linthresh=1, linscale=0.6)
+    ticks = [0.0, 1.0]
+    while ticks[-1] < top:
+        ticks.append(ticks[-1] * 10)
+    ax.set_yticks(ticks)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+    ax.set_ylim(-0.25, max(top * 1.6, 2))
+    ax.grid(axis="y", color="#e4e4e4", lw=0.8)
+    ax.set_axisbelow(True)
+
+
+# --- logit difference -----------------------------------------------------------
+
+def groups(values: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """Splits rows by a column: its values if they are few, quarters of a number, the commonest texts."""
+    numeric = values.dtype.kind == "f"
+    kinds, n = np.unique(values[~np.isnan(values)] if numeric else values.astype(str), return_counts=True)
+    if len(kinds) <= len(COLOURS):
+        return [(f"{k:g}" if numeric else str(k) or "(empty)", values == k) for k in kinds]
+    if numeric:
+        edges = np.unique(np.nanquantile(values, [0, 0.25, 0.5, 0.75, 1]))
+        last = len(edges) - 2
+        return [(f"{a:g} to {b:g}" if i == last else f"{a:g} to below {b:g}",
+                 (values >= a) & ((values <= b) if i == last else (values < b)))
+                for i, (a, b) in enumerate(zip(edges, edges[1:]))]
+    common = [str(k) for k in kinds[np.argsort(-n, kind="stable")][:len(COLOURS) - 1]]
+    rest = ~np.isin(values.astype(str), common)
+    return [(k, values == k) for k in common] + [(f"{len(kinds) - len(common)} other values", rest)]
+
+
+def draw_diff(run: h5lens.Run, by: str | None) -> Figure:
+    diff = table(run, "logit_diff").astype(float)  # [prompt, answer - 1]
+    if diff.shape[1] == 0:
+        raise NotThere("one answer only: no logit difference")
+    names = answer_names(run, diff.shape[1] + 1)
+    other = names[1] if diff.shape[1] == 1 else "best other answer"
+    diff = diff.min(1)  # to the strongest of the others
+    finite = np.isfinite(diff)
+    if not finite.any():
+        raise NotThere("logit_diff has no finite row")
+    parts = groups(run.columns[by]) if by else [("", np.ones(len(diff), bool))]
+    parts = [(label and shorten(label, 32) + ": ", diff[mask & finite])
+             for label, mask in parts if (mask & finite).any()]
+    width, bins = bins_of(diff[finite])
+    fig, axes = plt.subplots(len(parts), 1, figsize=(7.2, 2.6 + (1.8 if len(parts) == 1 else 1.15 * len(parts))),
+                             sharex=True, sharey=True, squeeze=False)
+    for i, (ax, (label, x)) in enumerate(zip(axes[:, 0], parts)):
+        right = int((x > 0).sum())
+        ax.hist(x, bins, color=COLOURS[i], alpha=0.4, lw=0)
+        ax.hist(x, bins, histtype="step", color=COLOURS[i], lw=1.2)
+        ax.axvline(0, color="black", lw=1)
+        ax.axvline(x.mean(), color=COLOURS[i], lw=2, ls=(0, (3, 2)))
+        handles = [Patch(facecolor=COLOURS[i], alpha=0.6,
+                         label=f"{label}accuracy {100 * right / len(x):.1f} % ({right:,} of {len(x):,})"),
+                   Line2D([], [], color=COLOURS[i], lw=2, ls=(0, (3, 2)), label=f"mean {x.mean():+.2f}")]
+        ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.6,
+                  borderpad=0, handlelength=1.8)
+        ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.set_xlim(bins[0] - width / 2, bins[-1] + width / 2)
+    axes[-1, 0].set_xlabel(f"logit({names[0]}) − logit({other})  [nats]")
+    fig.supylabel(f"prompts per bin of {width:.3g}", fontsize=STYLE["axes.labelsize"])
+    dropped = int((~finite).sum())
+    titles(axes[0, 0], f"Logit difference, {names[0]} against {other}" + (f", by {by}" if by else ""),
+           origin(run) + "; accuracy: share above zero" + (f"; {dropped} not finite left out" if dropped else ""),
+           lift=26)
+    return fig
+
+
+def bins_of(x: np.ndarray) -> tuple[float, np.ndarray]:
+    """Bins of a round width with an edge at zero, so that no bar mixes right and wrong."""
+    wanted = (x.max() - x.min()) / min(50, max(12, int(np.sqrt(x.size) * 1.5))) or 0.1
+    power = 10.0 ** np.floor(np.log10(wanted))
+    width = power * next(m for m in (1, 2, 2.5, 5, 10) if m * power >= wanted * 0.8)
+    first, last = np.floor(min(x.min(), 0) / width), np.ceil(max(x.max(), 0) / width)
+    return width, width * np.arange(first, last + 0.5)
+
+
+# --- attention ------------------------------------------------------------------
+
+PATTERN = "blocks.{}.attn.hook_pattern"
+
+
+def pattern_layers(run: h5lens.Run) -> list[int]:
+    n = int(run.model_config["n_layers"])
+    layers = [i for i in range(n) if PATTERN.format(i) in run.hooks]
+    if not layers:
+        raise NotThere("the file has no attention patterns (blocks.*.attn.hook_pattern)")
+    return layers
+
+
+def query_of(run: h5lens.Run, row: int) -> int | None:
+    """The index of the read position among the stored queries."""
+    at = np.flatnonzero(run.positions(row) == run.prompts.dataset("read_pos")[row])
+    return int(at[0]) if at.size else None
+
+
+def pick_head(run: h5lens.Run, n_rows: int = 200) -> tuple[int, int]:
+    """The head with the largest weight on one earlier token, not the first, from the read position."""
+    layers = pattern_layers(run)
+    found: dict[int, list[np.ndarray]] = {i: [] for i in layers}
+    for row in range(min(n_rows, len(run))):
+        query = query_of(run, row)
+        end = int(run.prompts.dataset("read_pos")[row])
+        if query is None or end < 2:
+            continue
+        for i in layers:
+            weight = run.dataset(PATTERN.format(i))[row, :, query, 1:end]
+            found[i].append(weight.max(-1).astype(float))
+    means = {(i, int(np.argmax(m))): float(m.max()) for i in layers if found[i]
+             for m in [np.mean(found[i], axis=0)]}
+    return max(means, key=means.__getitem__) if means else (layers[-1], 0)
+
+
+def token_labels(run: h5lens.Run, row: int, tokenizer: Path | None) -> list[str]:
+    """The prompt's pieces: a leading space as ·, long ones cut; ids without a tokenizer."""
+    try:
+        pieces = run.str_tokens(row, tokenizer)
+    except (OSError, KeyError, ValueError) as e:
+        if tokenizer:
+            raise SystemExit(f"plot.py: no tokenizer in {tokenizer}: {e}") from e
+        print("plot.py: no tokenizer.json found: token ids instead of texts (--tokenizer DIR)", file=sys.stderr)
+        return [str(t) for t in run.tokens(row)[:run.lengths[row]]]
+    shown = [p.replace("\n", "↵").replace("\t", "→").replace(" ", "·") for p in pieces]
+    return [shorten(p, 14) for p in shown]
+
+
+@dataclass
+class Pattern:
+    """What the attention picture shows."""
+
+    layer: int
+    head: int
+    row: int
+    weights: np.ndarray  # [query, key]
+    at: np.ndarray       # [query] token positions
+    picked: bool         # the head was not asked for
+
+
+def load_pattern(run: h5lens.Run, head: tuple[int, int] | None, row: int) -> Pattern:
+    layer, h = head or pick_head(run)
+    if layer not in pattern_layers(run):
+        raise NotThere(f"no attention pattern of layer {layer} in the file")
+    d = run.dataset(PATTERN.format(layer))
+    if not 0 <= h < d.shape[1]:
+        raise NotThere(f"layer {layer} has heads 0 to {d.shape[1] - 1}")
+    at = run.positions(row)
+    kept = np.flatnonzero(at >= 0)
+    if not kept.size:
+        raise NotThere(f"prompt {row} has none of the stored positions")
+    return Pattern(layer, h, row, d[row, h].astype(float)[kept, :run.lengths[row]], at[kept], head is None)
+
+
+def draw_attention(run: h5lens.Run, p: Pattern, labels: list[str]) -> Figure:
+    n_query, n_key = p.weights.shape
+    cell = float(np.clip(9 / n_key, 0.012, 0.27))  # inches
+    height = max(cell * n_query, 1.2)
+    fig, ax = plt.subplots(figsize=(max(cell * n_key, 3.6) + 2.4, height + 2.5))
+    future = np.arange(n_key) > p.at[:, None]
+    image = ax.imshow(np.ma.array(p.weights, mask=future), vmin=0, vmax=max(float(np.nanmax(p.weights)), 1e-9),
+                      cmap=plt.get_cmap("Blues").with_extremes(bad="#f0f0f0"), interpolation="nearest",
+                      aspect="equal" if n_query > 4 else "auto")
+    bar = fig.colorbar(image, ax=ax, fraction=0.05, pad=0.02, shrink=min(1.0, 0.3 + 1.8 / height))
+    bar.set_label("attention weight")
+    bar.outline.set_visible(False)
+    coloured = label_tokens(run, ax, p, labels, cell)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel("key: attended token")
+    ax.set_ylabel("query: attending token")
+    notes = [origin(run)]
+    if coloured:
+        notes.append(", ".join(f"{name} {colour}" for name, colour in coloured))
+    if p.picked:
+        notes.append("head picked: most weight on one earlier token")
+    titles(ax, f"Attention, layer {p.layer} head {p.head}, prompt {p.row}",
+           "\n".join(notes), lines=len(notes))
+    return fig
+
+
+def label_tokens(run: h5lens.Run, ax: plt.Axes, p: Pattern, labels: list[str], cell: float) -> list[tuple[str, str]]:
+    """Writes the tokens on both axes, the first two answers in colour; gives those that occur."""
+    ids = run.tokens(p.row)[:len(labels)]
+    answers = run.prompts.dataset("answers")[p.row][:2].tolist() if "answers" in run.prompts else []
+    step = max(1, round(0.13 / cell))
+    size = float(np.clip(cell * step * 72 * 0.72, 6, 9))
+    for axis, where in ((ax.xaxis, np.arange(len(labels))), (ax.yaxis, p.at)):
+        shown = np.arange(len(where))[::-1][::step if axis is ax.xaxis or len(where) > 4 else 1][::-1]
+        axis.set_ticks(shown, [labels[where[i]] for i in shown], fontsize=size)
+        for tick, i in zip(axis.get_ticklabels(), shown):
+            token = int(ids[where[i]])
+            tick.set_color(COLOURS[answers.index(token)] if token in answers else "black")
+    plt.setp(ax.get_xticklabels(), rotation=90, va="top", ha="center")
+    ax.tick_params(length=2, color="#aaaaaa")
+    names = answer_names(run, len(answers))
+    return [(n, c) for n, c, a in zip(names, ("in blue", "in orange"), answers) if a in ids]
+
+
+# --- the program ----------------------------------------------------------------
+
+def head_of(text: str) -> tuple[int, int]:
+    try:
+        layer, head = (int(part) for part in text.split("."))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not LAYER.HEAD, such as 9.6") from None
+    return layer, head
+
+
+def arguments() -> argparse.Namespace:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("file", type=Path, help="an output file of h5lens")
+    p.add_argument("-o", "--output", type=Path, metavar="DIR", help="where the PNGs go (default: beside the file)")
+    p.add_argument("--by", metavar="COLUMN", help="split the logit differences by this CSV column")
+    p.add_argument("--head", type=head_of, metavar="L.H", help="layer and head of the attention pattern")
+    p.add_argument("--prompt", type=int, default=0, metavar="ROW", help="row of the attention pattern (default 0)")
+    p.add_argument("--tokenizer", type=Path, metavar="DIR", help="directory with tokenizer.json")
+    return p.parse_args()
+
+
+def draw_all(run: h5lens.Run, args: argparse.Namespace) -> int:
+    if not -len(run) <= args.prompt < len(run):
+        raise SystemExit(f"plot.py: no prompt {args.prompt}: the file has {len(run)}")
+    row = args.prompt % len(run)
+    folder = args.output or args.file.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {
+        "rank_per_layer": lambda: draw_ranks(run),
+        "logit_diff": lambda: draw_diff(run, args.by),
+        "attention": lambda: draw_attention(run, load_pattern(run, args.head, row),
+                                            token_labels(run, row, args.tokenizer)),
+    }
+    drawn = []
+    for name, draw in pictures.items():
+        try:
+            fig = draw()
+        except NotThere as e:
+            print(f"plot.py: {name}.png is left out: {e}", file=sys.stderr)
+            continue
+        path = folder / f"{args.file.stem}.{name}.png"
+        fig.savefig(path)
+        plt.close(fig)
+        print(path)
+        drawn.append(name)
+    return 1 if not drawn or args.head and "attention" not in drawn else 0
+
+
+def main() -> int:
+    args = arguments()
+    plt.rcParams.update(STYLE)
+    try:
+        with h5lens.open_run(args.file) as run:
+            return draw_all(run, args)
+    except (h5lens.H5LensError, h5lens.UnknownName, OSError) as e:
+        print(f"plot.py: {e}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+/* capture_private.h: what the files of capture/ share. */
+#ifndef CAPTURE_PRIVATE_H
+#define CAPTURE_PRIVATE_H
+
+#include "h5lens/capture.h"
+
+struct lens_capture {
+	const struct lens_capture_plan *plan;
+	const struct lens_sink *sink;
+	const struct lens_capture_spec **by_hook; /* [n_layers, LENS_HOOK_COUNT] */
+	size_t *overflows;                        /* [n_specs] */
+	float *stage[2]; /* scores, pattern: [rows, heads, slots, keys] of one chunk row */
+	size_t row0;
+	const int32_t *read_pos; /* of the batch's prompts */
+};
+
+bool lens_hook_is_square(enum lens_hook hook);
+/* Bytes of a buffer with so many rows: a chunk, or whole rows if by_rows. */
+size_t lens_spec_bytes(const struct lens_capture_spec *s, size_t rows);
+size_t lens_stage_floats(const struct lens_capture_plan *plan);
+
+/* Elements at … at + n − 1 of buf: NaN, or x converted. */
+void lens_fill_nan(const struct lens_capture_spec *s, void *buf, size_t at, size_t n);
+void lens_copy_values(struct lens_capture *c, const struct lens_capture_spec *s, void *buf,
+		      size_t at, const float *x, size_t n);
+/* Hashes a full buffer and gives it to the sink. */
+enum lens_status lens_hand_over(struct lens_capture *c, const struct lens_capture_spec *s,
+				const size_t *coord, size_t n_rows, void *buf,
+				struct lens_error *err);
+
+enum lens_status lens_cut_square(struct lens_capture *c, const struct lens_capture_spec *s,
+				 const struct lens_batch *b, const struct lens_activation *a,
+				 struct lens_error *err);
+
+#endif

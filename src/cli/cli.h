@@ -1,0 +1,62 @@
+/* cli.h: what the commands share. Only this folder prints. */
+#ifndef CLI_H
+#define CLI_H
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "h5lens/pipeline.h"
+
+/* Exit codes: the contract of DESIGN and README. */
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_RESUMABLE = 75 };
+
+struct command {
+	const char *name;
+	int (*run)(int argc, char **argv); /* argv[0] is the command's name */
+	const char *summary;
+};
+
+int cmd_run(int argc, char **argv);
+int cmd_prompt(int argc, char **argv);
+int cmd_tokens(int argc, char **argv);
+int cmd_info(int argc, char **argv);
+int cmd_verify(int argc, char **argv);
+
+/* One option of a command: a flag, or with text where value is not NULL. */
+struct option_row {
+	const char *name; /* "--answer" */
+	bool *flag;
+	const char **value;
+	const char *shape, *help; /* for --help */
+};
+
+struct usage {
+	const char *synopsis;
+	const char *description;
+	const struct option_row *option;
+	size_t n_options;
+	int least, most; /* plain arguments */
+};
+
+/*
+ * Takes the options out of argv; plain[] gets the rest, n_plain of them. Returns
+ * −1 to go on, or an exit code (after --help, or a usage error that was told).
+ */
+int parse_args(const struct usage *u, int argc, char **argv, const char **plain, int *n_plain);
+int usage_error(const struct usage *u, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* Prints "h5lens: …" and gives the exit code that belongs to the error. */
+int fail(const struct lens_error *err);
+int exit_code(enum lens_status st);
+
+/* 1536 → "1.5 KiB"; buf of 32 */
+const char *human_bytes(double n, char *buf);
+/* s with control characters shown as escapes, into a static ring of buffers. */
+const char *visible(const char *s, size_t n);
+void print_summary(const struct lens_summary *s);
+void print_version(void);
+
+#endif

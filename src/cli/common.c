@@ -1,0 +1,195 @@
+/*
+ * cli/common.c: arguments, errors and small formats of all commands.
+ */
+#include "cli/cli.h"
+
+#include <stdarg.h>
+
+int exit_code(enum lens_status st)
+{
+	switch (st) {
+	case LENS_OK:
+		return EXIT_DONE;
+	case LENS_ERR_INVALID:
+		return EXIT_USAGE;
+	case LENS_ERR_INTERRUPTED:
+	case LENS_ERR_NOSPACE:
+		return EXIT_RESUMABLE;
+	default:
+		return EXIT_FAILED;
+	}
+}
+
+int fail(const struct lens_error *err)
+{
+	char text[3072];
+
+	fflush(stdout);
+	fprintf(stderr, "h5lens: %s\n", lens_error_format(err, text, sizeof(text)));
+	return exit_code(err->code);
+}
+
+int usage_error(const struct usage *u, const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "h5lens: ");
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "\nusage: %s\n", u->synopsis);
+	return EXIT_USAGE;
+}
+
+static void print_usage(const struct usage *u)
+{
+	size_t i;
+
+	printf("usage: %s\n\n%s\n", u->synopsis, u->description);
+	for (i = 0; i < u->n_options; i++) {
+		char left[64];
+
+		snprintf(left, sizeof(left), "%s %s", u->option[i].name,
+			 u->option[i].shape ? u->option[i].shape : "");
+		printf("%s  %-22s %s\n", i ? "" : "\n", left, u->option[i].help);
+	}
+}
+
+static int take_option(const struct usage *u, int argc, char **argv, int *i)
+{
+	size_t k;
+	const char *equals = strchr(argv[*i], '=');
+	size_t n = equals ? (size_t)(equals - argv[*i]) : strlen(argv[*i]);
+
+	for (k = 0; k < u->n_options; k++) {
+		const struct option_row *o = &u->option[k];
+
+		if (strlen(o->name) != n || strncmp(o->name, argv[*i], n) != 0)
+			continue;
+		if (o->flag) {
+			*o->flag = true;
+			return equals ? usage_error(u, "%s takes no value", o->name) : -1;
+		}
+		if (!equals && *i + 1 >= argc)
+			return usage_error(u, "%s needs a value", o->name);
+		*o->value = equals ? equals + 1 : argv[++*i];
+		return -1;
+	}
+	return usage_error(u, "unknown option '%s'", argv[*i]);
+}
+
+int parse_args(const struct usage *u, int argc, char **argv, const char **plain, int *n_plain)
+{
+	bool options = true;
+	int i, code;
+
+	*n_plain = 0;
+	for (i = 1; i < argc; i++) {
+		if (options && (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))) {
+			print_usage(u);
+			return EXIT_DONE;
+		}
+		if (options && !strcmp(argv[i], "--")) {
+			options = false;
+		} else if (options && argv[i][0] == '-' && argv[i][1]) {
+			code = take_option(u, argc, argv, &i);
+			if (code >= 0)
+				return code;
+		} else if (*n_plain == u->most) {
+			return usage_error(u, "unexpected argument '%s'", argv[i]);
+		} else {
+			plain[(*n_plain)++] = argv[i];
+		}
+	}
+	if (*n_plain < u->least)
+		return usage_error(u, "an argument is missing");
+	return -1;
+}
+
+const char *human_bytes(double n, char *buf)
+{
+	static const char *const unit[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB" };
+	size_t i = 0;
+
+	while (n >= 1024 && i < 5) {
+		n /= 1024;
+		i++;
+	}
+	snprintf(buf, 32, i ? "%.1f %s" : "%.0f %s", n, unit[i]);
+	return buf;
+}
+
+const char *visible(const char *s, size_t n)
+{
+	static char ring[4][512];
+	static unsigned turn;
+	char *out = ring[turn++ % 4];
+	size_t i, at = 0;
+
+	for (i = 0; i < n && at < sizeof(ring[0]) - 8; i++) {
+		unsigned char c = (unsigned char)s[i];
+
+		if (c == '\n')
+			at += (size_t)sprintf(out + at, "\\n");
+		else if (c == '\t')
+			at += (size_t)sprintf(out + at, "\\t");
+		else if (c < 0x20 || c == 0x7f)
+			at += (size_t)sprintf(out + at, "\\x%02x", c);
+		else
+			out[at++] = (char)c;
+	}
+	/* Never end in the middle of a character. */
+	while (i < n && at && ((unsigned char)out[at - 1] & 0xc0) == 0x80)
+		at--;
+	if (i < n && at && (unsigned char)out[at - 1] >= 0xc0)
+		at--;
+	out[at] = '\0';
+	return out;
+}
+
+static void print_number(const char *label, double v, const char *fmt)
+{
+	printf("  %-34s", label);
+	if (isnan(v))
+		printf("-\n");
+	else {
+		printf(fmt, v);
+		printf("\n");
+	}
+}
+
+void print_summary(const struct lens_summary *s)
+{
+	size_t i;
+
+	printf("results\n  %-34s%zu\n", "prompts", s->n_prompts);
+	if (s->n_answers > 1) {
+		print_number("logit difference > 0", 100 * s->logit_diff_positive, "%.1f %%");
+		print_number("mean logit difference", s->logit_diff_mean, "%.3f");
+	}
+	if (s->n_answers)
+		print_number("answer is the top token", 100 * s->top1, "%.1f %%");
+	for (i = 0; i < s->n_layers; i++) {
+		char label[64];
+
+		snprintf(label, sizeof(label), "median rank, %s", s->layer[i]);
+		print_number(label, s->median_rank[i], "%.10g");
+	}
+	if (s->n_flagged)
+		printf("  %-34s%zu\n", "prompts with non-finite logits", s->n_flagged);
+}
+
+void print_version(void)
+{
+	struct lens_error err = LENS_ERROR_INIT;
+	enum lens_cpu_level level;
+
+	printf("h5lens %s\n", LENS_VERSION);
+	printf("HDF5 %s\n", lens_store_hdf5_version());
+	if (lens_cpu_detect(&level, &err) == LENS_OK &&
+	    lens_kernels_open(level, &err) == LENS_OK)
+		printf("%s\ncpu level %s, threads %zu\n", lens_blas_description(),
+		       lens_cpu_level_name(level), lens_thread_count(0));
+	else
+		fail(&err);
+}

@@ -1,0 +1,121 @@
+/*
+ * cli/info.c: `h5lens info DIR | OUT.h5`.
+ */
+#include "cli/cli.h"
+
+#include <sys/stat.h>
+
+/* --- a model ------------------------------------------------------------------------ */
+
+static void print_hook(const struct lens_config *c, enum lens_hook hook)
+{
+	const struct lens_hook_info *h = lens_hook_info(hook);
+	char name[LENS_HOOK_NAME], shape[96] = "";
+	int i, at = 0;
+
+	if (h->per_layer) /* one line for all layers */
+		snprintf(name, sizeof(name), "blocks.{0…%zu}.%s", c->n_layers - 1,
+			 strchr(h->name + strlen("blocks."), '.') + 1);
+	else
+		lens_hook_name(hook, 0, name);
+	for (i = 0; i < h->n_axes; i++) {
+		size_t n = lens_axis_extent(c, h->axis[i], 0);
+
+		at += snprintf(shape + at, sizeof(shape) - (size_t)at, "%s%s", i ? ", " : "",
+			       lens_axis_name(h->axis[i]));
+		if (n)
+			at += snprintf(shape + at, sizeof(shape) - (size_t)at, " %zu", n);
+	}
+	/* … is three bytes wide and one column */
+	printf("  %-*s [%s]%s\n", h->per_layer ? 46 : 44, name, shape,
+	       h->by_default ? "" : "  (only when named)");
+}
+
+static int info_model(const char *dir)
+{
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_config c;
+	int h;
+
+	if (lens_config_load(dir, &c, &err) != LENS_OK)
+		return fail(&err);
+	printf("%s: %s (%s)\n", dir, c.architecture, c.family);
+	printf("  n_layers %zu, d_model %zu, n_heads %zu, d_head %zu, d_mlp %zu, d_vocab %zu, "
+	       "n_ctx %zu\n", c.n_layers, c.d_model, c.n_heads, c.d_head, c.d_mlp, c.d_vocab,
+	       c.n_ctx);
+	printf("  act_fn %s, normalization_type %s (%s once folded), eps %g\n", c.act_name,
+	       lens_normalization_type(&c, false), lens_normalization_type(&c, true), c.eps);
+	printf("hook points, and their dimensions after prompt\n");
+	for (h = 0; h < LENS_HOOK_COUNT; h++) {
+		if (lens_hook_exists(&c, (enum lens_hook)h))
+			print_hook(&c, (enum lens_hook)h);
+	}
+	return EXIT_DONE;
+}
+
+/* --- a file ------------------------------------------------------------------------- */
+
+static enum lens_status print_attr(void *ctx, const char *name, const char *value,
+				   struct lens_error *err)
+{
+	(void)ctx;
+	(void)err;
+	printf("  %-20s %s\n", name, visible(value, strlen(value)));
+	return LENS_OK;
+}
+
+static enum lens_status print_dataset(void *ctx, const struct lens_dataset_info *d,
+				      struct lens_error *err)
+{
+	char shape[256], bytes[32];
+	int i, at = 0;
+
+	(void)ctx;
+	(void)err;
+	for (i = 0; i < d->rank && at < (int)sizeof(shape) - 80; i++)
+		at += snprintf(shape + at, sizeof(shape) - (size_t)at, "%s%.40s %zu",
+			       i ? ", " : "", d->dim[i] ? d->dim[i] : "?", d->extent[i]);
+	if (d->link_to)
+		printf("  %-44s = %s\n", d->path, d->link_to);
+	else
+		printf("  %-44s %s [%s] %s\n", d->path, d->dtype, at ? shape : "",
+		       human_bytes((double)d->stored_bytes, bytes));
+	return LENS_OK;
+}
+
+static int info_file(const char *path)
+{
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_summary s;
+
+	printf("%s\nattributes\n", path);
+	if (lens_store_walk_attrs(path, print_attr, NULL, &err) != LENS_OK)
+		return fail(&err);
+	printf("datasets\n");
+	if (lens_store_walk(path, print_dataset, NULL, &err) != LENS_OK)
+		return fail(&err);
+	if (lens_summary_read(path, &s, &err) != LENS_OK)
+		return fail(&err);
+	print_summary(&s);
+	lens_summary_release(&s);
+	return EXIT_DONE;
+}
+
+int cmd_info(int argc, char **argv)
+{
+	const struct usage u = {
+		.synopsis = "h5lens info DIR | OUT.h5",
+		.description = "Of a model directory: its shapes and hook points. Of an output: its "
+			       "attributes,\ndatasets and results.",
+		.least = 1, .most = 1,
+	};
+	const char *plain[1];
+	struct stat sb;
+	int n, code = parse_args(&u, argc, argv, plain, &n);
+
+	if (code >= 0)
+		return code;
+	if (!stat(plain[0], &sb) && S_ISDIR(sb.st_mode))
+		return info_model(plain[0]);
+	return info_file(plain[0]);
+}

@@ -1,0 +1,96 @@
+/*
+ * cli/main.c: the table of commands, and help made from it.
+ */
+#include "cli/cli.h"
+
+#include <locale.h>
+#include <unistd.h>
+
+static int cmd_help(int argc, char **argv);
+
+static const struct command commands[] = {
+	{ "run", cmd_run, "run an experiment: CSV of prompts → HDF5 of activations and tables" },
+	{ "prompt", cmd_prompt, "one prompt: top tokens; rank, logit and probability of an answer" },
+	{ "tokens", cmd_tokens, "the ids and pieces of a text" },
+	{ "info", cmd_info, "a model's shapes and hook points; a file's content and results" },
+	{ "verify", cmd_verify, "recompute every digest of a file" },
+	{ "help", cmd_help, "this text, or a command's" },
+};
+#define N_COMMANDS (sizeof(commands) / sizeof(*commands))
+
+static const struct command *find(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < N_COMMANDS; i++) {
+		if (!strcmp(commands[i].name, name))
+			return &commands[i];
+	}
+	return NULL;
+}
+
+static void print_help(FILE *out)
+{
+	size_t i;
+
+	fprintf(out, "h5lens %s: interpretability experiments on language models, in bulk\n\n"
+		     "usage: h5lens COMMAND …        h5lens COMMAND --help\n\n",
+		LENS_VERSION);
+	for (i = 0; i < N_COMMANDS; i++)
+		fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].summary);
+	fprintf(out, "\n  --version   the build, and what it runs on\n\n"
+		     "exit codes: 0 done, 1 failed, 2 usage, 75 stopped (type the same again)\n");
+}
+
+static int cmd_help(int argc, char **argv)
+{
+	char *args[] = { NULL, "--help", NULL };
+	const struct command *c = argc > 1 ? find(argv[1]) : NULL;
+
+	if (c && c->run != cmd_help) {
+		args[0] = argv[1];
+		return c->run(2, args);
+	}
+	print_help(stdout);
+	return EXIT_DONE;
+}
+
+static int unknown(const char *name)
+{
+	const char *names[N_COMMANDS], *near;
+	size_t i;
+
+	for (i = 0; i < N_COMMANDS; i++)
+		names[i] = commands[i].name;
+	near = lens_nearest(name, names, N_COMMANDS);
+	fprintf(stderr, "h5lens: no command '%s'%s%s%s; see h5lens --help\n", name,
+		near ? ", did you mean '" : "", near ? near : "", near ? "'" : "");
+	return EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+	const struct command *c;
+	int code;
+
+	if (argc < 2) {
+		print_help(stderr);
+		return EXIT_USAGE;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+		return cmd_help(1, argv);
+	if (!strcmp(argv[1], "--version")) {
+		print_version();
+		return EXIT_DONE;
+	}
+	c = find(argv[1]);
+	if (!c)
+		return unknown(argv[1]);
+	code = c->run(argc - 1, argv + 1);
+	/* A result that could not be printed is not a success. */
+	if (fflush(stdout) || ferror(stdout)) {
+		fprintf(stderr, "h5lens: cannot write to standard output\n");
+		return code ? code : EXIT_FAILED;
+	}
+	return code;
+}

@@ -1,0 +1,64 @@
+/*
+ * cli/tokens.c: `h5lens tokens DIR TEXT`: ids and pieces, one a line.
+ */
+#include "cli/cli.h"
+
+static enum lens_status print_tokens(const struct lens_tokenizer *tok, const struct lens_ids *ids,
+				     struct lens_error *err)
+{
+	struct lens_buf b = LENS_BUF_INIT;
+	enum lens_status st = LENS_OK;
+	size_t i;
+
+	for (i = 0; st == LENS_OK && i < ids->n; i++) {
+		b.len = 0;
+		st = lens_tokenizer_decode(tok, &ids->v[i], 1, &b, err);
+		if (st == LENS_OK)
+			printf("%6d  |%s|\n", ids->v[i], b.data ? visible(b.data, b.len) : "");
+	}
+	lens_buf_release(&b);
+	return st;
+}
+
+int cmd_tokens(int argc, char **argv)
+{
+	bool bos = false, ids_only = false;
+	const struct option_row options[] = {
+		{ "--bos", &bos, NULL, NULL, "prepend the BOS token, as a run does" },
+		{ "--ids", &ids_only, NULL, NULL, "the ids alone, on one line" },
+	};
+	const struct usage u = {
+		.synopsis = "h5lens tokens DIR TEXT [--bos] [--ids]",
+		.description = "The tokens of a text: ids and the text each stands for. A token that is\n"
+			       "part of a character shows as U+FFFD.",
+		.option = options, .n_options = 2, .least = 2, .most = 2,
+	};
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_ids ids = LENS_IDS_INIT;
+	struct lens_tokenizer *tok = NULL;
+	const char *plain[2];
+	enum lens_status st;
+	int32_t id;
+	size_t i;
+	int n, code = parse_args(&u, argc, argv, plain, &n);
+
+	if (code >= 0)
+		return code;
+	st = lens_tokenizer_open(plain[0], &tok, &err);
+	if (st == LENS_OK && bos)
+		st = lens_tokenizer_bos(tok, &id, &err);
+	if (st == LENS_OK && bos)
+		st = lens_ids_push(&ids, id, &err);
+	if (st == LENS_OK)
+		st = lens_tokenizer_encode(tok, plain[1], strlen(plain[1]), &ids, &err);
+	if (st == LENS_OK && ids_only) {
+		for (i = 0; i < ids.n; i++)
+			printf("%s%d", i ? " " : "", ids.v[i]);
+		printf("\n");
+	} else if (st == LENS_OK) {
+		st = print_tokens(tok, &ids, &err);
+	}
+	lens_ids_release(&ids);
+	lens_tokenizer_destroy(tok);
+	return st == LENS_OK ? EXIT_DONE : fail(&err);
+}

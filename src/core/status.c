@@ -1,0 +1,74 @@
+/*
+ * core/status.c: the error object. In: what a function found wrong; out: one
+ * struct lens_error for the caller. Only text is formatted here; nothing is
+ * printed.
+ */
+#include "h5lens/status.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static enum lens_status set(struct lens_error *err, enum lens_status code, const char *file,
+			    long row, long column, const char *fmt, va_list ap)
+{
+	if (!err || err->code != LENS_OK)
+		return code;
+	err->code = code;
+	snprintf(err->file, sizeof(err->file), "%s", file ? file : "");
+	err->row = row;
+	err->column = column;
+	vsnprintf(err->text, sizeof(err->text), fmt, ap);
+	return code;
+}
+
+enum lens_status lens_error_set(struct lens_error *err, enum lens_status code, const char *fmt,
+				...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	set(err, code, NULL, 0, 0, fmt, ap);
+	va_end(ap);
+	return code;
+}
+
+enum lens_status lens_error_at(struct lens_error *err, enum lens_status code, const char *file,
+			       long row, long column, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	set(err, code, file, row, column, fmt, ap);
+	va_end(ap);
+	return code;
+}
+
+enum lens_status lens_error_sys(struct lens_error *err, int errno_, const char *file,
+				const char *what)
+{
+	enum lens_status code = LENS_ERR_IO;
+
+	if (errno_ == ENOSPC || errno_ == EDQUOT)
+		code = LENS_ERR_NOSPACE;
+	else if (errno_ == ENOMEM)
+		code = LENS_ERR_NOMEM;
+	return lens_error_at(err, code, file, 0, 0, "cannot %s: %s", what, strerror(errno_));
+}
+
+const char *lens_error_format(const struct lens_error *err, char *buf, unsigned long size)
+{
+	char place[64] = "";
+
+	if (err->row > 0 && err->column > 0)
+		snprintf(place, sizeof(place), "%ld:%ld:", err->row, err->column);
+	else if (err->row > 0)
+		snprintf(place, sizeof(place), "%ld:", err->row);
+	if (err->file[0])
+		snprintf(buf, size, "%s:%s %s", err->file, place, err->text);
+	else if (place[0])
+		snprintf(buf, size, "line %s %s", place, err->text);
+	else
+		snprintf(buf, size, "%s", err->text);
+	return buf;
+}

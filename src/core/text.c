@@ -1,0 +1,71 @@
+/*
+ * core/text.c: small questions about text.
+ */
+#include "h5lens/core.h"
+
+#include <string.h>
+#include <utf8proc.h>
+
+bool lens_utf8_valid(const char *s, size_t n)
+{
+	size_t i = 0;
+
+	while (i < n) {
+		utf8proc_int32_t cp;
+		utf8proc_ssize_t step;
+
+		if ((unsigned char)s[i] < 0x80) {
+			i++;
+			continue;
+		}
+		step = utf8proc_iterate((const utf8proc_uint8_t *)s + i,
+					(utf8proc_ssize_t)(n - i), &cp);
+		if (step <= 0)
+			return false;
+		i += (size_t)step;
+	}
+	return true;
+}
+
+/* Levenshtein distance; words longer than the table count as far apart. */
+static size_t distance(const char *a, const char *b)
+{
+	size_t na = strlen(a), nb = strlen(b), row[65], i, j;
+
+	if (na > 64 || nb > 64)
+		return 64;
+	for (j = 0; j <= nb; j++)
+		row[j] = j;
+	for (i = 1; i <= na; i++) {
+		size_t diagonal = row[0];
+
+		row[0] = i;
+		for (j = 1; j <= nb; j++) {
+			size_t best = diagonal + (a[i - 1] != b[j - 1]);
+
+			if (row[j] + 1 < best)
+				best = row[j] + 1;
+			if (row[j - 1] + 1 < best)
+				best = row[j - 1] + 1;
+			diagonal = row[j];
+			row[j] = best;
+		}
+	}
+	return row[nb];
+}
+
+const char *lens_nearest(const char *word, const char *const *names, size_t n)
+{
+	size_t i, limit = strlen(word) / 3 + 2;
+	const char *best = NULL;
+
+	for (i = 0; i < n; i++) {
+		size_t d = distance(word, names[i]);
+
+		if (d < limit) {
+			limit = d;
+			best = names[i];
+		}
+	}
+	return best;
+}

@@ -1,0 +1,331 @@
+/*
+ * dataset/check.c: one record → tokens, read position and answers, or what is
+ * wrong with it. In: a record and the tokenizer; out: a struct lens_row. A
+ * bad row is a result here, not a failure.
+ */
+#include "dataset/check.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { QUOTE_MAX = 60, QUOTE_SIZE = 4 * QUOTE_MAX + 8, PIECES_MAX = 6 };
+
+__attribute__((format(printf, 4, 5))) static void note(struct lens_error *e,
+						       const struct lens_row_check *c,
+						       const struct lens_csv_record *rec,
+						       const char *fmt, ...)
+{
+	char text[sizeof(e->text) - 32];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	lens_error_at(e, LENS_ERR_FORMAT, c->opt->csv, rec->line, 0, "record %lld: %s",
+		      (long long)rec->number, text);
+}
+
+/* 'text' on one line, cut to QUOTE_MAX bytes at a character's border. */
+static const char *quote(char out[QUOTE_SIZE], const char *s, size_t n)
+{
+	size_t i, o = 0, keep = n;
+
+	if (n > QUOTE_MAX) {
+		keep = QUOTE_MAX;
+		while (keep && ((unsigned char)s[keep] & 0xc0) == 0x80)
+			keep--;
+	}
+	out[o++] = '\'';
+	for (i = 0; i < keep; i++) {
+		unsigned char b = (unsigned char)s[i];
+
+		if (b == '\n')
+			o += (size_t)sprintf(out + o, "\\n");
+		else if (b < 0x20 || b == 0x7f)
+			o += (size_t)sprintf(out + o, "\\x%02x", b);
+		else
+			out[o++] = s[i];
+	}
+	snprintf(out + o, QUOTE_SIZE - o, "%s'", keep < n ? "…" : "");
+	return out;
+}
+
+enum lens_status lens_row_check_init(struct lens_row_check *c,
+				     const struct lens_dataset_options *opt,
+				     const struct lens_columns *columns, struct lens_error *err)
+{
+	*c = (struct lens_row_check){.opt = opt, .columns = columns, .bos = -1};
+	if (!opt->prepend_bos)
+		return LENS_OK;
+	LENS_TRY(lens_tokenizer_bos(opt->tokenizer, &c->bos, err));
+	if (c->bos < 0 || (size_t)c->bos >= opt->d_vocab)
+		return lens_error_set(err, LENS_ERR_FORMAT,
+				      "the tokenizer's BOS token is %d; the model's vocabulary "
+				      "has %zu",
+				      c->bos, opt->d_vocab);
+	return LENS_OK;
+}
+
+void lens_row_check_release(struct lens_row_check *c)
+{
+	lens_ids_release(&c->scratch);
+	lens_buf_release(&c->text);
+}
+
+void lens_row_release(struct lens_row *row)
+{
+	lens_ids_release(&row->tokens);
+	lens_ids_release(&row->answers);
+}
+
+/* The number of fields, NUL and UTF-8. */
+static bool check_fields(const struct lens_row_check *c, const struct lens_csv_record *rec,
+			 struct lens_row *row)
+{
+	const struct lens_columns *col = c->columns;
+	size_t i;
+
+	if (rec->n_fields != col->n) {
+		note(&row->bad, c, rec, "%zu field%s; the header has %zu", rec->n_fields,
+		     rec->n_fields == 1 ? "" : "s", col->n);
+		return false;
+	}
+	for (i = 0; i < col->n; i++) {
+		if (memchr(rec->field[i], '\0', rec->length[i]))
+			note(&row->bad, c, rec, "a NUL byte in column '%.200s'", col->name[i]);
+		else if (!lens_utf8_valid(rec->field[i], rec->length[i]))
+			note(&row->bad, c, rec, "column '%.200s' is not valid UTF-8",
+			     col->name[i]);
+	}
+	return row->bad.code == LENS_OK;
+}
+
+/* Appends text's ids; a failure says at which record. */
+static enum lens_status encode(const struct lens_row_check *c,
+			       const struct lens_csv_record *rec, size_t column,
+			       struct lens_ids *ids, struct lens_error *err)
+{
+	struct lens_error inner = LENS_ERROR_INIT;
+	enum lens_status st = lens_tokenizer_encode(c->opt->tokenizer, rec->field[column],
+						    rec->length[column], ids, &inner);
+
+	if (st == LENS_OK)
+		return LENS_OK;
+	return lens_error_at(err, st, c->opt->csv, rec->line, 0,
+			     "record %lld, column '%.200s': %.1200s", (long long)rec->number,
+			     c->columns->name[column], inner.text);
+}
+
+/* A token that the model does not have makes a bad row. */
+static bool check_ids(const struct lens_row_check *c, const struct lens_csv_record *rec,
+		      const struct lens_ids *ids, size_t column, struct lens_row *row)
+{
+	size_t i;
+
+	for (i = 0; i < ids->n; i++) {
+		if (ids->v[i] >= 0 && (size_t)ids->v[i] < c->opt->d_vocab)
+			continue;
+		note(&row->bad, c, rec,
+		     "column '%.200s' has token %d; the model's vocabulary has %zu",
+		     c->columns->name[column], ids->v[i], c->opt->d_vocab);
+		return false;
+	}
+	return true;
+}
+
+static enum lens_status check_prompt(struct lens_row_check *c,
+				     const struct lens_csv_record *rec, struct lens_row *row,
+				     struct lens_error *err)
+{
+	size_t column = c->columns->prompt;
+
+	if (!rec->length[column]) {
+		note(&row->bad, c, rec, "the prompt (column '%.200s') is empty",
+		     c->columns->name[column]);
+		return LENS_OK;
+	}
+	LENS_TRY(encode(c, rec, column, &row->tokens, err));
+	if (!row->tokens.n || (c->bos >= 0 && row->tokens.n == 1)) {
+		note(&row->bad, c, rec, "the prompt (column '%.200s') has no tokens",
+		     c->columns->name[column]);
+		return LENS_OK;
+	}
+	if (row->tokens.n > c->opt->n_ctx || row->tokens.n > INT32_MAX) {
+		note(&row->bad, c, rec, "the prompt has %zu tokens%s; the model takes %zu",
+		     row->tokens.n, c->bos >= 0 ? " with BOS" : "", c->opt->n_ctx);
+		return LENS_OK;
+	}
+	check_ids(c, rec, &row->tokens, column, row);
+	return LENS_OK;
+}
+
+static void check_read_pos(const struct lens_row_check *c, const struct lens_csv_record *rec,
+			   struct lens_row *row)
+{
+	size_t column = c->columns->read_pos;
+	long pos = c->opt->read_pos, n = (long)row->tokens.n;
+	char q[QUOTE_SIZE], *end = NULL;
+
+	if (column != LENS_NO_COLUMN) {
+		const char *s = rec->field[column];
+
+		errno = 0;
+		pos = strtol(s, &end, 10);
+		if (errno || end == s || *end || isspace((unsigned char)*s)) {
+			note(&row->bad, c, rec,
+			     "read_pos %s (column '%.200s') is not an integer",
+			     quote(q, s, rec->length[column]), c->columns->name[column]);
+			return;
+		}
+	}
+	if (pos < -n || pos >= n)
+		note(&row->bad, c, rec, "read_pos %ld is outside the prompt's %ld tokens%s",
+		     pos, n, c->bos >= 0 ? " (BOS included)" : "");
+	else
+		row->read_pos = (int32_t)(pos < 0 ? pos + n : pos);
+}
+
+/*
+ * The other spelling of an answer, with or without its leading space, goes to
+ * c->text. Is it one token? Leaves its ids in c->scratch.
+ */
+static enum lens_status try_variant(struct lens_row_check *c, const char *s, size_t n,
+				    bool *is_token, struct lens_error *err)
+{
+	c->text.len = c->scratch.n = 0;
+	*is_token = false;
+	if (s[0] != ' ')
+		LENS_TRY(lens_buf_append(&c->text, " ", 1, err));
+	LENS_TRY(lens_buf_append(&c->text, s[0] == ' ' ? s + 1 : s, s[0] == ' ' ? n - 1 : n,
+				 err));
+	if (!c->text.len)
+		return LENS_OK;
+	LENS_TRY(lens_tokenizer_encode(c->opt->tokenizer, c->text.data, c->text.len,
+				       &c->scratch, err));
+	*is_token = c->scratch.n == 1;
+	return LENS_OK;
+}
+
+/* "'Mary' + 'land'"; the ids are in c->scratch. */
+static enum lens_status list_pieces(struct lens_row_check *c, char *out, size_t size,
+				    struct lens_error *err)
+{
+	size_t i, used = 0;
+	char q[QUOTE_SIZE];
+
+	out[0] = '\0';
+	for (i = 0; i < c->scratch.n && i < PIECES_MAX; i++) {
+		c->text.len = 0;
+		LENS_TRY(lens_tokenizer_decode(c->opt->tokenizer, &c->scratch.v[i], 1, &c->text,
+					       err));
+		LENS_TRY(lens_buf_append(&c->text, "", 0, err));
+		quote(q, c->text.data, c->text.len);
+		used += (size_t)snprintf(out + used, size - used, "%s%s", i ? " + " : "", q);
+		if (used >= size)
+			return LENS_OK;
+	}
+	if (i < c->scratch.n)
+		snprintf(out + used, size - used, " + …");
+	return LENS_OK;
+}
+
+/* The row is bad: says into which pieces the answer splits, and what would do. */
+static enum lens_status split_answer(struct lens_row_check *c,
+				     const struct lens_csv_record *rec, size_t column,
+				     struct lens_row *row, struct lens_error *err)
+{
+	const char *s = rec->field[column];
+	char q[QUOTE_SIZE], variant[QUOTE_SIZE], pieces[800];
+	size_t n_tokens = c->scratch.n;
+	bool is_token;
+
+	LENS_TRY(list_pieces(c, pieces, sizeof(pieces), err));
+	LENS_TRY(try_variant(c, s, rec->length[column], &is_token, err));
+	quote(q, s, rec->length[column]);
+	quote(variant, c->text.data, c->text.len);
+	note(&row->bad, c, rec,
+	     "answer %s (column '%.200s') is %zu tokens, not one%s%s%s%s%s%s", q,
+	     c->columns->name[column], n_tokens, n_tokens ? ": " : "", pieces,
+	     is_token ? "; with" : "", is_token && s[0] == ' ' ? "out" : "",
+	     is_token ? " a leading space it is one: " : "", is_token ? variant : "");
+	return LENS_OK;
+}
+
+/*
+ * ' Mary' is what follows a word; 'Mary' is another token and rarely meant.
+ * Punctuation is not warned of: it does follow without a space.
+ */
+static enum lens_status warn_of_space(struct lens_row_check *c,
+				      const struct lens_csv_record *rec, size_t column,
+				      struct lens_row *row, struct lens_error *err)
+{
+	const char *s = rec->field[column];
+	char q[QUOTE_SIZE], variant[QUOTE_SIZE];
+	bool is_token;
+
+	if (isspace((unsigned char)s[0]) || ispunct((unsigned char)s[0]))
+		return LENS_OK;
+	LENS_TRY(try_variant(c, s, rec->length[column], &is_token, err));
+	if (!is_token)
+		return LENS_OK;
+	note(&row->warning, c, rec,
+	     "answer %s (column '%.200s') has no leading space; %s is a token too",
+	     quote(q, s, rec->length[column]), c->columns->name[column],
+	     quote(variant, c->text.data, c->text.len));
+	return LENS_OK;
+}
+
+static enum lens_status check_answer(struct lens_row_check *c,
+				     const struct lens_csv_record *rec, size_t column,
+				     struct lens_row *row, struct lens_error *err)
+{
+	if (!rec->length[column]) {
+		note(&row->bad, c, rec, "the answer (column '%.200s') is empty",
+		     c->columns->name[column]);
+		return LENS_OK;
+	}
+	c->scratch.n = 0;
+	LENS_TRY(encode(c, rec, column, &c->scratch, err));
+	if (c->scratch.n != 1)
+		return split_answer(c, rec, column, row, err);
+	if (!check_ids(c, rec, &c->scratch, column, row))
+		return LENS_OK;
+	LENS_TRY(lens_ids_push(&row->answers, c->scratch.v[0], err));
+	return warn_of_space(c, rec, column, row, err);
+}
+
+enum lens_status lens_row_check(struct lens_row_check *c, const struct lens_csv_record *rec,
+				struct lens_row *row, struct lens_error *err)
+{
+	size_t i;
+
+	row->tokens.n = row->answers.n = 0;
+	row->read_pos = 0;
+	row->bad = row->warning = (struct lens_error)LENS_ERROR_INIT;
+	if (!check_fields(c, rec, row))
+		return LENS_OK;
+	if (c->bos >= 0)
+		LENS_TRY(lens_ids_push(&row->tokens, c->bos, err));
+	LENS_TRY(check_prompt(c, rec, row, err));
+	if (row->bad.code == LENS_OK)
+		check_read_pos(c, rec, row);
+	for (i = 0; i < c->opt->n_answers && row->bad.code == LENS_OK; i++)
+		LENS_TRY(check_answer(c, rec, c->columns->answer[i], row, err));
+	return LENS_OK;
+}
+
+bool lens_text_is_number(const char *text)
+{
+	size_t n = strlen(text);
+	char *end;
+	double x;
+
+	/* Keeps out what strtod also reads: hexadecimal, nan, inf, blanks. */
+	if (!n || strspn(text, "0123456789+-.eE") != n)
+		return false;
+	x = strtod(text, &end);
+	return !*end && x - x == 0;
+}

@@ -1,0 +1,41 @@
+/*
+ * dataset/check.h: is this record a good row, and what are its tokens? Private
+ * to the stage.
+ */
+#ifndef LENS_DATASET_CHECK_H
+#define LENS_DATASET_CHECK_H
+
+#include "dataset/columns.h"
+
+/* The caller's storage; reused from row to row. */
+struct lens_row {
+	struct lens_ids tokens;    /* the prompt, BOS included */
+	int32_t read_pos;          /* resolved: 0-based */
+	struct lens_ids answers;   /* [n_answers] */
+	struct lens_error bad;     /* code LENS_OK when the row is good */
+	struct lens_error warning; /* the first one, if any */
+};
+
+struct lens_row_check {
+	const struct lens_dataset_options *opt;
+	const struct lens_columns *columns;
+	int32_t bos; /* -1: none */
+	struct lens_ids scratch;
+	struct lens_buf text;
+};
+
+enum lens_status lens_row_check_init(struct lens_row_check *c,
+				     const struct lens_dataset_options *opt,
+				     const struct lens_columns *columns,
+				     struct lens_error *err);
+void lens_row_check_release(struct lens_row_check *c);
+
+/* Fills *row. A bad row is no failure: see row->bad. */
+enum lens_status lens_row_check(struct lens_row_check *c, const struct lens_csv_record *rec,
+				struct lens_row *row, struct lens_error *err);
+void lens_row_release(struct lens_row *row);
+
+/* Is text a finite decimal number and nothing else ("1e-3", not "0x1", "nan")? */
+bool lens_text_is_number(const char *text);
+
+#endif

@@ -1,0 +1,165 @@
+/*
+ * dataset/columns.c: the header record. In: its names and the options; out:
+ * the index of each column that the options name, and the list of the others.
+ */
+#include "dataset/columns.h"
+
+#include <string.h>
+
+static enum lens_status check_name(const struct lens_csv_record *rec, size_t i,
+				   const struct lens_dataset_options *opt,
+				   struct lens_error *err)
+{
+	const char *name = rec->field[i];
+	size_t j;
+
+	if (!rec->length[i])
+		return lens_error_at(
+			err, LENS_ERR_FORMAT, opt->csv, rec->line, 0,
+			"column %zu of the header has no name (pandas writes such a "
+			"column unless told index=False)",
+			i + 1);
+	if (strlen(name) != rec->length[i] || !lens_utf8_valid(name, rec->length[i]))
+		return lens_error_at(err, LENS_ERR_FORMAT, opt->csv, rec->line, 0,
+				     "the name of column %zu is not valid UTF-8 text", i + 1);
+	for (j = 0; j < i; j++) {
+		if (!strcmp(rec->field[j], name))
+			return lens_error_at(err, LENS_ERR_FORMAT, opt->csv, rec->line, 0,
+					     "columns %zu and %zu are both named '%.200s'",
+					     j + 1, i + 1, name);
+	}
+	return LENS_OK;
+}
+
+static enum lens_status copy_names(struct lens_columns *c, const struct lens_csv_record *rec,
+				   const struct lens_dataset_options *opt,
+				   struct lens_error *err)
+{
+	size_t i;
+
+	if (rec->n_fields > LENS_CSV_MAX_FIELDS)
+		return lens_error_at(err, LENS_ERR_FORMAT, opt->csv, rec->line, 0,
+				     "%zu columns; at most %zu are supported", rec->n_fields,
+				     LENS_CSV_MAX_FIELDS);
+	c->name = lens_calloc(rec->n_fields, sizeof(*c->name));
+	c->other = lens_calloc(rec->n_fields, sizeof(*c->other));
+	if (!c->name || !c->other)
+		return lens_error_nomem(err, rec->n_fields, sizeof(*c->name));
+	for (i = 0; i < rec->n_fields; i++) {
+		LENS_TRY(check_name(rec, i, opt, err));
+		c->name[i] = lens_strdup(rec->field[i]);
+		if (!c->name[i])
+			return lens_error_nomem(err, rec->length[i] + 1, 1);
+		c->n++;
+	}
+	return LENS_OK;
+}
+
+static enum lens_status missing(const struct lens_columns *c, const char *name,
+				const struct lens_dataset_options *opt, struct lens_error *err)
+{
+	const char *near = lens_nearest(name, (const char *const *)c->name, c->n);
+	const char *only = c->n == 1 ? c->name[0] : "";
+	struct lens_buf list = LENS_BUF_INIT;
+	enum lens_status st = LENS_OK;
+	size_t i;
+
+	for (i = 0; i < c->n && list.len < 600 && st == LENS_OK; i++)
+		st = lens_buf_printf(&list, err, "%s%.100s", i ? ", " : "", c->name[i]);
+	if (st == LENS_OK)
+		st = lens_error_at(err, LENS_ERR_FORMAT, opt->csv, 1, 0,
+				   "no column '%.200s'%s%.200s%s; the columns are: %s%s%s",
+				   name, near ? " (did you mean '" : "", near ? near : "",
+				   near ? "'?)" : "", list.data, i < c->n ? ", …" : "",
+				   strpbrk(only, ";\t|") ? " (fields are separated by commas)"
+							 : "");
+	lens_buf_release(&list);
+	return st;
+}
+
+static enum lens_status find(const struct lens_columns *c, const char *name,
+			     const struct lens_dataset_options *opt, size_t *out,
+			     struct lens_error *err)
+{
+	size_t i;
+
+	for (i = 0; i < c->n; i++) {
+		if (!strcmp(c->name[i], name)) {
+			*out = i;
+			return LENS_OK;
+		}
+	}
+	return missing(c, name, opt, err);
+}
+
+static enum lens_status find_answers(struct lens_columns *c,
+				     const struct lens_dataset_options *opt,
+				     struct lens_error *err)
+{
+	size_t i, j;
+
+	c->answer = lens_calloc(opt->n_answers, sizeof(*c->answer));
+	if (!c->answer)
+		return lens_error_nomem(err, opt->n_answers, sizeof(*c->answer));
+	for (i = 0; i < opt->n_answers; i++) {
+		LENS_TRY(find(c, opt->answer_columns[i], opt, &c->answer[i], err));
+		for (j = 0; j < i; j++) {
+			if (c->answer[j] == c->answer[i])
+				return lens_error_set(
+					err, LENS_ERR_INVALID,
+					"the answer column '%.200s' is named twice",
+					opt->answer_columns[i]);
+		}
+	}
+	return LENS_OK;
+}
+
+static bool named(const struct lens_columns *c, const struct lens_dataset_options *opt,
+		  size_t i)
+{
+	size_t k;
+
+	for (k = 0; k < opt->n_answers; k++) {
+		if (c->answer[k] == i)
+			return true;
+	}
+	return i == c->prompt || i == c->read_pos;
+}
+
+enum lens_status lens_columns_init(struct lens_columns *c, struct lens_csv_reader *r,
+				   const struct lens_dataset_options *opt,
+				   struct lens_error *err)
+{
+	struct lens_csv_record rec;
+	bool got;
+	size_t i;
+
+	*c = (struct lens_columns){.read_pos = LENS_NO_COLUMN};
+	LENS_TRY(lens_csv_next(r, &rec, &got, err));
+	if (!got)
+		return lens_error_at(
+			err, LENS_ERR_FORMAT, opt->csv, 0, 0,
+			"the file is empty; a header row with column names is needed");
+	LENS_TRY(copy_names(c, &rec, opt, err));
+	LENS_TRY(find(c, opt->prompt_column, opt, &c->prompt, err));
+	LENS_TRY(find_answers(c, opt, err));
+	if (opt->read_pos_column)
+		LENS_TRY(find(c, opt->read_pos_column, opt, &c->read_pos, err));
+	for (i = 0; i < c->n; i++) {
+		if (!named(c, opt, i))
+			c->other[c->n_other++] = i;
+	}
+	return LENS_OK;
+}
+
+void lens_columns_release(struct lens_columns *c)
+{
+	size_t i;
+
+	for (i = 0; i < c->n; i++)
+		lens_free(c->name[i]);
+	lens_free(c->name);
+	lens_free(c->answer);
+	lens_free(c->other);
+	*c = (struct lens_columns){0};
+}

@@ -1,0 +1,28 @@
+/*
+ * dataset/columns.h: which field of a record is what. Private to the stage.
+ */
+#ifndef LENS_DATASET_COLUMNS_H
+#define LENS_DATASET_COLUMNS_H
+
+#include "dataset/csv.h"
+#include "h5lens/dataset.h"
+
+#define LENS_NO_COLUMN SIZE_MAX
+
+struct lens_columns {
+	size_t n;    /* fields of a record */
+	char **name; /* [n] */
+	size_t prompt;
+	size_t *answer;  /* [n_answers] */
+	size_t read_pos; /* or LENS_NO_COLUMN */
+	size_t n_other;  /* the columns that the options do not name */
+	size_t *other;   /* [n_other] in file order */
+};
+
+/* Reads the header record. Release c in either case. */
+enum lens_status lens_columns_init(struct lens_columns *c, struct lens_csv_reader *r,
+				   const struct lens_dataset_options *opt,
+				   struct lens_error *err);
+void lens_columns_release(struct lens_columns *c);
+
+#endif

@@ -1,0 +1,214 @@
+/*
+ * dataset/prompts.c: the prompt set. In: the options and the CSV file; out:
+ * packed tokens, read positions and answers of every good row, and a report
+ * on the others. A second pass gives the rows' texts.
+ */
+#include "dataset/check.h"
+#include "h5lens/dataset.h"
+
+#include <string.h>
+
+struct loader {
+	const struct lens_dataset_options *opt;
+	struct lens_csv_reader *reader;
+	struct lens_columns columns;
+	struct lens_row_check check;
+	struct lens_row row;
+	struct lens_prompts *p;
+	struct lens_ids tokens, read_pos, answers; /* become p's at the end */
+	size_t row_cap, n_records;
+};
+
+void lens_prompts_destroy(struct lens_prompts *p)
+{
+	size_t i;
+
+	if (!p)
+		return;
+	for (i = 0; p->column_name && i < p->n_columns; i++)
+		lens_free(p->column_name[i]);
+	lens_free(p->column_name);
+	lens_free(p->column_numeric);
+	lens_free(p->offset);
+	lens_free(p->tokens);
+	lens_free(p->read_pos);
+	lens_free(p->answers);
+	lens_free(p->record);
+	lens_free(p);
+}
+
+static enum lens_status copy_columns(struct loader *l, struct lens_error *err)
+{
+	const struct lens_columns *c = &l->columns;
+	struct lens_prompts *p = l->p;
+	size_t i;
+
+	p->n_answers = l->opt->n_answers;
+	p->n_columns = c->n_other;
+	p->column_name = lens_calloc(c->n_other, sizeof(*p->column_name));
+	p->column_numeric = lens_calloc(c->n_other, sizeof(*p->column_numeric));
+	if (!p->column_name || !p->column_numeric)
+		return lens_error_nomem(err, c->n_other, sizeof(*p->column_name));
+	for (i = 0; i < c->n_other; i++) {
+		p->column_name[i] = lens_strdup(c->name[c->other[i]]);
+		if (!p->column_name[i])
+			return lens_error_nomem(err, strlen(c->name[c->other[i]]) + 1, 1);
+		p->column_numeric[i] = true;
+	}
+	return LENS_OK;
+}
+
+/* Room for one more row in offset (which has n_rows + 1) and record. */
+static enum lens_status reserve_row(struct loader *l, struct lens_error *err)
+{
+	size_t cap = l->row_cap ? 2 * l->row_cap : 64;
+	uint64_t *offset;
+	int64_t *record;
+
+	if (l->p->n_rows < l->row_cap)
+		return LENS_OK;
+	offset = lens_realloc(l->p->offset, cap + 1, sizeof(*offset));
+	if (!offset)
+		return lens_error_nomem(err, cap + 1, sizeof(*offset));
+	l->p->offset = offset;
+	record = lens_realloc(l->p->record, cap, sizeof(*record));
+	if (!record)
+		return lens_error_nomem(err, cap, sizeof(*record));
+	l->p->record = record;
+	l->row_cap = cap;
+	return LENS_OK;
+}
+
+static enum lens_status append_ids(struct lens_ids *to, const struct lens_ids *from,
+				   struct lens_error *err)
+{
+	size_t i;
+
+	for (i = 0; i < from->n; i++)
+		LENS_TRY(lens_ids_push(to, from->v[i], err));
+	return LENS_OK;
+}
+
+static enum lens_status add_row(struct loader *l, const struct lens_csv_record *rec,
+				struct lens_error *err)
+{
+	struct lens_prompts *p = l->p;
+	size_t i;
+
+	LENS_TRY(reserve_row(l, err));
+	p->offset[p->n_rows] = l->tokens.n;
+	p->record[p->n_rows] = rec->number;
+	LENS_TRY(append_ids(&l->tokens, &l->row.tokens, err));
+	LENS_TRY(append_ids(&l->answers, &l->row.answers, err));
+	LENS_TRY(lens_ids_push(&l->read_pos, l->row.read_pos, err));
+	p->offset[++p->n_rows] = l->tokens.n;
+	if (l->row.tokens.n > p->max_length)
+		p->max_length = l->row.tokens.n;
+	for (i = 0; i < p->n_columns; i++)
+		p->column_numeric[i] = p->column_numeric[i] &&
+				       lens_text_is_number(rec->field[l->columns.other[i]]);
+	return LENS_OK;
+}
+
+static void report_row(const struct lens_row *row, struct lens_dataset_report *report)
+{
+	if (row->bad.code != LENS_OK) {
+		if (report->n_bad < LENS_BAD_ROWS_LISTED)
+			report->bad[report->n_bad] = row->bad;
+		report->n_bad++;
+		return;
+	}
+	if (row->warning.code == LENS_OK)
+		return;
+	if (report->n_warnings < LENS_BAD_ROWS_LISTED)
+		report->warning[report->n_warnings] = row->warning;
+	report->n_warnings++;
+}
+
+static enum lens_status read_rows(struct loader *l, struct lens_dataset_report *report,
+				  struct lens_error *err)
+{
+	struct lens_csv_record rec;
+	bool got;
+
+	while (!l->opt->limit || l->p->n_rows < l->opt->limit) {
+		LENS_TRY(lens_csv_next(l->reader, &rec, &got, err));
+		if (!got)
+			break;
+		l->n_records++;
+		LENS_TRY(lens_row_check(&l->check, &rec, &l->row, err));
+		report_row(&l->row, report);
+		if (l->row.bad.code == LENS_OK)
+			LENS_TRY(add_row(l, &rec, err));
+	}
+	return lens_csv_digest(l->reader, l->p->sha256, err);
+}
+
+static enum lens_status judge(const struct loader *l, const struct lens_dataset_report *report,
+			      struct lens_error *err)
+{
+	const char *csv = l->opt->csv;
+
+	if (!l->n_records)
+		return lens_error_at(err, LENS_ERR_FORMAT, csv, 0, 0,
+				     "no rows after the header");
+	if (report->n_bad && (!l->opt->skip_bad_rows || !l->p->n_rows))
+		return lens_error_at(err, LENS_ERR_FORMAT, csv, report->bad[0].row, 0,
+				     "%zu of %zu rows cannot be used; the first: %s",
+				     report->n_bad, l->n_records, report->bad[0].text);
+	return LENS_OK;
+}
+
+/* Gives the array away, without its spare room if that can be had. */
+static int32_t *take_ids(struct lens_ids *ids)
+{
+	int32_t *v = lens_realloc(ids->v, ids->n, sizeof(*v));
+
+	if (!v)
+		v = ids->v;
+	*ids = (struct lens_ids)LENS_IDS_INIT;
+	return v;
+}
+
+static enum lens_status load(struct loader *l, struct lens_dataset_report *report,
+			     struct lens_error *err)
+{
+	l->p = lens_calloc(1, sizeof(*l->p));
+	if (!l->p)
+		return lens_error_nomem(err, 1, sizeof(*l->p));
+	LENS_TRY(lens_csv_open(l->opt->csv, &l->reader, err));
+	LENS_TRY(lens_columns_init(&l->columns, l->reader, l->opt, err));
+	LENS_TRY(lens_row_check_init(&l->check, l->opt, &l->columns, err));
+	LENS_TRY(copy_columns(l, err));
+	LENS_TRY(read_rows(l, report, err));
+	LENS_TRY(judge(l, report, err));
+	l->p->tokens = take_ids(&l->tokens);
+	l->p->read_pos = take_ids(&l->read_pos);
+	l->p->answers = take_ids(&l->answers);
+	return LENS_OK;
+}
+
+enum lens_status lens_prompts_load(const struct lens_dataset_options *opt,
+				   struct lens_prompts **out,
+				   struct lens_dataset_report *report, struct lens_error *err)
+{
+	struct loader l = {.opt = opt};
+	enum lens_status st;
+
+	*out = NULL;
+	memset(report, 0, sizeof(*report));
+	st = load(&l, report, err);
+	if (st == LENS_OK) {
+		*out = l.p;
+		l.p = NULL;
+	}
+	lens_prompts_destroy(l.p);
+	lens_ids_release(&l.tokens);
+	lens_ids_release(&l.read_pos);
+	lens_ids_release(&l.answers);
+	lens_row_release(&l.row);
+	lens_row_check_release(&l.check);
+	lens_columns_release(&l.columns);
+	lens_csv_close(l.reader);
+	return st;
+}

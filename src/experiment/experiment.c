@@ -1,0 +1,119 @@
+/*
+ * experiment/experiment.c: defaults, release, and whether the values go
+ * together. In: nothing but the key table; out: a struct lens_experiment that
+ * load.c then changes.
+ */
+#include "experiment/keys.h"
+
+#include <string.h>
+
+enum lens_status lens_experiment_init(struct lens_experiment *e, struct lens_error *err)
+{
+	const struct lens_key *keys;
+	enum lens_status st = LENS_OK;
+	size_t i, n;
+
+	memset(e, 0, sizeof(*e));
+	keys = lens_keys(&n);
+	for (i = 0; i < n && st == LENS_OK; i++) {
+		if (keys[i].deflt)
+			st = lens_experiment_set(e, keys[i].name, keys[i].deflt, err);
+	}
+	if (st == LENS_OK) {
+		e->source = lens_strdup("");
+		if (!e->source)
+			st = lens_error_nomem(err, 1, 1);
+	}
+	if (st != LENS_OK)
+		lens_experiment_release(e);
+	return st;
+}
+
+void lens_experiment_release(struct lens_experiment *e)
+{
+	lens_free(e->model);
+	lens_free(e->output);
+	lens_free(e->data.csv);
+	lens_free(e->data.prompt);
+	lens_free(e->data.read_pos_column);
+	lens_strings_release(&e->data.answers);
+	lens_strings_release(&e->cache.hooks);
+	lens_free(e->cache.position);
+	lens_strings_release(&e->tables);
+	lens_free(e->source);
+	memset(e, 0, sizeof(*e));
+}
+
+static bool listed(const struct lens_experiment *e, const char *table)
+{
+	size_t i;
+
+	for (i = 0; i < e->tables.n; i++) {
+		if (!strcmp(e->tables.v[i], table))
+			return true;
+	}
+	return false;
+}
+
+bool lens_experiment_wants_table(const struct lens_experiment *e, const char *table)
+{
+	size_t i;
+
+	for (i = 0; i < LENS_N_TABLES; i++) {
+		if (!strcmp(lens_table_words[i], table))
+			return listed(e, table) && e->data.answers.n >= lens_table_answers[i];
+	}
+	return false;
+}
+
+static enum lens_status check_required(const struct lens_experiment *e, struct lens_error *err)
+{
+	const struct lens_key *keys;
+	size_t i, n;
+
+	keys = lens_keys(&n);
+	for (i = 0; i < n; i++) {
+		const struct lens_key_store *store = lens_key_store(&keys[i]);
+
+		if (keys[i].deflt || *(char *const *)lens_key_cfield(e, store))
+			continue;
+		return lens_error_set(
+			err, LENS_ERR_INVALID,
+			"no %s is given (%s): set it with %s, or in the experiment "
+			"file",
+			keys[i].name, keys[i].help, keys[i].flag);
+	}
+	return LENS_OK;
+}
+
+static enum lens_status check_tables(const struct lens_experiment *e, struct lens_error *err)
+{
+	bool any = e->cache.hooks.n > 0;
+	size_t i, n = e->data.answers.n;
+
+	for (i = 0; i < LENS_N_TABLES; i++) {
+		const char *table = lens_table_words[i];
+
+		any |= lens_experiment_wants_table(e, table);
+		if (e->tables_listed && listed(e, table) && n < lens_table_answers[i])
+			return lens_error_set(err, LENS_ERR_INVALID,
+					      "the table %s needs %zu answer column%s; "
+					      "data.answers names %zu",
+					      table, lens_table_answers[i],
+					      lens_table_answers[i] > 1 ? "s" : "", n);
+	}
+	if (!any)
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "nothing to do: no hooks to store and no tables to make");
+	return LENS_OK;
+}
+
+enum lens_status lens_experiment_check(const struct lens_experiment *e, struct lens_error *err)
+{
+	LENS_TRY(check_required(e, err));
+	if (!strcmp(e->output, e->data.csv))
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "output and data.csv are the same file: %.400s",
+				      e->output);
+	return check_tables(e, err);
+}

@@ -1,0 +1,156 @@
+/*
+ * experiment/json.c: the effective experiment as JSON. In: the experiment;
+ * out: every key of the table with its value, nested as in YAML and sorted, so
+ * that equal experiments give equal text.
+ */
+#include "experiment/keys.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A new reference, or NULL when memory is out; so too below. */
+static json_t *string_list(const struct lens_strings *s)
+{
+	json_t *list = json_array();
+	size_t i;
+
+	for (i = 0; list && i < s->n; i++) {
+		if (json_array_append_new(list, json_string(s->v[i]))) {
+			json_decref(list);
+			return NULL;
+		}
+	}
+	return list;
+}
+
+/* The tables that are made: those that lack their answers are not. */
+static json_t *table_list(const struct lens_experiment *e)
+{
+	json_t *list = json_array();
+	size_t i;
+
+	for (i = 0; list && i < e->tables.n; i++) {
+		if (!lens_experiment_wants_table(e, e->tables.v[i]))
+			continue;
+		if (json_array_append_new(list, json_string(e->tables.v[i]))) {
+			json_decref(list);
+			return NULL;
+		}
+	}
+	return list;
+}
+
+static json_t *positions(const struct lens_experiment *e, const char *const *words)
+{
+	json_t *list;
+	size_t i;
+
+	if (e->cache.positions != LENS_POS_LIST)
+		return json_string(words[e->cache.positions]);
+	list = json_array();
+	for (i = 0; list && i < e->cache.n_positions; i++) {
+		if (json_array_append_new(list, json_integer(e->cache.position[i]))) {
+			json_decref(list);
+			return NULL;
+		}
+	}
+	return list;
+}
+
+static json_t *read_pos(const struct lens_experiment *e)
+{
+	return e->data.read_pos_column ? json_string(e->data.read_pos_column)
+				       : json_integer(e->data.read_pos);
+}
+
+static json_t *value_of(const struct lens_experiment *e, const struct lens_key_store *s)
+{
+	const void *field = lens_key_cfield(e, s);
+	const char *text;
+	unsigned word;
+	size_t count;
+
+	switch (s->kind) {
+	case LENS_KEY_TEXT:
+	case LENS_KEY_PATH:
+		text = *(char *const *)field;
+		return text ? json_string(text) : json_null();
+	case LENS_KEY_BOOL:
+		return json_boolean(*(const bool *)field);
+	case LENS_KEY_SWITCH:
+		return json_string(s->words[*(const bool *)field]);
+	case LENS_KEY_CHOICE:
+		memcpy(&word, field, sizeof(word));
+		return json_string(s->words[word]);
+	case LENS_KEY_COUNT:
+	case LENS_KEY_BYTES:
+		memcpy(&count, field, sizeof(count));
+		return json_integer((json_int_t)count);
+	case LENS_KEY_LIST:
+		return string_list(field);
+	case LENS_KEY_TABLES:
+		return table_list(e);
+	case LENS_KEY_POSITIONS:
+		return positions(e, s->words);
+	case LENS_KEY_READ_POS:
+		return read_pos(e);
+	case LENS_KEY_WEIGHTS:
+		break;
+	}
+	return NULL;
+}
+
+/* Steals value. Names have at most one dot. */
+static int put(json_t *root, const char *name, json_t *value)
+{
+	const char *dot = strchr(name, '.');
+	char group[32];
+	json_t *inner;
+
+	if (!dot)
+		return json_object_set_new(root, name, value);
+	snprintf(group, sizeof(group), "%.*s", (int)(dot - name), name);
+	inner = json_object_get(root, group);
+	if (!inner) {
+		inner = json_object();
+		if (json_object_set_new(root, group, inner)) {
+			json_decref(value);
+			return -1;
+		}
+	}
+	return json_object_set_new(inner, dot + 1, value);
+}
+
+static int put_all(json_t *root, const struct lens_experiment *e, bool identity_only)
+{
+	const struct lens_key *keys;
+	size_t i, n;
+
+	keys = lens_keys(&n);
+	for (i = 0; i < n; i++) {
+		const struct lens_key_store *s = lens_key_store(&keys[i]);
+
+		if (s->kind == LENS_KEY_WEIGHTS || (identity_only && !s->identity))
+			continue;
+		if (put(root, keys[i].name, value_of(e, s)))
+			return -1;
+	}
+	return 0;
+}
+
+enum lens_status lens_experiment_json(const struct lens_experiment *e, bool identity_only,
+				      char **out, struct lens_error *err)
+{
+	json_t *root = json_object();
+	char *text = NULL;
+
+	*out = NULL;
+	if (root && !put_all(root, e, identity_only))
+		text = json_dumps(root, JSON_SORT_KEYS | JSON_COMPACT);
+	json_decref(root);
+	*out = lens_strdup(text);
+	free(text);
+	return *out ? LENS_OK : lens_error_nomem(err, 1, 1);
+}

@@ -1,0 +1,178 @@
+/*
+ * experiment/keys.c: the key table. One list (KEYS) is expanded twice: into
+ * the public rows, for help and flags, and into the stores, which say where a
+ * value goes. The default is text, and is read like a user's.
+ */
+#include "experiment/keys.h"
+
+#include <string.h>
+
+const char *const lens_table_words[LENS_N_TABLES + 1] = {
+	"logit_diff",     "answer_logit", "answer_prob", "answer_rank",
+	"rank_per_layer", "lens_logit",   "top_tokens",  NULL};
+const size_t lens_table_answers[LENS_N_TABLES] = {2, 1, 1, 1, 1, 1, 0};
+
+static const char *const on_bad_row[] = {"error", "skip", NULL};
+static const char *const dtypes[] = {"f32", "f16", NULL};
+static const char *const positions[] = {"all", "last", "read", NULL};
+static const char *const lenses[] = {"recompute", "cached_scale_no_bias", NULL};
+static const char *const cpus[] = {"auto", "avx2", "avx512", NULL};
+static const char *const all[] = {"all", NULL};
+static const char *const automatic[] = {"auto", NULL};
+static const char *const none[] = {"none", NULL};
+static const char *const raw[] = {"processed", "raw", NULL};
+
+#define BOOLS "true | false"
+#define TABLES                                                                                 \
+	"all | none | [logit_diff, answer_logit, answer_prob, answer_rank, rank_per_layer, "   \
+	"lens_logit, top_tokens]"
+
+/* clang-format off */
+/* X(name, flag, short flag, the flag's own value, shape, default,
+ *   kind, field, words, identity, help) */
+#define KEYS(X)                                                                                \
+	X("model", "--model", NULL, NULL, "a folder", NULL,                                    \
+	  PATH, model, NULL, false, "Hugging Face directory of the model")                     \
+	X("weights", "--raw-weights", NULL, "raw", "raw | processed | {fold_ln: …, …}",        \
+	  "processed", WEIGHTS, weights, raw, true,                                            \
+	  "raw turns every weights.* off; processed is TransformerLens's default")             \
+	X("weights.fold_ln", NULL, NULL, NULL, BOOLS, "true",                                  \
+	  BOOL, weights.fold_ln, NULL, true, "fold the norms' weights into what follows")      \
+	X("weights.center_writing_weights", NULL, NULL, NULL, BOOLS, "true",                   \
+	  BOOL, weights.center_writing_weights, NULL, true,                                    \
+	  "centre what writes to the residual stream (LayerNorm models)")                      \
+	X("weights.center_unembed", NULL, NULL, NULL, BOOLS, "true",                           \
+	  BOOL, weights.center_unembed, NULL, true, "centre W_U over the vocabulary")          \
+	X("weights.fold_value_biases", NULL, NULL, NULL, BOOLS, "true",                        \
+	  BOOL, weights.fold_value_biases, NULL, true, "fold b_V into b_O")                    \
+	X("weights.refactor_factored_attn_matrices", NULL, NULL, NULL, BOOLS, "false",         \
+	  BOOL, weights.refactor_factored_attn_matrices, NULL, true,                           \
+	  "replace the attention factors by an SVD's")                                         \
+	X("data.csv", "--data", NULL, NULL, "a file", NULL,                                    \
+	  PATH, data.csv, NULL, false, "CSV file with a header row")                           \
+	X("data.prompt", NULL, NULL, NULL, "a column", "prompt",                               \
+	  TEXT, data.prompt, NULL, true, "the column with the prompts")                        \
+	X("data.answers", "--answers", NULL, NULL, "a column | [column, …]", "[]",                    \
+	  LIST, data.answers, NULL, true,                                                      \
+	  "the columns with the answers; logit_diff is the first minus each other")            \
+	X("data.prepend_bos", NULL, NULL, NULL, BOOLS, "true",                                 \
+	  BOOL, data.prepend_bos, NULL, true, "put the BOS token in front of each prompt")     \
+	X("data.read_pos", NULL, NULL, NULL, "an integer | a column", "-1",                    \
+	  READ_POS, data.read_pos, NULL, true,                                                 \
+	  "the token that the tables read, BOS counted; negative from the end")                \
+	X("data.on_bad_row", NULL, NULL, NULL, "error | skip", "error",                        \
+	  SWITCH, data.skip_bad_rows, on_bad_row, true, "what a row that cannot be used does") \
+	X("data.limit", "--limit", NULL, NULL, "all | a number of rows", "all",                \
+	  COUNT, data.limit, all, true, "use the first so many good rows")                     \
+	X("cache.hooks", "--hooks", NULL, NULL, "none | name | [name or glob, …]", "[\"*\"]",  \
+	  LIST, cache.hooks, none, true, "the activations to store")                           \
+	X("cache.positions", "--positions", NULL, NULL, "all | last | read | [0, -2, …]",      \
+	  "all", POSITIONS, cache.positions, positions, true, "the tokens to store them at")   \
+	X("cache.dtype", "--dtype", NULL, NULL, "f32 | f16", "f32",                            \
+	  CHOICE, cache.dtype, dtypes, true, "the number format to store them in")             \
+	X("tables", NULL, NULL, NULL, TABLES, "all",                                           \
+	  TABLES, tables, lens_table_words, true, "the result tables")                         \
+	X("top_k", NULL, NULL, NULL, "a number from 1", "10",                                  \
+	  COUNT, top_k, NULL, true, "tokens a row in top_tokens")                              \
+	X("lens", NULL, NULL, NULL, "recompute | cached_scale_no_bias", "recompute",           \
+	  CHOICE, lens, lenses, true, "how the logit lens applies the last norm")              \
+	X("cpu", NULL, NULL, NULL, "auto | avx2 | avx512", "auto",                             \
+	  CHOICE, cpu, cpus, true, "the CPU level, which fixes the bits of the results")       \
+	X("output", "--output", "-o", NULL, "a file", NULL,                                    \
+	  PATH, output, NULL, false, "the HDF5 file to write")                                 \
+	X("threads", "--threads", NULL, NULL, "auto | a number", "auto",                       \
+	  COUNT, threads, automatic, false, "worker threads")                                  \
+	X("memory", "--memory", NULL, NULL, "auto | a size (4GiB, 800M, bytes)", "auto",       \
+	  BYTES, memory, automatic, false, "the most memory to use")
+/* clang-format on */
+
+#define ROW(name_, flag_, short_, value_, shape_, default_, kind_, field_, words_, id_, help_) \
+	{.name = name_,                                                                        \
+	 .flag = flag_,                                                                        \
+	 .shape = shape_,                                                                      \
+	 .deflt = default_,                                                                    \
+	 .help = help_,                                                                        \
+	 .short_flag = short_,                                                                 \
+	 .flag_value = value_},
+#define STORE(name_, flag_, short_, value_, shape_, default_, kind_, field_, words_, id_,      \
+	      help_)                                                                           \
+	{LENS_KEY_##kind_, offsetof(struct lens_experiment, field_), words_, id_},
+
+static const struct lens_key keys[] = {KEYS(ROW)};
+static const struct lens_key_store stores[] = {KEYS(STORE)};
+enum { N_KEYS = sizeof(keys) / sizeof(keys[0]) };
+
+const struct lens_key *lens_keys(size_t *n)
+{
+	*n = N_KEYS;
+	return keys;
+}
+
+const struct lens_key_store *lens_key_store(const struct lens_key *key)
+{
+	return &stores[key - keys];
+}
+
+const struct lens_key *lens_key_of_flag(const char *flag)
+{
+	size_t i;
+
+	for (i = 0; i < N_KEYS; i++) {
+		if ((keys[i].flag && !strcmp(keys[i].flag, flag)) ||
+		    (keys[i].short_flag && !strcmp(keys[i].short_flag, flag)))
+			return &keys[i];
+	}
+	return NULL;
+}
+
+const struct lens_key *lens_key_find(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < N_KEYS; i++) {
+		if (!strcmp(keys[i].name, name))
+			return &keys[i];
+	}
+	return NULL;
+}
+
+bool lens_key_is_group(const char *name)
+{
+	size_t i, n = strlen(name);
+
+	for (i = 0; i < N_KEYS; i++) {
+		if (!strncmp(keys[i].name, name, n) && keys[i].name[n] == '.')
+			return true;
+	}
+	return false;
+}
+
+static const char *leaf(const char *name)
+{
+	const char *dot = strrchr(name, '.');
+
+	return dot ? dot + 1 : name;
+}
+
+/* "hooks" and "promt" at the wrong level find cache.hooks and data.prompt. */
+const char *lens_key_nearest(const char *name)
+{
+	const char *full[N_KEYS], *last[N_KEYS], *near;
+	size_t i;
+
+	for (i = 0; i < N_KEYS; i++) {
+		full[i] = keys[i].name;
+		last[i] = leaf(full[i]);
+		if (!strcmp(last[i], leaf(name)))
+			return full[i];
+	}
+	near = lens_nearest(name, full, N_KEYS);
+	if (near)
+		return near;
+	near = lens_nearest(leaf(name), last, N_KEYS);
+	for (i = 0; i < N_KEYS; i++) {
+		if (near == last[i])
+			return full[i];
+	}
+	return NULL;
+}

@@ -1,0 +1,59 @@
+/*
+ * experiment/keys.h: the key table's inner side: how a key is stored. Private
+ * to the stage.
+ */
+#ifndef LENS_EXPERIMENT_KEYS_H
+#define LENS_EXPERIMENT_KEYS_H
+
+#include "h5lens/experiment.h"
+
+enum lens_key_kind {
+	LENS_KEY_TEXT,      /* char * */
+	LENS_KEY_PATH,      /* char *, relative to the file that names it */
+	LENS_KEY_BOOL,      /* bool */
+	LENS_KEY_SWITCH,    /* bool: false is words[0], true is words[1] */
+	LENS_KEY_CHOICE,    /* an enum: the index into words */
+	LENS_KEY_COUNT,     /* size_t; 0 is words[0], and refused without words */
+	LENS_KEY_BYTES,     /* the same, with a unit: "4GiB" */
+	LENS_KEY_LIST,      /* struct lens_strings; words[0], if any, is the empty list */
+	LENS_KEY_TABLES,    /* tables */
+	LENS_KEY_POSITIONS, /* cache.positions */
+	LENS_KEY_READ_POS,  /* data.read_pos */
+	LENS_KEY_WEIGHTS    /* all of weights.* at once; stores nothing of its own */
+};
+
+struct lens_key_store {
+	enum lens_key_kind kind;
+	size_t offset;            /* in struct lens_experiment */
+	const char *const *words; /* ends with NULL; or NULL */
+	bool identity;            /* does it change what is in the output? */
+};
+
+/* The store of a row of lens_keys. */
+const struct lens_key_store *lens_key_store(const struct lens_key *key);
+/* The key of that full name, or NULL. */
+const struct lens_key *lens_key_find(const char *name);
+/* Is name the first part of a key's name ("data")? */
+bool lens_key_is_group(const char *name);
+/* The known key nearest to an unknown one, or NULL. */
+const char *lens_key_nearest(const char *name);
+
+static inline void *lens_key_field(struct lens_experiment *e, const struct lens_key_store *s)
+{
+	return (char *)e + s->offset;
+}
+
+static inline const void *lens_key_cfield(const struct lens_experiment *e,
+					  const struct lens_key_store *s)
+{
+	return (const char *)e + s->offset;
+}
+
+/* The tables and how many answers each needs, in their fixed order. */
+enum { LENS_N_TABLES = 7 };
+extern const char *const lens_table_words[LENS_N_TABLES + 1];
+extern const size_t lens_table_answers[LENS_N_TABLES];
+
+void lens_strings_release(struct lens_strings *s);
+
+#endif

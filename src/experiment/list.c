@@ -1,0 +1,184 @@
+/*
+ * experiment/list.c: the values that are lists: names, tables, positions. In:
+ * a sequence, or a scalar, which is a list of itself; out: the field, changed
+ * only when every item is a good one.
+ */
+#include "experiment/value.h"
+
+#include <string.h>
+
+void lens_strings_release(struct lens_strings *s)
+{
+	size_t i;
+
+	for (i = 0; i < s->n; i++)
+		lens_free(s->v[i]);
+	lens_free(s->v);
+	*s = (struct lens_strings){0};
+}
+
+/* The i-th item of a sequence; a scalar is a list of itself. */
+static size_t count_items(const yaml_node_t *node)
+{
+	if (node->type != YAML_SEQUENCE_NODE)
+		return 1;
+	return (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
+}
+
+static enum lens_status get_item(const struct lens_yaml_source *src, const struct lens_key *key,
+				 const yaml_node_t *node, size_t i, const yaml_node_t **item,
+				 struct lens_error *err)
+{
+	*item = node;
+	if (node->type == YAML_SEQUENCE_NODE)
+		*item = yaml_document_get_node(src->doc, node->data.sequence.items.start[i]);
+	LENS_TRY(lens_yaml_plain(src, *item, err));
+	if (!lens_yaml_text(*item) || !*lens_yaml_text(*item) || lens_yaml_is_null(*item))
+		return lens_value_wrong(src, key, *item, err);
+	return LENS_OK;
+}
+
+static enum lens_status fill_list(struct lens_strings *list, const struct lens_yaml_source *src,
+				  const struct lens_key *key, const yaml_node_t *node,
+				  struct lens_error *err)
+{
+	size_t n = count_items(node);
+	const yaml_node_t *item;
+
+	list->v = lens_calloc(n, sizeof(*list->v));
+	if (!list->v)
+		return lens_error_nomem(err, n, sizeof(*list->v));
+	while (list->n < n) {
+		LENS_TRY(get_item(src, key, node, list->n, &item, err));
+		list->v[list->n] = lens_strdup(lens_yaml_text(item));
+		if (!list->v[list->n])
+			return lens_error_nomem(err, item->data.scalar.length + 1, 1);
+		list->n++;
+	}
+	return LENS_OK;
+}
+
+enum lens_status lens_value_set_list(struct lens_experiment *e,
+				     const struct lens_yaml_source *src,
+				     const struct lens_key *key, const yaml_node_t *node,
+				     struct lens_error *err)
+{
+	const struct lens_key_store *store = lens_key_store(key);
+	struct lens_strings list = {0};
+	enum lens_status st = LENS_OK;
+
+	if (lens_find_word(lens_yaml_text(node), store->words) == LENS_NOT_A_WORD)
+		st = fill_list(&list, src, key, node, err);
+	if (st != LENS_OK) {
+		lens_strings_release(&list);
+		return st;
+	}
+	lens_strings_release(lens_key_field(e, store));
+	*(struct lens_strings *)lens_key_field(e, store) = list;
+	return LENS_OK;
+}
+
+static enum lens_status choose_tables(const struct lens_yaml_source *src,
+				      const struct lens_key *key, const yaml_node_t *node,
+				      bool chosen[LENS_N_TABLES], struct lens_error *err)
+{
+	const yaml_node_t *item;
+	size_t i;
+
+	for (i = 0; i < count_items(node); i++) {
+		int word;
+
+		LENS_TRY(get_item(src, key, node, i, &item, err));
+		word = lens_find_word(lens_yaml_text(item), lens_table_words);
+		if (word == LENS_NOT_A_WORD)
+			return lens_value_wrong(src, key, item, err);
+		chosen[word] = true;
+	}
+	return LENS_OK;
+}
+
+/* A set: the order and repetitions of the user's list do not count. */
+enum lens_status lens_value_set_tables(struct lens_experiment *e,
+				       const struct lens_yaml_source *src,
+				       const struct lens_key *key, const yaml_node_t *node,
+				       struct lens_error *err)
+{
+	const char *s = lens_yaml_text(node);
+	bool every = s && !strcmp(s, "all"), chosen[LENS_N_TABLES] = {false};
+	struct lens_strings list = {0};
+	size_t i;
+
+	if (!every && !(s && !strcmp(s, "none")))
+		LENS_TRY(choose_tables(src, key, node, chosen, err));
+	list.v = lens_calloc(LENS_N_TABLES, sizeof(*list.v));
+	if (!list.v)
+		return lens_error_nomem(err, LENS_N_TABLES, sizeof(*list.v));
+	for (i = 0; i < LENS_N_TABLES; i++) {
+		if (!every && !chosen[i])
+			continue;
+		list.v[list.n] = lens_strdup(lens_table_words[i]);
+		if (!list.v[list.n]) {
+			lens_strings_release(&list);
+			return lens_error_nomem(err, strlen(lens_table_words[i]) + 1, 1);
+		}
+		list.n++;
+	}
+	lens_strings_release(&e->tables);
+	e->tables = list;
+	e->tables_listed = !every;
+	return LENS_OK;
+}
+
+static enum lens_status fill_positions(long *position, const struct lens_yaml_source *src,
+				       const struct lens_key *key, const yaml_node_t *node,
+				       struct lens_error *err)
+{
+	const yaml_node_t *item;
+	size_t i, j;
+
+	for (i = 0; i < count_items(node); i++) {
+		LENS_TRY(get_item(src, key, node, i, &item, err));
+		if (!lens_parse_integer(lens_yaml_text(item), &position[i]))
+			return lens_value_wrong(src, key, item, err);
+		for (j = 0; j < i; j++) {
+			if (position[j] == position[i])
+				return lens_yaml_error(src, item, err,
+						       "%s: the position %ld is listed twice",
+						       key->name, position[i]);
+		}
+	}
+	return LENS_OK;
+}
+
+enum lens_status lens_value_set_positions(struct lens_experiment *e,
+					  const struct lens_yaml_source *src,
+					  const struct lens_key *key, const yaml_node_t *node,
+					  struct lens_error *err)
+{
+	int word = lens_find_word(lens_yaml_text(node), lens_key_store(key)->words);
+	size_t n = word == LENS_NOT_A_WORD ? count_items(node) : 0;
+	enum lens_status st;
+	long *position;
+
+	if (word == LENS_NOT_A_WORD && !n)
+		return lens_yaml_error(src, node, err,
+				       "%s: the list is empty; to store no activations, set "
+				       "cache.hooks to none",
+				       key->name);
+	if (n > 65536)
+		return lens_yaml_error(src, node, err, "%s: more than 65536 positions",
+				       key->name);
+	position = lens_calloc(n, sizeof(*position));
+	if (!position)
+		return lens_error_nomem(err, n, sizeof(*position));
+	st = n ? fill_positions(position, src, key, node, err) : LENS_OK;
+	if (st != LENS_OK) {
+		lens_free(position);
+		return st;
+	}
+	lens_free(e->cache.position);
+	e->cache.position = position;
+	e->cache.n_positions = n;
+	e->cache.positions = n ? LENS_POS_LIST : (enum lens_positions_kind)word;
+	return LENS_OK;
+}

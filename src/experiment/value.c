@@ -1,0 +1,285 @@
+/*
+ * experiment/value.c: one YAML value → one field of the experiment, by the
+ * kind that the key table gives. In: a node; out: the field, changed only when
+ * the value is a good one.
+ */
+#include "experiment/value.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define MAX_COUNT ((size_t)1 << 48)
+
+enum lens_status lens_yaml_error(const struct lens_yaml_source *src, const yaml_node_t *node,
+				 struct lens_error *err, const char *fmt, ...)
+{
+	char text[1200];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (!src->file)
+		return lens_error_set(err, LENS_ERR_INVALID, "%s", text);
+	return lens_error_at(err, LENS_ERR_FORMAT, src->file, (long)node->start_mark.line + 1,
+			     (long)node->start_mark.column + 1, "%s", text);
+}
+
+const char *lens_yaml_text(const yaml_node_t *node)
+{
+	return node->type == YAML_SCALAR_NODE ? (const char *)node->data.scalar.value : NULL;
+}
+
+static bool is_unquoted(const yaml_node_t *node)
+{
+	return node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
+}
+
+bool lens_yaml_is_null(const yaml_node_t *node)
+{
+	const char *s = lens_yaml_text(node);
+
+	return s && is_unquoted(node) && (!*s || !strcmp(s, "~") || !strcasecmp(s, "null"));
+}
+
+enum lens_status lens_yaml_plain(const struct lens_yaml_source *src, const yaml_node_t *node,
+				 struct lens_error *err)
+{
+	static const char *const tags[] = {[YAML_SCALAR_NODE] = YAML_STR_TAG,
+					   [YAML_SEQUENCE_NODE] = YAML_SEQ_TAG,
+					   [YAML_MAPPING_NODE] = YAML_MAP_TAG};
+	const char *s = lens_yaml_text(node);
+
+	if (strcmp((const char *)node->tag, tags[node->type]))
+		return lens_yaml_error(src, node, err, "the YAML tag <%.200s> is not supported",
+				       (const char *)node->tag);
+	if (s && strlen(s) != node->data.scalar.length)
+		return lens_yaml_error(src, node, err, "a NUL character inside a value");
+	return LENS_OK;
+}
+
+enum lens_status lens_value_wrong(const struct lens_yaml_source *src,
+				  const struct lens_key *key, const yaml_node_t *node,
+				  struct lens_error *err)
+{
+	const char *s = lens_yaml_text(node), *near = NULL;
+	const char *const *words = lens_key_store(key)->words;
+	size_t n = 0;
+
+	if (node->type == YAML_SEQUENCE_NODE || node->type == YAML_MAPPING_NODE)
+		return lens_yaml_error(src, node, err, "%s: expected %s, not a %s", key->name,
+				       key->shape,
+				       node->type == YAML_MAPPING_NODE ? "mapping" : "list");
+	if (!s || !*s || lens_yaml_is_null(node))
+		return lens_yaml_error(src, node, err, "%s: no value; expected %s", key->name,
+				       key->shape);
+	while (words && words[n])
+		n++;
+	near = n ? lens_nearest(s, words, n) : NULL;
+	return lens_yaml_error(src, node, err, "%s: expected %s, not '%.200s'%s%s%s", key->name,
+			       key->shape, s, near ? "; did you mean '" : "", near ? near : "",
+			       near ? "'?" : "");
+}
+
+int lens_find_word(const char *s, const char *const *words)
+{
+	int i;
+
+	for (i = 0; s && words && words[i]; i++) {
+		if (!strcmp(s, words[i]))
+			return i;
+	}
+	return LENS_NOT_A_WORD;
+}
+
+static bool parse_bool(const char *s, bool *out)
+{
+	static const char *const words[] = {"false", "no", "off", "true", "yes", "on"};
+	size_t i;
+
+	for (i = 0; s && i < 6; i++) {
+		if (!strcasecmp(s, words[i])) {
+			*out = i >= 3;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Decimal digits with an optional minus; within 32 bits. */
+bool lens_parse_integer(const char *s, long *out)
+{
+	const char *digits = s && *s == '-' ? s + 1 : s;
+	char *end;
+
+	if (!s || *digits < '0' || *digits > '9')
+		return false;
+	errno = 0;
+	*out = strtol(s, &end, 10);
+	return !errno && !*end && *out >= -INT32_MAX && *out <= INT32_MAX;
+}
+
+/* Bytes in a unit: K, KiB: 1024; KB: 1000; and so on. 0: no such unit. */
+static double unit_bytes(const char *s)
+{
+	static const char prefix[] = "KMGT";
+	double base = 1024, unit = 1;
+	const char *p;
+
+	if (!*s || !strcasecmp(s, "B"))
+		return 1;
+	p = strchr(prefix, *s >= 'a' ? *s - 'a' + 'A' : *s);
+	if (!p)
+		return 0;
+	if (!strcasecmp(s + 1, "B"))
+		base = 1000;
+	else if (s[1] && strcasecmp(s + 1, "iB"))
+		return 0;
+	for (; p >= prefix; p--)
+		unit *= base;
+	return unit;
+}
+
+/* A count, or with units a size; both up to MAX_COUNT, which a double holds. */
+static bool parse_size(const char *s, bool units, size_t *out)
+{
+	static const char digits[] = "0123456789";
+	size_t n = s ? strspn(s, digits) : 0;
+	double unit, x;
+
+	if (!n)
+		return false;
+	if (units && s[n] == '.')
+		n += 1 + strspn(s + n + 1, digits);
+	unit = units ? unit_bytes(s + n + (s[n] == ' ')) : !s[n];
+	x = unit > 0 ? strtod(s, NULL) * unit : -1;
+	if (!(x >= 0 && x <= (double)MAX_COUNT))
+		return false;
+	*out = (size_t)x;
+	return *out || x <= 0;
+}
+
+static enum lens_status set_text(struct lens_experiment *e, const struct lens_yaml_source *src,
+				 const struct lens_key *key, const yaml_node_t *node,
+				 struct lens_error *err)
+{
+	const struct lens_key_store *store = lens_key_store(key);
+	char **field = lens_key_field(e, store), *copy;
+	const char *s = lens_yaml_text(node);
+
+	if (!s || !*s || lens_yaml_is_null(node))
+		return lens_value_wrong(src, key, node, err);
+	if (store->kind == LENS_KEY_PATH && src->dir && *s != '/')
+		copy = lens_path_join(src->dir, s);
+	else
+		copy = lens_strdup(s);
+	if (!copy)
+		return lens_error_nomem(err, strlen(s) + 1, 1);
+	lens_free(*field);
+	*field = copy;
+	return LENS_OK;
+}
+
+/* An integer in quotes is a column's name. */
+static enum lens_status set_read_pos(struct lens_experiment *e,
+				     const struct lens_yaml_source *src,
+				     const struct lens_key *key, const yaml_node_t *node,
+				     struct lens_error *err)
+{
+	const char *s = lens_yaml_text(node);
+	char *column = NULL;
+	long pos = -1;
+
+	if (!s || !*s || lens_yaml_is_null(node))
+		return lens_value_wrong(src, key, node, err);
+	if (!is_unquoted(node) || !lens_parse_integer(s, &pos)) {
+		column = lens_strdup(s);
+		if (!column)
+			return lens_error_nomem(err, strlen(s) + 1, 1);
+	}
+	lens_free(e->data.read_pos_column);
+	e->data.read_pos_column = column;
+	e->data.read_pos = pos;
+	return LENS_OK;
+}
+
+static void set_weights(struct lens_experiment *e, bool on)
+{
+	e->weights.fold_ln = e->weights.center_writing_weights = on;
+	e->weights.center_unembed = e->weights.fold_value_biases = on;
+	e->weights.refactor_factored_attn_matrices = false;
+}
+
+static bool set_word(struct lens_experiment *e, const struct lens_key_store *store,
+		     const char *s)
+{
+	int word = lens_find_word(s, store->words);
+
+	if (word == LENS_NOT_A_WORD)
+		return false;
+	if (store->kind == LENS_KEY_WEIGHTS) {
+		set_weights(e, word == 0);
+	} else if (store->kind == LENS_KEY_SWITCH) {
+		*(bool *)lens_key_field(e, store) = word == 1;
+	} else {
+		unsigned value = (unsigned)word;
+
+		/* An enum with no negative values has the size of an unsigned. */
+		_Static_assert(sizeof(enum lens_cpu_choice) == sizeof(unsigned), "enum size");
+		memcpy(lens_key_field(e, store), &value, sizeof(value));
+	}
+	return true;
+}
+
+static bool set_count(struct lens_experiment *e, const struct lens_key_store *store,
+		      const char *s)
+{
+	size_t value = 0;
+
+	if (lens_find_word(s, store->words) == LENS_NOT_A_WORD &&
+	    (!parse_size(s, store->kind == LENS_KEY_BYTES, &value) ||
+	     (!value && !store->words)))
+		return false;
+	*(size_t *)lens_key_field(e, store) = value;
+	return true;
+}
+
+enum lens_status lens_value_set(struct lens_experiment *e, const struct lens_yaml_source *src,
+				const struct lens_key *key, const yaml_node_t *node,
+				struct lens_error *err)
+{
+	const struct lens_key_store *store = lens_key_store(key);
+	const char *s = lens_yaml_text(node);
+	bool good = false;
+
+	LENS_TRY(lens_yaml_plain(src, node, err));
+	switch (store->kind) {
+	case LENS_KEY_TEXT:
+	case LENS_KEY_PATH:
+		return set_text(e, src, key, node, err);
+	case LENS_KEY_LIST:
+		return lens_value_set_list(e, src, key, node, err);
+	case LENS_KEY_TABLES:
+		return lens_value_set_tables(e, src, key, node, err);
+	case LENS_KEY_POSITIONS:
+		return lens_value_set_positions(e, src, key, node, err);
+	case LENS_KEY_READ_POS:
+		return set_read_pos(e, src, key, node, err);
+	case LENS_KEY_BOOL:
+		good = parse_bool(s, lens_key_field(e, store));
+		break;
+	case LENS_KEY_COUNT:
+	case LENS_KEY_BYTES:
+		good = set_count(e, store, s);
+		break;
+	case LENS_KEY_SWITCH:
+	case LENS_KEY_CHOICE:
+	case LENS_KEY_WEIGHTS:
+		good = set_word(e, store, s);
+		break;
+	}
+	return good ? LENS_OK : lens_value_wrong(src, key, node, err);
+}

@@ -1,0 +1,62 @@
+/*
+ * experiment/value.h: one YAML value → one field. Private to the stage.
+ */
+#ifndef LENS_EXPERIMENT_VALUE_H
+#define LENS_EXPERIMENT_VALUE_H
+
+#include "experiment/keys.h"
+
+#include <yaml.h>
+
+/* Where values come from. */
+struct lens_yaml_source {
+	yaml_document_t *doc;
+	const char *file; /* NULL: text of a flag or of --set */
+	const char *dir;  /* relative paths start here; NULL: as they are */
+};
+
+/* An error at a node. */
+enum lens_status lens_yaml_error(const struct lens_yaml_source *src, const yaml_node_t *node,
+				 struct lens_error *err, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/* Is it a scalar or sequence that we read (no tag, no NUL inside)? */
+enum lens_status lens_yaml_plain(const struct lens_yaml_source *src, const yaml_node_t *node,
+				 struct lens_error *err);
+
+/* "key: expected <shape>, not <node>". */
+enum lens_status lens_value_wrong(const struct lens_yaml_source *src,
+				  const struct lens_key *key, const yaml_node_t *node,
+				  struct lens_error *err);
+
+/* A scalar's text; NULL for other nodes. */
+const char *lens_yaml_text(const yaml_node_t *node);
+/* Nothing, ~ or null, without quotes. */
+bool lens_yaml_is_null(const yaml_node_t *node);
+
+/* The index of s (may be NULL) in words (may be NULL), or LENS_NOT_A_WORD. */
+enum { LENS_NOT_A_WORD = -1 };
+int lens_find_word(const char *s, const char *const *words);
+/* Decimal digits with an optional minus; within 32 bits. */
+bool lens_parse_integer(const char *s, long *out);
+
+/* Sets a key other than a group; on an error the old value stays. */
+enum lens_status lens_value_set(struct lens_experiment *e, const struct lens_yaml_source *src,
+				const struct lens_key *key, const yaml_node_t *node,
+				struct lens_error *err);
+
+/* The same for the kinds that are lists (list.c). */
+enum lens_status lens_value_set_list(struct lens_experiment *e,
+				     const struct lens_yaml_source *src,
+				     const struct lens_key *key, const yaml_node_t *node,
+				     struct lens_error *err);
+enum lens_status lens_value_set_tables(struct lens_experiment *e,
+				       const struct lens_yaml_source *src,
+				       const struct lens_key *key, const yaml_node_t *node,
+				       struct lens_error *err);
+enum lens_status lens_value_set_positions(struct lens_experiment *e,
+					  const struct lens_yaml_source *src,
+					  const struct lens_key *key, const yaml_node_t *node,
+					  struct lens_error *err);
+
+#endif

@@ -1,0 +1,233 @@
+/*
+ * forward/forward.c: the forward pass. In: a batch of packed tokens; out: the
+ * hook points that the visitor wants, in the order in which they arise.
+ *
+ * Shapes: T rows of the batch, D d_model, H heads, dh d_head, F d_mlp. Buffers
+ * are the worker's own and sized once.
+ */
+#include "forward/forward_private.h"
+
+#include <string.h>
+
+static bool wanted(const struct lens_pass *p, enum lens_hook hook, size_t layer)
+{
+	return lens_hook_wanted(p->visitor->hooks, hook, layer);
+}
+
+static enum lens_status show(const struct lens_pass *p, enum lens_hook hook, size_t layer,
+			     const float *data, size_t width, size_t stride)
+{
+	struct lens_activation a = { .hook = hook, .layer = layer, .data = data, .width = width,
+				     .stride = stride };
+
+	if (!wanted(p, hook, layer))
+		return LENS_OK;
+	return p->visitor->visit(p->visitor->ctx, p->batch, &a, p->err);
+}
+
+/* A token-wise value of width floats a row, without gaps. */
+static enum lens_status show_rows(const struct lens_pass *p, enum lens_hook hook, size_t layer,
+				  const float *data, size_t width)
+{
+	return show(p, hook, layer, data, width, width);
+}
+
+/* y = bias + x·w over all rows of the batch */
+static void linear(const struct lens_pass *p, const float *x, size_t k, const float *w,
+		   const float *bias, size_t n, float *y)
+{
+	const struct lens_gemm_args g = {
+		.m = p->batch->n_rows, .n = n, .k = k,
+		.a = x, .lda = k, .b = w, .ldb = n, .trans = LENS_B_PLAIN,
+		.bias = bias, .c = y, .ldc = n,
+	};
+
+	lens_gemm(&g, p->f->pad, p->f->threads);
+}
+
+static void norm(const struct lens_pass *p, const float *x, const float *w, const float *b)
+{
+	const struct lens_config *c = &p->f->model->config;
+
+	if (c->norm == LENS_NORM_LN)
+		lens_vec()->layer_norm(p->batch->n_rows, c->d_model, x, w, b, c->eps,
+				       p->f->normed, p->f->scale);
+	else
+		lens_vec()->rms_norm(p->batch->n_rows, c->d_model, x, w, c->eps, p->f->normed,
+				     p->f->scale);
+}
+
+/* resid = W_E[token] (+ W_pos[position]); rows between prompts are zero. */
+static enum lens_status embed(const struct lens_pass *p)
+{
+	const struct lens_model *m = p->f->model;
+	const struct lens_batch *b = p->batch;
+	size_t d = m->config.d_model, i, t;
+	float *resid = p->f->resid, *pos = p->f->branch;
+
+	memset(resid, 0, b->n_rows * d * sizeof(*resid));
+	memset(pos, 0, b->n_rows * d * sizeof(*pos));
+	for (i = 0; i < b->n_prompts; i++) {
+		for (t = 0; t < b->length[i]; t++) {
+			size_t row = (b->offset[i] + t) * d;
+
+			memcpy(resid + row, m->w_e + (size_t)b->tokens[i][t] * d,
+			       d * sizeof(*resid));
+			if (m->w_pos)
+				memcpy(pos + row, m->w_pos + t * d, d * sizeof(*pos));
+		}
+	}
+	LENS_TRY(show_rows(p, LENS_HOOK_EMBED, 0, resid, d));
+	if (m->w_pos) {
+		LENS_TRY(show_rows(p, LENS_HOOK_POS_EMBED, 0, pos, d));
+		lens_vec()->add(b->n_rows * d, pos, resid);
+	}
+	return LENS_OK;
+}
+
+/* hook_result: each head's z·W_O, [T, H, D], without b_O. */
+static enum lens_status head_results(const struct lens_pass *p, size_t layer)
+{
+	const struct lens_config *c = &p->f->model->config;
+	const struct lens_block *b = &p->f->model->block[layer];
+	size_t h, dh = c->d_head, d = c->d_model;
+	struct lens_gemm_args g = {
+		.m = p->batch->n_rows, .n = d, .k = dh, .lda = c->n_heads * dh,
+		.ldb = d, .trans = LENS_B_PLAIN, .ldc = c->n_heads * d,
+	};
+
+	if (!wanted(p, LENS_HOOK_RESULT, layer))
+		return LENS_OK;
+	for (h = 0; h < c->n_heads; h++) {
+		g.a = p->f->z + h * dh;
+		g.b = b->w_o + h * dh * d;
+		g.c = p->f->result + h * d;
+		lens_gemm(&g, p->f->pad, p->f->threads);
+	}
+	return show_rows(p, LENS_HOOK_RESULT, layer, p->f->result, c->n_heads * d);
+}
+
+/* normed → attention → branch (attn_out) */
+static enum lens_status attention(const struct lens_pass *p, size_t layer)
+{
+	const struct lens_config *c = &p->f->model->config;
+	const struct lens_block *b = &p->f->model->block[layer];
+	size_t q = c->n_heads * c->d_head, kv = c->n_kv_heads * c->d_head, width = q + 2 * kv;
+	float *qkv = p->f->qkv;
+
+	linear(p, p->f->normed, c->d_model, b->w_qkv, b->b_qkv, width, qkv);
+	LENS_TRY(show(p, LENS_HOOK_Q, layer, qkv, q, width));
+	LENS_TRY(show(p, LENS_HOOK_K, layer, qkv + q, kv, width));
+	LENS_TRY(show(p, LENS_HOOK_V, layer, qkv + q + kv, kv, width));
+	LENS_TRY(lens_attend(p, layer));
+	LENS_TRY(show_rows(p, LENS_HOOK_Z, layer, p->f->z, q));
+	LENS_TRY(head_results(p, layer));
+	linear(p, p->f->z, q, b->w_o, b->b_o, c->d_model, p->f->branch);
+	return show_rows(p, LENS_HOOK_ATTN_OUT, layer, p->f->branch, c->d_model);
+}
+
+/* normed → MLP → branch (mlp_out) */
+static enum lens_status mlp(const struct lens_pass *p, size_t layer)
+{
+	const struct lens_config *c = &p->f->model->config;
+	const struct lens_block *b = &p->f->model->block[layer];
+	float *hidden = p->f->hidden;
+
+	linear(p, p->f->normed, c->d_model, b->w_in, b->b_in, c->d_mlp, hidden);
+	LENS_TRY(show_rows(p, LENS_HOOK_MLP_PRE, layer, hidden, c->d_mlp));
+	lens_vec()->activation(c->act, p->batch->n_rows * c->d_mlp, hidden, hidden);
+	LENS_TRY(show_rows(p, LENS_HOOK_MLP_POST, layer, hidden, c->d_mlp));
+	linear(p, hidden, c->d_mlp, b->w_out, b->b_out, c->d_model, p->f->branch);
+	return show_rows(p, LENS_HOOK_MLP_OUT, layer, p->f->branch, c->d_model);
+}
+
+static enum lens_status block(const struct lens_pass *p, size_t layer)
+{
+	const struct lens_config *c = &p->f->model->config;
+	const struct lens_block *b = &p->f->model->block[layer];
+	size_t n = p->batch->n_rows * c->d_model, d = c->d_model;
+	float *resid = p->f->resid;
+
+	LENS_TRY(show_rows(p, LENS_HOOK_RESID_PRE, layer, resid, d));
+	norm(p, resid, b->ln1_w, b->ln1_b);
+	LENS_TRY(show_rows(p, LENS_HOOK_LN1_SCALE, layer, p->f->scale, 1));
+	LENS_TRY(show_rows(p, LENS_HOOK_LN1_NORMALIZED, layer, p->f->normed, d));
+	LENS_TRY(attention(p, layer));
+	lens_vec()->add(n, p->f->branch, resid);
+	LENS_TRY(show_rows(p, LENS_HOOK_RESID_MID, layer, resid, d));
+	LENS_TRY(show_rows(p, LENS_HOOK_MLP_IN, layer, resid, d));
+	norm(p, resid, b->ln2_w, b->ln2_b);
+	LENS_TRY(show_rows(p, LENS_HOOK_LN2_SCALE, layer, p->f->scale, 1));
+	LENS_TRY(show_rows(p, LENS_HOOK_LN2_NORMALIZED, layer, p->f->normed, d));
+	LENS_TRY(mlp(p, layer));
+	lens_vec()->add(n, p->f->branch, resid);
+	return show_rows(p, LENS_HOOK_RESID_POST, layer, resid, d);
+}
+
+/* ln_final, and every position's logits where they are wanted. */
+static enum lens_status head(const struct lens_pass *p)
+{
+	const struct lens_model *m = p->f->model;
+	size_t d = m->config.d_model;
+	const struct lens_gemm_args g = {
+		.m = p->batch->n_rows, .n = m->config.d_vocab, .k = d,
+		.a = p->f->normed, .lda = d, .b = m->w_u, .ldb = d, .trans = LENS_B_TRANSPOSED,
+		.bias = m->b_u, .c = p->f->logits, .ldc = m->config.d_vocab,
+	};
+
+	lens_final_norm(m, p->batch->n_rows, p->f->resid, p->f->normed, p->f->scale);
+	LENS_TRY(show_rows(p, LENS_HOOK_LN_FINAL_SCALE, 0, p->f->scale, 1));
+	LENS_TRY(show_rows(p, LENS_HOOK_LN_FINAL_NORMALIZED, 0, p->f->normed, d));
+	if (!wanted(p, LENS_HOOK_LOGITS, 0))
+		return LENS_OK;
+	lens_gemm(&g, p->f->pad, p->f->threads);
+	return show_rows(p, LENS_HOOK_LOGITS, 0, p->f->logits, m->config.d_vocab);
+}
+
+static bool head_wanted(const struct lens_hook_set *s)
+{
+	return lens_hook_wanted(s, LENS_HOOK_LN_FINAL_SCALE, 0) ||
+	       lens_hook_wanted(s, LENS_HOOK_LN_FINAL_NORMALIZED, 0) ||
+	       lens_hook_wanted(s, LENS_HOOK_LOGITS, 0);
+}
+
+/* Blocks to compute: up to the last with a wanted hook point. */
+static size_t blocks_needed(const struct lens_hook_set *s)
+{
+	size_t n, h;
+
+	if (head_wanted(s))
+		return s->n_layers;
+	for (n = s->n_layers; n > 0; n--) {
+		for (h = 0; h < LENS_HOOK_COUNT; h++) {
+			if (lens_hook_info((enum lens_hook)h)->per_layer &&
+			    lens_hook_wanted(s, (enum lens_hook)h, n - 1))
+				return n;
+		}
+	}
+	return 0;
+}
+
+enum lens_status lens_forward_run(struct lens_forward *f, const struct lens_batch *b,
+				  const struct lens_visitor *v, struct lens_error *err)
+{
+	const struct lens_pass p = { .f = f, .batch = b, .visitor = v, .err = err };
+	size_t i, n = blocks_needed(v->hooks);
+
+	LENS_TRY(embed(&p));
+	for (i = 0; i < n; i++)
+		LENS_TRY(block(&p, i));
+	return head_wanted(v->hooks) ? head(&p) : LENS_OK;
+}
+
+void lens_final_norm(const struct lens_model *m, size_t rows, const float *x, float *y,
+		     float *scale)
+{
+	const struct lens_config *c = &m->config;
+
+	if (c->norm == LENS_NORM_LN)
+		lens_vec()->layer_norm(rows, c->d_model, x, m->ln_final_w, m->ln_final_b, c->eps,
+				       y, scale);
+	else
+		lens_vec()->rms_norm(rows, c->d_model, x, m->ln_final_w, c->eps, y, scale);
+}

@@ -1,0 +1,152 @@
+/*
+ * kernels/gemm.c: matrix products whose rows' bits are their own.
+ *
+ * What was measured on OpenBLAS 0.3.21, and what is done about it (the tests
+ * hold it):
+ * - SKYLAKEX: a row's bits depend on nothing but the row, except in the
+ *   small-matrix kernels, which run when M·N·K <= 10⁶. Products that small
+ *   are padded with zero rows past that limit.
+ * - HASWELL: rows 0–5 and 6–11 of every twelve take two ways, and the rows of
+ *   a last incomplete twelve a third. Prompts start at multiples of twelve
+ *   and M is padded to such a multiple.
+ * - Two threads change bits: BLAS has one. Threads here split rows into tiles
+ *   of a fixed size.
+ *
+ * Row-major C = A·B is column-major Cᵀ = Bᵀ·Aᵀ: BLAS's M is our n, its N our m.
+ */
+#include "kernels/kernels_private.h"
+
+#include <string.h>
+
+#define K_BLOCK 128
+#define SMALL_MNK 1000000 /* BLAS's limit for its small-matrix kernels */
+#define TILE_ROWS 96      /* a multiple of 12; the unit that threads share */
+
+size_t lens_row_align(void)
+{
+	return lens_open_level() == LENS_LEVEL_AVX512 ? 1 : 12;
+}
+
+size_t lens_row_slot(size_t i)
+{
+	return lens_row_align() == 1 ? i : i / 6 * 12 + i % 6;
+}
+
+size_t lens_row_slots(size_t n)
+{
+	return lens_row_align() == 1 ? n : (n + 5) / 6 * 12;
+}
+
+/* Equal blocks, so that no block is much smaller than the others. */
+static size_t k_block(size_t k)
+{
+	size_t blocks = (k + K_BLOCK - 1) / K_BLOCK;
+
+	return (k + blocks - 1) / blocks;
+}
+
+/* The last block can be shorter: the smallest block decides on padding. */
+static size_t k_smallest(size_t k)
+{
+	size_t kb = k_block(k), rest = k % kb;
+
+	return rest ? rest : kb;
+}
+
+/* Fewest rows that BLAS must be given; a multiple of 12. */
+static size_t least_rows(size_t n, size_t k)
+{
+	size_t rows = SMALL_MNK / (n * k_smallest(k)) + 1;
+
+	return lens_row_align() == 1 ? (rows + 11) / 12 * 12 : 12;
+}
+
+size_t lens_gemm_pad_floats(size_t n, size_t k)
+{
+	size_t rows = least_rows(n, k);
+
+	/* At least one multiple of 12 beyond any tail of rows. */
+	return rows * (n + k);
+}
+
+static void blas(const struct lens_gemm_args *g, size_t m, const float *a, size_t lda, float *c,
+		 size_t ldc)
+{
+	const float one = 1.0f, zero = 0.0f;
+	int bm = (int)g->n, bn = (int)m, blda = (int)lda, bldb = (int)g->ldb, bldc = (int)ldc;
+	size_t k0, kb = k_block(g->k);
+
+	for (k0 = 0; k0 < g->k; k0 += kb) {
+		int bk = (int)(g->k - k0 < kb ? g->k - k0 : kb);
+		const float *b = g->trans == LENS_B_PLAIN ? g->b + k0 * g->ldb : g->b + k0;
+		const float *beta = k0 || g->bias ? &one : &zero;
+
+		lens_sgemm(g->trans == LENS_B_PLAIN ? "N" : "T", "N", &bm, &bn, &bk, &one, b,
+			   &bldb, a + k0, &blda, beta, c, &bldc);
+	}
+}
+
+static void start_at_bias(const struct lens_gemm_args *g, size_t m, float *c, size_t ldc)
+{
+	size_t i;
+
+	for (i = 0; g->bias && i < m; i++)
+		memcpy(c + i * ldc, g->bias, g->n * sizeof(*c));
+}
+
+/* rows (< least_rows, or a tail of fewer than 12) through the scratch. */
+static void padded(const struct lens_gemm_args *g, size_t row, size_t rows, float *pad)
+{
+	size_t i, m = least_rows(g->n, g->k);
+	float *a = pad, *c = pad + m * g->k;
+
+	for (i = 0; i < rows; i++)
+		memcpy(a + i * g->k, g->a + (row + i) * g->lda, g->k * sizeof(*a));
+	memset(a + rows * g->k, 0, (m - rows) * g->k * sizeof(*a));
+	start_at_bias(g, m, c, g->n);
+	blas(g, m, a, g->k, c, g->n);
+	for (i = 0; i < rows; i++)
+		memcpy(g->c + (row + i) * g->ldc, c + i * g->n, g->n * sizeof(*c));
+}
+
+static void rows_of(const struct lens_gemm_args *g, size_t row, size_t rows, float *pad)
+{
+	size_t whole = lens_row_align() == 1 ? rows : rows / 12 * 12;
+
+	if (whole < least_rows(g->n, g->k))
+		whole = 0;
+	if (whole) {
+		float *c = g->c + row * g->ldc;
+
+		start_at_bias(g, whole, c, g->ldc);
+		blas(g, whole, g->a + row * g->lda, g->lda, c, g->ldc);
+	}
+	while (whole < rows) {
+		size_t n = rows - whole, most = least_rows(g->n, g->k);
+
+		padded(g, row + whole, n < most ? n : most, pad);
+		whole += n < most ? n : most;
+	}
+}
+
+void lens_gemm(const struct lens_gemm_args *g, float *pad, int threads)
+{
+	size_t t, tiles = (g->m + TILE_ROWS - 1) / TILE_ROWS;
+
+	if (threads <= 1 || tiles < 2) {
+		rows_of(g, 0, g->m, pad);
+		return;
+	}
+	/* The last tile alone may be short enough to need the scratch. */
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+	for (t = 0; t < tiles; t++) {
+		size_t row = t * TILE_ROWS;
+		size_t rows = g->m - row < TILE_ROWS ? g->m - row : TILE_ROWS;
+
+		if (t + 1 < tiles && TILE_ROWS >= least_rows(g->n, g->k))
+			rows_of(g, row, rows, NULL);
+		else
+#pragma omp critical(lens_gemm_pad)
+			rows_of(g, row, rows, pad);
+	}
+}

@@ -1,0 +1,132 @@
+/*
+ * model/config.c: config.json → struct lens_config, through the family that
+ * its model_type names; and back to JSON under TransformerLens's key names.
+ */
+#include "model/config.h"
+
+#include <string.h>
+
+#define MAX_CONFIG ((size_t)16 << 20)
+
+/* A new family is one new file and one line here. */
+static const struct lens_family *const families[] = {
+	&lens_family_gpt2,
+};
+#define N_FAMILIES (sizeof(families) / sizeof(*families))
+
+static enum lens_status unknown_family(const char *path, const char *type,
+				       struct lens_error *err)
+{
+	struct lens_buf known = LENS_BUF_INIT;
+	size_t i;
+
+	for (i = 0; i < N_FAMILIES; i++)
+		lens_buf_printf(&known, err, "%s%s", i ? ", " : "", families[i]->model_type);
+	lens_error_at(err, LENS_ERR_UNSUPPORTED, path, 0, 0,
+		      "model_type \"%.60s\" is an architecture we do not know (we know: %s)", type,
+		      known.data ? known.data : "");
+	lens_buf_release(&known);
+	return LENS_ERR_UNSUPPORTED;
+}
+
+static enum lens_status find_family(const struct lens_config_file *f,
+				    const struct lens_family **out, struct lens_error *err)
+{
+	const json_t *list = json_object_get(f->root, "architectures");
+	const char *type, *architecture;
+	size_t i;
+
+	LENS_TRY(lens_config_text(f, "model_type", &type, err));
+	if (!type)
+		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
+				     "has no model_type: is it the config of a model?");
+	for (i = 0; i < N_FAMILIES && strcmp(families[i]->model_type, type) != 0; i++)
+		;
+	if (i == N_FAMILIES)
+		return unknown_family(f->path, type, err);
+	architecture = json_string_value(json_array_get(list, 0));
+	if (architecture && strcmp(architecture, families[i]->architecture) != 0)
+		return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
+				     "architecture \"%.60s\": of model_type %s we run %s",
+				     architecture, type, families[i]->architecture);
+	*out = families[i];
+	return LENS_OK;
+}
+
+enum lens_status lens_config_read(const char *dir, struct lens_config *c,
+				  const struct lens_family **family, struct lens_sha256 *sha,
+				  struct lens_error *err)
+{
+	char *path = lens_path_join(dir, "config.json");
+	struct lens_buf text = LENS_BUF_INIT;
+	struct lens_config_file f = { .path = path };
+	json_t *root = NULL;
+	enum lens_status st;
+
+	memset(c, 0, sizeof(*c));
+	if (!path)
+		return lens_error_nomem(err, strlen(dir), 1);
+	st = lens_file_read(path, MAX_CONFIG, &text, err);
+	if (st == LENS_OK && sha)
+		st = lens_sha256_update(sha, text.data, text.len, err);
+	if (st == LENS_OK)
+		st = lens_json_parse(path, text.data, text.len, &root, err);
+	f.root = root;
+	if (st == LENS_OK)
+		st = find_family(&f, family, err);
+	if (st == LENS_OK)
+		st = (*family)->config(&f, c, err);
+	if (st == LENS_OK) {
+		strncpy(c->family, (*family)->model_type, sizeof(c->family) - 1);
+		strncpy(c->architecture, (*family)->architecture, sizeof(c->architecture) - 1);
+	}
+	json_decref(root);
+	lens_buf_release(&text);
+	lens_free(path);
+	return st;
+}
+
+enum lens_status lens_config_load(const char *dir, struct lens_config *out,
+				  struct lens_error *err)
+{
+	const struct lens_family *family;
+
+	return lens_config_read(dir, out, &family, NULL, err);
+}
+
+const char *lens_normalization_type(const struct lens_config *c, bool fold_ln)
+{
+	if (c->norm == LENS_NORM_LN)
+		return fold_ln ? "LNPre" : "LN";
+	return fold_ln ? "RMSPre" : "RMS";
+}
+
+enum lens_status lens_config_json(const struct lens_config *c, const struct lens_processing *p,
+				  char **out, struct lens_error *err)
+{
+	json_t *j = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "n_layers",
+			      (json_int_t)c->n_layers, "d_model", (json_int_t)c->d_model,
+			      "n_heads", (json_int_t)c->n_heads, "d_head", (json_int_t)c->d_head,
+			      "d_mlp", (json_int_t)c->d_mlp, "d_vocab", (json_int_t)c->d_vocab,
+			      "n_ctx", (json_int_t)c->n_ctx, "n_key_value_heads",
+			      (json_int_t)c->n_kv_heads);
+	char *text = NULL;
+
+	if (j && !json_object_set_new(j, "act_fn", json_string(c->act_name)) &&
+	    !json_object_set_new(j, "eps", json_real(c->eps)) &&
+	    !json_object_set_new(j, "normalization_type",
+				 json_string(lens_normalization_type(c, p->fold_ln))) &&
+	    !json_object_set_new(j, "positional_embedding_type",
+				 json_string(c->learned_positions ? "standard" : "rotary")) &&
+	    !json_object_set_new(j, "use_attn_scale", json_boolean(c->scale_attn)) &&
+	    !json_object_set_new(j, "scale_attn_by_inverse_layer_idx",
+				 json_boolean(c->scale_attn_by_layer)) &&
+	    !json_object_set_new(j, "gated_mlp", json_boolean(c->gated_mlp)) &&
+	    !json_object_set_new(j, "parallel_attn_mlp", json_boolean(c->parallel_block)) &&
+	    !json_object_set_new(j, "original_architecture", json_string(c->architecture)))
+		text = json_dumps(j, JSON_SORT_KEYS);
+	*out = lens_strdup(text);
+	json_decref(j);
+	free(text);
+	return *out ? LENS_OK : lens_error_nomem(err, 1, 1024);
+}

@@ -1,0 +1,14 @@
+/* config.h: reading config.json, for model.c. */
+#ifndef MODEL_CONFIG_H
+#define MODEL_CONFIG_H
+
+#include <stdlib.h>
+
+#include "model/model_private.h"
+
+/* Reads config.json, finds its family, and hashes the file into sha if there is one. */
+enum lens_status lens_config_read(const char *dir, struct lens_config *c,
+				  const struct lens_family **family, struct lens_sha256 *sha,
+				  struct lens_error *err);
+
+#endif

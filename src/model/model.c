@@ -1,0 +1,289 @@
+/*
+ * model/model.c: opens a model: config, tensors, float64 processing, and the
+ * float32 weights that the forward pass reads.
+ *
+ * A block is loaded, processed and rounded on its own, so that only one block
+ * per thread is held in float64.
+ */
+#include "model/config.h"
+
+#include <math.h>
+#include <string.h>
+
+/* n float64 elements, zeroed. */
+static enum lens_status make64(size_t rows, size_t columns, double **out, struct lens_error *err)
+{
+	size_t n;
+
+	if (!lens_size_mul(rows, columns, &n))
+		return lens_error_nomem(err, rows, columns);
+	*out = lens_calloc(n, sizeof(**out));
+	return *out ? LENS_OK : lens_error_nomem(err, n, sizeof(**out));
+}
+
+/* Rounds n elements to a new float32 array. */
+static enum lens_status round32(const double *x, size_t n, float **out, struct lens_error *err)
+{
+	size_t i;
+
+	*out = lens_alloc_aligned(n, sizeof(**out));
+	if (!*out)
+		return lens_error_nomem(err, n, sizeof(**out));
+	for (i = 0; i < n; i++)
+		(*out)[i] = (float)x[i];
+	return LENS_OK;
+}
+
+static void release_block64(struct lens_block64 *b)
+{
+	lens_free(b->ln1_w);
+	lens_free(b->ln1_b);
+	lens_free(b->ln2_w);
+	lens_free(b->ln2_b);
+	lens_free(b->w_qkv);
+	lens_free(b->b_qkv);
+	lens_free(b->w_o);
+	lens_free(b->b_o);
+	lens_free(b->w_in);
+	lens_free(b->b_in);
+	lens_free(b->w_out);
+	lens_free(b->b_out);
+}
+
+static size_t qkv_width(const struct lens_config *c)
+{
+	return (c->n_heads + 2 * c->n_kv_heads) * c->d_head;
+}
+
+static enum lens_status make_block64(const struct lens_config *c, struct lens_block64 *b,
+				     struct lens_error *err)
+{
+	size_t d = c->d_model, f = c->d_mlp, qkv = qkv_width(c), hd = c->n_heads * c->d_head;
+
+	memset(b, 0, sizeof(*b));
+	LENS_TRY(make64(1, d, &b->ln1_w, err));
+	LENS_TRY(make64(1, d, &b->ln1_b, err));
+	LENS_TRY(make64(1, d, &b->ln2_w, err));
+	LENS_TRY(make64(1, d, &b->ln2_b, err));
+	LENS_TRY(make64(d, qkv, &b->w_qkv, err));
+	LENS_TRY(make64(1, qkv, &b->b_qkv, err));
+	LENS_TRY(make64(hd, d, &b->w_o, err));
+	LENS_TRY(make64(1, d, &b->b_o, err));
+	LENS_TRY(make64(d, f, &b->w_in, err));
+	LENS_TRY(make64(1, f, &b->b_in, err));
+	LENS_TRY(make64(f, d, &b->w_out, err));
+	return make64(1, d, &b->b_out, err);
+}
+
+static enum lens_status round_block(const struct lens_config *c, bool folded,
+				    const struct lens_block64 *b, struct lens_block *out,
+				    struct lens_error *err)
+{
+	size_t d = c->d_model, f = c->d_mlp, qkv = qkv_width(c), hd = c->n_heads * c->d_head;
+
+	if (!folded) {
+		LENS_TRY(round32(b->ln1_w, d, &out->ln1_w, err));
+		LENS_TRY(round32(b->ln1_b, d, &out->ln1_b, err));
+		LENS_TRY(round32(b->ln2_w, d, &out->ln2_w, err));
+		LENS_TRY(round32(b->ln2_b, d, &out->ln2_b, err));
+	}
+	LENS_TRY(round32(b->w_qkv, d * qkv, &out->w_qkv, err));
+	LENS_TRY(round32(b->b_qkv, qkv, &out->b_qkv, err));
+	LENS_TRY(round32(b->w_o, hd * d, &out->w_o, err));
+	LENS_TRY(round32(b->b_o, d, &out->b_o, err));
+	LENS_TRY(round32(b->w_in, d * f, &out->w_in, err));
+	LENS_TRY(round32(b->b_in, f, &out->b_in, err));
+	LENS_TRY(round32(b->w_out, f * d, &out->w_out, err));
+	return round32(b->b_out, d, &out->b_out, err);
+}
+
+static float attention_scale(const struct lens_config *c, size_t layer)
+{
+	double scale = c->scale_attn ? sqrt((double)c->d_head) : 1.0;
+
+	return (float)(c->scale_attn_by_layer ? scale * (double)(layer + 1) : scale);
+}
+
+struct loader {
+	const struct lens_family *family;
+	struct lens_tensors tensors;
+	struct lens_model *model;
+};
+
+static enum lens_status load_block(struct loader *l, size_t layer, struct lens_error *err)
+{
+	const struct lens_config *c = &l->model->config;
+	struct lens_block *out = &l->model->block[layer];
+	struct lens_block64 b;
+	enum lens_status st = make_block64(c, &b, err);
+
+	if (st == LENS_OK)
+		st = l->family->load_block(&l->tensors, c, layer, &b, err);
+	if (st == LENS_OK) {
+		lens_process_block(c, &l->model->processing, &b);
+		st = round_block(c, l->model->processing.fold_ln, &b, out, err);
+	}
+	out->attn_scale = attention_scale(c, layer);
+	release_block64(&b);
+	return st;
+}
+
+static enum lens_status load_blocks(struct loader *l, struct lens_error *err)
+{
+	size_t i, n = l->model->config.n_layers;
+	enum lens_status status = LENS_OK;
+
+	l->model->block = lens_calloc(n, sizeof(*l->model->block));
+	if (!l->model->block)
+		return lens_error_nomem(err, n, sizeof(*l->model->block));
+	/* Blocks are independent; the first error (by layer) is the one told. */
+#pragma omp parallel for schedule(dynamic) ordered
+	for (i = 0; i < n; i++) {
+		struct lens_error e = LENS_ERROR_INIT;
+		enum lens_status st = load_block(l, i, &e);
+
+#pragma omp ordered
+		if (st != LENS_OK && status == LENS_OK) {
+			status = st;
+			if (err)
+				*err = e;
+		}
+	}
+	return status;
+}
+
+static enum lens_status load_embed(struct loader *l, struct lens_error *err)
+{
+	struct lens_model *m = l->model;
+	const struct lens_config *c = &m->config;
+	double *w_e = NULL, *w_pos = NULL;
+	size_t d = c->d_model, n_pos = c->learned_positions ? c->n_ctx : 0;
+	enum lens_status st = make64(c->d_vocab, d, &w_e, err);
+
+	if (st == LENS_OK)
+		st = make64(n_pos, d, &w_pos, err);
+	if (st == LENS_OK)
+		st = l->family->load_embed(&l->tensors, c, w_e, w_pos, err);
+	if (st == LENS_OK && m->processing.center_writing_weights && c->norm == LENS_NORM_LN) {
+		lens_center_rows(c->d_vocab, d, w_e);
+		lens_center_rows(n_pos, d, w_pos);
+	}
+	if (st == LENS_OK)
+		st = round32(w_e, c->d_vocab * d, &m->w_e, err);
+	if (st == LENS_OK && n_pos)
+		st = round32(w_pos, n_pos * d, &m->w_pos, err);
+	lens_free(w_e);
+	lens_free(w_pos);
+	return st;
+}
+
+static enum lens_status load_head64(struct loader *l, struct lens_head64 *h,
+				    struct lens_error *err)
+{
+	const struct lens_config *c = &l->model->config;
+	size_t d = c->d_model;
+
+	memset(h, 0, sizeof(*h));
+	LENS_TRY(make64(1, d, &h->ln_final_w, err));
+	LENS_TRY(make64(1, d, &h->ln_final_b, err));
+	LENS_TRY(make64(c->d_vocab, d, &h->w_u, err));
+	LENS_TRY(make64(1, c->d_vocab, &h->b_u, err));
+	return l->family->load_head(&l->tensors, c, h, err);
+}
+
+static enum lens_status load_head(struct loader *l, struct lens_error *err)
+{
+	struct lens_model *m = l->model;
+	size_t d = m->config.d_model, v = m->config.d_vocab;
+	struct lens_head64 h;
+	enum lens_status st = load_head64(l, &h, err);
+
+	if (st == LENS_OK) {
+		lens_process_head(&m->config, &m->processing, &h);
+		st = round32(h.w_u, v * d, &m->w_u, err);
+	}
+	if (st == LENS_OK)
+		st = round32(h.b_u, v, &m->b_u, err);
+	if (st == LENS_OK && !m->processing.fold_ln)
+		st = round32(h.ln_final_w, d, &m->ln_final_w, err);
+	if (st == LENS_OK && !m->processing.fold_ln)
+		st = round32(h.ln_final_b, d, &m->ln_final_b, err);
+	lens_free(h.ln_final_w);
+	lens_free(h.ln_final_b);
+	lens_free(h.w_u);
+	lens_free(h.b_u);
+	return st;
+}
+
+static enum lens_status load(const char *dir, struct loader *l, struct lens_sha256 *sha,
+			     struct lens_error *err)
+{
+	struct lens_model *m = l->model;
+
+	LENS_TRY(lens_config_read(dir, &m->config, &l->family, sha, err));
+	LENS_TRY(lens_tensors_open(dir, &l->tensors, sha, err));
+	LENS_TRY(load_embed(l, err));
+	LENS_TRY(load_blocks(l, err));
+	LENS_TRY(load_head(l, err));
+	LENS_TRY(lens_tensors_all_used(&l->tensors, l->family->ignore, err));
+	return lens_sha256_final(sha, m->sha256, err);
+}
+
+enum lens_status lens_model_open(const char *dir, const struct lens_processing *processing,
+				 struct lens_model **out, struct lens_error *err)
+{
+	struct loader l = { .model = lens_calloc(1, sizeof(*l.model)) };
+	struct lens_sha256 *sha = NULL;
+	enum lens_status st;
+
+	*out = NULL;
+	if (!l.model)
+		return lens_error_nomem(err, 1, sizeof(*l.model));
+	l.model->processing = *processing;
+	if (processing->refactor_factored_attn_matrices)
+		st = lens_error_set(err, LENS_ERR_UNSUPPORTED,
+				    "weights.refactor_factored_attn_matrices is not done yet");
+	else
+		st = lens_sha256_create(&sha, err);
+	if (st == LENS_OK)
+		st = load(dir, &l, sha, err);
+	lens_tensors_release(&l.tensors);
+	lens_sha256_destroy(sha);
+	if (st == LENS_OK)
+		*out = l.model;
+	else
+		lens_model_destroy(l.model);
+	return st;
+}
+
+void lens_model_destroy(struct lens_model *m)
+{
+	size_t i;
+
+	if (!m)
+		return;
+	for (i = 0; m->block && i < m->config.n_layers; i++) {
+		struct lens_block *b = &m->block[i];
+
+		lens_free(b->ln1_w);
+		lens_free(b->ln1_b);
+		lens_free(b->ln2_w);
+		lens_free(b->ln2_b);
+		lens_free(b->w_qkv);
+		lens_free(b->b_qkv);
+		lens_free(b->w_o);
+		lens_free(b->b_o);
+		lens_free(b->w_in);
+		lens_free(b->b_in);
+		lens_free(b->w_out);
+		lens_free(b->b_out);
+	}
+	lens_free(m->block);
+	lens_free(m->w_e);
+	lens_free(m->w_pos);
+	lens_free(m->ln_final_w);
+	lens_free(m->ln_final_b);
+	lens_free(m->w_u);
+	lens_free(m->b_u);
+	lens_free(m);
+}

@@ -1,0 +1,307 @@
+/*
+ * model/tensors.c: all tensors of a model directory, whatever files they are
+ * in, and their conversion to float64.
+ */
+#include "model/model_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAX_INDEX ((size_t)64 << 20)
+
+struct lens_tensor *lens_tensors_add(struct lens_tensors *t)
+{
+	if (t->n == t->cap) {
+		size_t cap = t->cap ? t->cap * 2 : 64;
+		struct lens_tensor *grown = lens_realloc(t->tensor, cap, sizeof(*grown));
+
+		if (!grown)
+			return NULL;
+		t->tensor = grown;
+		t->cap = cap;
+	}
+	memset(&t->tensor[t->n], 0, sizeof(*t->tensor));
+	return &t->tensor[t->n++];
+}
+
+static enum lens_status map_file(struct lens_mapped_file *f, struct lens_error *err)
+{
+	enum lens_status st = LENS_OK;
+	struct stat sb;
+	int fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0)
+		return lens_error_sys(err, errno, f->path, "open");
+	if (fstat(fd, &sb)) {
+		st = lens_error_sys(err, errno, f->path, "stat");
+	} else if (!S_ISREG(sb.st_mode) || sb.st_size <= 0) {
+		st = lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
+				   "not a regular file, or empty");
+	} else {
+		void *p = mmap(NULL, (size_t)sb.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+
+		if (p == MAP_FAILED)
+			st = lens_error_sys(err, errno, f->path, "map");
+		else
+			f->data = p;
+		f->size = f->data ? (size_t)sb.st_size : 0;
+	}
+	close(fd);
+	return st;
+}
+
+static enum lens_status add_file(struct lens_tensors *t, const char *dir, const char *name,
+				 struct lens_sha256 *sha, struct lens_error *err)
+{
+	struct lens_mapped_file *f =
+		lens_realloc(t->file, t->n_files + 1, sizeof(*t->file));
+
+	if (!f)
+		return lens_error_nomem(err, t->n_files + 1, sizeof(*t->file));
+	t->file = f;
+	f += t->n_files;
+	memset(f, 0, sizeof(*f));
+	f->path = lens_path_join(dir, name);
+	if (!f->path)
+		return lens_error_nomem(err, strlen(dir) + strlen(name), 1);
+	t->n_files++;
+	LENS_TRY(map_file(f, err));
+	LENS_TRY(lens_sha256_update(sha, f->data, f->size, err));
+	return lens_safetensors_parse(t, t->n_files - 1, err);
+}
+
+static int by_string(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Adds each file that the index names, once, in the order of their names. */
+static enum lens_status add_shards(struct lens_tensors *t, const char *dir, const char *index,
+				   json_t *map, struct lens_sha256 *sha, struct lens_error *err)
+{
+	size_t i, n = 0, total = json_object_size(map);
+	const char **name = lens_calloc(total, sizeof(char *)), *key;
+	enum lens_status st = LENS_OK;
+	json_t *value;
+
+	if (!name)
+		return lens_error_nomem(err, total, sizeof(char *));
+	json_object_foreach(map, key, value) {
+		const char *file = json_string_value(value);
+
+		/* Nothing in the directory may point outside of it. */
+		if (!file || !*file || strchr(file, '/') || !strcmp(file, "..")) {
+			st = lens_error_at(err, LENS_ERR_FORMAT, index, 0, 0,
+					   "tensor \"%.200s\": its file is not a plain file name",
+					   key);
+			break;
+		}
+		name[n++] = file;
+	}
+	qsort(name, n, sizeof(char *), by_string);
+	for (i = 0; st == LENS_OK && i < n; i++) {
+		if (!i || strcmp(name[i], name[i - 1]) != 0)
+			st = add_file(t, dir, name[i], sha, err);
+	}
+	lens_free(name);
+	return st;
+}
+
+static enum lens_status add_indexed(struct lens_tensors *t, const char *dir, const char *index,
+				    struct lens_sha256 *sha, struct lens_error *err)
+{
+	json_t *root, *map;
+	enum lens_status st;
+
+	LENS_TRY(lens_json_load(index, MAX_INDEX, &root, err));
+	map = json_object_get(root, "weight_map");
+	if (!json_is_object(map) || !json_object_size(map))
+		st = lens_error_at(err, LENS_ERR_FORMAT, index, 0, 0, "has no weight_map");
+	else
+		st = add_shards(t, dir, index, map, sha, err);
+	json_decref(root);
+	return st;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(((const struct lens_tensor *)a)->name, ((const struct lens_tensor *)b)->name);
+}
+
+static enum lens_status sort_tensors(struct lens_tensors *t, struct lens_error *err)
+{
+	size_t i;
+
+	qsort(t->tensor, t->n, sizeof(*t->tensor), by_name);
+	for (i = 1; i < t->n; i++) {
+		if (!strcmp(t->tensor[i].name, t->tensor[i - 1].name))
+			return lens_error_at(err, LENS_ERR_FORMAT,
+					     t->file[t->tensor[i].file].path, 0, 0,
+					     "tensor \"%.200s\" is in two files",
+					     t->tensor[i].name);
+	}
+	return LENS_OK;
+}
+
+enum lens_status lens_tensors_open(const char *dir, struct lens_tensors *t,
+				   struct lens_sha256 *sha, struct lens_error *err)
+{
+	char *single = lens_path_join(dir, "model.safetensors");
+	char *index = lens_path_join(dir, "model.safetensors.index.json");
+	enum lens_status st;
+
+	memset(t, 0, sizeof(*t));
+	if (!single || !index)
+		st = lens_error_nomem(err, strlen(dir), 1);
+	else if (lens_file_exists(single))
+		st = add_file(t, dir, "model.safetensors", sha, err);
+	else if (lens_file_exists(index))
+		st = add_indexed(t, dir, index, sha, err);
+	else
+		st = lens_error_at(err, LENS_ERR_IO, dir, 0, 0,
+				   "holds neither model.safetensors nor "
+				   "model.safetensors.index.json");
+	if (st == LENS_OK)
+		st = sort_tensors(t, err);
+	lens_free(single);
+	lens_free(index);
+	return st;
+}
+
+void lens_tensors_release(struct lens_tensors *t)
+{
+	size_t i;
+
+	for (i = 0; i < t->n; i++)
+		lens_free(t->tensor[i].name);
+	for (i = 0; i < t->n_files; i++) {
+		if (t->file[i].data)
+			munmap(t->file[i].data, t->file[i].size);
+		lens_free(t->file[i].path);
+	}
+	lens_free(t->tensor);
+	lens_free(t->file);
+	memset(t, 0, sizeof(*t));
+}
+
+struct lens_tensor *lens_tensors_find(const struct lens_tensors *t, const char *name)
+{
+	struct lens_tensor key = { .name = (char *)(uintptr_t)name };
+
+	if (!t->n)
+		return NULL;
+	return bsearch(&key, t->tensor, t->n, sizeof(*t->tensor), by_name);
+}
+
+/* --- values ------------------------------------------------------------------ */
+
+static double half_to_double(uint16_t h)
+{
+	int exponent = h >> 10 & 31, mantissa = h & 1023;
+	double v;
+
+	if (exponent == 31)
+		v = mantissa ? NAN : INFINITY;
+	else if (exponent)
+		v = ldexp(1024 + mantissa, exponent - 25);
+	else
+		v = ldexp(mantissa, -24);
+	return h & 0x8000 ? -v : v;
+}
+
+static double element(const struct lens_tensor *t, size_t i)
+{
+	uint32_t bits;
+	uint16_t half;
+	double d;
+	float f;
+
+	switch (t->type) {
+	case LENS_T_F64:
+		memcpy(&d, t->data + 8 * i, sizeof(d));
+		return d;
+	case LENS_T_F32:
+		memcpy(&f, t->data + 4 * i, sizeof(f));
+		return (double)f;
+	case LENS_T_F16:
+		memcpy(&half, t->data + 2 * i, sizeof(half));
+		return half_to_double(half);
+	default:
+		memcpy(&half, t->data + 2 * i, sizeof(half));
+		bits = (uint32_t)half << 16;
+		memcpy(&f, &bits, sizeof(f));
+		return (double)f;
+	}
+}
+
+static enum lens_status wrong_shape(const struct lens_tensors *ts, const struct lens_tensor *t,
+				    int rank, const size_t *shape, struct lens_error *err)
+{
+	struct lens_buf has = LENS_BUF_INIT, wants = LENS_BUF_INIT;
+	enum lens_status st = LENS_ERR_FORMAT;
+	int i;
+
+	for (i = 0; i < t->rank; i++)
+		lens_buf_printf(&has, err, "%s%zu", i ? ", " : "", t->shape[i]);
+	for (i = 0; i < rank; i++)
+		lens_buf_printf(&wants, err, "%s%zu", i ? ", " : "", shape[i]);
+	lens_error_at(err, st, ts->file[t->file].path, 0, 0,
+		      "tensor \"%.200s\" has shape [%s]; config.json makes it [%s]", t->name,
+		      has.data ? has.data : "", wants.data ? wants.data : "");
+	lens_buf_release(&has);
+	lens_buf_release(&wants);
+	return st;
+}
+
+enum lens_status lens_tensors_read(struct lens_tensors *ts, const char *name, int rank,
+				   const size_t *shape, double *out, struct lens_error *err)
+{
+	struct lens_tensor *t = lens_tensors_find(ts, name);
+	const char *path;
+	size_t i;
+	int d;
+
+	if (!t)
+		return lens_error_at(err, LENS_ERR_FORMAT, ts->n_files ? ts->file[0].path : NULL, 0,
+				     0, "tensor \"%s\" is missing", name);
+	path = ts->file[t->file].path;
+	for (d = 0; d < rank && d < t->rank && t->shape[d] == shape[d]; d++)
+		;
+	if (rank != t->rank || d != rank)
+		return wrong_shape(ts, t, rank, shape, err);
+	if (t->type == LENS_T_OTHER)
+		return lens_error_at(err, LENS_ERR_UNSUPPORTED, path, 0, 0,
+				     "tensor \"%s\" is of type %s; we read F64, F32, F16, BF16",
+				     name, t->type_name);
+	for (i = 0; i < t->n_elements; i++) {
+		out[i] = element(t, i);
+		if (!isfinite(out[i]))
+			return lens_error_at(err, LENS_ERR_FORMAT, path, 0, 0,
+					     "tensor \"%s\" holds %s at element %zu", name,
+					     isnan(out[i]) ? "a NaN" : "an infinity", i);
+	}
+	t->used = true;
+	return LENS_OK;
+}
+
+enum lens_status lens_tensors_all_used(const struct lens_tensors *t,
+				       bool (*ignore)(const char *name), struct lens_error *err)
+{
+	size_t i;
+
+	for (i = 0; i < t->n; i++) {
+		if (!t->tensor[i].used && !ignore(t->tensor[i].name))
+			return lens_error_at(err, LENS_ERR_FORMAT,
+					     t->file[t->tensor[i].file].path, 0, 0,
+					     "tensor \"%.200s\" is unknown: this is not quite the "
+					     "architecture that config.json names",
+					     t->tensor[i].name);
+	}
+	return LENS_OK;
+}

@@ -1,0 +1,194 @@
+/*
+ * pipeline/estimate.c: what a plan costs: bytes in the file, exactly, before
+ * anything is computed; and memory.
+ */
+#include "pipeline/pipeline_private.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static size_t length_of(const struct lens_prompts *p, size_t row)
+{
+	return (size_t)(p->offset[row + 1] - p->offset[row]);
+}
+
+/* Slots of a prompt that stand for a position. */
+static size_t slots_held(const struct lens_plan *p, size_t row)
+{
+	const struct lens_positions *positions = &p->capture.positions;
+	size_t slot, n = 0, length = length_of(p->prompts, row);
+
+	if (positions->kind == LENS_POS_ALL)
+		return length;
+	for (slot = 0; slot < positions->n_slots; slot++)
+		n += lens_slot_position(positions, slot, length,
+					(size_t)p->prompts->read_pos[row]) >= 0;
+	return n;
+}
+
+static size_t chunks(size_t n, size_t chunk)
+{
+	return (n + chunk - 1) / chunk;
+}
+
+/*
+ * Chunks written for the rows of one chunk row. With a choice of positions, a
+ * slot dimension is never cut, so one held slot is enough for its chunk.
+ */
+static size_t chunks_of_rows(const struct lens_plan *p, const struct lens_capture_spec *s,
+			     bool square, size_t row0)
+{
+	size_t row, slots = 0, keys = 0;
+	bool all = p->capture.positions.kind == LENS_POS_ALL;
+
+	for (row = row0; row < row0 + s->chunk[0] && row < p->prompts->n_rows; row++) {
+		size_t held = slots_held(p, row);
+
+		slots = held > slots ? held : slots;
+		if (held && length_of(p->prompts, row) > keys)
+			keys = length_of(p->prompts, row);
+	}
+	if (!all && slots)
+		slots = p->capture.positions.n_slots;
+	if (!square)
+		return chunks(slots, s->chunk[1]) *
+		       (s->rank == 4 ? chunks(s->extent[2], s->chunk[2]) : 1);
+	return chunks(s->extent[1], s->chunk[1]) * chunks(slots, s->chunk[2]) *
+	       chunks(keys, s->chunk[3]);
+}
+
+void lens_count_hook_bytes(const struct lens_plan *p, const struct lens_capture_spec *s,
+			   struct lens_planned *d)
+{
+	bool square = s->hook == LENS_HOOK_ATTN_SCORES || s->hook == LENS_HOOK_PATTERN;
+	uint64_t chunk = s->half ? 2 : 4, width = chunk;
+	size_t row;
+	int i;
+
+	for (i = 0; i < s->rank; i++)
+		chunk *= s->chunk[i];
+	for (i = 2; i < s->rank && !square; i++)
+		width *= s->extent[i];
+	for (row = 0; row < p->prompts->n_rows; row++) {
+		uint64_t held = slots_held(p, row);
+
+		if (square)
+			held *= s->extent[1] * length_of(p->prompts, row);
+		d->data_bytes += held * width;
+	}
+	for (row = 0; row < p->prompts->n_rows; row += s->chunk[0])
+		d->file_bytes += chunk * (s->by_rows ? 1 : chunks_of_rows(p, s, square, row));
+}
+
+/* Tokens, lengths and the like; texts count by the size of the tokens' text. */
+void lens_count_prompt_bytes(struct lens_plan *p)
+{
+	const struct lens_prompts *q = p->prompts;
+	uint64_t tokens = q->offset[q->n_rows];
+	uint64_t row = 8 + 4 + 4 + 4 * q->n_answers + 32 * (2 + q->n_answers + q->n_columns);
+
+	p->data_bytes += tokens * 4 + tokens * 6 + row * q->n_rows;
+	p->file_bytes += (uint64_t)q->max_length * 4 * q->n_rows + tokens * 6 + row * q->n_rows +
+			 ((uint64_t)p->n_datasets + 64) * 4096;
+}
+
+/* --- memory ------------------------------------------------------------------------ */
+
+static size_t model_bytes(const struct lens_config *c)
+{
+	size_t d = c->d_model, hd = c->n_heads * c->d_head, kv = c->n_kv_heads * c->d_head;
+	size_t block = d * (hd + 2 * kv) + hd * d + 2 * d * c->d_mlp;
+
+	return sizeof(float) * (c->n_layers * block + 2 * c->d_vocab * d + c->n_ctx * d);
+}
+
+/* MemAvailable of /proc/meminfo; half the machine where there is none. */
+static size_t free_memory(void)
+{
+	FILE *f = fopen("/proc/meminfo", "re");
+	char line[256];
+	size_t kib = 0;
+
+	while (f && fgets(line, sizeof(line), f) && sscanf(line, "MemAvailable: %zu", &kib) != 1)
+		;
+	if (f)
+		fclose(f);
+	if (kib)
+		return kib * 1024;
+	return (size_t)sysconf(_SC_PHYS_PAGES) / 2 * (size_t)sysconf(_SC_PAGE_SIZE);
+}
+
+/* Chunks that batches share are gathered by the writer: two open ones a dataset. */
+static size_t shared_bytes(const struct lens_plan *p)
+{
+	size_t i, sum = 0;
+	int k;
+
+	for (i = 0; i < p->n_datasets; i++) {
+		const struct lens_planned *d = &p->dataset[i];
+		size_t n = lens_dtype_size(d->spec.dtype);
+
+		if (d->from == LENS_FROM_HOOK && !p->capture.spec[d->source].by_rows)
+			continue;
+		for (k = 0; k < d->spec.rank; k++)
+			n *= d->spec.chunk[k];
+		sum += 2 * n;
+	}
+	return sum;
+}
+
+static size_t largest_buffer(const struct lens_plan *p)
+{
+	size_t i, n = lens_capture_buffer_bytes(&p->capture);
+
+	for (i = 0; p->analysis_runs && i < LENS_TABLES; i++) {
+		size_t row = lens_table_type_size(lens_table(i)->type);
+		int k;
+
+		if (!p->analysis.wanted[i])
+			continue;
+		for (k = 0; k < lens_table(i)->n_axes; k++)
+			row *= lens_table_extent(p->model, &p->analysis, lens_table(i)->axis[k]);
+		n = row * p->batch_rows > n ? row * p->batch_rows : n;
+	}
+	return n;
+}
+
+#define LEAST_BUFFERS 2 /* one being filled, one being written */
+#define SPARE_BUFFERS 8 /* a worker, where memory allows */
+
+enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads, size_t limit,
+				  struct lens_memory *m, struct lens_error *err)
+{
+	size_t available = limit ? limit : free_memory() / 4 * 3, base;
+
+	memset(m, 0, sizeof(*m));
+	m->model = model_bytes(&p->model->config);
+	m->per_worker = lens_forward_bytes(p->model, &p->hooks, p->max_packed,
+					   p->prompts->max_length) +
+			lens_capture_bytes(&p->capture) +
+			(p->analysis_runs ? lens_analysis_bytes(p->model, &p->analysis) : 0);
+	m->buffer = largest_buffer(p);
+	m->shared = shared_bytes(p);
+	base = m->model + m->shared + LEAST_BUFFERS * m->buffer;
+	m->workers = threads < p->n_batches ? threads : p->n_batches;
+	while (m->workers > 1 && base + m->workers * (m->per_worker + m->buffer) > available)
+		m->workers--;
+	if (base + m->per_worker + m->buffer > available)
+		return lens_error_set(err, LENS_ERR_NOMEM,
+				      "memory: one worker needs %zu MiB (model %zu, worker %zu, "
+				      "buffers and open chunks %zu); %s %zu MiB",
+				      (base + m->per_worker + m->buffer) >> 20, m->model >> 20,
+				      m->per_worker >> 20,
+				      (m->shared + (LEAST_BUFFERS + 1) * m->buffer) >> 20,
+				      limit ? "--memory gives" : "three quarters of what is free are",
+				      available >> 20);
+	m->inner_threads = threads / m->workers;
+	m->buffers = LEAST_BUFFERS + m->workers;
+	while (m->buffers < (1 + m->workers) * SPARE_BUFFERS &&
+	       base + m->workers * m->per_worker + (m->buffers - 1) * m->buffer < available)
+		m->buffers++;
+	m->total = m->model + m->shared + m->workers * m->per_worker + m->buffers * m->buffer;
+	return LENS_OK;
+}

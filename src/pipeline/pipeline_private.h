@@ -1,0 +1,97 @@
+/* pipeline_private.h: what the files of pipeline/ share. */
+#ifndef PIPELINE_PRIVATE_H
+#define PIPELINE_PRIVATE_H
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "h5lens/pipeline.h"
+
+#define LENS_SCHEMA 1 /* of the file */
+#ifndef LENS_BUILD
+#define LENS_BUILD "gcc " __VERSION__
+#endif
+
+/* --- plan.c, estimate.c -------------------------------------------------------- */
+
+/* Rows that a prompt takes in a batch: its length, or the next multiple of 12. */
+size_t lens_packed_length(size_t length);
+/* Rows of a chunk that batches share. */
+size_t lens_shared_chunk_rows(const struct lens_plan *p, size_t row_bytes);
+void lens_count_hook_bytes(const struct lens_plan *p, const struct lens_capture_spec *s,
+			   struct lens_planned *d);
+void lens_count_prompt_bytes(struct lens_plan *p);
+
+/* --- layout.c: the file before its data ------------------------------------------ */
+
+struct lens_inputs {
+	const struct lens_experiment *experiment;
+	const struct lens_dataset_options *data;
+	const struct lens_prompts *prompts;
+	const struct lens_model *model;
+	const struct lens_tokenizer *tokenizer;
+	enum lens_cpu_level level;
+	size_t n_skipped; /* bad rows left out */
+};
+/* Dimensions, datasets and links; store_id is [n_datasets]. */
+enum lens_status lens_layout_create(struct lens_store *s, const struct lens_plan *p,
+				    int *store_id, struct lens_error *err);
+/* The file's attributes. */
+enum lens_status lens_layout_attributes(struct lens_store *s, const struct lens_inputs *in,
+					struct lens_error *err);
+/* /prompts, whole. */
+enum lens_status lens_layout_prompts(struct lens_store *s, const struct lens_plan *p,
+				     const struct lens_inputs *in, struct lens_error *err);
+
+/* --- identity.c --------------------------------------------------------------------- */
+
+/* What makes two runs the same: JSON with sorted keys. lens_free it. */
+enum lens_status lens_identity(const struct lens_inputs *in, char **out, struct lens_error *err);
+/*
+ * Is there a finished output of the same identity? One of another is
+ * LENS_ERR_MISMATCH, naming what differs; a file that is not ours likewise.
+ */
+enum lens_status lens_identity_check(const char *output, const char *identity, bool *finished,
+				     struct lens_error *err);
+
+/* --- writer.c: the one thread that calls the store ------------------------------------ */
+
+struct lens_writer;
+enum lens_status lens_writer_create(struct lens_store *s, const struct lens_plan *p,
+				    const int *store_id, const struct lens_memory *m,
+				    struct lens_writer **out, struct lens_error *err);
+struct lens_sink lens_writer_sink(struct lens_writer *w);
+/* Lets acquire fail, so that workers end. */
+void lens_writer_stop(struct lens_writer *w);
+/* Waits for everything that was submitted; the writer's own error, if it had one. */
+enum lens_status lens_writer_finish(struct lens_writer *w, struct lens_error *err);
+uint64_t lens_writer_bytes(struct lens_writer *w);
+void lens_writer_destroy(struct lens_writer *w);
+
+/* --- schedule.c: which batch is next --------------------------------------------------- */
+
+struct lens_schedule;
+/* Hands out batches 0 … n − 1 in order, none more than window past an unfinished one. */
+enum lens_status lens_schedule_create(size_t n, size_t window, struct lens_schedule **out,
+				      struct lens_error *err);
+/* False when there is none left, or after a stop. May wait. */
+bool lens_schedule_next(struct lens_schedule *s, size_t *batch);
+void lens_schedule_done(struct lens_schedule *s, size_t batch);
+void lens_schedule_stop(struct lens_schedule *s);
+void lens_schedule_destroy(struct lens_schedule *s);
+
+/* --- worker.c ------------------------------------------------------------------------------ */
+
+struct lens_work {
+	const struct lens_plan *plan;
+	const struct lens_memory *memory;
+	struct lens_writer *writer;
+	struct lens_schedule *schedule;
+	const struct lens_run_options *options;
+	struct lens_run_result *result;
+	size_t *overflows; /* [capture.n_specs] */
+};
+/* Runs every batch on memory->workers threads. */
+enum lens_status lens_work_run(struct lens_work *w, struct lens_error *err);
+
+#endif

@@ -1,0 +1,320 @@
+/*
+ * pipeline/prompts.c: /prompts: what the rows were. Numbers come from the
+ * checked prompt set; texts and the CSV's other columns are read again, row by
+ * row, so that they never lie in memory together.
+ */
+#include "pipeline/pipeline_private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHUNK_BYTES ((size_t)1 << 20)
+#define STRING_ROWS 512 /* rows of text that are written together */
+
+/* One numeric dataset, filled row by row. */
+struct column {
+	int id;
+	size_t row_bytes, chunk_rows, n_rows, row;
+	enum lens_dtype dtype;
+	unsigned char *buf; /* one chunk */
+};
+
+static enum lens_status column_create(struct lens_store *s, const char *path, enum lens_dtype t,
+				      size_t n_rows, const char *dim, size_t width,
+				      struct column *c, struct lens_error *err)
+{
+	struct lens_dataset_spec spec = {
+		.path = path, .dtype = t, .rank = dim ? 2 : 1, .dim = { "prompt", dim },
+		.extent = { n_rows, width },
+	};
+
+	memset(c, 0, sizeof(*c));
+	c->dtype = t;
+	c->row_bytes = width * lens_dtype_size(t);
+	c->n_rows = n_rows;
+	c->chunk_rows = CHUNK_BYTES / c->row_bytes ? CHUNK_BYTES / c->row_bytes : 1;
+	if (c->chunk_rows > n_rows)
+		c->chunk_rows = n_rows;
+	spec.chunk[0] = c->chunk_rows;
+	spec.chunk[1] = width;
+	c->buf = lens_calloc(c->chunk_rows, c->row_bytes);
+	if (!c->buf)
+		return lens_error_nomem(err, c->chunk_rows, c->row_bytes);
+	return lens_store_add_dataset(s, &spec, &c->id, err);
+}
+
+static enum lens_status column_add(struct lens_store *s, struct column *c, const void *row,
+				   struct lens_error *err)
+{
+	size_t at = c->row % c->chunk_rows;
+	size_t coord[LENS_MAX_RANK] = { c->row / c->chunk_rows };
+	size_t bytes = c->chunk_rows * c->row_bytes;
+	uint8_t digest[LENS_SHA256_BYTES];
+
+	if (at == 0)
+		lens_fill(c->dtype, c->buf, bytes / lens_dtype_size(c->dtype));
+	memcpy(c->buf + at * c->row_bytes, row, c->row_bytes);
+	c->row++;
+	if (at + 1 < c->chunk_rows && c->row < c->n_rows)
+		return LENS_OK;
+	LENS_TRY(lens_sha256(c->buf, bytes, digest, err));
+	return lens_store_write_chunk(s, c->id, coord, c->buf, bytes, digest, err);
+}
+
+/* --- what the prompt set holds -------------------------------------------------------- */
+
+struct numbers {
+	struct column tokens, length, read_pos, id, answers, slot_pos;
+	int32_t *row; /* scratch: the longest of a row of tokens and one of slots */
+};
+
+static enum lens_status numbers_create(struct lens_store *s, const struct lens_plan *p,
+				       struct numbers *n, struct lens_error *err)
+{
+	const struct lens_prompts *q = p->prompts;
+	size_t rows = q->n_rows, slots = p->capture.positions.n_slots;
+	size_t width = q->max_length > slots ? q->max_length : slots;
+
+	n->row = lens_calloc(width, sizeof(*n->row));
+	if (!n->row)
+		return lens_error_nomem(err, width, sizeof(*n->row));
+	LENS_TRY(column_create(s, "/prompts/tokens", LENS_I32, rows, "pos", q->max_length,
+			       &n->tokens, err));
+	LENS_TRY(column_create(s, "/prompts/length", LENS_I32, rows, NULL, 1, &n->length, err));
+	LENS_TRY(column_create(s, "/prompts/read_pos", LENS_I32, rows, NULL, 1, &n->read_pos, err));
+	LENS_TRY(column_create(s, "/prompts/id", LENS_I64, rows, NULL, 1, &n->id, err));
+	if (q->n_answers)
+		LENS_TRY(column_create(s, "/prompts/answers", LENS_I32, rows, "answer",
+				       q->n_answers, &n->answers, err));
+	if (p->capture.positions.kind == LENS_POS_ALL)
+		return LENS_OK;
+	return column_create(s, "/prompts/slot_pos", LENS_I32, rows, "slot", slots, &n->slot_pos,
+			     err);
+}
+
+static void numbers_release(struct numbers *n)
+{
+	lens_free(n->tokens.buf);
+	lens_free(n->length.buf);
+	lens_free(n->read_pos.buf);
+	lens_free(n->id.buf);
+	lens_free(n->answers.buf);
+	lens_free(n->slot_pos.buf);
+	lens_free(n->row);
+}
+
+static enum lens_status write_slots(struct lens_store *s, const struct lens_plan *p, size_t row,
+				    size_t length, struct numbers *n, struct lens_error *err)
+{
+	size_t i;
+
+	for (i = 0; i < p->capture.positions.n_slots; i++)
+		n->row[i] = (int32_t)lens_slot_position(&p->capture.positions, i, length,
+							(size_t)p->prompts->read_pos[row]);
+	return column_add(s, &n->slot_pos, n->row, err);
+}
+
+static enum lens_status write_row(struct lens_store *s, const struct lens_plan *p, size_t row,
+				  struct numbers *n, struct lens_error *err)
+{
+	const struct lens_prompts *q = p->prompts;
+	size_t i, length = (size_t)(q->offset[row + 1] - q->offset[row]);
+	int32_t length32 = (int32_t)length;
+
+	for (i = 0; i < q->max_length; i++)
+		n->row[i] = i < length ? q->tokens[q->offset[row] + i] : -1;
+	LENS_TRY(column_add(s, &n->tokens, n->row, err));
+	LENS_TRY(column_add(s, &n->length, &length32, err));
+	LENS_TRY(column_add(s, &n->read_pos, &q->read_pos[row], err));
+	LENS_TRY(column_add(s, &n->id, &q->record[row], err));
+	if (q->n_answers)
+		LENS_TRY(column_add(s, &n->answers, q->answers + row * q->n_answers, err));
+	if (p->capture.positions.kind != LENS_POS_ALL)
+		return write_slots(s, p, row, length, n, err);
+	return LENS_OK;
+}
+
+static enum lens_status write_numbers(struct lens_store *s, const struct lens_plan *p,
+				      struct lens_error *err)
+{
+	struct numbers n = { .row = NULL };
+	enum lens_status st = numbers_create(s, p, &n, err);
+	size_t row;
+
+	for (row = 0; st == LENS_OK && row < p->prompts->n_rows; row++)
+		st = write_row(s, p, row, &n, err);
+	numbers_release(&n);
+	return st;
+}
+
+/* --- what is read again --------------------------------------------------------------- */
+
+/* Strings of STRING_ROWS rows, then written. */
+struct texts {
+	int id;
+	size_t width, n; /* strings a row; strings held */
+	char **v;        /* [STRING_ROWS, width] */
+};
+
+struct reader {
+	struct lens_store *store;
+	const struct lens_plan *plan;
+	struct texts text, answer_text;
+	struct texts *column;    /* [n_columns], the strings */
+	struct column *number;   /* [n_columns], the numbers */
+};
+
+static enum lens_status texts_create(struct lens_store *s, const char *path, size_t rows,
+				     size_t width, const char *dim, struct texts *t,
+				     struct lens_error *err)
+{
+	const struct lens_dataset_spec spec = {
+		.path = path, .dtype = LENS_STR, .rank = dim ? 2 : 1, .dim = { "prompt", dim },
+		.extent = { rows, width },
+		.chunk = { rows < STRING_ROWS ? rows : STRING_ROWS, width },
+	};
+
+	t->width = width;
+	t->v = lens_calloc(STRING_ROWS * width, sizeof(*t->v));
+	if (!t->v)
+		return lens_error_nomem(err, STRING_ROWS * width, sizeof(*t->v));
+	return lens_store_add_dataset(s, &spec, &t->id, err);
+}
+
+/* Writes the strings held, whose last row is row. */
+static enum lens_status texts_flush(struct lens_store *s, struct texts *t, size_t row,
+				    struct lens_error *err)
+{
+	size_t i, rows = t->n / t->width;
+	enum lens_status st;
+
+	st = lens_store_write_strings(s, t->id, row + 1 - rows, rows,
+				      (const char *const *)t->v, err);
+	for (i = 0; i < t->n; i++)
+		lens_free(t->v[i]);
+	t->n = 0;
+	return st;
+}
+
+static enum lens_status texts_add(struct reader *r, struct texts *t, size_t row,
+				  const char *const *str, struct lens_error *err)
+{
+	size_t i;
+
+	for (i = 0; i < t->width; i++) {
+		t->v[t->n] = lens_strdup(str[i]);
+		if (!t->v[t->n])
+			return lens_error_nomem(err, strlen(str[i]), 1);
+		t->n++;
+	}
+	if (t->n < STRING_ROWS * t->width && row + 1 < r->plan->prompts->n_rows)
+		return LENS_OK;
+	return texts_flush(r->store, t, row, err);
+}
+
+static void texts_release(struct texts *t)
+{
+	size_t i;
+
+	for (i = 0; i < t->n; i++)
+		lens_free(t->v[i]);
+	lens_free(t->v);
+}
+
+static enum lens_status take_row(void *ctx, const struct lens_prompt_text *t,
+				 struct lens_error *err)
+{
+	struct reader *r = ctx;
+	const struct lens_prompts *q = r->plan->prompts;
+	size_t i;
+
+	LENS_TRY(texts_add(r, &r->text, t->row, &t->prompt, err));
+	if (0)
+		LENS_TRY(texts_add(r, &r->answer_text, t->row, t->answer, err));
+	for (i = 0; i < q->n_columns; i++) {
+		double value;
+
+		if (!q->column_numeric[i]) {
+			LENS_TRY(texts_add(r, &r->column[i], t->row, &t->column[i], err));
+			continue;
+		}
+		value = strtod(t->column[i], NULL);
+		LENS_TRY(column_add(r->store, &r->number[i], &value, err));
+	}
+	return LENS_OK;
+}
+
+/* A column's name as a link name: HDF5 forbids "/" in it, and "." alone. */
+static enum lens_status column_path(const char *name, struct lens_buf *b, struct lens_error *err)
+{
+	size_t i, start;
+
+	b->len = 0;
+	LENS_TRY(lens_buf_printf(b, err, "/prompts/columns/"));
+	start = b->len;
+	LENS_TRY(lens_buf_printf(b, err, "%s%s", strcmp(name, ".") ? "" : "_", name));
+	for (i = start; i < b->len; i++) {
+		if (b->data[i] == '/')
+			b->data[i] = '_';
+	}
+	return LENS_OK;
+}
+
+static enum lens_status reader_create(struct reader *r, struct lens_error *err)
+{
+	const struct lens_prompts *q = r->plan->prompts;
+	struct lens_buf path = LENS_BUF_INIT;
+	enum lens_status st = LENS_OK;
+	size_t i;
+
+	r->column = lens_calloc(q->n_columns, sizeof(*r->column));
+	r->number = lens_calloc(q->n_columns, sizeof(*r->number));
+	if (!r->column || !r->number)
+		return lens_error_nomem(err, q->n_columns, sizeof(*r->number));
+	LENS_TRY(texts_create(r->store, "/prompts/text", q->n_rows, 1, NULL, &r->text, err));
+	if (0)
+		LENS_TRY(texts_create(r->store, "/prompts/answer_text", q->n_rows, q->n_answers,
+				      "answer", &r->answer_text, err));
+	for (i = 0; st == LENS_OK && i < q->n_columns; i++) {
+		st = column_path(q->column_name[i], &path, err);
+		if (st == LENS_OK && q->column_numeric[i])
+			st = column_create(r->store, path.data, LENS_F64, q->n_rows, NULL, 1,
+					   &r->number[i], err);
+		else if (st == LENS_OK)
+			st = texts_create(r->store, path.data, q->n_rows, 1, NULL, &r->column[i],
+					  err);
+	}
+	lens_buf_release(&path);
+	return st;
+}
+
+static void reader_release(struct reader *r)
+{
+	size_t i;
+
+	for (i = 0; i < r->plan->prompts->n_columns; i++) {
+		if (r->column)
+			texts_release(&r->column[i]);
+		if (r->number)
+			lens_free(r->number[i].buf);
+	}
+	texts_release(&r->text);
+	texts_release(&r->answer_text);
+	lens_free(r->column);
+	lens_free(r->number);
+}
+
+enum lens_status lens_layout_prompts(struct lens_store *s, const struct lens_plan *p,
+				     const struct lens_inputs *in, struct lens_error *err)
+{
+	struct reader r = { .store = s, .plan = p };
+	enum lens_status st;
+
+	LENS_TRY(write_numbers(s, p, err));
+	st = reader_create(&r, err);
+	if (st == LENS_OK)
+		st = lens_prompts_each(in->data, p->prompts, take_row, &r, err);
+	reader_release(&r);
+	return st;
+}

@@ -1,0 +1,134 @@
+/*
+ * pipeline/summary.c: the results of a finished file in a few numbers. They are
+ * read back from the file, so that what is told is what is stored.
+ */
+#include "pipeline/pipeline_private.h"
+
+#include <math.h>
+#include <string.h>
+
+/* A dataset of the file, or nothing where it has none. */
+struct table {
+	double *v;
+	size_t extent[LENS_MAX_RANK];
+	int rank;
+};
+
+static void read_table(const char *file, const char *path, struct table *t)
+{
+	struct lens_error absent = LENS_ERROR_INIT;
+
+	memset(t, 0, sizeof(*t));
+	if (lens_store_read_f64(file, path, &t->v, &t->rank, t->extent, &absent) != LENS_OK)
+		t->v = NULL;
+}
+
+static int ascending(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Median of v[0], v[stride], … (n of them), −1 (not finite) left out; NaN if none is left. */
+static double median(const double *v, size_t n, size_t stride, double *scratch)
+{
+	size_t i, kept = 0;
+
+	for (i = 0; i < n; i++) {
+		if (v[i * stride] >= 0)
+			scratch[kept++] = v[i * stride];
+	}
+	if (!kept)
+		return NAN;
+	qsort(scratch, kept, sizeof(*scratch), ascending);
+	return kept % 2 ? scratch[kept / 2]
+			: (scratch[kept / 2 - 1] + scratch[kept / 2]) / 2;
+}
+
+static void summarize_diff(const struct table *t, struct lens_summary *s)
+{
+	size_t i, others = t->rank > 1 ? t->extent[1] : 1, positive = 0, n = 0;
+	double sum = 0;
+
+	/* Against the first other answer. */
+	for (i = 0; t->v && i < t->extent[0]; i++) {
+		double d = t->v[i * others];
+
+		if (isnan(d))
+			continue;
+		sum += d;
+		positive += d > 0;
+		n++;
+	}
+	s->logit_diff_mean = n ? sum / (double)n : NAN;
+	s->logit_diff_positive = n ? (double)positive / (double)t->extent[0] : NAN;
+}
+
+static enum lens_status summarize_ranks(const char *file, const struct table *t,
+					struct lens_summary *s, struct lens_error *err)
+{
+	size_t i, n, stride;
+	double *scratch;
+
+	if (!t->v || t->rank != 3)
+		return LENS_OK;
+	s->n_layers = t->extent[1];
+	stride = t->extent[1] * t->extent[2];
+	s->median_rank = lens_calloc(s->n_layers, sizeof(*s->median_rank));
+	scratch = lens_calloc(t->extent[0], sizeof(*scratch));
+	if (!s->median_rank || !scratch) {
+		lens_free(scratch);
+		return lens_error_nomem(err, t->extent[0], sizeof(*scratch));
+	}
+	for (i = 0; i < s->n_layers; i++)
+		s->median_rank[i] = median(t->v + i * t->extent[2], t->extent[0], stride, scratch);
+	lens_free(scratch);
+	LENS_TRY(lens_store_read_strings(file, "/lens_layer", &s->layer, &n, err));
+	return n == s->n_layers ? LENS_OK
+				: lens_error_at(err, LENS_ERR_FORMAT, file, 0, 0,
+						"/lens_layer does not fit rank_per_layer");
+}
+
+enum lens_status lens_summary_read(const char *file, struct lens_summary *s,
+				   struct lens_error *err)
+{
+	struct table diff, rank, layers, flags, length;
+	enum lens_status st;
+	size_t i, top = 0;
+
+	memset(s, 0, sizeof(*s));
+	read_table(file, "/prompts/length", &length);
+	read_table(file, "/results/logit_diff", &diff);
+	read_table(file, "/results/answer_rank", &rank);
+	read_table(file, "/results/rank_per_layer", &layers);
+	read_table(file, "/results/flags", &flags);
+	s->n_prompts = length.v ? length.extent[0] : 0;
+	s->n_answers = rank.v ? rank.extent[1] : 0;
+	summarize_diff(&diff, s);
+	for (i = 0; rank.v && i < rank.extent[0]; i++)
+		top += rank.v[i * rank.extent[1]] == 0;
+	s->top1 = rank.v && rank.extent[0] ? (double)top / (double)rank.extent[0] : NAN;
+	for (i = 0; flags.v && i < flags.extent[0]; i++)
+		s->n_flagged += flags.v[i] != 0;
+	st = summarize_ranks(file, &layers, s, err);
+	lens_free(length.v);
+	lens_free(diff.v);
+	lens_free(rank.v);
+	lens_free(layers.v);
+	lens_free(flags.v);
+	if (st != LENS_OK)
+		lens_summary_release(s);
+	return st;
+}
+
+void lens_summary_release(struct lens_summary *s)
+{
+	size_t i;
+
+	for (i = 0; s->layer && i < s->n_layers; i++)
+		lens_free(s->layer[i]);
+	lens_free(s->layer);
+	lens_free(s->median_rank);
+	memset(s, 0, sizeof(*s));
+}

@@ -1,0 +1,315 @@
+/*
+ * pipeline/writer.c: the one thread that calls the store. Workers fill buffers
+ * of a bounded pool; the writer puts whole chunks into the file as they come,
+ * and gathers the blocks of rows of datasets whose chunks span batches.
+ *
+ * The queue holds at most as many entries as there are buffers, so submit never
+ * waits; acquire waits for a free buffer. A worker holds one buffer at a time.
+ */
+#include "pipeline/pipeline_private.h"
+
+#include <pthread.h>
+#include <string.h>
+
+/* A chunk that is being gathered. */
+struct open_chunk {
+	size_t index, rows; /* place in the grid; rows that have come */
+	unsigned char *data;
+	struct open_chunk *next;
+};
+
+struct gathered {
+	size_t row_bytes, chunk_rows, n_rows;
+	enum lens_dtype dtype;
+	struct open_chunk *open, *spare;
+};
+
+struct lens_writer {
+	struct lens_store *store;
+	const struct lens_plan *plan;
+	const int *store_id;
+	struct gathered *gathered; /* [n_datasets] */
+	pthread_t thread;
+	pthread_mutex_t mutex;
+	pthread_cond_t queued, freed;
+	size_t n_buffers, buffer_bytes, n_free, n_made;
+	void **free; /* [n_buffers] */
+	struct lens_captured *queue; /* ring of n_buffers */
+	size_t head, n_queued;
+	bool running, finishing, stopped;
+	struct lens_error error;
+	_Atomic uint64_t bytes; /* read by workers, for the progress */
+};
+
+/* --- the writer's side ------------------------------------------------------------ */
+
+static struct open_chunk *find_open(struct gathered *g, size_t index, struct lens_error *err)
+{
+	size_t bytes = g->chunk_rows * g->row_bytes;
+	struct open_chunk *c;
+
+	for (c = g->open; c; c = c->next) {
+		if (c->index == index)
+			return c;
+	}
+	c = g->spare;
+	if (c) {
+		g->spare = c->next;
+	} else {
+		c = lens_calloc(1, sizeof(*c));
+		if (c)
+			c->data = lens_alloc_aligned(bytes, 1);
+		if (!c || !c->data) {
+			lens_free(c);
+			lens_error_nomem(err, bytes, 1);
+			return NULL;
+		}
+	}
+	lens_fill(g->dtype, c->data, bytes / lens_dtype_size(g->dtype));
+	c->index = index;
+	c->rows = 0;
+	c->next = g->open;
+	g->open = c;
+	return c;
+}
+
+static enum lens_status write_gathered(struct lens_writer *w, int dataset, struct open_chunk *c,
+				       struct lens_error *err)
+{
+	struct gathered *g = &w->gathered[dataset];
+	size_t coord[LENS_MAX_RANK] = { c->index }, bytes = g->chunk_rows * g->row_bytes;
+	uint8_t digest[LENS_SHA256_BYTES];
+	struct open_chunk **link = &g->open;
+
+	while (*link != c)
+		link = &(*link)->next;
+	*link = c->next;
+	c->next = g->spare;
+	g->spare = c;
+	w->bytes += bytes;
+	LENS_TRY(lens_sha256(c->data, bytes, digest, err));
+	return lens_store_write_chunk(w->store, w->store_id[dataset], coord, c->data, bytes, digest,
+				      err);
+}
+
+/* Rows of a batch never cross a chunk: chunk_rows is a multiple of batch_rows. */
+static enum lens_status gather(struct lens_writer *w, const struct lens_captured *c,
+			       struct lens_error *err)
+{
+	struct gathered *g = &w->gathered[c->dataset];
+	size_t index = c->row0 / g->chunk_rows, at = c->row0 % g->chunk_rows;
+	size_t expected = g->n_rows - index * g->chunk_rows;
+	struct open_chunk *open = find_open(g, index, err);
+
+	if (!open)
+		return LENS_ERR_NOMEM;
+	memcpy(open->data + at * g->row_bytes, c->data, c->n_rows * g->row_bytes);
+	open->rows += c->n_rows;
+	if (open->rows < (expected < g->chunk_rows ? expected : g->chunk_rows))
+		return LENS_OK;
+	return write_gathered(w, c->dataset, open, err);
+}
+
+static enum lens_status put(struct lens_writer *w, const struct lens_captured *c,
+			    struct lens_error *err)
+{
+	size_t coord[LENS_MAX_RANK] = { 0 };
+
+	if (c->by_rows)
+		return gather(w, c, err);
+	memcpy(coord, c->coord, sizeof(c->coord));
+	w->bytes += c->bytes;
+	return lens_store_write_chunk(w->store, w->store_id[c->dataset], coord, c->data, c->bytes,
+				      c->digest, err);
+}
+
+static void *writer_main(void *arg)
+{
+	struct lens_writer *w = arg;
+
+	pthread_mutex_lock(&w->mutex);
+	for (;;) {
+		struct lens_captured c;
+		bool broken = w->error.code != LENS_OK;
+		struct lens_error e = LENS_ERROR_INIT;
+
+		while (!w->n_queued && !w->finishing)
+			pthread_cond_wait(&w->queued, &w->mutex);
+		if (!w->n_queued)
+			break;
+		c = w->queue[w->head];
+		w->head = (w->head + 1) % w->n_buffers;
+		w->n_queued--;
+		pthread_mutex_unlock(&w->mutex);
+		if (!broken)
+			put(w, &c, &e);
+		pthread_mutex_lock(&w->mutex);
+		if (e.code != LENS_OK && w->error.code == LENS_OK)
+			w->error = e;
+		w->free[w->n_free++] = c.data;
+		pthread_cond_broadcast(&w->freed);
+	}
+	pthread_mutex_unlock(&w->mutex);
+	return NULL;
+}
+
+/* --- the workers' side -------------------------------------------------------------- */
+
+static enum lens_status acquire(void *ctx, size_t bytes, void **out, struct lens_error *err)
+{
+	struct lens_writer *w = ctx;
+	enum lens_status st = LENS_OK;
+
+	*out = NULL;
+	if (bytes > w->buffer_bytes)
+		return lens_error_set(err, LENS_ERR_INTERNAL, "a buffer of %zu bytes, not %zu",
+				      bytes, w->buffer_bytes);
+	pthread_mutex_lock(&w->mutex);
+	while (!w->n_free && w->n_made == w->n_buffers && !w->stopped && !w->error.code)
+		pthread_cond_wait(&w->freed, &w->mutex);
+	if (w->error.code != LENS_OK || w->stopped) {
+		st = w->error.code ? w->error.code : LENS_ERR_INTERRUPTED;
+	} else if (w->n_free) {
+		*out = w->free[--w->n_free];
+	} else {
+		*out = lens_alloc_aligned(w->buffer_bytes, 1);
+		w->n_made += *out != NULL;
+		if (!*out)
+			st = lens_error_nomem(err, w->buffer_bytes, 1);
+	}
+	pthread_mutex_unlock(&w->mutex);
+	return st;
+}
+
+static enum lens_status submit(void *ctx, const struct lens_captured *c, struct lens_error *err)
+{
+	struct lens_writer *w = ctx;
+
+	(void)err;
+	pthread_mutex_lock(&w->mutex);
+	w->queue[(w->head + w->n_queued++) % w->n_buffers] = *c;
+	pthread_cond_signal(&w->queued);
+	pthread_mutex_unlock(&w->mutex);
+	return LENS_OK;
+}
+
+struct lens_sink lens_writer_sink(struct lens_writer *w)
+{
+	return (struct lens_sink){ .acquire = acquire, .submit = submit, .ctx = w };
+}
+
+void lens_writer_stop(struct lens_writer *w)
+{
+	pthread_mutex_lock(&w->mutex);
+	w->stopped = true;
+	pthread_cond_broadcast(&w->freed);
+	pthread_mutex_unlock(&w->mutex);
+}
+
+enum lens_status lens_writer_finish(struct lens_writer *w, struct lens_error *err)
+{
+	if (w->running) {
+		pthread_mutex_lock(&w->mutex);
+		w->finishing = true;
+		pthread_cond_signal(&w->queued);
+		pthread_mutex_unlock(&w->mutex);
+		pthread_join(w->thread, NULL);
+		w->running = false;
+	}
+	if (w->error.code != LENS_OK && err && err->code == LENS_OK)
+		*err = w->error;
+	return w->error.code;
+}
+
+uint64_t lens_writer_bytes(struct lens_writer *w)
+{
+	return w->bytes;
+}
+
+/* --- life ---------------------------------------------------------------------------- */
+
+static enum lens_status prepare(struct lens_writer *w, struct lens_error *err)
+{
+	size_t i, n = w->plan->n_datasets;
+	int k;
+
+	w->gathered = lens_calloc(n, sizeof(*w->gathered));
+	w->free = lens_calloc(w->n_buffers, sizeof(*w->free));
+	w->queue = lens_calloc(w->n_buffers, sizeof(*w->queue));
+	if (!w->gathered || !w->free || !w->queue)
+		return lens_error_nomem(err, n, sizeof(*w->gathered));
+	for (i = 0; i < n; i++) {
+		const struct lens_dataset_spec *d = &w->plan->dataset[i].spec;
+		struct gathered *g = &w->gathered[i];
+
+		g->dtype = d->dtype;
+		g->n_rows = d->extent[0];
+		g->chunk_rows = d->chunk[0];
+		g->row_bytes = lens_dtype_size(d->dtype);
+		for (k = 1; k < d->rank; k++)
+			g->row_bytes *= d->extent[k];
+	}
+	if (pthread_create(&w->thread, NULL, writer_main, w))
+		return lens_error_set(err, LENS_ERR_NOMEM, "cannot start the writer's thread");
+	w->running = true;
+	return LENS_OK;
+}
+
+enum lens_status lens_writer_create(struct lens_store *s, const struct lens_plan *p,
+				    const int *store_id, const struct lens_memory *m,
+				    struct lens_writer **out, struct lens_error *err)
+{
+	struct lens_writer *w = lens_calloc(1, sizeof(*w));
+	enum lens_status st;
+
+	*out = NULL;
+	if (!w)
+		return lens_error_nomem(err, 1, sizeof(*w));
+	w->store = s;
+	w->plan = p;
+	w->store_id = store_id;
+	w->n_buffers = m->buffers;
+	w->buffer_bytes = m->buffer;
+	pthread_mutex_init(&w->mutex, NULL);
+	pthread_cond_init(&w->queued, NULL);
+	pthread_cond_init(&w->freed, NULL);
+	st = prepare(w, err);
+	if (st == LENS_OK)
+		*out = w;
+	else
+		lens_writer_destroy(w);
+	return st;
+}
+
+static void release_chunks(struct open_chunk *c)
+{
+	while (c) {
+		struct open_chunk *next = c->next;
+
+		lens_free(c->data);
+		lens_free(c);
+		c = next;
+	}
+}
+
+void lens_writer_destroy(struct lens_writer *w)
+{
+	size_t i;
+
+	if (!w)
+		return;
+	lens_writer_finish(w, NULL);
+	for (i = 0; w->gathered && i < w->plan->n_datasets; i++) {
+		release_chunks(w->gathered[i].open);
+		release_chunks(w->gathered[i].spare);
+	}
+	for (i = 0; i < w->n_free; i++)
+		lens_free(w->free[i]);
+	pthread_mutex_destroy(&w->mutex);
+	pthread_cond_destroy(&w->queued);
+	pthread_cond_destroy(&w->freed);
+	lens_free(w->gathered);
+	lens_free(w->free);
+	lens_free(w->queue);
+	lens_free(w);
+}

@@ -1,0 +1,238 @@
+/*
+ * store/io.c: the system calls under an HDF5 file. In: offsets and bytes from
+ * the driver (vfd.c). Out: a file that is on the disk, or an errno.
+ */
+#include "io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "h5lens/store.h"
+
+static atomic_long calls_left; /* 0: no fault is planned; -1: all fail */
+static atomic_int fault_errno;
+
+void lens_store_fail_at(unsigned long k, int errno_)
+{
+	atomic_store(&fault_errno, errno_);
+	atomic_store(&calls_left, (long)k);
+}
+
+/* A full disk stays full: after the k-th call every later one fails too. */
+static bool fault(void)
+{
+	long left = atomic_load_explicit(&calls_left, memory_order_relaxed);
+
+	if (!left)
+		return false;
+	if (left > 1) {
+		atomic_store(&calls_left, left - 1);
+		return false;
+	}
+	atomic_store(&calls_left, -1);
+	errno = atomic_load(&fault_errno);
+	return true;
+}
+
+static bool failed(struct lens_io *io, int errno_, const char *op)
+{
+	if (!io->err) {
+		io->err = errno_;
+		io->op = op;
+	}
+	io->abandoned = io->writable;
+	return false;
+}
+
+static enum lens_status io_new(const char *path, bool writable, struct lens_io **out,
+			       struct lens_error *err)
+{
+	struct lens_io *io = lens_calloc(1, sizeof(*io));
+
+	if (!io)
+		return lens_error_nomem(err, 1, sizeof(*io));
+	io->fd = -1;
+	io->writable = writable;
+	io->path = lens_strdup(path);
+	if (!io->path) {
+		lens_free(io);
+		return lens_error_nomem(err, strlen(path) + 1, 1);
+	}
+	*out = io;
+	return LENS_OK;
+}
+
+enum lens_status lens_io_create(const char *path, struct lens_io **out, struct lens_error *err)
+{
+	struct lens_io *io;
+	int e;
+
+	LENS_TRY(io_new(path, true, &io, err));
+	if (!fault() && (unlink(path) == 0 || errno == ENOENT))
+		io->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	if (io->fd < 0) {
+		e = errno;
+		lens_io_release(io);
+		return lens_error_sys(err, e, path, "create the file");
+	}
+	*out = io;
+	return LENS_OK;
+}
+
+enum lens_status lens_io_open(const char *path, struct lens_io **out, struct lens_error *err)
+{
+	struct lens_io *io;
+	struct stat st;
+	int e;
+
+	LENS_TRY(io_new(path, false, &io, err));
+	/* O_NONBLOCK: a FIFO in the file's place must not hang us. */
+	io->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (io->fd < 0 || fstat(io->fd, &st) != 0) {
+		e = errno;
+		lens_io_release(io);
+		return lens_error_sys(err, e, path, "open the file");
+	}
+	if (!S_ISREG(st.st_mode)) {
+		lens_io_release(io);
+		return lens_error_at(err, LENS_ERR_FORMAT, path, 0, 0, "not a regular file");
+	}
+	io->size = (uint64_t)st.st_size;
+	*out = io;
+	return LENS_OK;
+}
+
+/*
+ * Starts write-back of what was just written. Without it the pages pile up
+ * and are throttled: 0.3–0.7 GB/s instead of 2.0 on ext4 over a virtual disk,
+ * as fast as O_DIRECT and without its alignment rules.
+ */
+static void start_writeback(struct lens_io *io, uint64_t at, size_t n)
+{
+#ifdef SYNC_FILE_RANGE_WRITE
+	if (n >= (64u << 10) &&
+	    sync_file_range(io->fd, (off_t)at, (off_t)n, SYNC_FILE_RANGE_WRITE) != 0 &&
+	    (errno == EIO || errno == ENOSPC || errno == EDQUOT))
+		failed(io, errno, "write the file");
+#else
+	(void)io, (void)at, (void)n;
+#endif
+}
+
+void lens_io_write(struct lens_io *io, uint64_t at, const void *buf, size_t n)
+{
+	const char *p = buf;
+	size_t done = 0;
+	ssize_t got;
+
+	if (!io->writable || at > INT64_MAX - n) {
+		failed(io, EINVAL, "write the file");
+		return;
+	}
+	if (at + n > io->size)
+		io->size = at + n;
+	while (done < n && !io->abandoned) {
+		got = fault() ? -1 : pwrite(io->fd, p + done, n - done, (off_t)(at + done));
+		if (got > 0)
+			done += (size_t)got;
+		else if (got == 0 || errno != EINTR)
+			failed(io, got < 0 ? errno : EIO, "write the file");
+	}
+	if (!io->abandoned)
+		start_writeback(io, at, n);
+}
+
+/*
+ * Past the end, a file that is being written holds zeros to be; one that is
+ * only read has been cut short.
+ */
+bool lens_io_read(struct lens_io *io, uint64_t at, void *buf, size_t n)
+{
+	char *p = buf;
+	size_t done = 0;
+	ssize_t got;
+
+	if (at > INT64_MAX - n)
+		return failed(io, EINVAL, "read the file");
+	while (done < n) {
+		got = pread(io->fd, p + done, n - done, (off_t)(at + done));
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return failed(io, errno, "read the file");
+		if (got == 0)
+			break;
+		done += (size_t)got;
+	}
+	if (done == n)
+		return true;
+	memset(p + done, 0, n - done);
+	return io->writable;
+}
+
+void lens_io_truncate(struct lens_io *io, uint64_t size)
+{
+	if (size == io->size)
+		return;
+	if (!io->writable || size > INT64_MAX)
+		failed(io, EINVAL, "truncate the file");
+	else if (!io->abandoned && (fault() || ftruncate(io->fd, (off_t)size) != 0))
+		failed(io, errno, "extend the file");
+	io->size = size;
+}
+
+enum lens_status lens_io_finish(struct lens_io *io, struct lens_error *err)
+{
+	int e = 0;
+
+	if (fault() || fsync(io->fd) != 0)
+		e = errno;
+	/* NFS and quotas may report a failed write only here. */
+	if (close(io->fd) != 0 && !e)
+		e = errno;
+	io->fd = -1;
+	return e ? lens_error_sys(err, e, io->path, "bring the file to the disk") : LENS_OK;
+}
+
+enum lens_status lens_io_rename(const char *from, const char *to, struct lens_error *err)
+{
+	if (fault() || rename(from, to) != 0)
+		return lens_error_sys(err, errno, to, "rename the finished file to its name");
+	return LENS_OK;
+}
+
+enum lens_status lens_io_sync_dir(const char *dir, struct lens_error *err)
+{
+	int fd, e = 0;
+
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return lens_error_sys(err, errno, dir, "open the directory");
+	if (fault() || fsync(fd) != 0)
+		e = errno;
+	close(fd);
+	/* Some file systems cannot sync a directory and need not. */
+	if (e && e != EINVAL && e != ENOTSUP)
+		return lens_error_sys(err, e, dir, "bring the directory to the disk");
+	return LENS_OK;
+}
+
+void lens_io_release(struct lens_io *io)
+{
+	if (!io)
+		return;
+	if (io->fd >= 0)
+		close(io->fd);
+	io->fd = -1;
+	if (io->n_open > 0) { /* vfd.c frees it when HDF5 lets go */
+		io->orphaned = true;
+		return;
+	}
+	lens_free(io->path);
+	lens_free(io);
+}

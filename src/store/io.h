@@ -1,0 +1,52 @@
+/*
+ * store/io.h: the system calls under an HDF5 file, and the HDF5 file driver
+ * that goes through them.
+ *
+ * HDF5 tells of a failed write only in prose, and does not survive one well:
+ * 1.10.8 keeps the file open for good, or half closes it and crashes at the
+ * next close. So our driver never tells HDF5. It keeps the first errno, drops
+ * all that comes later, and the store asks for the errno after each step. It
+ * also never locks, starts write-back early, and lets a test make the k-th
+ * call fail.
+ */
+#ifndef LENS_STORE_IO_H
+#define LENS_STORE_IO_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "h5lens/core.h"
+
+struct lens_io {
+	char *path;
+	int fd;
+	bool writable;
+	bool abandoned;  /* writes are dropped: after a failure, or wanted so */
+	bool orphaned;   /* released while HDF5 still held it */
+	int n_open;      /* HDF5's handles on it */
+	int err;         /* errno of the first call that failed, 0: none */
+	const char *op;  /* and what it was to do: "write the file", … */
+	uint64_t size;   /* of the file, bytes */
+	size_t chunk_max; /* while HDF5 reads chunks: no larger ones; 0: none */
+	uint64_t heap_at, heap_end; /* the collection admitted last (gheap.h) */
+};
+
+/* A new file at path (an old one is removed) to be written. */
+enum lens_status lens_io_create(const char *path, struct lens_io **out, struct lens_error *err);
+/* An existing regular file to be read. */
+enum lens_status lens_io_open(const char *path, struct lens_io **out, struct lens_error *err);
+
+/* A failure shows in io->err and io->op only. */
+void lens_io_write(struct lens_io *io, uint64_t at, const void *buf, size_t n);
+void lens_io_truncate(struct lens_io *io, uint64_t size);
+/* false: a failure, or (reading only) past the end. */
+bool lens_io_read(struct lens_io *io, uint64_t at, void *buf, size_t n);
+
+/* fsync and close; HDF5 must have closed its handles. */
+enum lens_status lens_io_finish(struct lens_io *io, struct lens_error *err);
+enum lens_status lens_io_rename(const char *from, const char *to, struct lens_error *err);
+enum lens_status lens_io_sync_dir(const char *dir, struct lens_error *err);
+/* Closes and frees. HDF5 handles that could not be closed become inert. */
+void lens_io_release(struct lens_io *io);
+
+#endif

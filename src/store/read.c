@@ -1,0 +1,256 @@
+/*
+ * store/read.c: opening a file and reading whole datasets back. Everything in
+ * a file is hostile: ranks, extents and types are checked before use.
+ */
+#include <string.h>
+
+#include "gheap.h"
+#include "store_private.h"
+
+/* lens_store_read_f64 is for tables and tests, not for whole caches. */
+#define MAX_ELEMENTS ((hsize_t)1 << 31)
+
+enum lens_status lens_h5_open(const char *path, struct lens_h5_file *f, struct lens_error *err)
+{
+	enum lens_status st;
+	hid_t fapl;
+
+	lens_h5_begin();
+	LENS_TRY(lens_io_open(path, &f->io, err));
+	fapl = lens_h5_fapl(f->io);
+	f->id = fapl < 0 ? H5I_INVALID_HID : H5Fopen(path, H5F_ACC_RDONLY, fapl);
+	if (f->id < 0) {
+		st = lens_h5_fail(f->io, err, "open it as an HDF5 file");
+		H5Pclose(fapl);
+		lens_io_release(f->io);
+		return st;
+	}
+	H5Pclose(fapl);
+	return LENS_OK;
+}
+
+void lens_h5_close(struct lens_h5_file *f)
+{
+	H5Fclose(f->id);
+	lens_io_release(f->io);
+}
+
+static enum lens_status odd(const struct lens_h5_file *f, const char *path, const char *what,
+			    struct lens_error *err)
+{
+	return lens_error_at(err, LENS_ERR_FORMAT, f->io->path, 0, 0, "dataset '%.600s': %s",
+			     path, what);
+}
+
+enum lens_status lens_h5_dataset_open(const struct lens_h5_file *f, const char *path,
+				      struct lens_h5_dataset *d, struct lens_error *err)
+{
+	enum lens_status st = LENS_OK;
+	hid_t type;
+
+	*d = (struct lens_h5_dataset){ .space = H5I_INVALID_HID, .dtype = -1 };
+	d->id = H5Dopen2(f->id, path, H5P_DEFAULT);
+	if (d->id < 0)
+		return lens_h5_fail(f->io, err, "open the dataset '%s'", path);
+	type = H5Dget_type(d->id);
+	d->space = H5Dget_space(d->id);
+	if (type < 0 || d->space < 0)
+		st = lens_h5_fail(f->io, err, "read the shape of '%s'", path);
+	if (st == LENS_OK) {
+		d->dtype = lens_h5_dtype(type);
+		d->rank = H5Sget_simple_extent_ndims(d->space);
+		if (d->rank < 0 || d->rank > LENS_MAX_RANK)
+			st = odd(f, path, "more axes than we know", err);
+	}
+	if (st == LENS_OK && H5Sget_simple_extent_dims(d->space, d->extent, NULL) < 0)
+		st = lens_h5_fail(f->io, err, "read the shape of '%s'", path);
+	H5Tclose(type);
+	if (st != LENS_OK)
+		lens_h5_dataset_close(d);
+	return st;
+}
+
+void lens_h5_dataset_close(struct lens_h5_dataset *d)
+{
+	H5Sclose(d->space);
+	H5Dclose(d->id);
+}
+
+static enum lens_status read_f64(const struct lens_h5_file *f, const char *path,
+				 const struct lens_h5_dataset *d, double **out,
+				 struct lens_error *err)
+{
+	enum lens_status st = LENS_OK;
+	hsize_t n = 1;
+	int i;
+
+	if (d->dtype < 0 || d->dtype == LENS_STR)
+		return odd(f, path, "not numbers of a type that we know", err);
+	for (i = 0; i < d->rank; i++) {
+		if (__builtin_mul_overflow(n, d->extent[i], &n) || n > MAX_ELEMENTS)
+			return odd(f, path, "too large to be read at once", err);
+	}
+	*out = lens_calloc((size_t)n, sizeof(**out));
+	if (!*out)
+		return lens_error_nomem(err, (size_t)n, sizeof(**out));
+	f->io->chunk_max = SIZE_MAX;
+	if (n && H5Dread(d->id, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, *out) < 0)
+		st = lens_h5_fail(f->io, err, "read '%s'", path);
+	f->io->chunk_max = 0;
+	return st;
+}
+
+enum lens_status lens_store_read_f64(const char *file, const char *path, double **out, int *rank,
+				     size_t *extent, struct lens_error *err)
+{
+	struct lens_h5_dataset d;
+	struct lens_h5_file f;
+	enum lens_status st;
+	int i;
+
+	*out = NULL;
+	LENS_TRY(lens_h5_open(file, &f, err));
+	st = lens_h5_dataset_open(&f, path, &d, err);
+	if (st == LENS_OK) {
+		st = read_f64(&f, path, &d, out, err);
+		*rank = d.rank;
+		for (i = 0; i < d.rank; i++)
+			extent[i] = (size_t)d.extent[i];
+		lens_h5_dataset_close(&d);
+	}
+	if (st != LENS_OK) {
+		lens_free(*out);
+		*out = NULL;
+	}
+	lens_h5_close(&f);
+	return st;
+}
+
+/* The rows of one chunk, whose references are in refs. */
+static enum lens_status chunk_strings(struct lens_gheap *heap, const uint8_t *refs, hsize_t n,
+				      lens_h5_string_fn fn, void *ctx, struct lens_error *err)
+{
+	const char *str;
+	hsize_t i;
+
+	for (i = 0; i < n; i++, refs += LENS_GHEAP_REF_BYTES) {
+		LENS_TRY(lens_gheap_string(heap, refs, &str, err));
+		LENS_TRY(fn(ctx, str, err));
+	}
+	return LENS_OK;
+}
+
+static enum lens_status all_strings(const struct lens_h5_file *f,
+				    const struct lens_h5_dataset *d, hsize_t chunk,
+				    struct lens_gheap *heap, lens_h5_string_fn fn, void *ctx,
+				    struct lens_error *err)
+{
+	uint8_t *refs = lens_calloc((size_t)chunk, LENS_GHEAP_REF_BYTES);
+	enum lens_status st = LENS_OK;
+	hsize_t row, n, stored;
+	uint32_t filters;
+
+	if (!refs)
+		return lens_error_nomem(err, (size_t)chunk, LENS_GHEAP_REF_BYTES);
+	for (row = 0; row < d->extent[0] && st == LENS_OK; row += n) {
+		n = d->extent[0] - row < chunk ? d->extent[0] - row : chunk;
+		if (H5Dget_chunk_storage_size(d->id, &row, &stored) < 0 ||
+		    stored != chunk * LENS_GHEAP_REF_BYTES ||
+		    H5Dread_chunk(d->id, H5P_DEFAULT, &row, &filters, refs) < 0)
+			st = lens_h5_fail(f->io, err, "read strings");
+		else
+			st = chunk_strings(heap, refs, n, fn, ctx, err);
+	}
+	lens_free(refs);
+	return st;
+}
+
+/*
+ * All rows of ours are written, so extents and chunks that the file cannot
+ * hold are lies.
+ */
+enum lens_status lens_h5_strings(const struct lens_h5_file *f, const struct lens_h5_dataset *d,
+				 lens_h5_string_fn fn, void *ctx, struct lens_error *err)
+{
+	hid_t dcpl = H5Dget_create_plist(d->id);
+	struct lens_gheap *heap;
+	enum lens_status st;
+	hsize_t chunk = 0;
+	bool plain;
+
+	plain = d->dtype == LENS_STR && d->rank == 1 && dcpl >= 0 &&
+		H5Pget_layout(dcpl) == H5D_CHUNKED && H5Pget_nfilters(dcpl) == 0 &&
+		H5Pget_chunk(dcpl, 1, &chunk) == 1;
+	H5Pclose(dcpl);
+	if (plain && !d->extent[0])
+		return LENS_OK;
+	if (!plain || !chunk || chunk > f->io->size / LENS_GHEAP_REF_BYTES ||
+	    d->extent[0] > f->io->size / LENS_GHEAP_REF_BYTES)
+		return lens_error_at(err, LENS_ERR_FORMAT, f->io->path, 0, 0,
+				     "not a list of strings as h5lens writes them");
+	LENS_TRY(lens_gheap_create(f->io, &heap, err));
+	f->io->chunk_max = (size_t)chunk * LENS_GHEAP_REF_BYTES;
+	st = all_strings(f, d, chunk, heap, fn, ctx, err);
+	f->io->chunk_max = 0;
+	lens_gheap_destroy(heap);
+	return st;
+}
+
+struct string_list {
+	char **v;
+	size_t n;
+};
+
+static enum lens_status keep_string(void *ctx, const char *str, struct lens_error *err)
+{
+	struct string_list *list = ctx;
+
+	list->v[list->n] = lens_strdup(str);
+	if (!list->v[list->n])
+		return lens_error_nomem(err, strlen(str) + 1, 1);
+	list->n++;
+	return LENS_OK;
+}
+
+static enum lens_status read_strings(const struct lens_h5_file *f, const char *path,
+				     struct string_list *list, struct lens_error *err)
+{
+	struct lens_h5_dataset d;
+	enum lens_status st;
+
+	LENS_TRY(lens_h5_dataset_open(f, path, &d, err));
+	if (d.rank != 1 || d.extent[0] > f->io->size / 16) {
+		st = odd(f, path, "not a list of strings", err);
+	} else {
+		list->v = lens_calloc((size_t)d.extent[0], sizeof(*list->v));
+		if (!list->v)
+			st = lens_error_nomem(err, (size_t)d.extent[0], sizeof(*list->v));
+		else
+			st = lens_h5_strings(f, &d, keep_string, list, err);
+	}
+	lens_h5_dataset_close(&d);
+	return st;
+}
+
+enum lens_status lens_store_read_strings(const char *file, const char *path, char ***out,
+					 size_t *n, struct lens_error *err)
+{
+	struct string_list list = { .v = NULL };
+	struct lens_h5_file f;
+	enum lens_status st;
+
+	*out = NULL;
+	*n = 0;
+	LENS_TRY(lens_h5_open(file, &f, err));
+	st = read_strings(&f, path, &list, err);
+	lens_h5_close(&f);
+	if (st == LENS_OK) {
+		*out = list.v;
+		*n = list.n;
+		return LENS_OK;
+	}
+	while (list.n)
+		lens_free(list.v[--list.n]);
+	lens_free(list.v);
+	return st;
+}

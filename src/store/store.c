@@ -1,0 +1,168 @@
+/*
+ * store/store.c: the life of a file that is being written: create, commit,
+ * abandon. In: a final name. Out: a complete file of that name, or none.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "store_private.h"
+
+void *lens_store_grow(void *p, size_t n, size_t *cap, size_t size)
+{
+	size_t more = *cap ? *cap * 2 : 16;
+
+	if (n < *cap)
+		return p;
+	p = lens_realloc(p, more, size);
+	if (p)
+		*cap = more;
+	return p;
+}
+
+/* The directory part of path, "." when it has none. NULL: out of memory. */
+static char *directory_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *dir = lens_strdup(slash ? path : ".");
+
+	if (dir && slash)
+		dir[slash == path ? 1 : slash - path] = '\0';
+	return dir;
+}
+
+static enum lens_status create_file(struct lens_store *s, struct lens_error *err)
+{
+	hid_t fcpl = H5Pcreate(H5P_FILE_CREATE), fapl = lens_h5_fapl(s->io);
+	enum lens_status st = LENS_OK;
+
+	if (fcpl >= 0 && fapl >= 0 && H5Pset_obj_track_times(fcpl, 0) >= 0)
+		s->file = H5Fcreate(s->io->path, H5F_ACC_TRUNC, fcpl, fapl);
+	if (s->file < 0)
+		st = lens_h5_fail(s->io, err, "create the file");
+	H5Pclose(fcpl);
+	H5Pclose(fapl);
+	return st;
+}
+
+enum lens_status lens_store_create(const char *final, struct lens_store **out,
+				   struct lens_error *err)
+{
+	struct lens_store *s = lens_calloc(1, sizeof(*s));
+	struct lens_buf part = LENS_BUF_INIT;
+	enum lens_status st = LENS_OK;
+
+	lens_h5_begin();
+	*out = NULL;
+	if (!s)
+		return lens_error_nomem(err, 1, sizeof(*s));
+	s->file = H5I_INVALID_HID;
+	s->final = lens_strdup(final);
+	s->dir = directory_of(final);
+	if (!s->final || !s->dir)
+		st = lens_error_nomem(err, strlen(final) + 1, 1);
+	if (st == LENS_OK)
+		st = lens_buf_printf(&part, err, "%s.part", final);
+	if (st == LENS_OK)
+		st = lens_io_create(part.data, &s->io, err);
+	if (st == LENS_OK)
+		st = lens_store_keep(s, create_file(s, err), err);
+	lens_buf_release(&part);
+	if (st == LENS_OK)
+		*out = s;
+	else
+		lens_store_destroy(s);
+	return st;
+}
+
+/*
+ * Every handle of the store. Each is closed once, whatever comes of it: what
+ * HDF5 could not close it may have freed.
+ */
+static bool close_all(struct lens_store *s)
+{
+	bool ok = true;
+	size_t i;
+
+	for (i = 0; i < s->n_datasets; i++) {
+		if (s->datasets[i].id >= 0)
+			ok = H5Dclose(s->datasets[i].id) >= 0 && ok;
+		s->datasets[i].id = H5I_INVALID_HID;
+	}
+	for (i = 0; i < s->n_dims; i++) {
+		if (s->dims[i].id >= 0)
+			ok = H5Dclose(s->dims[i].id) >= 0 && ok;
+		s->dims[i].id = H5I_INVALID_HID;
+	}
+	if (s->file >= 0)
+		ok = H5Fclose(s->file) >= 0 && ok;
+	s->file = H5I_INVALID_HID;
+	return ok;
+}
+
+static enum lens_status close_file(struct lens_store *s, struct lens_error *err)
+{
+	if (!close_all(s))
+		return lens_h5_fail(s->io, err, "write the end of the file");
+	LENS_TRY(lens_store_keep(s, LENS_OK, err));
+	if (s->io->n_open)
+		return lens_error_at(err, LENS_ERR_INTERNAL, s->io->path, 0, 0,
+				     "HDF5 did not close the file");
+	return LENS_OK;
+}
+
+enum lens_status lens_store_keep(struct lens_store *s, enum lens_status st,
+				 struct lens_error *err)
+{
+	/* Writes that failed are known to the driver only (io.h). */
+	if (st == LENS_OK && s->io->err)
+		st = lens_error_sys(err, s->io->err, s->io->path, s->io->op);
+	s->failed = s->failed || st != LENS_OK;
+	return st;
+}
+
+static enum lens_status commit(struct lens_store *s, struct lens_error *err)
+{
+	if (s->committed || s->failed || s->file < 0)
+		return lens_error_at(err, LENS_ERR_INTERNAL, s->final, 0, 0,
+				     "commit of a file that is finished or failed");
+	LENS_TRY(lens_store_attach_scales(s, err));
+	LENS_TRY(lens_store_write_digests(s, err));
+	LENS_TRY(close_file(s, err));
+	LENS_TRY(lens_io_finish(s->io, err));
+	LENS_TRY(lens_io_rename(s->io->path, s->final, err));
+	s->committed = true;
+	return lens_io_sync_dir(s->dir, err);
+}
+
+enum lens_status lens_store_commit(struct lens_store *s, struct lens_error *err)
+{
+	lens_h5_begin();
+	return lens_store_keep(s, commit(s, err), err);
+}
+
+void lens_store_destroy(struct lens_store *s)
+{
+	size_t i;
+
+	if (!s)
+		return;
+	lens_h5_begin();
+	if (!s->committed) {
+		if (s->io)
+			s->io->abandoned = true;
+		close_all(s);
+		if (s->io)
+			unlink(s->io->path);
+	}
+	for (i = 0; i < s->n_datasets; i++)
+		lens_store_dataset_release(&s->datasets[i]);
+	for (i = 0; i < s->n_dims; i++)
+		lens_store_dim_release(&s->dims[i]);
+	lens_free(s->datasets);
+	lens_free(s->dims);
+	lens_io_release(s->io);
+	lens_free(s->final);
+	lens_free(s->dir);
+	lens_free(s);
+}

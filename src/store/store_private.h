@@ -1,0 +1,180 @@
+/*
+ * store/store_private.h: what the files of this stage share.
+ */
+#ifndef LENS_STORE_PRIVATE_H
+#define LENS_STORE_PRIVATE_H
+
+#define H5_USE_110_API /* for later libraries: the calls of 1.10 */
+#include <hdf5.h>
+
+#include "h5lens/store.h"
+#include "io.h"
+
+/* --- the library: hdf5_error.c, vfd.c, types.c ------------------------------ */
+
+/*
+ * To be called first in every public function: sets HDF5 up once, and stops
+ * this thread's HDF5 from printing.
+ */
+void lens_h5_begin(void);
+
+/*
+ * Turns what HDF5 says into an error. The code is the system's (LENS_ERR_IO or
+ * NOSPACE) when a call failed below HDF5, else LENS_ERR_INTERNAL when writing,
+ * LENS_ERR_FORMAT when reading. fmt says what was tried: "cannot <fmt>: …".
+ */
+enum lens_status lens_h5_fail(const struct lens_io *io, struct lens_error *err, const char *fmt,
+			      ...) __attribute__((format(printf, 3, 4)));
+
+/* A file access list that goes through io. Negative: failed. */
+hid_t lens_h5_fapl(struct lens_io *io);
+
+/* HDF5's type of a dtype, shared and never to be closed; negative: failed. */
+hid_t lens_h5_type(enum lens_dtype t);
+/* The opposite: -1 for a type that is none of ours. */
+int lens_h5_dtype(hid_t type);
+const char *lens_dtype_name(int t); /* "other" for -1 */
+
+/* --- writing ---------------------------------------------------------------- */
+
+struct lens_store_ref { /* an axis of a dataset that uses a dimension */
+	size_t dataset;
+	int axis;
+};
+
+struct lens_store_dim {
+	char *name;
+	size_t extent;
+	hid_t id;
+	struct lens_store_ref *refs;
+	size_t n_refs, cap_refs;
+};
+
+struct lens_store_dataset {
+	char *path;
+	hid_t id;
+	enum lens_dtype dtype;
+	int rank;
+	size_t extent[LENS_MAX_RANK], chunk[LENS_MAX_RANK], grid[LENS_MAX_RANK];
+	size_t chunk_bytes, n_chunks;
+	size_t dim[LENS_MAX_RANK];   /* indices into dims */
+	uint8_t *digests;            /* [n_chunks][32] */
+	uint8_t *written;            /* [n_chunks] */
+	struct lens_sha256 *strings; /* of LENS_STR */
+	size_t next_row;
+};
+
+struct lens_store {
+	char *final, *dir;
+	struct lens_io *io; /* io->path is the temporary name */
+	hid_t file;
+	bool committed;
+	bool failed; /* a call failed: the file must not be committed */
+	struct lens_store_dim *dims;
+	size_t n_dims, cap_dims;
+	struct lens_store_dataset *datasets;
+	size_t n_datasets, cap_datasets;
+};
+
+/* p (of *cap elements, n used) with room for one more; NULL when memory is out. */
+void *lens_store_grow(void *p, size_t n, size_t *cap, size_t size);
+
+/* The groups above path, each without time stamps. */
+enum lens_status lens_store_make_groups(struct lens_store *s, const char *path,
+					struct lens_error *err);
+/* path must be absolute, with no empty component and no "." or "..". */
+enum lens_status lens_store_check_path(const char *path, struct lens_error *err);
+
+/* Scalar attributes of an open object, each set once. */
+enum lens_status lens_h5_attr_str(struct lens_store *s, hid_t obj, const char *name,
+				  const char *value, struct lens_error *err);
+enum lens_status lens_h5_attr_i64(struct lens_store *s, hid_t obj, const char *name,
+				  int64_t value, struct lens_error *err);
+
+/* An entry of REFERENCE_LIST, as H5DS lays it out on 64-bit machines. */
+struct lens_back_reference {
+	hobj_ref_t dataset;
+	int32_t dimension;
+	int32_t padding;
+};
+hid_t lens_h5_back_reference_type(void); /* to be closed */
+
+/* DIMENSION_LIST and REFERENCE_LIST of all datasets and dims, at commit. */
+enum lens_status lens_store_attach_scales(struct lens_store *s, struct lens_error *err);
+/*
+ * The outcome of a call: st, or else the write that failed meanwhile. After an
+ * error the store can only be destroyed.
+ */
+enum lens_status lens_store_keep(struct lens_store *s, enum lens_status st,
+				 struct lens_error *err);
+
+/* The "sha256" attributes of all datasets and then of "/", at commit. */
+enum lens_status lens_store_write_digests(struct lens_store *s, struct lens_error *err);
+
+/* The rules of a LENS_STR digest: each string with its NUL, NULL as "". */
+enum lens_status lens_store_hash_string(struct lens_sha256 *h, const char *str,
+					struct lens_error *err);
+
+/* Frees what a dim or a dataset holds; the handles are closed. */
+void lens_store_dim_release(struct lens_store_dim *d);
+void lens_store_dataset_release(struct lens_store_dataset *d);
+
+/* --- reading ---------------------------------------------------------------- */
+
+struct lens_h5_file {
+	struct lens_io *io;
+	hid_t id;
+};
+enum lens_status lens_h5_open(const char *path, struct lens_h5_file *f, struct lens_error *err);
+void lens_h5_close(struct lens_h5_file *f);
+
+/* An open dataset with its shape; extents are as hostile as the file. */
+struct lens_h5_dataset {
+	hid_t id, space;
+	int dtype; /* enum lens_dtype or -1 */
+	int rank;
+	hsize_t extent[LENS_MAX_RANK];
+};
+enum lens_status lens_h5_dataset_open(const struct lens_h5_file *f, const char *path,
+				      struct lens_h5_dataset *d, struct lens_error *err);
+void lens_h5_dataset_close(struct lens_h5_dataset *d);
+
+/*
+ * The attribute as text when it is one string or one integer, else NULL (also
+ * when there is none).
+ */
+enum lens_status lens_h5_attr_text(const struct lens_h5_file *f, hid_t obj, const char *name,
+				   char **out, struct lens_error *err);
+
+/* The strings of a LENS_STR dataset go to fn one by one, in order. */
+typedef enum lens_status (*lens_h5_string_fn)(void *ctx, const char *str,
+					      struct lens_error *err);
+enum lens_status lens_h5_strings(const struct lens_h5_file *f, const struct lens_h5_dataset *d,
+				 lens_h5_string_fn fn, void *ctx, struct lens_error *err);
+
+/* Every dataset's path with its object's address, sorted by path. */
+struct lens_h5_entry {
+	char *path;
+	haddr_t addr;
+	size_t first; /* the first entry of the same object, maybe itself */
+};
+struct lens_h5_list {
+	struct lens_h5_entry *v;
+	size_t n, cap;
+	struct lens_h5_entry *by_addr; /* the same by (address, path); first: index in v */
+};
+/*
+ * The digest of "/": of all paths, and of the text of the attributes of all
+ * objects, the datasets' own digests among them.
+ */
+enum lens_status lens_h5_file_digest(const struct lens_h5_file *f,
+				     const struct lens_h5_list *list,
+				     char hex[LENS_SHA256_HEX], struct lens_error *err);
+/* Calls fn with the attributes of obj that lens_h5_attr_text can read. */
+enum lens_status lens_h5_walk_attrs(const struct lens_h5_file *f, hid_t obj, lens_attr_fn fn,
+				    void *ctx, struct lens_error *err);
+enum lens_status lens_h5_list(const struct lens_h5_file *f, struct lens_h5_list *list,
+			      struct lens_error *err);
+void lens_h5_list_release(struct lens_h5_list *list);
+
+#endif

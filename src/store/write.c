@@ -1,0 +1,180 @@
+/*
+ * store/write.c: data into datasets: whole chunks, rows of strings; and the
+ * digests over them.
+ */
+#include <string.h>
+
+#include "store_private.h"
+
+static enum lens_status refuse(const struct lens_store *s, const char *path, const char *what,
+			       struct lens_error *err)
+{
+	return lens_error_at(err, LENS_ERR_INTERNAL, s->final, 0, 0, "dataset '%.600s': %s", path,
+			     what);
+}
+
+static struct lens_store_dataset *dataset_of(struct lens_store *s, int id)
+{
+	return id >= 0 && (size_t)id < s->n_datasets ? &s->datasets[id] : NULL;
+}
+
+static enum lens_status write_chunk(struct lens_store *s, struct lens_store_dataset *d,
+				    const size_t *coord, const void *buf, size_t *index,
+				    struct lens_error *err)
+{
+	hsize_t offset[LENS_MAX_RANK];
+	size_t at = 0;
+	int i;
+
+	for (i = 0; i < d->rank; i++) {
+		if (coord[i] >= d->grid[i])
+			return refuse(s, d->path, "a chunk outside the grid", err);
+		at = at * d->grid[i] + coord[i];
+		offset[i] = (hsize_t)coord[i] * d->chunk[i];
+	}
+	if (d->written[at])
+		return refuse(s, d->path, "a chunk written twice", err);
+	if (H5Dwrite_chunk(d->id, H5P_DEFAULT, 0, offset, d->chunk_bytes, buf) < 0)
+		return lens_h5_fail(s->io, err, "write a chunk of '%s'", d->path);
+	*index = at;
+	return LENS_OK;
+}
+
+enum lens_status lens_store_write_chunk(struct lens_store *s, int id, const size_t *coord,
+					const void *buf, size_t nbytes,
+					const uint8_t digest[LENS_SHA256_BYTES],
+					struct lens_error *err)
+{
+	struct lens_store_dataset *d = dataset_of(s, id);
+	enum lens_status st;
+	size_t at = 0;
+
+	lens_h5_begin();
+	if (!d || s->file < 0)
+		st = refuse(s, "?", "no such dataset, or the file is finished", err);
+	else if (d->dtype == LENS_STR)
+		st = refuse(s, d->path, "strings are not written as chunks", err);
+	else if (nbytes != d->chunk_bytes)
+		st = refuse(s, d->path, "the buffer is not exactly one chunk", err);
+	else
+		st = write_chunk(s, d, coord, buf, &at, err);
+	if (st == LENS_OK) {
+		memcpy(d->digests + at * LENS_SHA256_BYTES, digest, LENS_SHA256_BYTES);
+		d->written[at] = 1;
+	}
+	return lens_store_keep(s, st, err);
+}
+
+/* --- strings ------------------------------------------------------------------- */
+
+enum lens_status lens_store_hash_string(struct lens_sha256 *h, const char *str,
+					struct lens_error *err)
+{
+	if (!str)
+		str = "";
+	if (!lens_utf8_valid(str, strlen(str)))
+		return lens_error_set(err, LENS_ERR_INVALID, "a string is not valid UTF-8");
+	return lens_sha256_update(h, str, strlen(str) + 1, err);
+}
+
+static enum lens_status put_rows(struct lens_store *s, struct lens_store_dataset *d, size_t n,
+				 const char *const *str, struct lens_error *err)
+{
+	hsize_t start = d->next_row, count = n;
+	enum lens_status st = LENS_OK;
+	hid_t mem, space;
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		LENS_TRY(lens_store_hash_string(d->strings, str[i], err));
+	mem = H5Screate_simple(1, &count, NULL);
+	space = H5Dget_space(d->id);
+	if (mem < 0 || space < 0 ||
+	    H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, NULL, &count, NULL) < 0 ||
+	    H5Dwrite(d->id, lens_h5_type(LENS_STR), mem, space, H5P_DEFAULT, str) < 0)
+		st = lens_h5_fail(s->io, err, "write strings of '%s'", d->path);
+	H5Sclose(space);
+	H5Sclose(mem);
+	if (st == LENS_OK)
+		d->next_row += n;
+	return st;
+}
+
+/* Rows that nobody wrote are empty strings, so that all are in the file. */
+static enum lens_status pad_rows(struct lens_store *s, struct lens_store_dataset *d, size_t until,
+				 struct lens_error *err)
+{
+	const char *empty[256];
+	size_t i;
+
+	for (i = 0; i < 256; i++)
+		empty[i] = "";
+	while (d->next_row < until) {
+		i = until - d->next_row;
+		LENS_TRY(put_rows(s, d, i < 256 ? i : 256, empty, err));
+	}
+	return LENS_OK;
+}
+
+static enum lens_status write_strings(struct lens_store *s, struct lens_store_dataset *d,
+				      size_t row0, size_t n, const char *const *str,
+				      struct lens_error *err)
+{
+	if (row0 < d->next_row || row0 > d->extent[0] || n > d->extent[0] - row0)
+		return refuse(s, d->path, "rows out of order or past the end", err);
+	LENS_TRY(pad_rows(s, d, row0, err));
+	return n ? put_rows(s, d, n, str, err) : LENS_OK;
+}
+
+enum lens_status lens_store_write_strings(struct lens_store *s, int id, size_t row0, size_t n,
+					  const char *const *str, struct lens_error *err)
+{
+	struct lens_store_dataset *d = dataset_of(s, id);
+	enum lens_status st;
+
+	lens_h5_begin();
+	if (!d || s->file < 0)
+		st = refuse(s, "?", "no such dataset, or the file is finished", err);
+	else if (d->dtype != LENS_STR)
+		st = refuse(s, d->path, "not a dataset of strings", err);
+	else
+		st = write_strings(s, d, row0, n, str, err);
+	return lens_store_keep(s, st, err);
+}
+
+/* --- digests --------------------------------------------------------------------- */
+
+static enum lens_status write_digest(struct lens_store *s, struct lens_store_dataset *d,
+				     struct lens_error *err)
+{
+	uint8_t digest[LENS_SHA256_BYTES];
+	char hex[LENS_SHA256_HEX];
+
+	if (d->dtype == LENS_STR) {
+		LENS_TRY(pad_rows(s, d, d->extent[0], err));
+		LENS_TRY(lens_sha256_final(d->strings, digest, err));
+	} else {
+		LENS_TRY(lens_sha256(d->digests, d->n_chunks * LENS_SHA256_BYTES, digest, err));
+	}
+	lens_hex(digest, sizeof(digest), hex);
+	return lens_h5_attr_str(s, d->id, "sha256", hex, err);
+}
+
+enum lens_status lens_store_write_digests(struct lens_store *s, struct lens_error *err)
+{
+	struct lens_h5_file f = { .io = s->io, .id = s->file };
+	struct lens_h5_list list = { .v = NULL };
+	char hex[LENS_SHA256_HEX];
+	enum lens_status st;
+	size_t i;
+
+	for (i = 0; i < s->n_datasets; i++)
+		LENS_TRY(write_digest(s, &s->datasets[i], err));
+	st = lens_h5_list(&f, &list, err);
+	if (st == LENS_OK)
+		st = lens_h5_file_digest(&f, &list, hex, err);
+	if (st == LENS_OK)
+		st = lens_store_attr_str(s, "/", "sha256", hex, err);
+	lens_h5_list_release(&list);
+	return st;
+}

@@ -1,0 +1,331 @@
+/*
+ * tokenizer/added.c: added tokens. In: a text; out: its pieces. At each place
+ * the longest token that stands there is taken, left to right, and flags are
+ * applied as Hugging Face's AddedVocabulary applies them: a match that
+ * single_word rejects is skipped whole, and rstrip does not keep a later
+ * match from starting within the spaces it took.
+ */
+#include "tokenizer/added.h"
+#include "tokenizer/normal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+enum lens_status lens_added_init(struct lens_added *a, size_t n, struct lens_error *err)
+{
+	*a = (struct lens_added){ .cap = n };
+	a->token = lens_calloc(n, sizeof(*a->token));
+	a->raw = lens_calloc(n, sizeof(*a->raw));
+	a->normalized = lens_calloc(n, sizeof(*a->normalized));
+	a->by_id = lens_calloc(n, sizeof(*a->by_id));
+	if (!a->token || !a->raw || !a->normalized || !a->by_id) {
+		lens_added_release(a);
+		return lens_error_nomem(err, n, sizeof(*a->token));
+	}
+	return LENS_OK;
+}
+
+void lens_added_release(struct lens_added *a)
+{
+	size_t i;
+
+	for (i = 0; i < a->n; i++) {
+		lens_free(a->token[i].content);
+		lens_free(a->token[i].match);
+	}
+	lens_free(a->token);
+	lens_free(a->raw);
+	lens_free(a->normalized);
+	lens_free(a->by_id);
+	lens_regex_destroy(a->word);
+	*a = (struct lens_added){ 0 };
+}
+
+enum lens_status lens_added_push(struct lens_added *a, const struct lens_added_token *t,
+				 struct lens_error *err)
+{
+	struct lens_added_token *mine = &a->token[a->n];
+
+	if (a->n >= a->cap)
+		return lens_error_set(err, LENS_ERR_INTERNAL, "too many added tokens");
+	if (t->len == 0)
+		return lens_error_set(err, LENS_ERR_FORMAT, "an added token is empty");
+	*mine = *t;
+	mine->match = NULL;
+	mine->content = lens_calloc(t->len + 1, 1);
+	if (!mine->content)
+		return lens_error_nomem(err, t->len + 1, 1);
+	memcpy(mine->content, t->content, t->len);
+	a->n++;
+	return LENS_OK;
+}
+
+static int compare_match(const void *pa, const void *pb, void *data)
+{
+	const struct lens_added_token *token = data;
+	const struct lens_added_token *a = &token[*(const size_t *)pa];
+	const struct lens_added_token *b = &token[*(const size_t *)pb];
+	int order = memcmp(a->match, b->match,
+			   a->match_len < b->match_len ? a->match_len : b->match_len);
+
+	if (order)
+		return order;
+	return (a->match_len > b->match_len) - (a->match_len < b->match_len);
+}
+
+static enum lens_status sort_set(struct lens_added *a, size_t *set, size_t n,
+				 struct lens_error *err)
+{
+	size_t i;
+
+	qsort_r(set, n, sizeof(*set), compare_match, a->token);
+	for (i = 1; i < n; i++) {
+		if (!compare_match(&set[i - 1], &set[i], a->token))
+			return lens_error_set(err, LENS_ERR_FORMAT,
+					      "the added token \"%s\" is there twice",
+					      a->token[set[i]].content);
+	}
+	return LENS_OK;
+}
+
+static int compare_id(const void *pa, const void *pb, void *data)
+{
+	const struct lens_added_token *token = data;
+	int32_t a = token[*(const size_t *)pa].id, b = token[*(const size_t *)pb].id;
+
+	return (a > b) - (a < b);
+}
+
+static enum lens_status set_match(struct lens_added_token *t, bool nfc, struct lens_error *err)
+{
+	struct lens_buf b = LENS_BUF_INIT;
+	enum lens_status st;
+
+	if (nfc && t->normalized)
+		st = lens_nfc(t->content, t->len, &b, err);
+	else
+		st = lens_buf_append(&b, t->content, t->len, err);
+	t->match = b.data; /* ours now, even when half done */
+	t->match_len = b.len;
+	return st;
+}
+
+enum lens_status lens_added_finish(struct lens_added *a, bool nfc, struct lens_error *err)
+{
+	/* Rust's \w, which decides what a single word is. */
+	static const char word[] = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]";
+	size_t i;
+
+	for (i = 0; i < a->n; i++) {
+		struct lens_added_token *t = &a->token[i];
+
+		LENS_TRY(set_match(t, nfc, err));
+		a->by_id[i] = i;
+		if (t->normalized)
+			a->normalized[a->n_normalized++] = i;
+		else
+			a->raw[a->n_raw++] = i;
+		if (t->single_word && !a->word)
+			LENS_TRY(lens_regex_compile(word, sizeof(word) - 1, &a->word, err));
+	}
+	qsort_r(a->by_id, a->n, sizeof(*a->by_id), compare_id, a->token);
+	LENS_TRY(sort_set(a, a->raw, a->n_raw, err));
+	return sort_set(a, a->normalized, a->n_normalized, err);
+}
+
+const struct lens_added_token *lens_added_find(const struct lens_added *a, const char *content,
+					       size_t len)
+{
+	size_t i;
+
+	for (i = 0; i < a->n; i++) {
+		if (a->token[i].len == len && !memcmp(a->token[i].content, content, len))
+			return &a->token[i];
+	}
+	return NULL;
+}
+
+const struct lens_added_token *lens_added_by_id(const struct lens_added *a, int32_t id)
+{
+	size_t lo = 0, hi = a->n;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		const struct lens_added_token *t = &a->token[a->by_id[mid]];
+
+		if (t->id == id)
+			return t;
+		if (t->id < id)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return NULL;
+}
+
+/* Of set[lo..hi), sorted, the first whose byte at depth is >= c (or > 255: hi). */
+static size_t lower_bound(const struct lens_added *a, const size_t *set, size_t lo, size_t hi,
+			  size_t depth, unsigned c)
+{
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		const struct lens_added_token *t = &a->token[set[mid]];
+
+		if (t->match_len <= depth || (unsigned char)t->match[depth] < c)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+/* The longest token of the set that text begins with, or NULL. */
+static const struct lens_added_token *longest(const struct lens_added *a, const size_t *set,
+					      size_t n, const char *text, size_t len)
+{
+	const struct lens_added_token *best = NULL;
+	size_t lo = 0, hi = n, depth;
+
+	for (depth = 0; depth < len; depth++) {
+		unsigned c = (unsigned char)text[depth];
+
+		lo = lower_bound(a, set, lo, hi, depth, c);
+		hi = lower_bound(a, set, lo, hi, depth, c + 1);
+		if (lo == hi)
+			break;
+		if (a->token[set[lo]].match_len == depth + 1)
+			best = &a->token[set[lo]];
+	}
+	return best;
+}
+
+static bool white_space(int32_t c)
+{
+	return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+	       (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
+	       c == 0x205f || c == 0x3000;
+}
+
+/* Where the character before at begins (at > 0, valid UTF-8). */
+static size_t char_before(const char *text, size_t at)
+{
+	do
+		at--;
+	while (at && ((unsigned char)text[at] & 0xc0) == 0x80);
+	return at;
+}
+
+static size_t spaces_before(const char *text, size_t at)
+{
+	while (at) {
+		size_t p = char_before(text, at);
+		int32_t c;
+
+		utf8proc_iterate((const utf8proc_uint8_t *)text + p, (utf8proc_ssize_t)(at - p),
+				 &c);
+		if (!white_space(c))
+			break;
+		at = p;
+	}
+	return at;
+}
+
+static size_t spaces_after(const char *text, size_t len, size_t at)
+{
+	while (at < len) {
+		int32_t c;
+		utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)text + at,
+						      (utf8proc_ssize_t)(len - at), &c);
+
+		if (n <= 0 || !white_space(c))
+			break;
+		at += (size_t)n;
+	}
+	return at;
+}
+
+/* Does a word character stand right before start or right after end? */
+static enum lens_status inside_word(const struct lens_added *a, struct lens_regex_match *m,
+				    const char *text, size_t len, size_t start, size_t end,
+				    bool *inside, struct lens_error *err)
+{
+	size_t from = start ? char_before(text, start) : 0, s, e;
+
+	*inside = false;
+	if (start)
+		LENS_TRY(lens_regex_next(a->word, m, text, start, from, &s, &e, inside, err));
+	if (!*inside && end < len) {
+		size_t next = end + 1;
+
+		while (next < len && ((unsigned char)text[next] & 0xc0) == 0x80)
+			next++;
+		LENS_TRY(lens_regex_next(a->word, m, text, next, end, &s, &e, inside, err));
+	}
+	return LENS_OK;
+}
+
+static enum lens_status push_piece(struct lens_pieces *p, int32_t id, size_t from, size_t to,
+				   struct lens_error *err)
+{
+	if (p->n == p->cap) {
+		size_t cap = p->cap ? 2 * p->cap : 16;
+		struct lens_piece *v = lens_realloc(p->v, cap, sizeof(*v));
+
+		if (!v)
+			return lens_error_nomem(err, cap, sizeof(*v));
+		p->v = v;
+		p->cap = cap;
+	}
+	p->v[p->n++] = (struct lens_piece){ id, from, to - from };
+	return LENS_OK;
+}
+
+enum lens_status lens_added_split(const struct lens_added *a, bool normalized, const char *text,
+				  size_t len, struct lens_regex_match *m,
+				  struct lens_pieces *pieces, struct lens_error *err)
+{
+	const size_t *set = normalized ? a->normalized : a->raw;
+	size_t n = normalized ? a->n_normalized : a->n_raw, done = 0, at = 0;
+
+	pieces->n = 0;
+	while (n && at < len) {
+		const struct lens_added_token *t = longest(a, set, n, text + at, len - at);
+		size_t start = at, end;
+		bool inside = false;
+
+		if (!t) {
+			at++;
+			continue;
+		}
+		at = end = start + t->match_len;
+		if (t->single_word)
+			LENS_TRY(inside_word(a, m, text, len, start, end, &inside, err));
+		if (inside)
+			continue;
+		if (t->lstrip) {
+			start = spaces_before(text, start);
+			start = start > done ? start : done;
+		}
+		if (t->rstrip)
+			end = spaces_after(text, len, end);
+		if (done < start)
+			LENS_TRY(push_piece(pieces, -1, done, start, err));
+		/* An earlier token's rstrip has taken this one; Hugging Face panics. */
+		if (start > end)
+			return lens_error_set(
+				err, LENS_ERR_UNSUPPORTED,
+				"the added token \"%s\" lies within the spaces that "
+				"another one takes",
+				t->content);
+		LENS_TRY(push_piece(pieces, t->id, start, end, err));
+		done = end;
+	}
+	return done < len ? push_piece(pieces, -1, done, len, err) : LENS_OK;
+}
+
+void lens_pieces_release(struct lens_pieces *pieces)
+{
+	lens_free(pieces->v);
+	*pieces = (struct lens_pieces){ NULL, 0, 0 };
+}

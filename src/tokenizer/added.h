@@ -1,0 +1,62 @@
+/*
+ * tokenizer/added.h: added and special tokens, which are taken out of a text
+ * before anything else is done to it.
+ */
+#ifndef LENS_TOKENIZER_ADDED_H
+#define LENS_TOKENIZER_ADDED_H
+
+#include "tokenizer/regex.h"
+
+struct lens_added_token {
+	char *content; /* as the file writes it */
+	size_t len;
+	char *match; /* what is looked for: content, or its normal form */
+	size_t match_len;
+	int32_t id;
+	bool single_word, lstrip, rstrip, normalized;
+};
+
+struct lens_added {
+	struct lens_added_token *token; /* in the file's order */
+	size_t n, cap;
+	size_t *raw;        /* indices of the not normalised ones, by match */
+	size_t *normalized; /* and of the others */
+	size_t n_raw, n_normalized;
+	size_t *by_id;           /* all, by id */
+	struct lens_regex *word; /* one word character; only for single_word */
+};
+
+/* Part of a text: an added token (id >= 0) or text between them (id -1). */
+struct lens_piece {
+	int32_t id;
+	size_t offset, len;
+};
+
+struct lens_pieces {
+	struct lens_piece *v;
+	size_t n, cap;
+};
+
+/* Room for n tokens. */
+enum lens_status lens_added_init(struct lens_added *a, size_t n, struct lens_error *err);
+void lens_added_release(struct lens_added *a);
+/* Takes t's flags and id; copies content. */
+enum lens_status lens_added_push(struct lens_added *a, const struct lens_added_token *t,
+				 struct lens_error *err);
+/* After the last push: nfc says whether the tokenizer normalises. */
+enum lens_status lens_added_finish(struct lens_added *a, bool nfc, struct lens_error *err);
+/* The token with this content, or (once finished) this id; NULL where there is none. */
+const struct lens_added_token *lens_added_find(const struct lens_added *a, const char *content,
+					       size_t len);
+const struct lens_added_token *lens_added_by_id(const struct lens_added *a, int32_t id);
+
+/*
+ * Splits text[0..len) at the tokens: the normalised ones or the others.
+ * pieces is emptied first. m is needed for single_word only.
+ */
+enum lens_status lens_added_split(const struct lens_added *a, bool normalized, const char *text,
+				  size_t len, struct lens_regex_match *m,
+				  struct lens_pieces *pieces, struct lens_error *err);
+void lens_pieces_release(struct lens_pieces *pieces);
+
+#endif

@@ -1,0 +1,72 @@
+/*
+ * tokenizer/internal.h: the tokenizer itself, as its loaders fill it.
+ */
+#ifndef LENS_TOKENIZER_INTERNAL_H
+#define LENS_TOKENIZER_INTERNAL_H
+
+#include "h5lens/tokenizer.h"
+#include "tokenizer/added.h"
+#include "tokenizer/bpe.h"
+#include "tokenizer/bytelevel.h"
+#include "tokenizer/json.h"
+#include "tokenizer/pretok.h"
+#include "tokenizer/vocab.h"
+
+/* GPT-2's pattern, as Hugging Face gives it to Oniguruma. */
+#define LENS_GPT2_PATTERN                                                                      \
+	"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+
+struct lens_tokenizer {
+	struct lens_bytelevel bytes;
+	struct lens_vocab vocab; /* of the model, without added tokens */
+	int32_t byte_id[256];    /* the token of each single byte, or -1 */
+	struct lens_bpe bpe;
+	struct lens_added added;
+	struct lens_pretok pretok;
+	bool nfc;
+	bool ignore_merges; /* a word that is a token is left whole */
+	size_t n_vocab;
+	int32_t bos; /* or -1, and then why */
+	char *no_bos;
+	uint8_t sha256[LENS_SHA256_BYTES];
+};
+
+/* What the loaders share while a directory is being opened. */
+struct lens_tokenizer_load {
+	struct lens_tokenizer *tok;
+	const char *dir;
+	struct lens_sha256 *sha;
+	json_t *config;  /* tokenizer_config.json, or NULL */
+	json_t *special; /* special_tokens_map.json, or NULL */
+	char *config_path, *special_path;
+};
+
+/* load_json.c: all of tokenizer.json at path. */
+enum lens_status lens_load_tokenizer_json(struct lens_tokenizer_load *l, const char *path,
+					  struct lens_error *err);
+/* load_parts.c: "normalizer" and "pre_tokenizer". */
+enum lens_status lens_load_normalizer(struct lens_tokenizer *tok, struct lens_json at,
+				      struct lens_error *err);
+enum lens_status lens_load_pre_tokenizer(struct lens_tokenizer *tok, struct lens_json at,
+					 struct lens_error *err);
+/* ByteLevel's step: GPT-2's pattern or none. */
+enum lens_status lens_load_byte_level(struct lens_tokenizer *tok, bool prefix_space,
+				      bool use_regex, struct lens_error *err);
+/* load_model.c: the vocabulary {"token": id} and one merge. */
+enum lens_status lens_load_vocab(struct lens_tokenizer *tok, struct lens_json at,
+				 struct lens_error *err);
+enum lens_status lens_load_merge(struct lens_tokenizer *tok, const char *left, size_t n_left,
+				 const char *right, size_t n_right, struct lens_error *err);
+/* load_gpt2.c: vocab.json and merges.txt. */
+enum lens_status lens_load_gpt2(struct lens_tokenizer_load *l, const char *vocab_path,
+				const char *merges_path, struct lens_error *err);
+/* load_special.c: tokenizer_config.json, special_tokens_map.json; then BOS. */
+enum lens_status lens_load_configs(struct lens_tokenizer_load *l, struct lens_error *err);
+enum lens_status lens_load_bos(struct lens_tokenizer_load *l, struct lens_error *err);
+/* "content" of a special token given as a string or an object, or NULL. */
+const char *lens_special_content(const json_t *value);
+/* The added token's flags from a JSON object, all required. */
+enum lens_status lens_load_added_flags(struct lens_json at, struct lens_added_token *t,
+				       struct lens_error *err);
+
+#endif

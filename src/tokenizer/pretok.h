@@ -1,0 +1,64 @@
+/*
+ * tokenizer/pretok.h: pre-tokenizers: a text is split into words, within
+ * which BPE then merges.
+ */
+#ifndef LENS_TOKENIZER_PRETOK_H
+#define LENS_TOKENIZER_PRETOK_H
+
+#include "tokenizer/regex.h"
+
+/* What becomes of what a pattern matches (SplitDelimiterBehavior). */
+enum lens_split_behavior {
+	LENS_SPLIT_ISOLATED,
+	LENS_SPLIT_REMOVED,
+	LENS_SPLIT_CONTIGUOUS,
+	LENS_SPLIT_WITH_PREVIOUS,
+	LENS_SPLIT_WITH_NEXT
+};
+
+/* ByteLevel, Split and Digits are all of this form. */
+struct lens_pretok_step {
+	bool prefix_space;     /* first put a space before what has none */
+	struct lens_regex *re; /* NULL: no split */
+	enum lens_split_behavior behavior;
+	bool invert; /* what does not match counts as a match */
+};
+
+struct lens_pretok {
+	struct lens_pretok_step *step;
+	size_t n, cap;
+};
+
+struct lens_span {
+	size_t offset, len;
+	bool match;
+};
+
+struct lens_spans {
+	struct lens_span *v;
+	size_t n, cap;
+};
+
+/* What one thread needs; the words of the last run are in text and words. */
+struct lens_pretok_work {
+	struct lens_regex_match *match;
+	const char *text;
+	struct lens_spans words;
+	struct lens_spans input, found;
+	struct lens_buf prefixed[2]; /* text with spaces put in: the old and the new */
+};
+
+void lens_pretok_release(struct lens_pretok *p);
+/* Appends a step, and takes step->re over (also on failure). */
+enum lens_status lens_pretok_push(struct lens_pretok *p, const struct lens_pretok_step *step,
+				  struct lens_error *err);
+
+void lens_pretok_work_release(struct lens_pretok_work *w);
+/*
+ * Splits text[0..len) (valid UTF-8, not empty) into w->words, offsets into
+ * w->text. No word is empty.
+ */
+enum lens_status lens_pretok_run(const struct lens_pretok *p, struct lens_pretok_work *w,
+				 const char *text, size_t len, struct lens_error *err);
+
+#endif

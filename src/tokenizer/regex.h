@@ -1,0 +1,40 @@
+/*
+ * tokenizer/regex.h: the regular expressions of tokenizer.json. Hugging Face
+ * runs them with Oniguruma, we with PCRE2; translate.c rewrites what the two
+ * read differently and refuses what it does not know.
+ */
+#ifndef LENS_TOKENIZER_REGEX_H
+#define LENS_TOKENIZER_REGEX_H
+
+#include "h5lens/core.h"
+
+struct lens_regex;       /* compiled, immutable */
+struct lens_regex_match; /* what one thread needs to match */
+
+/*
+ * Appends the PCRE2 form of an Oniguruma pattern to out. A construct outside
+ * the known subset is LENS_ERR_UNSUPPORTED and named.
+ */
+enum lens_status lens_regex_translate(const char *pattern, size_t len, struct lens_buf *out,
+				      struct lens_error *err);
+/* Appends a pattern that matches text[0..len) literally (valid UTF-8). */
+enum lens_status lens_regex_literal(const char *text, size_t len, struct lens_buf *out,
+				    struct lens_error *err);
+
+/* Compiles a PCRE2 pattern; one that can match nothing is refused. */
+enum lens_status lens_regex_compile(const char *pcre, size_t len, struct lens_regex **out,
+				    struct lens_error *err);
+void lens_regex_destroy(struct lens_regex *re);
+
+enum lens_status lens_regex_match_create(struct lens_regex_match **out, struct lens_error *err);
+void lens_regex_match_destroy(struct lens_regex_match *m);
+
+/*
+ * The first match in text[0..len) at or after from: *start and *end, and
+ * *found. text must be valid UTF-8: it is not checked again.
+ */
+enum lens_status lens_regex_next(const struct lens_regex *re, struct lens_regex_match *m,
+				 const char *text, size_t len, size_t from, size_t *start,
+				 size_t *end, bool *found, struct lens_error *err);
+
+#endif

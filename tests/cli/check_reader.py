@@ -1,0 +1,454 @@
+"""Checks an output file of h5lens through the Python readers.
+
+    python tests/cli/check_reader.py OUT.h5 [MODEL_DIR]     a real file
+    python tests/cli/check_reader.py --self-test            files made by reader_fixture.py, good and damaged
+
+The file must open with h5py, xarray and h5dump, match its digests, and keep the conventions that the reader
+documents: NaN and -1 exactly past a prompt's end, causal patterns that sum to 1, aliases that are equal, tables
+that agree with each other. MODEL_DIR adds the text of the tokens. Of a large file, the first --rows rows.
+Prints one line per failure, then 'N passed, N failed'; exit status 1 on a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import io
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[1] / "scripts"), str(HERE)]
+import h5lens  # noqa: E402
+
+
+class Checks:
+    """Counts; a check is one statement about the file."""
+
+    def __init__(self) -> None:
+        self.passed = self.failed = 0
+
+    def that(self, good: bool | np.bool_, what: str) -> None:
+        if good:
+            self.passed += 1
+        else:
+            self.failed += 1
+            print(f"FAIL {what}")
+
+    def close(self, a: np.ndarray, b: np.ndarray, tol: float, what: str) -> None:
+        """Equal to tol relative to the largest of 1 and the last dimension's values, NaN with NaN."""
+        if a.shape != b.shape:
+            self.that(False, f"{what}: {a.shape} against {b.shape}")
+            return
+        scale = np.maximum(1, np.max(np.abs(np.nan_to_num(b)), axis=-1, keepdims=True, initial=0))
+        same = np.allclose(a / scale, b / scale, rtol=0, atol=tol, equal_nan=True)
+        self.that(same, what if same else f"{what} (off by {np.nanmax(np.abs(a - b) / scale):.3g})")
+
+
+class File:
+    """A run with the number of rows to look at and a cache of one row at a time."""
+
+    def __init__(self, run: h5lens.Run, n_rows: int) -> None:
+        self.run = run
+        self.rows = slice(0, min(n_rows, len(run)))
+        self.length = run.lengths[self.rows]
+        flags = run.results["flags"][self.rows] if "flags" in run.results else np.zeros(len(self.length))
+        self.sound = flags == 0  # the rows whose logits are finite
+        self.half = any(run.dataset(h).dtype == np.float16 for h in run.hooks)
+
+    def result(self, name: str) -> np.ndarray:
+        """A table's sound rows."""
+        return self.run.results.dataset(name)[self.rows][self.sound]
+
+    def has(self, *names: str) -> bool:
+        return all(n in self.run.results for n in names)
+
+    def hooks(self, leaf: str) -> list[str]:
+        return [h for h in self.run.hooks if h.endswith("." + leaf)]
+
+    def tol(self, exact: float, half: float) -> float:
+        return half if self.half else exact
+
+
+# --- one function per subject ---------------------------------------------------
+
+def check_opens(c: Checks, f: File) -> None:
+    found = f.run.verify()
+    c.that(bool(found), f"digests: {found.wrong or 'none at all'}")
+    with h5py.File(f.run.path, "r") as file:
+        for group in ("prompts", "results", "cache"):
+            for name, d in file.get(group, {}).items():
+                if isinstance(d, h5py.Dataset):
+                    c.that(all(len(dim) == 1 and dim[0].shape == (n,) for dim, n in zip(d.dims, d.shape)),
+                           f"/{group}/{name}: a dimension scale on each dimension")
+    tree = f.run.tree
+    c.that(tree["prompts"]["length"].dims == ("prompt",), "xarray: /prompts/length is [prompt]")
+    c.that(np.array_equal(tree["prompts"]["length"].values, f.run.lengths), "xarray: lengths")
+    for hook in f.run.hooks[:3]:
+        got = tree["cache"][hook]
+        c.that(got.dims == f.run.dims(hook) and got.dtype == f.run.dataset(hook).dtype, f"xarray: {hook}")
+        c.that(np.array_equal(got[0].values, f.run.cache(hook, rows=0), equal_nan=True), f"xarray: {hook}[0]")
+    if f.has("rank_per_layer"):
+        labels = tree["results"]["rank_per_layer"].coords["lens_layer"].values
+        c.that(list(labels) == f.run.lens_layers, "xarray: the labels of lens_layer")
+    if shutil.which("h5dump"):
+        dump = subprocess.run(["h5dump", "-H", f.run.path], capture_output=True, text=True, check=False)
+        c.that(dump.returncode == 0 and "error" not in dump.stderr.lower(), f"h5dump -H: {dump.stderr[:300]}")
+    else:
+        print("skipped: h5dump is not installed")
+
+
+def check_about(c: Checks, f: File) -> None:
+    run = f.run
+    for name in ("sha256_model", "sha256_tokenizer", "sha256_data"):
+        c.that(bool(re.fullmatch("[0-9a-f]{64}", str(run.attr(name)))), f"{name} is a SHA-256")
+    for name in ("h5lens_version", "experiment_source", "cpu_level", "blas", "build"):
+        c.that(isinstance(run.attr(name), str), f"{name} is a string")
+    config = run.model_config
+    c.that(all(config.get(k, 0) > 0 for k in ("n_layers", "d_model", "n_heads", "d_head", "d_vocab")),
+           "the model's sizes are in model_config")
+    c.that({"model", "data"} <= run.experiment.keys(), "the experiment has model and data")
+    if f.has("rank_per_layer"):
+        want = [f"{i}_pre" for i in range(config["n_layers"])] + ["final_post"]
+        c.that(run.lens_layers == want, "lens_layer is 0_pre, …, final_post")
+
+
+def check_prompts(c: Checks, f: File) -> None:
+    run, tokens, length = f.run, f.run.tokens(f.rows), f.length
+    c.that(np.array_equal(tokens >= 0, run.mask(f.rows)), "tokens are -1 exactly past the end")
+    c.that(tokens.max() < run.model_config["d_vocab"], "tokens are below d_vocab")
+    c.that(run.lengths.min() >= 1 and run.lengths.max() == run.tokens(slice(0, 0)).shape[1],
+           "pos is the longest prompt's length")
+    read = run.prompts["read_pos"][f.rows]
+    c.that(bool(((read >= 0) & (read < length)).all()), "read_pos is inside the prompt")
+    ids = run.prompts["id"]
+    c.that(ids.dtype == np.int64 and ids[0] >= 1 and bool((np.diff(ids) > 0).all()), "id ascends from 1")
+    c.that(all(isinstance(t, str) and t for t in run.text(f.rows)), "text is there")
+    positions = run.positions(f.rows)
+    c.that(bool(((positions >= -1) & (positions < length[:, None])).all()), "slot_pos is inside the prompt")
+    for name in run.columns:
+        c.that(run.columns.dataset(name).shape == (len(run),), f"column {name} has a value per prompt")
+    if "answers" in run.prompts:
+        n_texts = len(run.answer_text())
+        c.that(n_texts == run.prompts.dataset("answers").shape[1], "one answer_text per answer")
+
+
+def past_end(f: File, hook: str, shape: tuple[int, ...]) -> np.ndarray:
+    """bool, broadcastable to [row, …]: where there must be NaN."""
+    dims = f.run.dims(hook)
+    no_query = f.run.positions(f.rows) < 0
+    axis = next(i for i, d in enumerate(dims) if d in ("pos", "slot", "query"))
+    gone = np.zeros((1,) * len(shape), bool)
+    gone = gone | no_query.reshape([shape[0]] + [-1 if i == axis else 1 for i in range(1, len(shape))])
+    if "key" in dims:
+        gone = gone | ~f.run.mask(f.rows).reshape(shape[0], *[1] * (len(shape) - 2), -1)
+    return np.broadcast_to(gone, shape)
+
+
+def check_cache(c: Checks, f: File) -> None:
+    seen = f.run.aliases
+    for hook in f.run.hooks:
+        if hook in seen:
+            continue
+        x = f.run.cache(hook, rows=f.rows)
+        c.that(np.array_equal(np.isnan(x[f.sound]), past_end(f, hook, x.shape)[f.sound]),
+               f"{hook}: NaN exactly past the end")
+        if not hook.endswith("attn_scores") and x.dtype != np.float16:  # which may overflow
+            c.that(not np.isinf(x[f.sound]).any(), f"{hook}: no infinity")
+        if hook.endswith("hook_scale"):
+            c.that(not (x[f.sound] <= 0).any(), f"{hook}: above zero")
+    for hook in f.hooks("attn.hook_pattern"):
+        check_pattern(c, f, hook)
+
+
+def check_pattern(c: Checks, f: File, hook: str) -> None:
+    x = f.run.cache(hook, rows=f.rows, dtype=np.float64)[f.sound]
+    at = f.run.positions(f.rows)[f.sound]
+    future = (np.arange(x.shape[-1]) > at[:, None, :, None]) & ~np.isnan(x)
+    live = np.broadcast_to((at >= 0)[:, None], x.shape[:3])
+    c.that(not x[future].any(), f"{hook}: causal")
+    c.that(not (x < 0).any(), f"{hook}: not negative")
+    c.close(np.nansum(x, -1)[live], np.ones(live.sum()), f.tol(1e-5, 4e-3), f"{hook}: rows sum to 1")
+    scores = hook.replace("hook_pattern", "hook_attn_scores")
+    if scores not in f.run.hooks:
+        return
+    s = f.run.cache(scores, rows=f.rows, dtype=np.float64)[f.sound]
+    c.that(bool((s[future] == -np.inf).all()), f"{scores}: -inf for later keys")
+    s = np.where(live[..., None] & ~np.isnan(s), s, -np.inf)[live]
+    e = np.exp(s - s.max(-1, keepdims=True))
+    c.close(np.nan_to_num(x[live]), e / e.sum(-1, keepdims=True), f.tol(2e-5, 2e-2), f"{hook}: softmax of scores")
+
+
+def check_sums(c: Checks, f: File) -> None:
+    """The residual stream is the sum of what is written to it; a layer starts where the last one ended."""
+    get: Callable[[str, int], np.ndarray] = lambda n, i: f.run.cache(n, i, rows=f.rows, dtype=np.float32)[f.sound]
+    tol = f.tol(2e-5, 1e-2)
+    for i in range(f.run.model_config["n_layers"]):
+        has = {n: f"blocks.{i}.hook_{n}" in f.run.hooks
+               for n in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_in")}
+        if has["resid_post"] and f"blocks.{i + 1}.hook_resid_pre" in f.run.hooks:
+            c.that(np.array_equal(get("resid_pre", i + 1), get("resid_post", i), equal_nan=True),
+                   f"resid_pre {i + 1} is resid_post {i}")
+        if has["resid_mid"] and has["resid_pre"] and has["attn_out"]:
+            c.close(get("resid_mid", i), get("resid_pre", i) + get("attn_out", i), tol, f"resid_mid {i} is a sum")
+        if has["mlp_in"] and has["resid_mid"]:
+            c.that(np.array_equal(get("mlp_in", i), get("resid_mid", i), equal_nan=True), f"mlp_in {i}")
+        if has["resid_post"] and has["resid_pre"] and has["attn_out"] and has["mlp_out"]:
+            total = get("resid_pre", i) + get("attn_out", i) + get("mlp_out", i)
+            c.close(get("resid_post", i), total, tol, f"resid_post {i} is a sum")
+
+
+def check_tables(c: Checks, f: File) -> None:
+    own_lens = "cached_scale_no_bias" not in str(f.run.experiment)
+    if f.has("rank_per_layer", "answer_rank") and own_lens:
+        c.that(np.array_equal(f.result("rank_per_layer")[:, -1], f.result("answer_rank")),
+               "the last layer's rank is answer_rank")
+    if f.has("lens_logit", "answer_logit") and own_lens:
+        c.close(f.result("lens_logit")[:, -1], f.result("answer_logit"), 1e-4, "the last layer's lens is answer_logit")
+    if f.has("logit_diff", "answer_logit"):
+        logit = f.result("answer_logit")
+        c.close(f.result("logit_diff"), logit[:, :1] - logit[:, 1:], 1e-5, "logit_diff is the difference")
+    if f.has("answer_prob", "answer_logit"):
+        # One row's log-probabilities are its logits less one number.
+        p, logit = f.result("answer_prob").astype(np.float64), f.result("answer_logit").astype(np.float64)
+        c.that(bool(((p >= 0) & (p <= 1)).all()), "answer_prob is in [0, 1]")
+        off = np.log(np.maximum(p, 1e-300)) - logit
+        far = (p > 1e-30).all(1)
+        c.close(off[far], np.repeat(off[far, :1], off.shape[1], 1), 1e-3, "answer_prob follows answer_logit")
+    if f.has("answer_rank"):
+        rank = f.result("answer_rank")
+        c.that(bool(((rank >= 0) & (rank < f.run.model_config["d_vocab"])).all()), "ranks are in [0, d_vocab)")
+    if f.has("flags", "answer_rank"):
+        bad = f.run.results["answer_rank"][f.rows][~f.sound]
+        c.that(bool((bad == -1).all()), "flagged rows have rank -1")
+    if f.has("top_tokens", "top_logits"):
+        check_top(c, f)
+    if "logits" in f.run.hooks and f.has("answer_logit"):
+        check_logits(c, f)
+
+
+def check_top(c: Checks, f: File) -> None:
+    top, logit = f.result("top_tokens"), f.result("top_logits")
+    c.that(bool((np.diff(logit, axis=1) <= 0).all()), "top_logits descend")
+    c.that(bool((top >= 0).all()) and all(len(set(row)) == len(row) for row in top), "top_tokens differ")
+    if f.has("top_probs"):
+        c.that(bool((np.diff(f.result("top_probs"), axis=1) <= 0).all()), "top_probs descend")
+    if f.has("answer_rank", "answer_logit"):
+        rank, answers = f.result("answer_rank"), f.run.prompts["answers"][f.rows][f.sound]
+        wanted = f.result("answer_logit")
+        rows, which = np.nonzero(rank < top.shape[1])
+        # Of tokens with equal logits any may stand in the list: compare the logit at that rank.
+        at = logit[rows, rank[rows, which]]
+        c.close(at, wanted[rows, which], 1e-5, "an answer of rank r has the logit of place r")
+        first, second = np.nonzero((rank == 0) & (logit[:, :1] > logit[:, 1:2])) if top.shape[1] > 1 else ([], [])
+        c.that(np.array_equal(top[first, 0], answers[first, second]), "an answer of rank 0 is the first top token")
+
+
+def check_logits(c: Checks, f: File) -> None:
+    run = f.run
+    at = np.argmax(run.positions(f.rows) == run.prompts["read_pos"][f.rows][:, None], 1)
+    has = (run.positions(f.rows) == run.prompts["read_pos"][f.rows][:, None]).any(1) & f.sound
+    logits = run.cache("logits", rows=f.rows, dtype=np.float32)[np.arange(len(at)), at][has]
+    answers = run.prompts["answers"][f.rows][has]
+    got = np.take_along_axis(logits, answers, 1)
+    want = run.results["answer_logit"][f.rows][has]
+    c.close(got, want, f.tol(1e-5, 2e-3), "answer_logit is in logits")
+    if not f.half:
+        rank = (logits[:, None] > got[..., None]).sum(-1)
+        c.that(np.array_equal(rank, run.results["answer_rank"][f.rows][has]), "answer_rank counts logits")
+
+
+def check_reader(c: Checks, f: File) -> None:
+    """The reader's own promises on this file."""
+    run = f.run
+    pick = [len(run) - 1, 0] if len(run) > 1 else [0]
+    longest = int(run.lengths[pick].max())
+    got = run.activation_cache(pick)
+    c.that(set(got) == set(run.hooks) - {"logits"}, "activation_cache has every hook")
+    for hook, x in got.items():
+        dims, whole = run.dims(hook), run.dataset(hook)
+        cut = {"pos", "key"} | ({"query"} if "slot_pos" not in run.prompts else set())
+        want = (len(pick), *[longest if d in cut else n for d, n in zip(dims[1:], whole.shape[1:])])
+        c.that(x.shape == want and x.dtype == np.float32, f"activation_cache: {hook} is {x.shape}, not {want}")
+        last = whole[pick[0]][tuple(slice(n) for n in want[1:])]
+        c.that(np.array_equal(x[0], last.astype(np.float32), equal_nan=True), f"activation_cache: rows of {hook}")
+    if run.hooks:
+        hook = run.hooks[0]
+        want = np.stack([run.dataset(hook)[i] for i in (0, len(run) - 1, 0)])
+        c.that(np.array_equal(run.cache(hook, rows=[0, -1, 0]), want, equal_nan=True), "rows in any order")
+        c.that(np.array_equal(run.cache(hook, rows=0), want[0], equal_nan=True), "one row")
+        c.that(run.cache(hook, rows=0, dtype=np.float64).dtype == np.float64, "dtype converts")
+    with contextlib.suppress(h5lens.UnknownName):
+        run.cache("resid_pots", 0)
+        c.that(False, "an unknown name raises")
+    filled = run.activation_cache(pick, names=lambda n: n.endswith("pattern"), fill=0.0)
+    c.that(not any(np.isnan(x).any() for x in filled.values()), "activation_cache(fill=0) has no NaN")
+
+
+def check_text(c: Checks, f: File, model: Path) -> None:
+    run = f.run
+    if (model / "tokenizer.json").exists():
+        whole = hashlib.sha256((model / "tokenizer.json").read_bytes()).hexdigest()
+        c.that(run.attr("sha256_tokenizer") == whole, "sha256_tokenizer is the tokenizer's")
+    bos = bool(run.experiment["data"].get("prepend_bos", True))
+    pieces = h5lens.load_pieces(model)
+    for row in range(f.rows.stop):
+        ids = run.tokens(row)[bos:run.lengths[row]]
+        text = b"".join(pieces[int(t)] for t in ids).decode(errors="replace")
+        if text != run.text(row):
+            c.that(False, f"row {row}: the tokens read {text!r}, not {run.text(row)!r}")
+            return
+    c.that(True, "")
+    c.that("".join(run.str_tokens(0, model)).endswith(str(run.text(0))), "str_tokens")
+
+
+def check(path: Path, model: Path | None, n_rows: int = 64) -> Checks:
+    c = Checks()
+    with h5lens.open_run(path) as run:
+        f = File(run, n_rows)
+        subjects = [check_opens, check_about, check_prompts, check_cache, check_sums, check_tables, check_reader]
+        for subject in subjects:
+            try:
+                subject(c, f)
+            except Exception:
+                c.that(False, f"{subject.__name__}: {traceback.format_exc()}")
+        if model:
+            check_text(c, f, model)
+    return c
+
+
+# --- the checks' own test -------------------------------------------------------
+
+def damage(short: int) -> list[tuple[str, Callable[[h5py.File], None], str]]:
+    """Ways to spoil a good file, and a word of the failure that each must give. short: the row of a prompt
+    that is not the longest."""
+    def put(name: str, at: tuple[int, ...], value: float) -> Callable[[h5py.File], None]:
+        return lambda h: h[name].__setitem__(at, value)
+
+    def attr(name: str, value: object) -> Callable[[h5py.File], None]:
+        return lambda h: h.attrs.__setitem__(name, value)
+
+    b = "cache/blocks.1."
+    return [
+        ("a changed number", put(b + "hook_mlp_out", (0, 1, 2), 7.0), "digests"),
+        ("a changed number, sums", put(b + "hook_mlp_out", (0, 1, 2), 7.0), "is a sum"),
+        ("a lost digest", lambda h: h[b + "hook_mlp_out"].attrs.__delitem__("sha256"), "no digest"),
+        ("a changed text", put("prompts/text", (0,), "x"), "prompts/text"),
+        ("data past the end", put(b + "hook_attn_out", (short, -1, 0), 1.0), "NaN exactly"),
+        ("a hole", put(b + "hook_attn_out", (0, 1, 0), np.nan), "NaN exactly"),
+        ("a token past the end", put("prompts/tokens", (short, -1), 3), "tokens are -1"),
+        ("an acausal pattern", put(b + "attn.hook_pattern", (0, 0, 1, 2), 0.1), "causal"),
+        ("a pattern of the wrong sum", put(b + "attn.hook_pattern", (0, 0, 1, 0), 3.0), "sum to 1"),
+        ("a wrong rank", put("results/answer_rank", (0, 0), 77), "answer_rank"),
+        ("a wrong difference", put("results/logit_diff", (0, 0), 99.0), "the difference"),
+        ("a wrong probability", put("results/answer_prob", (0, 0), 1.0), "answer_prob"),
+        ("no scale", lambda h: h[b + "hook_mlp_out"].dims[0].detach_scale(h["prompt"]), "dimension scale"),
+        ("another tokenizer", attr("sha256_tokenizer", "1" * 64), "sha256_tokenizer"),
+        ("a newer schema", attr("h5lens_schema", 2), "schema 2"),
+        ("no schema", lambda h: h.attrs.__delitem__("h5lens_schema"), "not a file of h5lens"),
+    ]
+
+
+def self_test() -> Checks:
+    import reader_fixture
+    c = Checks()
+    with tempfile.TemporaryDirectory() as tmp:
+        for kind in ({}, {"f16": True}, {"slots": True}, {"n_rows": 1}):
+            path = Path(tmp) / ("_".join(kind) + "good.h5")
+            model = reader_fixture.make(path, **kind)
+            found = check(path, model)
+            c.that(found.failed == 0 and found.passed > 100, f"the file of {kind} is good")
+        good = Path(tmp) / "good.h5"
+        with h5lens.open_run(good) as run:
+            short = int(run.lengths.argmin())
+        for what, spoil, word in damage(short):
+            bad = Path(tmp) / "bad.h5"
+            shutil.copy(good, bad)
+            with h5py.File(bad, "r+") as h:
+                spoil(h)
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said):
+                try:
+                    check(bad, good.with_suffix(".model"))
+                except h5lens.H5LensError as e:
+                    print(e)
+            c.that(word in said.getvalue(), f"{what}: no failure about '{word}', only: {said.getvalue()[:400]}")
+        check_errors(c, Path(tmp))
+        check_names(c)
+        check_plain_tree(c, good)
+    return c
+
+
+def check_errors(c: Checks, tmp: Path) -> None:
+    (tmp / "text.h5").write_text("not HDF5")
+    for name, kind in (("none.h5", FileNotFoundError), ("text.h5", h5lens.H5LensError)):
+        try:
+            h5lens.open_run(tmp / name)
+            c.that(False, f"{name} opens")
+        except kind as e:
+            c.that(name in str(e), f"the error names {name}: {e}")
+    with h5lens.open_run(tmp / "good.h5") as run:
+        for name, near in (("blocks.1.hook_resid_pots", "blocks.1.hook_resid_post"), ("logit_dif", "logit_diff")):
+            try:
+                _ = run.cache(name) if "." in name else run.results[name]
+                c.that(False, f"{name} is found")
+            except KeyError as e:
+                c.that(near in str(e), f"the error for {name} gives {near}: {e}")
+
+
+def check_names(c: Checks) -> None:
+    """TransformerLens's own examples, and the corners of its rules."""
+    for short, full in {
+        ("k", 6, "a"): "blocks.6.attn.hook_k", ("pre", 2): "blocks.2.mlp.hook_pre", ("embed",): "hook_embed",
+        ("normalized", 27, "ln2"): "blocks.27.ln2.hook_normalized", ("k6",): "blocks.6.attn.hook_k",
+        ("scale4ln1",): "blocks.4.ln1.hook_scale", ("pre5",): "blocks.5.mlp.hook_pre",
+        ("normalized",): "ln_final.hook_normalized", ("resid_post", 5): "blocks.5.hook_resid_post",
+        ("attn", 3): "blocks.3.attn.hook_pattern", ("attn_logits", 0): "blocks.0.attn.hook_attn_scores",
+        ("mlp_post", 1): "blocks.1.mlp.hook_post", ("ln_final.hook_scale",): "ln_final.hook_scale",
+    }.items():
+        c.that(h5lens.act_name(*short) == full, f"{short} is {full}, not {h5lens.act_name(*short)}")
+
+
+def check_plain_tree(c: Checks, path: Path) -> None:
+    """What run.tree gives without h5netcdf is the same tree."""
+    with h5lens.open_run(path) as run:
+        plain = h5lens._plain_tree(run.file)
+        for group in ("prompts", "prompts/columns", "results", "cache"):
+            a, b = plain[group], run.tree[group]
+            c.that(set(a.data_vars) == set(b.data_vars), f"plain tree: the variables of {group}")
+            for name in a.data_vars:
+                same = a[name].dims == b[name].dims and np.array_equal(
+                    a[name].values, b[name].values, equal_nan=a[name].dtype.kind == "f")
+                c.that(same, f"plain tree: {group}/{name}")
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("file", type=Path, nargs="?", help="an output file")
+    p.add_argument("model", type=Path, nargs="?", help="the model's directory, for its tokenizer.json")
+    p.add_argument("--rows", type=int, default=64, help="rows to look at (default 64)")
+    p.add_argument("--self-test", action="store_true", help="check the checks, on made-up files")
+    args = p.parse_args()
+    if bool(args.file) == args.self_test:
+        p.error("give a file, or --self-test")
+    try:
+        c = self_test() if args.self_test else check(args.file, args.model, args.rows)
+    except (OSError, h5lens.H5LensError) as e:
+        print(f"FAIL {e}\n0 passed, 1 failed")
+        return 1
+    print(f"{c.passed} passed, {c.failed} failed")
+    return int(c.failed > 0 or c.passed == 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
