@@ -213,7 +213,7 @@ def dataset_digest(d: h5py.Dataset) -> str:
     total = hashlib.sha256()
     if _is_string(d):
         for first in range(0, d.shape[0], 4096):
-            for text in d[first:first + 4096]:
+            for text in d[first:first + 4096].ravel():
                 total.update((text if isinstance(text, bytes) else text.encode()) + b"\0")
         return total.hexdigest()
     if d.chunks is None:
@@ -460,10 +460,9 @@ class Run:
         mask = self.mask(rows)
         return np.where(mask, np.arange(mask.shape[-1]), -1)
 
-    def answer_text(self) -> list[np.ndarray]:
-        """One array of strings per answer column."""
-        names = sorted((n for n in self.prompts if n.startswith("answer_text")), key=_natural)
-        return [self.prompts[n] for n in names]
+    def answer_text(self, rows: Rows = None) -> np.ndarray:
+        """The answers as in the CSV, strings [row, answer]."""
+        return _read(self.prompts.dataset("answer_text"), rows)
 
     def str_tokens(self, row: int, tokenizer: str | os.PathLike[str] | None = None) -> list[str]:
         """The pieces of one prompt's text. tokenizer: a model directory or a tokenizer.json; by default

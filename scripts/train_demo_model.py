@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import math
 import os
 import platform
+import random
 import re
 import time
 from pathlib import Path
@@ -55,24 +55,42 @@ def train_tokenizer(texts: list[str], names: list[str], size: int) -> PreTrained
                                    clean_up_tokenization_spaces=False)
 
 
-def pack(tok: PreTrainedTokenizerFast, texts: list[str], seed: int) -> torch.Tensor:
-    """Documents end to end in rows of LENGTH tokens: [rows, LENGTH].
+def batches(tok: PreTrainedTokenizerFast, texts: list[str], tokens: int,
+            seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Inputs and labels [documents, length], in the order of the texts.
 
-    BOS stands before every document; every fourth row lacks the first BOS, so
-    that the model does not depend on it. The document that does not fit is cut.
+    One row is BOS, a document and BOS; now and then another document follows.
+    Every fourth row lacks the first BOS, so that the model does not depend on
+    it. Rows of like length share a batch of up to `tokens`; what pads them has
+    the label -100, and it comes last, where nothing attends to it.
     """
-    ids = tok.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+    rng = random.Random(seed)
+    bos = tok.bos_token_id
     rows: list[list[int]] = []
-    row: list[int] = []
-    for doc in ids:
-        if row or len(rows) % 4:
-            row.append(tok.bos_token_id)
-        row += doc.ids
-        if len(row) >= LENGTH:
-            rows.append(row[:LENGTH])
-            row = []
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-    return torch.tensor(rows)[order]
+    for doc in tok.backend_tokenizer.encode_batch(texts, add_special_tokens=False):
+        if rows and rng.random() < 0.2 and len(rows[-1]) < LENGTH:
+            rows[-1] = (rows[-1] + doc.ids + [bos])[:LENGTH]
+        else:
+            rows.append(([bos] * (rng.random() < 0.75) + doc.ids + [bos])[:LENGTH])
+    out = []
+    for first in range(0, len(rows), 2000):
+        part: list[list[list[int]]] = [[]]
+        for row in sorted(rows[first:first + 2000], key=len):
+            if part[-1] and (len(part[-1]) + 1) * len(row) > tokens:
+                part.append([])
+            part[-1].append(row)
+        rng.shuffle(part)
+        out += [pad(p, bos) for p in part]
+    return out
+
+
+def pad(rows: list[list[int]], fill: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of ids as inputs and labels, padded on the right."""
+    size = (len(rows), max(map(len, rows)))
+    ids, labels = torch.full(size, fill), torch.full(size, -100)
+    for i, row in enumerate(rows):
+        ids[i, :len(row)] = labels[i, :len(row)] = torch.tensor(row)
+    return ids, labels
 
 
 def new_model(args: argparse.Namespace, tok: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
@@ -84,38 +102,46 @@ def new_model(args: argparse.Namespace, tok: PreTrainedTokenizerFast) -> GPT2LMH
     return GPT2LMHeadModel(config)
 
 
-def train(model: GPT2LMHeadModel, data: torch.Tensor, args: argparse.Namespace) -> float:
-    """One pass over the rows. Returns the mean loss of the last 50 steps."""
-    decay = [p for p in model.parameters() if p.dim() > 1]
-    plain = [p for p in model.parameters() if p.dim() <= 1]
-    opt = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05},
-                             {"params": plain, "weight_decay": 0.0}], betas=(0.9, 0.98))
-    steps = min(args.steps, len(data) // args.batch)
+def optimizers(model: GPT2LMHeadModel, args: argparse.Namespace) -> list:
+    """Muon for the matrices of the blocks, AdamW for all else."""
+    named = list(model.named_parameters())
+    inner = [p for n, p in named if p.dim() == 2 and ".h." in n]
+    outer = [p for n, p in named if not (p.dim() == 2 and ".h." in n)]
+    return [torch.optim.Muon(inner, lr=args.muon_rate, momentum=0.95, weight_decay=0.05),
+            torch.optim.AdamW(outer, lr=args.rate, betas=(0.9, 0.98), weight_decay=0.0)]
+
+
+def train(model: GPT2LMHeadModel, data: list, args: argparse.Namespace) -> float:
+    """One pass over the batches. Returns the mean loss of the last 100 steps."""
+    opts = optimizers(model, args)
+    # Up for 30 steps, level, and down to nothing over the last 40 %.
+    plans = [torch.optim.lr_scheduler.LambdaLR(opt, lambda i: min(
+        1.0, (i + 1) / 30, (args.steps - i) / (0.4 * args.steps))) for opt in opts]
     losses: list[float] = []
     start = time.time()
-    for step in range(steps):
-        rate = args.rate * min(1.0, (step + 1) / 60)
-        rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps))
-        for group in opt.param_groups:
-            group["lr"] = rate
-        rows = data[step * args.batch:(step + 1) * args.batch]
-        loss = model(input_ids=rows, labels=rows).loss
-        opt.zero_grad()
+    for step, (ids, labels) in enumerate(data[:args.steps], 1):
+        loss = model(input_ids=ids, labels=labels).loss
+        model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        opt.step()
+        for item in opts + plans:
+            item.step()
         losses.append(loss.item())
-        if step % 50 == 49:
-            print(f"step {step + 1}/{steps}  loss {sum(losses[-50:]) / 50:.4f}  "
+        if step % 100 == 0:
+            print(f"step {step}/{args.steps}  loss {sum(losses[-100:]) / 100:.4f}  "
                   f"{time.time() - start:.0f} s", flush=True)
-    return sum(losses[-50:]) / max(1, len(losses[-50:]))
+    return sum(losses[-100:]) / len(losses[-100:])
 
 
 @torch.no_grad()
-def text_loss(model: torch.nn.Module, rows: torch.Tensor) -> float:
-    """Mean loss per token of rows that were not trained on."""
-    parts = [model(input_ids=part, labels=part).loss.item() for part in rows.split(64)]
-    return sum(parts) / len(parts)
+def text_loss(model: torch.nn.Module, data: list) -> float:
+    """Mean loss per token of batches that were not trained on."""
+    total = count = 0.0
+    for ids, labels in data:
+        weight = (labels[:, 1:] != -100).sum().item()
+        total += model(input_ids=ids, labels=labels).loss.item() * weight
+        count += weight
+    return total / count
 
 
 @torch.no_grad()
@@ -216,15 +242,16 @@ test objects and test templates.
 
 {table}
 
-Loss on {held_rows} rows of new text from the training generator: {held:.3f} nats per token
-(training, last 50 steps: {loss:.3f}).
+Loss on 4,000 new documents of the training generator: {held:.3f} nats per token (training,
+last 100 steps: {loss:.3f}).
 
 ## How it was made
 
     {command}
 
-Seed {seed}; {steps} steps of {batch} rows of {context} tokens, {tokens:.1f} million tokens, each seen
-once; AdamW, peak rate {rate}, cosine to 2 %. {minutes:.1f} minutes on {threads} threads ({machine}), with Python {python},
+Seed {seed}; {steps} steps of up to {tokens} tokens, {used:.1f} million tokens in all, each seen once; the
+first {drills:,} documents are mostly repeated words. Muon (rate {muon_rate}) for the matrices of the
+blocks, AdamW (rate {rate}) for the rest. {minutes:.1f} minutes on {threads} threads ({machine}), with Python {python},
 torch {torch}, transformers {transformers}, tokenizers {tokenizers}. The same command on the same machine
 with the same versions gives the same weights; elsewhere rounding may differ.
 """
@@ -244,8 +271,8 @@ def write_card(directory: Path, args: argparse.Namespace, facts: dict) -> bool:
         n_train=f"{pairs['train']:,}", n_test=pairs["test"],
         o_train=len(lists["objects"]["train"]), o_test=len(lists["objects"]["test"]),
         p_train=", ".join(str(len(parts[k])) for k in ("openings", "middles", "endings")),
-        t_test=len(lists["templates"]["test"]), seed=args.seed, batch=args.batch,
-        rate=args.rate, threads=args.threads, machine=platform.machine(),
+        t_test=len(lists["templates"]["test"]), seed=args.seed, tokens=args.tokens,
+        rate=args.rate, muon_rate=args.muon_rate, drills=args.drills, threads=args.threads, machine=platform.machine(),
         python=platform.python_version(), torch=torch.__version__,
         transformers=transformers.__version__, tokenizers=tokenizers.__version__, **facts)
     (directory / "README.md").write_text(text, encoding="utf-8")
@@ -267,26 +294,27 @@ def make(args: argparse.Namespace) -> bool:
     torch.manual_seed(args.seed)
     lists = load_lists()
     names = lists["names"]["female"] + lists["names"]["male"]
-    # About 29 tokens a document: enough for every step, with some to spare.
-    texts = documents(args.steps * args.batch * LENGTH // 24, args.seed)
+    texts = documents(args.steps * args.tokens // 28 + 2000, args.seed, args.drills)
     check_text(texts)
-    tok = train_tokenizer(texts[:30000], names, args.vocab)
+    tok = train_tokenizer(texts[args.drills:args.drills + 30000], names, args.vocab)
     split = [n for n in names if len(tok(f" {n}")["input_ids"]) != 1]
     assert not split, f"names of several tokens: {split}"
-    data = pack(tok, texts, args.seed)
-    print(f"{len(texts)} documents, {len(data)} rows, vocabulary {len(tok)}, "
+    data = batches(tok, texts, args.tokens, args.seed)
+    print(f"{len(texts)} documents, {len(data)} batches, vocabulary {len(tok)}, "
           f"{time.time() - start:.0f} s", flush=True)
-    assert len(data) >= args.steps * args.batch, "too little text for the steps"
+    assert len(data) >= args.steps, "too little text for the steps"
     model = new_model(args, tok)
     loss = train(model, data, args)
-    held = pack(tok, documents(4000, args.seed + 1000), args.seed)
-    facts = {"params": model.num_parameters(), "loss": loss, "held_rows": len(held),
-             "held": text_loss(model.eval(), held), "steps": args.steps,
-             "tokens": args.steps * args.batch * LENGTH / 1e6,
+    held = batches(tok, documents(4000, args.seed + 1000), args.tokens, args.seed)
+    used = sum((labels != -100).sum().item() for _, labels in data[:args.steps])
+    facts = {"params": model.num_parameters(), "loss": loss, "steps": args.steps,
+             "held": text_loss(model.eval(), held), "used": used / 1e6,
              "minutes": (time.time() - start) / 60, "command": args.command}
     args.out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(args.out)
     tok.save_pretrained(args.out)
+    for file in args.out.iterdir():
+        file.chmod(0o644)  # the safetensors writer leaves 0600
     good = write_card(args.out, args, facts)
     size = sum(f.stat().st_size for f in args.out.iterdir())
     print(f"{size} bytes, {facts['minutes']:.1f} minutes, held-out loss {facts['held']:.4f}")
@@ -299,18 +327,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "experiments" / "demo-gpt2")
     parser.add_argument("--eval", action="store_true", help="measure the model, train nothing")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--vocab", type=int, default=2048)
-    parser.add_argument("--steps", type=int, default=1400)
-    parser.add_argument("--batch", type=int, default=48)
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--tokens", type=int, default=2048, help="tokens of a batch")
+    parser.add_argument("--drills", type=int, default=12000,
+                        help="documents at the start of which most are drills")
+    parser.add_argument("--rate", type=float, default=3e-3, help="of AdamW")
+    parser.add_argument("--muon-rate", type=float, default=0.02)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    changed = [f"--{k} {v}" for k, v in vars(args).items()
+    changed = [f" --{k} {v}".replace("_", "-") for k, v in vars(args).items()
                if k not in ("out", "eval") and v != parser.get_default(k)]
-    args.command = " ".join(["python scripts/train_demo_model.py", *changed])
+    args.command = "python scripts/train_demo_model.py" + "".join(changed)
     return args
 
 

@@ -5,7 +5,9 @@
  * prompt starts at a row that is a multiple of lens_row_align(). Token-wise
  * operations run over all rows at once, attention prompt by prompt. A hook
  * point that nobody wants costs nothing, and no layer past the last wanted
- * hook is computed.
+ * hook is computed. In the last block, where only the read positions' values
+ * are wanted, only their rows go on after the keys and values: the visitor is
+ * then shown a batch of one row a prompt, with read_rows set.
  */
 #ifndef H5LENS_FORWARD_H
 #define H5LENS_FORWARD_H
@@ -19,6 +21,8 @@ struct lens_batch {
 	const size_t *length;         /* [n_prompts] */
 	const size_t *offset;         /* [n_prompts] first row */
 	size_t n_rows;                /* rows in all, gaps of the alignment included */
+	const int32_t *read_pos;      /* [n_prompts], or NULL: all positions matter */
+	bool read_rows;               /* only the read positions' rows are left (see below) */
 };
 
 /* A value at a hook point. data may be read until visit returns. */

@@ -82,26 +82,32 @@ size_t lens_axis_extent(const struct lens_config *c, enum lens_axis axis, size_t
 const char *lens_axis_name(enum lens_axis axis);
 
 /*
- * Which hook points were asked for: want[layer][hook], layer 0 for those
+ * Which hook points were asked for, and where: want[layer][hook], layer 0 for those
  * without one. Patterns are names or globs (*, ?, […]); "*" alone means the
  * defaults. A pattern that matches nothing is LENS_ERR_INVALID with the nearest
  * name; hook_attn_in and hook_{q,k,v}_input are refused with the reason.
  */
+enum lens_want { LENS_WANT_NOT = 0, LENS_WANT_READ_POS, LENS_WANT_ALL };
 struct lens_hook_set {
 	size_t n_layers;
-	bool *want; /* [n_layers, LENS_HOOK_COUNT] */
+	unsigned char *want; /* [n_layers, LENS_HOOK_COUNT] of enum lens_want */
 };
 enum lens_status lens_hook_set_init(struct lens_hook_set *s, const struct lens_config *c,
 				    const char *const *pattern, size_t n_patterns,
 				    struct lens_error *err);
 void lens_hook_set_release(struct lens_hook_set *s);
-static inline bool lens_hook_wanted(const struct lens_hook_set *s, enum lens_hook h, size_t layer)
+static inline enum lens_want lens_hook_wanted(const struct lens_hook_set *s, enum lens_hook h,
+					      size_t layer)
 {
-	return s->want[layer * LENS_HOOK_COUNT + (size_t)h];
+	return (enum lens_want)s->want[layer * LENS_HOOK_COUNT + (size_t)h];
 }
-static inline void lens_hook_want(struct lens_hook_set *s, enum lens_hook h, size_t layer)
+/* At every position, or at least at the read positions. */
+static inline void lens_hook_want(struct lens_hook_set *s, enum lens_hook h, size_t layer,
+				  enum lens_want want)
 {
-	s->want[layer * LENS_HOOK_COUNT + (size_t)h] = true;
+	unsigned char *now = &s->want[layer * LENS_HOOK_COUNT + (size_t)h];
+
+	*now = (unsigned char)(*now > want ? *now : want);
 }
 
 #endif

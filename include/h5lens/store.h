@@ -4,7 +4,8 @@
  * A file is written once: created under a temporary name ("<final>.part"),
  * filled chunk by chunk, then committed: closed, fsynced, renamed, and its
  * directory fsynced. The final name never holds half a file. All writing calls
- * on one store come from one thread.
+ * on one store come from one thread. After one of them failed, the store can
+ * only be destroyed.
  */
 #ifndef H5LENS_STORE_H
 #define H5LENS_STORE_H
@@ -20,7 +21,7 @@ enum lens_dtype {
 	LENS_I32,
 	LENS_I64,
 	LENS_U8,
-	LENS_STR  /* variable-length UTF-8, rank 1 */
+	LENS_STR  /* variable-length UTF-8, rank 1 or 2 (rows of strings) */
 };
 size_t lens_dtype_size(enum lens_dtype t); /* 0 for LENS_STR */
 
@@ -79,8 +80,9 @@ enum lens_status lens_store_write_chunk(struct lens_store *s, int id, const size
 					struct lens_error *err);
 
 /*
- * Writes n rows from row0 of a LENS_STR dataset, in ascending order. The
- * dataset's digest is the SHA-256 of all strings in order, each with its NUL.
+ * Writes n rows from row0 of a LENS_STR dataset, in ascending order; str is [n],
+ * or [n, the second extent] at rank 2. The dataset's digest is the SHA-256 of
+ * all strings in order, each with its NUL.
  */
 enum lens_status lens_store_write_strings(struct lens_store *s, int id, size_t row0,
 					  size_t n, const char *const *str,
@@ -90,7 +92,10 @@ enum lens_status lens_store_write_strings(struct lens_store *s, int id, size_t r
 enum lens_status lens_store_add_link(struct lens_store *s, const char *path,
 				     const char *target, struct lens_error *err);
 
-/* Attributes; path "/" is the file's own. A string may be of any length. */
+/*
+ * Attributes, each set once; path "/" is the file's own. A string may be of any
+ * length.
+ */
 enum lens_status lens_store_attr_str(struct lens_store *s, const char *path,
 				     const char *name, const char *value,
 				     struct lens_error *err);
@@ -101,8 +106,11 @@ enum lens_status lens_store_attr_i64(struct lens_store *s, const char *path,
 /*
  * Writes each dataset's digest (attribute "sha256", hex): for chunked data the
  * SHA-256 of its chunks' digests in row-major grid order, an unwritten chunk
- * counting as 32 zero bytes. Then closes, fsyncs, renames to the final name
- * and fsyncs the directory. The store is unusable afterwards (destroy it).
+ * counting as 32 zero bytes; strings are all written, the missing ones as "".
+ * The "sha256" of "/" covers every path and the text of every attribute, and so
+ * the digests: it stands for the whole file. Then closes, fsyncs, renames to the
+ * final name and fsyncs the directory. The store is unusable afterwards (destroy
+ * it).
  */
 enum lens_status lens_store_commit(struct lens_store *s, struct lens_error *err);
 
@@ -131,7 +139,7 @@ struct lens_dataset_info {
 	const char *dtype;      /* "float32", "string", … */
 	int rank;
 	size_t extent[LENS_MAX_RANK];
-	const char *dim[LENS_MAX_RANK];
+	const char *dim[LENS_MAX_RANK]; /* NULL: not attached, or damaged */
 	uint64_t stored_bytes;  /* allocated in the file */
 	const char *link_to;    /* the first path of the same object, or NULL */
 };
@@ -150,8 +158,9 @@ enum lens_status lens_store_walk_attrs(const char *file, lens_attr_fn fn, void *
 /* A digest that did not match. Several may be reported per dataset. */
 typedef void (*lens_verify_fn)(void *ctx, const char *dataset, const char *what);
 /*
- * Recomputes every digest. *n_bad counts datasets whose digest is wrong or
- * missing; a file that does not open as ours is an error.
+ * Recomputes every digest, an object of several names once. *n_bad counts
+ * datasets whose digest is wrong or missing, and "/"; dimensions without labels
+ * have none. A file that does not open as ours is an error.
  */
 enum lens_status lens_store_verify(const char *file, lens_verify_fn fn, void *ctx,
 				   size_t *n_datasets, size_t *n_bad,
@@ -164,7 +173,7 @@ enum lens_status lens_store_verify(const char *file, lens_verify_fn fn, void *ct
  */
 enum lens_status lens_store_read_f64(const char *file, const char *path, double **out,
 				     int *rank, size_t *extent, struct lens_error *err);
-/* The strings of a LENS_STR dataset; free each and the array with lens_free. */
+/* The strings of a LENS_STR dataset of rank 1; free each and the array with lens_free. */
 enum lens_status lens_store_read_strings(const char *file, const char *path, char ***out,
 					 size_t *n, struct lens_error *err);
 

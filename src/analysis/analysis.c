@@ -168,8 +168,8 @@ void lens_analysis_hooks(const struct lens_model *m, const struct lens_analysis_
 	size_t i;
 
 	for (i = 0; lens_wanted(opt) && i < m->config.n_layers; i++)
-		lens_hook_want(hooks, LENS_HOOK_RESID_PRE, i);
-	lens_hook_want(hooks, LENS_HOOK_RESID_POST, m->config.n_layers - 1);
+		lens_hook_want(hooks, LENS_HOOK_RESID_PRE, i, LENS_WANT_READ_POS);
+	lens_hook_want(hooks, LENS_HOOK_RESID_POST, m->config.n_layers - 1, LENS_WANT_READ_POS);
 }
 
 void lens_analysis_begin(struct lens_analysis *a, const int32_t *read_pos)
@@ -189,7 +189,7 @@ void lens_analysis_visit(struct lens_analysis *a, const struct lens_batch *b,
 	else
 		return;
 	for (i = 0; i < b->n_prompts; i++) {
-		size_t row = b->offset[i] + (size_t)a->read_pos[i];
+		size_t row = b->offset[i] + (b->read_rows ? 0 : (size_t)a->read_pos[i]);
 
 		memcpy(a->resid + (source * a->opt.batch_rows + i) * d,
 		       act->data + row * act->stride, d * sizeof(float));

@@ -1,12 +1,15 @@
 /*
  * core/json.c: JSON through jansson.
  *
- * Where memory is out, jansson 2.14 may call a sound file invalid, or leave a
- * value out and say nothing. So it gets allocation functions that remember.
+ * Where memory is out, jansson 2.14 may call a sound file invalid, leave a
+ * value out and say nothing, or read past the end of a token whose buffer could
+ * not grow. So it gets allocation functions that remember, and that try once
+ * more before they let it know.
  */
 #include "core/json.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 
 static _Thread_local bool memory_ran_out;
 
@@ -14,8 +17,10 @@ static void *json_malloc(size_t n)
 {
 	void *p = lens_realloc(NULL, n, 1);
 
-	memory_ran_out = memory_ran_out || !p;
-	return p;
+	if (p)
+		return p;
+	memory_ran_out = true;
+	return malloc(n);
 }
 
 static void set_alloc_funcs(void)

@@ -47,11 +47,16 @@ static enum lens_status attend_head(const struct lens_pass *p, size_t layer, siz
 		.z = f->z + row * c->n_heads * dh + head * dh, .ldz = c->n_heads * dh,
 	};
 	float *kt = f->keys + thread * dh * ldk_max;
+	size_t first = 0, end = a.n_pos;
 
 	lens_vec()->transpose_keys(a.n_pos, dh, qkv + (c->n_heads + kv) * dh, width, kt, a.ldk);
 	a.kt = kt;
-	for (a.q0 = 0; a.q0 < a.n_pos; a.q0 += LENS_QUERY_BLOCK) {
-		a.nq = a.n_pos - a.q0 < LENS_QUERY_BLOCK ? a.n_pos - a.q0 : LENS_QUERY_BLOCK;
+	if (p->read_rows) {
+		first = (size_t)p->batch->read_pos[prompt];
+		end = first + 1;
+	}
+	for (a.q0 = first; a.q0 < end; a.q0 += LENS_QUERY_BLOCK) {
+		a.nq = end - a.q0 < LENS_QUERY_BLOCK ? end - a.q0 : LENS_QUERY_BLOCK;
 		lens_vec()->attention_scores(&a);
 		LENS_TRY(show_square(p, LENS_HOOK_ATTN_SCORES, layer, prompt, head, &a));
 		lens_vec()->attention_softmax(&a);

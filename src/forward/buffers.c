@@ -103,8 +103,9 @@ enum lens_status lens_forward_create(const struct lens_model *m, const struct le
 	f->max_length = max_length;
 	lay_out(f, &l, hooks);
 	f->arena = l.overflow ? NULL : lens_alloc_aligned(l.used, sizeof(float));
-	if (!f->arena) {
-		lens_free(f);
+	f->read_offset = lens_calloc(max_rows, sizeof(*f->read_offset));
+	if (!f->arena || !f->read_offset) {
+		lens_forward_destroy(f);
 		return lens_error_nomem(err, l.used, sizeof(float));
 	}
 	/* Rows between prompts are read by nobody, but must not be signalling. */
@@ -120,5 +121,6 @@ void lens_forward_destroy(struct lens_forward *f)
 	if (!f)
 		return;
 	lens_free(f->arena);
+	lens_free(f->read_offset);
 	lens_free(f);
 }

@@ -107,7 +107,7 @@ static enum lens_status head_results(const struct lens_pass *p, size_t layer)
 	return show_rows(p, LENS_HOOK_RESULT, layer, p->f->result, c->n_heads * d);
 }
 
-/* normed → attention → branch (attn_out) */
+/* normed → attention → z */
 static enum lens_status attention(const struct lens_pass *p, size_t layer)
 {
 	const struct lens_config *c = &p->f->model->config;
@@ -121,9 +121,7 @@ static enum lens_status attention(const struct lens_pass *p, size_t layer)
 	LENS_TRY(show(p, LENS_HOOK_V, layer, qkv + q + kv, kv, width));
 	LENS_TRY(lens_attend(p, layer));
 	LENS_TRY(show_rows(p, LENS_HOOK_Z, layer, p->f->z, q));
-	LENS_TRY(head_results(p, layer));
-	linear(p, p->f->z, q, b->w_o, b->b_o, c->d_model, p->f->branch);
-	return show_rows(p, LENS_HOOK_ATTN_OUT, layer, p->f->branch, c->d_model);
+	return head_results(p, layer);
 }
 
 /* normed → MLP → branch (mlp_out) */
@@ -141,18 +139,16 @@ static enum lens_status mlp(const struct lens_pass *p, size_t layer)
 	return show_rows(p, LENS_HOOK_MLP_OUT, layer, p->f->branch, c->d_model);
 }
 
-static enum lens_status block(const struct lens_pass *p, size_t layer)
+/* z → branch (attn_out) → MLP → resid_post, on the rows of the batch */
+static enum lens_status second_half(const struct lens_pass *p, size_t layer)
 {
 	const struct lens_config *c = &p->f->model->config;
 	const struct lens_block *b = &p->f->model->block[layer];
 	size_t n = p->batch->n_rows * c->d_model, d = c->d_model;
 	float *resid = p->f->resid;
 
-	LENS_TRY(show_rows(p, LENS_HOOK_RESID_PRE, layer, resid, d));
-	norm(p, resid, b->ln1_w, b->ln1_b);
-	LENS_TRY(show_rows(p, LENS_HOOK_LN1_SCALE, layer, p->f->scale, 1));
-	LENS_TRY(show_rows(p, LENS_HOOK_LN1_NORMALIZED, layer, p->f->normed, d));
-	LENS_TRY(attention(p, layer));
+	linear(p, p->f->z, c->n_heads * c->d_head, b->w_o, b->b_o, d, p->f->branch);
+	LENS_TRY(show_rows(p, LENS_HOOK_ATTN_OUT, layer, p->f->branch, d));
 	lens_vec()->add(n, p->f->branch, resid);
 	LENS_TRY(show_rows(p, LENS_HOOK_RESID_MID, layer, resid, d));
 	LENS_TRY(show_rows(p, LENS_HOOK_MLP_IN, layer, resid, d));
@@ -162,6 +158,50 @@ static enum lens_status block(const struct lens_pass *p, size_t layer)
 	LENS_TRY(mlp(p, layer));
 	lens_vec()->add(n, p->f->branch, resid);
 	return show_rows(p, LENS_HOOK_RESID_POST, layer, resid, d);
+}
+
+/*
+ * Moves the rows of the read positions to the front of resid and z, one a
+ * prompt. Under an alignment of twelve a row keeps its place in the twelve, and
+ * with it its bits. No row moves down, so none is overwritten before it moves.
+ */
+static struct lens_batch keep_read_rows(const struct lens_pass *p)
+{
+	const struct lens_config *c = &p->f->model->config;
+	size_t i, d = c->d_model, q = c->n_heads * c->d_head, align = lens_row_align();
+	struct lens_batch b = *p->batch;
+
+	for (i = 0; i < b.n_prompts; i++) {
+		size_t pos = (size_t)b.read_pos[i], from = p->batch->offset[i] + pos;
+		size_t to = i * align + pos % align;
+
+		memmove(p->f->resid + to * d, p->f->resid + from * d, d * sizeof(float));
+		memmove(p->f->z + to * q, p->f->z + from * q, q * sizeof(float));
+		p->f->read_offset[i] = to;
+	}
+	b.offset = p->f->read_offset;
+	b.n_rows = b.n_prompts * align;
+	b.read_rows = true;
+	return b;
+}
+
+static enum lens_status block(struct lens_pass *p, size_t layer, bool read_rows)
+{
+	const struct lens_block *b = &p->f->model->block[layer];
+	size_t d = p->f->model->config.d_model;
+	struct lens_batch rows;
+
+	LENS_TRY(show_rows(p, LENS_HOOK_RESID_PRE, layer, p->f->resid, d));
+	norm(p, p->f->resid, b->ln1_w, b->ln1_b);
+	LENS_TRY(show_rows(p, LENS_HOOK_LN1_SCALE, layer, p->f->scale, 1));
+	LENS_TRY(show_rows(p, LENS_HOOK_LN1_NORMALIZED, layer, p->f->normed, d));
+	p->read_rows = read_rows;
+	LENS_TRY(attention(p, layer));
+	if (!read_rows)
+		return second_half(p, layer);
+	rows = keep_read_rows(p);
+	p->batch = &rows;
+	return second_half(p, layer);
 }
 
 /* ln_final, and every position's logits where they are wanted. */
@@ -191,6 +231,30 @@ static bool head_wanted(const struct lens_hook_set *s)
 	       lens_hook_wanted(s, LENS_HOOK_LOGITS, 0);
 }
 
+/*
+ * May the block go on with the read positions' rows alone after its keys and
+ * values? Then nothing from there on is wanted at other positions.
+ */
+static bool read_rows_suffice(const struct lens_hook_set *s, const struct lens_batch *b,
+			      size_t layer)
+{
+	size_t h;
+
+	if (!b->read_pos || head_wanted(s))
+		return false;
+	for (h = 0; h < LENS_HOOK_COUNT; h++) {
+		enum lens_hook hook = (enum lens_hook)h;
+		bool before = hook == LENS_HOOK_RESID_PRE || hook == LENS_HOOK_LN1_SCALE ||
+			      hook == LENS_HOOK_LN1_NORMALIZED || hook == LENS_HOOK_Q ||
+			      hook == LENS_HOOK_K || hook == LENS_HOOK_V;
+
+		if (!before && lens_hook_info(hook)->per_layer &&
+		    lens_hook_wanted(s, hook, layer) == LENS_WANT_ALL)
+			return false;
+	}
+	return true;
+}
+
 /* Blocks to compute: up to the last with a wanted hook point. */
 static size_t blocks_needed(const struct lens_hook_set *s)
 {
@@ -211,12 +275,12 @@ static size_t blocks_needed(const struct lens_hook_set *s)
 enum lens_status lens_forward_run(struct lens_forward *f, const struct lens_batch *b,
 				  const struct lens_visitor *v, struct lens_error *err)
 {
-	const struct lens_pass p = { .f = f, .batch = b, .visitor = v, .err = err };
+	struct lens_pass p = { .f = f, .batch = b, .visitor = v, .err = err };
 	size_t i, n = blocks_needed(v->hooks);
 
 	LENS_TRY(embed(&p));
 	for (i = 0; i < n; i++)
-		LENS_TRY(block(&p, i));
+		LENS_TRY(block(&p, i, i + 1 == n && read_rows_suffice(v->hooks, b, i)));
 	return head_wanted(v->hooks) ? head(&p) : LENS_OK;
 }
 

@@ -10,6 +10,7 @@ struct lens_forward {
 	const struct lens_model *model;
 	int threads;
 	size_t max_rows, max_length;
+	size_t *read_offset; /* [max_rows] offsets of a batch of read rows */
 	float *arena; /* holds all of the following */
 	float *resid;  /* [T, D] */
 	float *branch; /* [T, D] attn_out, then mlp_out */
@@ -30,6 +31,7 @@ struct lens_pass {
 	const struct lens_batch *batch;
 	const struct lens_visitor *visitor;
 	struct lens_error *err;
+	bool read_rows; /* queries of the read positions only */
 };
 
 /* qkv → z, showing scores and patterns on the way. */

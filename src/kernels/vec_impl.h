@@ -78,7 +78,7 @@ static inline vf pick(vi mask, vf yes, vf no)
 }
 
 /*
- * exp(x), about 1 ulp on [−87.3, 88]; 0 below, exp(88) above; NaN stays. The
+ * exp(x), about 1 ulp on [−87.3, 88]; 0 below, ∞ above; NaN stays. The
  * argument is reduced by n·ln 2 in two parts (Cody and Waite), then Taylor to
  * degree 7 on [−0.35, 0.35] (remainder 5e-9).
  */
@@ -86,8 +86,8 @@ static inline vf vexp(vf x)
 {
 	const float ln2_hi = 0.693359375f, ln2_lo = -2.12194440e-4f, magic = 12582912.0f;
 	vf lo = -87.33f - (vf){ 0 }, hi = 88.0f - (vf){ 0 };
-	vi under = x < lo;
-	vf y = pick(x > hi, hi, pick(under, lo, x));
+	vi under = x < lo, over = x > hi;
+	vf y = pick(over, hi, pick(under, lo, x));
 	vf t = y * 1.44269504f + magic;
 	vf n = t - magic;
 	vf r = (y - n * ln2_hi) - n * ln2_lo;
@@ -100,7 +100,7 @@ static inline vf vexp(vf x)
 	p = p * r * r + r + 1.0f;
 	/* 2ⁿ by its exponent bits; NaN's n is of no use, and p is NaN then */
 	vi e = (__builtin_convertvector(pick(x == x, n, 0 * lo), vi) + 127) << 23;
-	return pick(under, (vf){ 0 }, p * (vf)e);
+	return pick(over, INFINITY - (vf){ 0 }, pick(under, (vf){ 0 }, p * (vf)e));
 }
 
 /* --- norms --------------------------------------------------------------- */

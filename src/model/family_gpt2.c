@@ -54,6 +54,9 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 				     c->n_heads);
 	LENS_TRY(lens_config_size(f, "n_inner", 4 * c->d_model, &c->d_mlp, err));
 	LENS_TRY(lens_config_real(f, "layer_norm_epsilon", 1e-5, &c->eps, err));
+	if (c->eps < 0)
+		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
+				     "layer_norm_epsilon %g is negative", c->eps);
 	LENS_TRY(lens_config_bool(f, "tie_word_embeddings", true, &c->tied_head, err));
 	LENS_TRY(lens_config_bool(f, "scale_attn_weights", true, &c->scale_attn, err));
 	LENS_TRY(lens_config_bool(f, "scale_attn_by_inverse_layer_idx", false,

@@ -193,7 +193,7 @@ static void want_matching(struct lens_hook_set *s, const struct lens_config *c,
 		for (layer = 0; layer < layers; layer++) {
 			if (fnmatch(pattern, lens_hook_name((enum lens_hook)h, layer, name), 0))
 				continue;
-			lens_hook_want(s, (enum lens_hook)h, layer);
+			lens_hook_want(s, (enum lens_hook)h, layer, LENS_WANT_ALL);
 			*matched = true;
 		}
 	}

@@ -215,6 +215,24 @@ static enum lens_status load_head(struct loader *l, struct lens_error *err)
 	return st;
 }
 
+/*
+ * Are all tensors there, in config.json's shapes? Asked first, so that an absurd
+ * number in config.json is told by the tensor it does not fit, and allocates
+ * nothing.
+ */
+static enum lens_status check_shapes(struct loader *l, struct lens_error *err)
+{
+	const struct lens_config *c = &l->model->config;
+	struct lens_block64 block = { 0 };
+	struct lens_head64 head = { 0 };
+	size_t i;
+
+	LENS_TRY(l->family->load_embed(&l->tensors, c, NULL, NULL, err));
+	for (i = 0; i < c->n_layers; i++)
+		LENS_TRY(l->family->load_block(&l->tensors, c, i, &block, err));
+	return l->family->load_head(&l->tensors, c, &head, err);
+}
+
 static enum lens_status load(const char *dir, struct loader *l, struct lens_sha256 *sha,
 			     struct lens_error *err)
 {
@@ -222,6 +240,7 @@ static enum lens_status load(const char *dir, struct loader *l, struct lens_sha2
 
 	LENS_TRY(lens_config_read(dir, &m->config, &l->family, sha, err));
 	LENS_TRY(lens_tensors_open(dir, &l->tensors, sha, err));
+	LENS_TRY(check_shapes(l, err));
 	LENS_TRY(load_embed(l, err));
 	LENS_TRY(load_blocks(l, err));
 	LENS_TRY(load_head(l, err));

@@ -72,7 +72,8 @@ struct lens_tensor *lens_tensors_add(struct lens_tensors *t);
 struct lens_tensor *lens_tensors_find(const struct lens_tensors *t, const char *name);
 /*
  * Reads a tensor into out as float64. It must be there, have this shape and
- * hold finite numbers; else an error that names file and tensor.
+ * hold finite numbers; else an error that names file and tensor. With out NULL
+ * only name, shape and type are checked.
  */
 enum lens_status lens_tensors_read(struct lens_tensors *t, const char *name, int rank,
 				   const size_t *shape, double *out, struct lens_error *err);
@@ -98,7 +99,7 @@ struct lens_family {
 	const char *architecture; /* config.json's, when it names one */
 	enum lens_status (*config)(const struct lens_config_file *f, struct lens_config *out,
 				   struct lens_error *err);
-	/* Fill the arrays, which are allocated and zeroed. */
+	/* Fill the arrays, which are allocated and zeroed; all NULL: check only. */
 	enum lens_status (*load_block)(struct lens_tensors *t, const struct lens_config *c,
 				       size_t layer, struct lens_block64 *b,
 				       struct lens_error *err);

@@ -279,14 +279,14 @@ enum lens_status lens_tensors_read(struct lens_tensors *ts, const char *name, in
 		return lens_error_at(err, LENS_ERR_UNSUPPORTED, path, 0, 0,
 				     "tensor \"%s\" is of type %s; we read F64, F32, F16, BF16",
 				     name, t->type_name);
-	for (i = 0; i < t->n_elements; i++) {
+	for (i = 0; out && i < t->n_elements; i++) {
 		out[i] = element(t, i);
 		if (!isfinite(out[i]))
 			return lens_error_at(err, LENS_ERR_FORMAT, path, 0, 0,
 					     "tensor \"%s\" holds %s at element %zu", name,
 					     isnan(out[i]) ? "a NaN" : "an infinity", i);
 	}
-	t->used = true;
+	t->used = t->used || out;
 	return LENS_OK;
 }
 

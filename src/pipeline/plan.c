@@ -224,7 +224,7 @@ static void add_hook(struct lens_plan *p, enum lens_hook hook, size_t layer, siz
 	describe(p, s, d);
 	d->source = p->capture.n_specs++;
 	lens_count_hook_bytes(p, s, d);
-	lens_hook_want(&p->hooks, hook, layer);
+	lens_hook_want(&p->hooks, hook, layer, LENS_WANT_ALL);
 }
 
 static void add_link(struct lens_plan *p, enum lens_hook hook, size_t layer,

@@ -230,7 +230,7 @@ static enum lens_status take_row(void *ctx, const struct lens_prompt_text *t,
 	size_t i;
 
 	LENS_TRY(texts_add(r, &r->text, t->row, &t->prompt, err));
-	if (0)
+	if (q->n_answers)
 		LENS_TRY(texts_add(r, &r->answer_text, t->row, t->answer, err));
 	for (i = 0; i < q->n_columns; i++) {
 		double value;
@@ -273,7 +273,7 @@ static enum lens_status reader_create(struct reader *r, struct lens_error *err)
 	if (!r->column || !r->number)
 		return lens_error_nomem(err, q->n_columns, sizeof(*r->number));
 	LENS_TRY(texts_create(r->store, "/prompts/text", q->n_rows, 1, NULL, &r->text, err));
-	if (0)
+	if (q->n_answers)
 		LENS_TRY(texts_create(r->store, "/prompts/answer_text", q->n_rows, q->n_answers,
 				      "answer", &r->answer_text, err));
 	for (i = 0; st == LENS_OK && i < q->n_columns; i++) {

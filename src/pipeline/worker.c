@@ -74,7 +74,7 @@ static struct lens_batch pack(struct worker *w, size_t row0, size_t n)
 {
 	const struct lens_prompts *p = w->work->plan->prompts;
 	struct lens_batch b = { .n_prompts = n, .tokens = w->tokens, .length = w->length,
-				.offset = w->offset };
+				.offset = w->offset, .read_pos = p->read_pos + row0 };
 	size_t i;
 
 	for (i = 0; i < n; i++) {

@@ -143,9 +143,9 @@ enum lens_status lens_h5_attr_text(const struct lens_h5_file *f, hid_t obj, cons
 	if (H5Sget_simple_extent_npoints(space) == 1 &&
 	    (kind == H5T_STRING || kind == H5T_INTEGER)) {
 		known = true;
-		*out = kind == H5T_INTEGER           ? read_integer(attr, &why) :
-		       H5Tis_variable_str(type) > 0 ? read_variable(attr, &why) :
-						      read_fixed(attr, type, &why);
+		*out = kind == H5T_INTEGER            ? read_integer(attr, &why)
+		       : H5Tis_variable_str(type) > 0 ? read_variable(attr, &why)
+						      : read_fixed(attr, type, &why);
 	}
 	H5Sclose(space);
 	H5Tclose(type);

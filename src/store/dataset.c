@@ -12,8 +12,8 @@
 static enum lens_status bug(struct lens_store *s, struct lens_error *err, const char *path,
 			    const char *what)
 {
-	return lens_error_at(err, LENS_ERR_INTERNAL, s->final, 0, 0, "dataset '%.600s': %s", path,
-			     what);
+	return lens_error_at(err, LENS_ERR_INTERNAL, s->final, 0, 0, "dataset '%.600s': %s",
+			     path, what);
 }
 
 enum lens_status lens_store_check_path(const char *path, struct lens_error *err)
@@ -34,8 +34,8 @@ enum lens_status lens_store_check_path(const char *path, struct lens_error *err)
 		if (!*p)
 			return LENS_OK;
 	} while (true);
-	return lens_error_set(err, LENS_ERR_INVALID, "'%.600s' cannot be a path in an HDF5 file",
-			      path);
+	return lens_error_set(err, LENS_ERR_INVALID,
+			      "'%.600s' cannot be a path in an HDF5 file", path);
 }
 
 static enum lens_status make_group(struct lens_store *s, const char *path,
@@ -86,7 +86,7 @@ static enum lens_status take_shape(struct lens_store *s, const struct lens_datas
 	int i;
 
 	if (spec->rank < 1 || spec->rank > LENS_MAX_RANK ||
-	    (spec->dtype == LENS_STR && spec->rank != 1))
+	    (spec->dtype == LENS_STR && spec->rank > 2))
 		return bug(s, err, spec->path, "impossible rank");
 	if (!bytes)
 		return bug(s, err, spec->path, "unknown type");
@@ -102,7 +102,8 @@ static enum lens_status take_shape(struct lens_store *s, const struct lens_datas
 				break;
 		}
 		if (j == s->n_dims || s->dims[j].extent != extent)
-			return bug(s, err, spec->path, "dimension unknown or of another extent");
+			return bug(s, err, spec->path,
+				   "dimension unknown or of another extent");
 		d->dim[i] = j;
 		d->extent[i] = extent;
 		d->chunk[i] = chunk;
@@ -111,6 +112,8 @@ static enum lens_status take_shape(struct lens_store *s, const struct lens_datas
 		    !lens_size_mul(bytes, chunk, &bytes) || bytes > UINT32_MAX)
 			return bug(s, err, spec->path, "too many chunks, or too large ones");
 	}
+	if (d->dtype == LENS_STR && d->rank == 2 && d->chunk[1] != d->extent[1])
+		return bug(s, err, spec->path, "rows of strings are not cut");
 	d->chunk_bytes = bytes;
 	d->n_chunks = n;
 	return LENS_OK;
@@ -145,8 +148,7 @@ static hid_t creation_list(const struct lens_store_dataset *d)
 	    H5Pset_alloc_time(dcpl, H5D_ALLOC_TIME_INCR) < 0 ||
 	    H5Pset_fill_time(dcpl, H5D_FILL_TIME_IFSET) < 0 ||
 	    H5Pset_obj_track_times(dcpl, 0) < 0 ||
-	    (d->dtype != LENS_STR &&
-	     H5Pset_fill_value(dcpl, lens_h5_type(d->dtype), fill) < 0))
+	    (d->dtype != LENS_STR && H5Pset_fill_value(dcpl, lens_h5_type(d->dtype), fill) < 0))
 		return H5I_INVALID_HID;
 	return dcpl;
 }
@@ -168,8 +170,8 @@ static enum lens_status create_dataset(struct lens_store *s, struct lens_store_d
 	space = H5Screate_simple(d->rank, extent, NULL);
 	if (dcpl >= 0 && dapl >= 0 && space >= 0 &&
 	    (d->dtype == LENS_STR || H5Pset_chunk_cache(dapl, 0, 0, 1.0) >= 0))
-		d->id = H5Dcreate2(s->file, d->path, lens_h5_type(d->dtype), space,
-				   H5P_DEFAULT, dcpl, dapl);
+		d->id = H5Dcreate2(s->file, d->path, lens_h5_type(d->dtype), space, H5P_DEFAULT,
+				   dcpl, dapl);
 	if (d->id < 0)
 		st = lens_h5_fail(s->io, err, "create the dataset '%s'", d->path);
 	H5Sclose(space);

@@ -16,7 +16,7 @@ struct lens_gheap {
 	uint64_t at; /* of the collection in image, 0: none */
 	uint8_t *image;
 	size_t size, cap;
-	size_t n;     /* objects, numbered from 1 */
+	size_t n;      /* objects, numbered from 1 */
 	size_t *start; /* [n + 1] of their headers */
 	char *text;
 	size_t text_cap;

@@ -21,13 +21,13 @@ struct lens_io {
 	char *path;
 	int fd;
 	bool writable;
-	bool abandoned;  /* writes are dropped: after a failure, or wanted so */
-	bool orphaned;   /* released while HDF5 still held it */
-	int n_open;      /* HDF5's handles on it */
-	int err;         /* errno of the first call that failed, 0: none */
-	const char *op;  /* and what it was to do: "write the file", … */
-	uint64_t size;   /* of the file, bytes */
-	size_t chunk_max; /* while HDF5 reads chunks: no larger ones; 0: none */
+	bool abandoned;             /* writes are dropped: after a failure, or wanted so */
+	bool orphaned;              /* released while HDF5 still held it */
+	int n_open;                 /* HDF5's handles on it */
+	int err;                    /* errno of the first call that failed, 0: none */
+	const char *op;             /* and what it was to do: "write the file", … */
+	uint64_t size;              /* of the file, bytes */
+	size_t chunk_max;           /* while HDF5 reads chunks: no larger ones; 0: none */
 	uint64_t heap_at, heap_end; /* the collection admitted last (gheap.h) */
 };
 

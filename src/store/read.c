@@ -100,8 +100,8 @@ static enum lens_status read_f64(const struct lens_h5_file *f, const char *path,
 	return st;
 }
 
-enum lens_status lens_store_read_f64(const char *file, const char *path, double **out, int *rank,
-				     size_t *extent, struct lens_error *err)
+enum lens_status lens_store_read_f64(const char *file, const char *path, double **out,
+				     int *rank, size_t *extent, struct lens_error *err)
 {
 	struct lens_h5_dataset d;
 	struct lens_h5_file f;
@@ -141,25 +141,24 @@ static enum lens_status chunk_strings(struct lens_gheap *heap, const uint8_t *re
 }
 
 static enum lens_status all_strings(const struct lens_h5_file *f,
-				    const struct lens_h5_dataset *d, hsize_t chunk,
+				    const struct lens_h5_dataset *d, const hsize_t *chunk,
 				    struct lens_gheap *heap, lens_h5_string_fn fn, void *ctx,
 				    struct lens_error *err)
 {
-	uint8_t *refs = lens_calloc((size_t)chunk, LENS_GHEAP_REF_BYTES);
+	hsize_t row[2] = { 0, 0 }, n, stored, bytes = chunk[0] * chunk[1] * LENS_GHEAP_REF_BYTES;
+	uint8_t *refs = lens_calloc((size_t)bytes, 1);
 	enum lens_status st = LENS_OK;
-	hsize_t row, n, stored;
 	uint32_t filters;
 
 	if (!refs)
-		return lens_error_nomem(err, (size_t)chunk, LENS_GHEAP_REF_BYTES);
-	for (row = 0; row < d->extent[0] && st == LENS_OK; row += n) {
-		n = d->extent[0] - row < chunk ? d->extent[0] - row : chunk;
-		if (H5Dget_chunk_storage_size(d->id, &row, &stored) < 0 ||
-		    stored != chunk * LENS_GHEAP_REF_BYTES ||
-		    H5Dread_chunk(d->id, H5P_DEFAULT, &row, &filters, refs) < 0)
+		return lens_error_nomem(err, (size_t)bytes, 1);
+	for (; row[0] < d->extent[0] && st == LENS_OK; row[0] += n) {
+		n = d->extent[0] - row[0] < chunk[0] ? d->extent[0] - row[0] : chunk[0];
+		if (H5Dget_chunk_storage_size(d->id, row, &stored) < 0 || stored != bytes ||
+		    H5Dread_chunk(d->id, H5P_DEFAULT, row, &filters, refs) < 0)
 			st = lens_h5_fail(f->io, err, "read strings");
 		else
-			st = chunk_strings(heap, refs, n, fn, ctx, err);
+			st = chunk_strings(heap, refs, n * chunk[1], fn, ctx, err);
 	}
 	lens_free(refs);
 	return st;
@@ -173,23 +172,24 @@ enum lens_status lens_h5_strings(const struct lens_h5_file *f, const struct lens
 				 lens_h5_string_fn fn, void *ctx, struct lens_error *err)
 {
 	hid_t dcpl = H5Dget_create_plist(d->id);
+	hsize_t chunk[2] = { 0, 1 }, most = f->io->size / LENS_GHEAP_REF_BYTES;
 	struct lens_gheap *heap;
 	enum lens_status st;
-	hsize_t chunk = 0;
 	bool plain;
 
-	plain = d->dtype == LENS_STR && d->rank == 1 && dcpl >= 0 &&
+	plain = d->dtype == LENS_STR && (d->rank == 1 || d->rank == 2) && dcpl >= 0 &&
 		H5Pget_layout(dcpl) == H5D_CHUNKED && H5Pget_nfilters(dcpl) == 0 &&
-		H5Pget_chunk(dcpl, 1, &chunk) == 1;
+		H5Pget_chunk(dcpl, d->rank, chunk) == d->rank &&
+		(d->rank == 1 || chunk[1] == d->extent[1]);
 	H5Pclose(dcpl);
 	if (plain && !d->extent[0])
 		return LENS_OK;
-	if (!plain || !chunk || chunk > f->io->size / LENS_GHEAP_REF_BYTES ||
-	    d->extent[0] > f->io->size / LENS_GHEAP_REF_BYTES)
+	if (!plain || !chunk[0] || !chunk[1] || chunk[0] > most / chunk[1] ||
+	    d->extent[0] > most)
 		return lens_error_at(err, LENS_ERR_FORMAT, f->io->path, 0, 0,
 				     "not a list of strings as h5lens writes them");
 	LENS_TRY(lens_gheap_create(f->io, &heap, err));
-	f->io->chunk_max = (size_t)chunk * LENS_GHEAP_REF_BYTES;
+	f->io->chunk_max = (size_t)(chunk[0] * chunk[1]) * LENS_GHEAP_REF_BYTES;
 	st = all_strings(f, d, chunk, heap, fn, ctx, err);
 	f->io->chunk_max = 0;
 	lens_gheap_destroy(heap);

@@ -34,8 +34,8 @@ static enum lens_status create_scale(struct lens_store *s, struct lens_store_dim
 	return st;
 }
 
-static enum lens_status mark_scale(struct lens_store *s, struct lens_store_dim *d, bool labelled,
-				   struct lens_error *err)
+static enum lens_status mark_scale(struct lens_store *s, struct lens_store_dim *d,
+				   bool labelled, struct lens_error *err)
 {
 	int32_t dimid = (int32_t)s->n_dims;
 	hid_t space, attr = H5I_INVALID_HID;
@@ -43,8 +43,8 @@ static enum lens_status mark_scale(struct lens_store *s, struct lens_store_dim *
 	char text[96];
 
 	/* The wording is netCDF-4's; readers compare it. */
-	snprintf(text, sizeof(text), "This is a netCDF dimension but not a netCDF variable.%10zu",
-		 d->extent);
+	snprintf(text, sizeof(text),
+		 "This is a netCDF dimension but not a netCDF variable.%10zu", d->extent);
 	if (H5DSset_scale(d->id, labelled ? d->name : text) < 0)
 		return lens_h5_fail(s->io, err, "mark the dimension '%s'", d->name);
 	space = H5Screate(H5S_SCALAR);
@@ -74,8 +74,8 @@ static enum lens_status write_labels(struct lens_store *s, struct lens_store_dim
 		st = lens_sha256_final(h, digest, err);
 	lens_sha256_destroy(h);
 	LENS_TRY(st);
-	if (d->extent && H5Dwrite(d->id, lens_h5_type(LENS_STR), H5S_ALL, H5S_ALL, H5P_DEFAULT,
-				  labels) < 0)
+	if (d->extent &&
+	    H5Dwrite(d->id, lens_h5_type(LENS_STR), H5S_ALL, H5S_ALL, H5P_DEFAULT, labels) < 0)
 		return lens_h5_fail(s->io, err, "write the labels of '%s'", d->name);
 	lens_hex(digest, sizeof(digest), hex);
 	return lens_h5_attr_str(s, d->id, "sha256", hex, err);
@@ -181,7 +181,8 @@ static enum lens_status write_reference_list(struct lens_store *s, struct lens_s
 	ok = write_list(d->id, "REFERENCE_LIST", type, d->n_refs, list);
 	lens_free(list);
 	if (!ok)
-		return lens_h5_fail(s->io, err, "list the users of the dimension '%s'", d->name);
+		return lens_h5_fail(s->io, err, "list the users of the dimension '%s'",
+				    d->name);
 	return LENS_OK;
 }
 
@@ -215,7 +216,8 @@ hid_t lens_h5_back_reference_type(void)
 
 enum lens_status lens_store_attach_scales(struct lens_store *s, struct lens_error *err)
 {
-	hid_t list_type = H5Tvlen_create(H5T_STD_REF_OBJ), back_type = lens_h5_back_reference_type();
+	hid_t list_type = H5Tvlen_create(H5T_STD_REF_OBJ),
+	      back_type = lens_h5_back_reference_type();
 	hobj_ref_t *dim_ref = lens_calloc(s->n_dims, sizeof(*dim_ref));
 	hobj_ref_t *dataset_ref = lens_calloc(s->n_datasets, sizeof(*dataset_ref));
 	enum lens_status st;

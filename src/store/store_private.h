@@ -168,8 +168,8 @@ struct lens_h5_list {
  * objects, the datasets' own digests among them.
  */
 enum lens_status lens_h5_file_digest(const struct lens_h5_file *f,
-				     const struct lens_h5_list *list,
-				     char hex[LENS_SHA256_HEX], struct lens_error *err);
+				     const struct lens_h5_list *list, char hex[LENS_SHA256_HEX],
+				     struct lens_error *err);
 /* Calls fn with the attributes of obj that lens_h5_attr_text can read. */
 enum lens_status lens_h5_walk_attrs(const struct lens_h5_file *f, hid_t obj, lens_attr_fn fn,
 				    void *ctx, struct lens_error *err);

@@ -84,9 +84,9 @@ void lens_fill(enum lens_dtype t, void *buf, size_t n)
 	static const uint16_t nan16 = 0x7e00;
 	static const uint32_t nan32 = 0x7fc00000;
 	static const uint64_t nan64 = 0x7ff8000000000000;
-	const void *value = t == LENS_F16 ? (const void *)&nan16 :
-			    t == LENS_F32 ? (const void *)&nan32 :
-					    (const void *)&nan64;
+	const void *value = t == LENS_F16   ? (const void *)&nan16
+			    : t == LENS_F32 ? (const void *)&nan32
+					    : (const void *)&nan64;
 	size_t size = lens_dtype_size(t), total = n * size, done = size;
 
 	if (!total)

@@ -227,8 +227,9 @@ static enum lens_status hash_attr(void *ctx, const char *name, const char *value
 	return lens_sha256_update(a->h, value, strlen(value) + 1, err);
 }
 
-static enum lens_status hash_entry(const struct lens_h5_file *f, const struct lens_h5_list *list,
-				   size_t i, struct lens_sha256 *h, struct lens_error *err)
+static enum lens_status hash_entry(const struct lens_h5_file *f,
+				   const struct lens_h5_list *list, size_t i,
+				   struct lens_sha256 *h, struct lens_error *err)
 {
 	const char *path = list->v[i].path, *first = list->v[list->v[i].first].path;
 	struct attr_hash a = { .h = h, .root = false };
@@ -248,8 +249,8 @@ static enum lens_status hash_entry(const struct lens_h5_file *f, const struct le
 }
 
 enum lens_status lens_h5_file_digest(const struct lens_h5_file *f,
-				     const struct lens_h5_list *list,
-				     char hex[LENS_SHA256_HEX], struct lens_error *err)
+				     const struct lens_h5_list *list, char hex[LENS_SHA256_HEX],
+				     struct lens_error *err)
 {
 	uint8_t digest[LENS_SHA256_BYTES];
 	struct attr_hash a = { .root = true };

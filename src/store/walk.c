@@ -149,9 +149,9 @@ static void take_users(const struct lens_h5_list *list, const struct lens_back_r
  * have checksums; the datasets' own lists lie in the global heap. A damaged
  * list leaves names NULL.
  */
-static enum lens_status read_users(const struct lens_h5_file *f, const struct lens_h5_list *list,
-				   const char *path, const char *(*names)[LENS_MAX_RANK],
-				   struct lens_error *err)
+static enum lens_status read_users(const struct lens_h5_file *f,
+				   const struct lens_h5_list *list, const char *path,
+				   const char *(*names)[LENS_MAX_RANK], struct lens_error *err)
 {
 	hid_t attr = H5Aopen_by_name(f->id, path, "REFERENCE_LIST", H5P_DEFAULT, H5P_DEFAULT);
 	hid_t type = lens_h5_back_reference_type(), space = H5Aget_space(attr);
@@ -173,7 +173,8 @@ static enum lens_status read_users(const struct lens_h5_file *f, const struct le
 	return st;
 }
 
-static enum lens_status read_names(const struct lens_h5_file *f, const struct lens_h5_list *list,
+static enum lens_status read_names(const struct lens_h5_file *f,
+				   const struct lens_h5_list *list,
 				   const char *(*names)[LENS_MAX_RANK], struct lens_error *err)
 {
 	const char *path;

@@ -9,8 +9,8 @@
 static enum lens_status refuse(const struct lens_store *s, const char *path, const char *what,
 			       struct lens_error *err)
 {
-	return lens_error_at(err, LENS_ERR_INTERNAL, s->final, 0, 0, "dataset '%.600s': %s", path,
-			     what);
+	return lens_error_at(err, LENS_ERR_INTERNAL, s->final, 0, 0, "dataset '%.600s': %s",
+			     path, what);
 }
 
 static struct lens_store_dataset *dataset_of(struct lens_store *s, int id)
@@ -77,20 +77,25 @@ enum lens_status lens_store_hash_string(struct lens_sha256 *h, const char *str,
 	return lens_sha256_update(h, str, strlen(str) + 1, err);
 }
 
+static size_t row_strings(const struct lens_store_dataset *d)
+{
+	return d->rank == 2 ? d->extent[1] : 1;
+}
+
 static enum lens_status put_rows(struct lens_store *s, struct lens_store_dataset *d, size_t n,
 				 const char *const *str, struct lens_error *err)
 {
-	hsize_t start = d->next_row, count = n;
+	hsize_t start[2] = { d->next_row, 0 }, count[2] = { n, row_strings(d) };
 	enum lens_status st = LENS_OK;
 	hid_t mem, space;
 	size_t i;
 
-	for (i = 0; i < n; i++)
+	for (i = 0; i < n * row_strings(d); i++)
 		LENS_TRY(lens_store_hash_string(d->strings, str[i], err));
-	mem = H5Screate_simple(1, &count, NULL);
+	mem = H5Screate_simple(d->rank, count, NULL);
 	space = H5Dget_space(d->id);
 	if (mem < 0 || space < 0 ||
-	    H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, NULL, &count, NULL) < 0 ||
+	    H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL) < 0 ||
 	    H5Dwrite(d->id, lens_h5_type(LENS_STR), mem, space, H5P_DEFAULT, str) < 0)
 		st = lens_h5_fail(s->io, err, "write strings of '%s'", d->path);
 	H5Sclose(space);
@@ -101,19 +106,21 @@ static enum lens_status put_rows(struct lens_store *s, struct lens_store_dataset
 }
 
 /* Rows that nobody wrote are empty strings, so that all are in the file. */
-static enum lens_status pad_rows(struct lens_store *s, struct lens_store_dataset *d, size_t until,
-				 struct lens_error *err)
+static enum lens_status pad_rows(struct lens_store *s, struct lens_store_dataset *d,
+				 size_t until, struct lens_error *err)
 {
-	const char *empty[256];
-	size_t i;
+	size_t i, width = row_strings(d);
+	const char **empty = lens_calloc(width, sizeof(*empty));
+	enum lens_status st = LENS_OK;
 
-	for (i = 0; i < 256; i++)
+	if (!empty)
+		return lens_error_nomem(err, width, sizeof(*empty));
+	for (i = 0; i < width; i++)
 		empty[i] = "";
-	while (d->next_row < until) {
-		i = until - d->next_row;
-		LENS_TRY(put_rows(s, d, i < 256 ? i : 256, empty, err));
-	}
-	return LENS_OK;
+	while (st == LENS_OK && d->next_row < until)
+		st = put_rows(s, d, 1, empty, err);
+	lens_free(empty);
+	return st;
 }
 
 static enum lens_status write_strings(struct lens_store *s, struct lens_store_dataset *d,

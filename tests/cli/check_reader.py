@@ -139,8 +139,8 @@ def check_prompts(c: Checks, f: File) -> None:
     for name in run.columns:
         c.that(run.columns.dataset(name).shape == (len(run),), f"column {name} has a value per prompt")
     if "answers" in run.prompts:
-        n_texts = len(run.answer_text())
-        c.that(n_texts == run.prompts.dataset("answers").shape[1], "one answer_text per answer")
+        c.that(run.answer_text().shape == run.prompts.dataset("answers").shape,
+               "one answer_text per answer")
 
 
 def past_end(f: File, hook: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -297,9 +297,10 @@ def check_reader(c: Checks, f: File) -> None:
 
 def check_text(c: Checks, f: File, model: Path) -> None:
     run = f.run
-    if (model / "tokenizer.json").exists():
-        whole = hashlib.sha256((model / "tokenizer.json").read_bytes()).hexdigest()
-        c.that(run.attr("sha256_tokenizer") == whole, "sha256_tokenizer is the tokenizer's")
+    parts = [model / "config.json", model / "model.safetensors"]
+    if all(part.exists() for part in parts):
+        whole = hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
+        c.that(run.attr("sha256_model") == whole, "sha256_model is the model's")
     bos = bool(run.experiment["data"].get("prepend_bos", True))
     pieces = h5lens.load_pieces(model)
     for row in range(f.rows.stop):
@@ -353,7 +354,7 @@ def damage(short: int) -> list[tuple[str, Callable[[h5py.File], None], str]]:
         ("a wrong difference", put("results/logit_diff", (0, 0), 99.0), "the difference"),
         ("a wrong probability", put("results/answer_prob", (0, 0), 1.0), "answer_prob"),
         ("no scale", lambda h: h[b + "hook_mlp_out"].dims[0].detach_scale(h["prompt"]), "dimension scale"),
-        ("another tokenizer", attr("sha256_tokenizer", "1" * 64), "sha256_tokenizer"),
+        ("half a digest", attr("sha256_tokenizer", "1" * 32), "sha256_tokenizer"),
         ("a newer schema", attr("h5lens_schema", 2), "schema 2"),
         ("no schema", lambda h: h.attrs.__delitem__("h5lens_schema"), "not a file of h5lens"),
     ]

@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -47,12 +48,14 @@ class Writer:
             self.scale[name] = self.strings(name, labels)
             self.scale[name].make_scale(name)
 
-    def strings(self, path: str, values: list[str], dim: str | None = None) -> h5py.Dataset:
-        d = self.file.create_dataset(path, (len(values),), h5py.string_dtype(), chunks=(min(len(values), 64),))
-        d[:] = values
-        d.attrs["sha256"] = hashlib.sha256(b"".join(v.encode() + b"\0" for v in values)).hexdigest()
-        if dim:
-            d.dims[0].attach_scale(self.scale[dim])
+    def strings(self, path: str, values: list[Any], dims: str = "") -> h5py.Dataset:
+        value = np.array(values, dtype=object)
+        chunk = (min(len(value), 64), *value.shape[1:])
+        d = self.file.create_dataset(path, value.shape, h5py.string_dtype(), chunks=chunk)
+        d[...] = value
+        d.attrs["sha256"] = hashlib.sha256(b"".join(v.encode() + b"\0" for v in value.ravel())).hexdigest()
+        for i, name in enumerate(dims.split()):
+            d.dims[i].attach_scale(self.scale[name])
         return d
 
     def array(self, path: str, value: np.ndarray, dims: str, rows: int = 16) -> None:
@@ -233,8 +236,7 @@ def make(path: Path, n_rows: int = 40, layers: int = 3, vocab: int = 200, f16: b
     w.array("prompts/length", length, "prompt")
     w.array("prompts/read_pos", length - 1, "prompt")
     w.array("prompts/answers", answers, "prompt answer")
-    for i in range(2):
-        w.strings(f"prompts/answer_text_{i}", [a[i] for a in answer_text], "prompt")
+    w.strings("prompts/answer_text", answer_text, "prompt answer")
     w.strings("prompts/columns/template", template, "prompt")
     w.array("prompts/columns/distance", rng.integers(1, 9, n_rows).astype("f8"), "prompt")
     for hook in rows[0]:

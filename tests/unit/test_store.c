@@ -43,20 +43,20 @@ static int teardown(void **state)
 	return rmdir(dir);
 }
 
-#define ok(expr)                                                                  \
-	do {                                                                      \
-		struct lens_error e_ = LENS_ERROR_INIT, *err = &e_;               \
-		char buf_[2200];                                                  \
-		if ((expr) != LENS_OK)                                            \
+#define ok(expr)                                                                               \
+	do {                                                                                   \
+		struct lens_error e_ = LENS_ERROR_INIT, *err = &e_;                            \
+		char buf_[2200];                                                               \
+		if ((expr) != LENS_OK)                                                         \
 			fail_msg("%s: %s", #expr, lens_error_format(&e_, buf_, sizeof(buf_))); \
 	} while (0)
 
-#define fails(code_, expr)                                          \
-	do {                                                        \
-		struct lens_error e_ = LENS_ERROR_INIT, *err = &e_; \
-		assert_int_equal(expr, code_);                      \
-		assert_int_equal(e_.code, code_);                   \
-		assert_true(e_.text[0] != '\0');                    \
+#define fails(code_, expr)                                                                     \
+	do {                                                                                   \
+		struct lens_error e_ = LENS_ERROR_INIT, *err = &e_;                            \
+		assert_int_equal(expr, code_);                                                 \
+		assert_int_equal(e_.code, code_);                                              \
+		assert_true(e_.text[0] != '\0');                                               \
 	} while (0)
 
 /* --- a file with everything in it ------------------------------------------ */
@@ -80,16 +80,26 @@ static enum lens_status put(struct lens_store *s, int id, size_t c0, size_t c1, 
 static struct lens_dataset_spec spec2(const char *p, enum lens_dtype t)
 {
 	return (struct lens_dataset_spec){
-		.path = p, .long_name = "a thing", .units = "logit", .dtype = t, .rank = 2,
-		.dim = { "prompt", "pos" }, .extent = { ROWS, POS }, .chunk = { 2, 2 },
+		.path = p,
+		.long_name = "a thing",
+		.units = "logit",
+		.dtype = t,
+		.rank = 2,
+		.dim = { "prompt", "pos" },
+		.extent = { ROWS, POS },
+		.chunk = { 2, 2 },
 	};
 }
 
 static struct lens_dataset_spec spec_text(const char *p)
 {
 	return (struct lens_dataset_spec){
-		.path = p, .dtype = LENS_STR, .rank = 1, .dim = { "prompt" },
-		.extent = { ROWS }, .chunk = { 4 },
+		.path = p,
+		.dtype = LENS_STR,
+		.rank = 1,
+		.dim = { "prompt" },
+		.extent = { ROWS },
+		.chunk = { 4 },
 	};
 }
 
@@ -130,9 +140,12 @@ static enum lens_status add_numbers(struct lens_store *s, struct lens_error *err
 static enum lens_status add_more(struct lens_store *s, struct lens_error *err)
 {
 	struct lens_dataset_spec text = spec_text("/prompts/text");
-	struct lens_dataset_spec none = { .path = "/results/none", .dtype = LENS_F64, .rank = 2,
+	struct lens_dataset_spec none = { .path = "/results/none",
+					  .dtype = LENS_F64,
+					  .rank = 2,
 					  .dim = { "prompt", "nothing" },
-					  .extent = { ROWS, 0 }, .chunk = { 2, 1 } };
+					  .extent = { ROWS, 0 },
+					  .chunk = { 2, 1 } };
 	int id;
 
 	LENS_TRY(lens_store_add_dataset(s, &text, &id, err));
@@ -298,8 +311,11 @@ static void test_strings(void **state)
 /* Rows that nobody wrote, and rows that a long way apart, are "". */
 static void test_string_gaps(void **state)
 {
-	struct lens_dataset_spec spec = { .path = "/t", .dtype = LENS_STR, .rank = 1,
-					  .dim = { "prompt" }, .extent = { 3000 },
+	struct lens_dataset_spec spec = { .path = "/t",
+					  .dtype = LENS_STR,
+					  .rank = 1,
+					  .dim = { "prompt" },
+					  .extent = { 3000 },
 					  .chunk = { 1000 } };
 	static const char *const one[1] = { "x" };
 	struct lens_store *s;
@@ -475,8 +491,8 @@ static void test_bad_chunks(void **state)
 
 static void test_bad_specs(void **state)
 {
-	static const char *const bad[] = { "x", "", "/", "//x", "/a/", "/a/../b", "/./b",
-					   "/\xff", "/prompt" };
+	static const char *const bad[] = { "x",       "",     "/",     "//x",    "/a/",
+					   "/a/../b", "/./b", "/\xff", "/prompt" };
 	struct lens_dataset_spec spec;
 	struct lens_store *s;
 	size_t i;
@@ -680,8 +696,11 @@ static void test_no_memory(void **state)
 static void test_full_disk(void **state)
 {
 	static uint8_t data[256 << 10];
-	struct lens_dataset_spec spec = { .path = "/x", .dtype = LENS_U8, .rank = 1,
-					  .dim = { "n" }, .extent = { 16 * sizeof(data) },
+	struct lens_dataset_spec spec = { .path = "/x",
+					  .dtype = LENS_U8,
+					  .rank = 1,
+					  .dim = { "n" },
+					  .extent = { 16 * sizeof(data) },
 					  .chunk = { sizeof(data) } };
 	struct lens_error full = LENS_ERROR_INIT;
 	enum lens_status st = LENS_OK;
@@ -781,6 +800,21 @@ static void test_damage(void **state)
 	damage("logit", 5, "/", "attributes");
 }
 
+/* In a process of its own: HDF5 leaks memory over some damaged files. */
+static enum lens_status verify_apart(void)
+{
+	size_t n, n_bad;
+	pid_t child = fork();
+	int status;
+
+	assert_true(child >= 0);
+	if (!child)
+		_exit((int)lens_store_verify(path, NULL, NULL, &n, &n_bad, NULL));
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	return (enum lens_status)WEXITSTATUS(status);
+}
+
 static void test_no_digest(void **state)
 {
 	struct lens_store *s;
@@ -800,7 +834,7 @@ static void test_no_digest(void **state)
 	at[0] = 'S'; /* the object header's own checksum is wrong too */
 	spit(path, b.data, b.len);
 	lens_buf_release(&b);
-	fails(LENS_ERR_FORMAT, lens_store_verify(path, NULL, NULL, &n, &n_bad, err));
+	assert_int_equal(verify_apart(), LENS_ERR_FORMAT);
 }
 
 /* --- hostile files ----------------------------------------------------------------------- */
@@ -877,7 +911,8 @@ static bool reads_right(void)
 	double *v;
 	int rank;
 
-	if (lens_store_read_f64(path, "/cache/blocks.0.hook_resid_post", &v, &rank, extent, NULL) ||
+	if (lens_store_read_f64(path, "/cache/blocks.0.hook_resid_post", &v, &rank, extent,
+				NULL) ||
 	    lens_store_read_strings(path, "/prompts/text", &str, &n, NULL))
 		return false;
 	for (i = 0; i < ROWS * POS - 1; i++)
@@ -951,9 +986,11 @@ static void test_flipped(void **state)
 /* Many datasets of rank 4 share their dimensions. */
 static void test_many(void **state)
 {
-	struct lens_dataset_spec spec = { .dtype = LENS_F32, .rank = 4,
+	struct lens_dataset_spec spec = { .dtype = LENS_F32,
+					  .rank = 4,
 					  .dim = { "prompt", "head", "query", "key" },
-					  .extent = { 4, 3, 2, 2 }, .chunk = { 4, 3, 2, 2 } };
+					  .extent = { 4, 3, 2, 2 },
+					  .chunk = { 4, 3, 2, 2 } };
 	struct lens_store *s;
 	size_t i, n, n_bad;
 	char name[64];
@@ -981,14 +1018,14 @@ static void test_many(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		T(test_fill),        T(test_numbers),    T(test_strings),
-		T(test_string_gaps), T(test_attributes), T(test_walk_attrs),
-		T(test_walk),        T(test_same_bytes), T(test_bad_chunks),
-		T(test_bad_specs),   T(test_bad_text),   T(test_too_many_chunks),
-		T(test_after_commit), T(test_directory), T(test_old_part),
-		T(test_faults),      T(test_no_memory),  T(test_full_disk),
-		T(test_verify),      T(test_damage),     T(test_no_digest),
-		T(test_truncated),   T(test_flipped),    T(test_many),
+		T(test_fill),         T(test_numbers),    T(test_strings),
+		T(test_string_gaps),  T(test_attributes), T(test_walk_attrs),
+		T(test_walk),         T(test_same_bytes), T(test_bad_chunks),
+		T(test_bad_specs),    T(test_bad_text),   T(test_too_many_chunks),
+		T(test_after_commit), T(test_directory),  T(test_old_part),
+		T(test_faults),       T(test_no_memory),  T(test_full_disk),
+		T(test_verify),       T(test_damage),     T(test_no_digest),
+		T(test_truncated),    T(test_flipped),    T(test_many),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,400 @@
+#!/usr/bin/env python3
+"""Writes the model directories that h5lens must refuse, tests/invalid/model/.
+
+Each case is a tiny GPT-2 (one layer, width 4) with one thing wrong, and
+expected-error: lines that the error must contain. What is too large to keep
+(a header of gigabytes, deep nesting) is made by tests/unit/test_model.c itself.
+Only the standard library is used, so that anybody can run it again; the output
+does not change from run to run.
+"""
+
+import argparse
+import copy
+import json
+import random
+import shutil
+import struct
+from pathlib import Path
+from typing import Any, Callable
+
+Tensor = dict[str, Any]  # dtype, shape, data, and offsets where they are not the true ones
+
+CONFIG: dict[str, Any] = {
+    "architectures": ["GPT2LMHeadModel"],
+    "model_type": "gpt2",
+    "n_layer": 1,
+    "n_embd": 4,
+    "n_head": 2,
+    "n_positions": 4,
+    "n_inner": 8,
+    "vocab_size": 6,
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-05,
+}
+
+SHAPES: dict[str, list[int]] = {
+    "wte.weight": [6, 4],
+    "wpe.weight": [4, 4],
+    "h.0.ln_1.weight": [4],
+    "h.0.ln_1.bias": [4],
+    "h.0.attn.c_attn.weight": [4, 12],
+    "h.0.attn.c_attn.bias": [12],
+    "h.0.attn.c_proj.weight": [4, 4],
+    "h.0.attn.c_proj.bias": [4],
+    "h.0.ln_2.weight": [4],
+    "h.0.ln_2.bias": [4],
+    "h.0.mlp.c_fc.weight": [4, 8],
+    "h.0.mlp.c_fc.bias": [8],
+    "h.0.mlp.c_proj.weight": [8, 4],
+    "h.0.mlp.c_proj.bias": [4],
+    "ln_f.weight": [4],
+    "ln_f.bias": [4],
+}
+P = "transformer."
+
+
+def floats(values: list[float]) -> bytes:
+    return struct.pack(f"<{len(values)}f", *values)
+
+
+class Model:
+    """A directory in the making."""
+
+    def __init__(self) -> None:
+        rng = random.Random(7)
+        self.config: Any = copy.deepcopy(CONFIG)
+        self.config_text: str | None = None  # instead of config
+        self.files: dict[str, dict[str, Tensor]] = {"model.safetensors": {}}
+        self.raw: dict[str, bytes] = {}  # files as they are; b"" under None removes
+        self.header: Callable[[dict[str, Any]], Any] = lambda h: h
+        self.length: Callable[[int], int] = lambda n: n
+        self.cut = 0  # bytes missing at the end
+        self.index: Any = None
+        for name, shape in SHAPES.items():
+            n = 1
+            for s in shape:
+                n *= s
+            self.tensors[P + name] = {
+                "dtype": "F32",
+                "shape": shape,
+                "data": floats([rng.uniform(-1, 1) for _ in range(n)]),
+            }
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return self.files["model.safetensors"]
+
+    def shard(self) -> None:
+        """Two files and their index."""
+        all_tensors = self.files.pop("model.safetensors")
+        a, b = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+        self.files = {a: {}, b: {}}
+        for i, (name, t) in enumerate(all_tensors.items()):
+            self.files[a if i < 8 else b][name] = t
+        where = {name: f for f, ts in self.files.items() for name in ts}
+        self.index = {"metadata": {"total_size": 0}, "weight_map": where}
+
+    def file_bytes(self, tensors: dict[str, Tensor]) -> bytes:
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        data = b""
+        for name, t in tensors.items():
+            header[name] = {
+                "dtype": t["dtype"],
+                "shape": t["shape"],
+                "data_offsets": t.get("offsets", [len(data), len(data) + len(t["data"])]),
+            }
+            data += t["data"]
+        edited = self.header(header)
+        text = (edited if isinstance(edited, str) else json.dumps(edited)).encode()
+        blob = struct.pack("<Q", self.length(len(text))) + text + data
+        return blob[: len(blob) - self.cut]
+
+    def write(self, path: Path) -> None:
+        path.mkdir(parents=True)
+        text = self.config_text or json.dumps(self.config, indent=1) + "\n"
+        (path / "config.json").write_text(text)
+        for name, tensors in self.files.items():
+            (path / name).write_bytes(self.file_bytes(tensors))
+        for name, blob in self.raw.items():
+            (path / name).write_bytes(blob)
+        if self.index is not None:
+            (path / "model.safetensors.index.json").write_text(json.dumps(self.index, indent=1))
+
+
+CASES: list[tuple[str, Callable[[Model], Any], list[str]]] = []
+W = "model.safetensors"
+LN = P + "h.0.ln_1.weight"
+FC = P + "h.0.mlp.c_fc.weight"
+
+
+def case(name: str, *expected: str) -> Callable[[Callable[[Model], Any]], None]:
+    """Registers a case: its folder, what the error must contain, what is wrong."""
+
+    def register(change: Callable[[Model], Any]) -> None:
+        CASES.append((name, change, list(expected)))
+
+    return register
+
+
+def tensor_case(name: str, tensor: str, says: str, change: Callable[[Tensor], Any]) -> None:
+    case(name, f"{name}/{W}", f'tensor "{tensor}"', says)(lambda m: change(m.tensors[tensor]))
+
+
+def config_case(name: str, says: str, **change: Any) -> None:
+    case(name, f"{name}/config.json", says)(lambda m: m.config.update(change))
+
+
+def number(index: int, value: float) -> Callable[[Tensor], None]:
+    def change(t: Tensor) -> None:
+        t["data"] = t["data"][: 4 * index] + floats([value]) + t["data"][4 * index + 4 :]
+
+    return change
+
+
+def tensor_cases() -> None:
+    case("tensor-missing", W, f'tensor "{FC}" is missing')(lambda m: m.tensors.pop(FC))
+    case("tensor-missing-embedding", W, "wte.weight", "is missing")(
+        lambda m: m.tensors.pop(P + "wte.weight")
+    )
+    case("tensor-unknown", W, 'tensor "transformer.h.0.attn.rotary" is unknown')(
+        lambda m: m.tensors.update(
+            {P + "h.0.attn.rotary": {"dtype": "F32", "shape": [1], "data": floats([1])}}
+        )
+    )
+    case("tensor-layer-too-many", W, 'tensor "transformer.h.1.ln_1.weight" is unknown')(
+        lambda m: m.tensors.update({P + "h.1.ln_1.weight": copy.deepcopy(m.tensors[LN])})
+    )
+    case("head-untied-missing", W, 'tensor "lm_head.weight" is missing')(
+        lambda m: m.config.update(tie_word_embeddings=False)
+    )
+    tensor_case("tensor-transposed", FC, "has shape [8, 4]; config.json makes it [4, 8]",
+                lambda t: t.update(shape=[8, 4]))
+    tensor_case("tensor-rank", LN, "has shape [4, 1]; config.json makes it [4]",
+                lambda t: t.update(shape=[4, 1]))
+    tensor_case("tensor-scalar", LN, "has shape []",
+                lambda t: t.update(shape=[], data=floats([1])))
+    tensor_case("tensor-rank-9", LN, "at most 8", lambda t: t.update(shape=[4] + [1] * 8))
+    tensor_case("nan", FC, "holds a NaN at element 5", number(5, float("nan")))
+    tensor_case("infinity", LN, "holds an infinity at element 3", number(3, float("inf")))
+    tensor_case("infinity-f16", LN, "holds an infinity at element 1",
+                lambda t: t.update(dtype="F16", data=struct.pack("<4H", 0, 0xFC00, 0, 0)))
+    tensor_case("nan-bf16", LN, "holds a NaN at element 2",
+                lambda t: t.update(dtype="BF16", data=struct.pack("<4H", 0, 0, 0x7FC1, 0)))
+    tensor_case("dtype-unknown", LN, "dtype is unknown", lambda t: t.update(dtype="F31"))
+    tensor_case("dtype-number", LN, "no dtype", lambda t: t.update(dtype=32))
+    tensor_case("dtype-integer", LN, "is of type I32",
+                lambda t: t.update(dtype="I32", data=struct.pack("<4i", 1, 2, 3, 4)))
+
+
+def header_cases() -> None:
+    tensor_case("shape-not-data", LN, "do not fit its data_offsets", lambda t: t.update(shape=[5]))
+    tensor_case("shape-negative", LN, "not a whole number", lambda t: t.update(shape=[-4]))
+    tensor_case("shape-zero", LN, "do not fit its data_offsets", lambda t: t.update(shape=[0]))
+    tensor_case("shape-empty-tensor", LN, "has shape [0]; config.json makes it [4]",
+                lambda t: t.update(shape=[0], data=b""))
+    tensor_case("shape-real", LN, "not a whole number", lambda t: t.update(shape=[4.0]))
+    tensor_case("shape-text", LN, "not a list", lambda t: t.update(shape="[4]"))
+    tensor_case("shape-overflow", LN, "overflows", lambda t: t.update(shape=[2**33, 2**33]))
+    tensor_case("shape-overflow-bytes", LN, "do not fit its data_offsets",
+                lambda t: t.update(shape=[2**62], offsets=[0, 0]))
+    tensor_case("offsets-past-end", LN, "past the end of the file",
+                lambda t: t.update(offsets=[1 << 20, (1 << 20) + 16]))
+    tensor_case("offsets-huge", LN, "past the end of the file",
+                lambda t: t.update(offsets=[2**63 - 17, 2**63 - 1]))
+    tensor_case("offsets-descending", LN, "not two ascending numbers",
+                lambda t: t.update(offsets=[16, 0]))
+    tensor_case("offsets-negative", LN, "not two ascending numbers",
+                lambda t: t.update(offsets=[-16, 0]))
+    tensor_case("offsets-three", LN, "not two ascending numbers",
+                lambda t: t.update(offsets=[0, 16, 32]))
+    tensor_case("offsets-text", LN, "not two ascending numbers",
+                lambda t: t.update(offsets=["0", "16"]))
+    case("offsets-overlap", W, "overlap", 'tensor "transformer.wte.weight"')(
+        lambda m: m.tensors[LN].update(offsets=[80, 96])
+    )
+    case("offsets-same", W, "overlap")(
+        lambda m: m.tensors[LN].update(offsets=m.tensors[P + "h.0.ln_1.bias"].update(
+            offsets=[0, 16]) or [0, 16])
+    )
+    # 2^64 − 16: past int64, which JSON's reader refuses before we could wrap
+    case("offsets-wrap", W, "JSON")(
+        lambda m: m.tensors[LN].update(offsets=[2**64 - 16, 2**64])
+    )
+    case("truncated-data", W, 'tensor "transformer.ln_f.bias"', "truncated")(
+        lambda m: setattr(m, "cut", 4)
+    )
+    case("truncated-header", W, "header's length is wrong")(lambda m: setattr(m, "cut", 2000))
+    case("truncated-length", W, "header's length is wrong")(
+        lambda m: m.raw.update({W: b"\x01\x00\x00"})
+    )
+    case("empty-weights", W, "empty")(lambda m: m.raw.update({W: b""}))
+    case("header-length-2-60", W, "header's length is wrong")(
+        lambda m: setattr(m, "length", lambda n: 2**60)
+    )
+    case("header-length-max", W, "header's length is wrong")(
+        lambda m: setattr(m, "length", lambda n: 2**64 - 1)
+    )
+    case("header-length-short", W, "not valid JSON")(
+        lambda m: setattr(m, "length", lambda n: n - 1)
+    )
+    case("header-length-zero", W, "not valid JSON")(lambda m: setattr(m, "length", lambda n: 0))
+    case("header-list", W, "not a JSON object")(
+        lambda m: setattr(m, "header", lambda h: json.dumps([h]))
+    )
+    case("header-no-tensors", W, "is missing")(lambda m: setattr(m, "header", lambda h: "{}"))
+    case("header-entry-null", W, f'tensor "{LN}"')(
+        lambda m: setattr(m, "header", lambda h: {**h, LN: None})
+    )
+    case("header-duplicate", W, "duplicate")(
+        lambda m: setattr(
+            m, "header",
+            lambda h: json.dumps(h)[:-1] + ', "transformer.wte.weight": {"dtype": "F32"}}',
+        )
+    )
+    case("header-nul-in-name", W, "JSON")(
+        lambda m: setattr(m, "header", lambda h: json.dumps(h).replace("ln_1.weight", "ln\\u0000"))
+    )
+    case("header-not-utf8", W, "JSON")(
+        lambda m: m.raw.update({W: struct.pack("<Q", 11) + b'{"\xff\xfe":null}'})
+    )
+
+
+def shard_cases() -> None:
+    index = "model.safetensors.index.json"
+
+    def points_to(target: Any) -> Callable[[Model], None]:
+        def change(m: Model) -> None:
+            m.shard()
+            m.index["weight_map"][LN] = target
+
+        return change
+
+    for name, target in [
+        ("index-outside", "../../../golden/data/gpt2_gelu/model.safetensors"),
+        ("index-parent", ".."),
+        ("index-absolute", "/etc/passwd"),
+        ("index-number", 1),
+        ("index-empty-name", ""),
+    ]:
+        case(name, index, f'tensor "{LN}"', "not a plain file name")(points_to(target))
+    case("index-itself", "/.", "not a regular file")(points_to("."))
+    case("index-missing-shard", "model-00003-of-00002.safetensors", "No such file")(
+        points_to("model-00003-of-00002.safetensors")
+    )
+
+    @case("index-duplicate-tensor", "model-0000", f'tensor "{LN}" is in two files')
+    def _(m: Model) -> None:
+        m.shard()
+        m.files["model-00002-of-00002.safetensors"][LN] = copy.deepcopy(
+            m.files["model-00001-of-00002.safetensors"][LN])
+
+    @case("index-no-map", index, "weight_map")
+    def _(m: Model) -> None:
+        m.shard()
+        m.index = {"metadata": {}}
+
+    @case("index-map-list", index, "weight_map")
+    def _(m: Model) -> None:
+        m.shard()
+        m.index["weight_map"] = ["model-00001-of-00002.safetensors"]
+
+    @case("index-tensor-nowhere", "model-00001-of-00002", f'tensor "{FC}" is missing')
+    def _(m: Model) -> None:
+        m.shard()
+        for tensors in m.files.values():
+            tensors.pop(FC, None)
+
+    @case("no-weights", "no-weights", "model.safetensors")
+    def _(m: Model) -> None:
+        m.files = {}
+
+
+def config_cases() -> None:
+    c = "config.json"
+    config_case("config-model-type", 'model_type "mamba"', model_type="mamba")
+    config_case("config-model-type-number", '"model_type" is not a string', model_type=2)
+    config_case("config-no-model-type", "has no model_type", model_type=None)
+    config_case("config-architecture", 'architecture "GPT2ForSequenceClassification"',
+                architectures=["GPT2ForSequenceClassification"])
+    config_case("config-layers-text", '"n_layer" is not a whole number', n_layer="1")
+    config_case("config-layers-real", '"n_layer" is not a whole number', n_layer=1.0)
+    config_case("config-layers-zero", '"n_layer" is not a whole number', n_layer=0)
+    config_case("config-layers-negative", '"n_layer" is not a whole number', n_layer=-1)
+    config_case("config-layers-list", '"n_layer" is not a whole number', n_layer=[1])
+    config_case("config-heads-do-not-divide", "n_embd 4 is not a multiple of n_head 3", n_head=3)
+    config_case("config-width-2-31", '"n_embd" is not a whole number', n_embd=2**31)
+    config_case("config-vocabulary-2-62", '"vocab_size" is not a whole number', vocab_size=2**62)
+    config_case("config-inner-zero", '"n_inner" is not a whole number', n_inner=0)
+    config_case("config-activation", 'activation_function "swish9"', activation_function="swish9")
+    config_case("config-activation-number", '"activation_function" is not a string',
+                activation_function=1)
+    config_case("config-cross-attention", "add_cross_attention", add_cross_attention=True)
+    config_case("config-tie-text", '"tie_word_embeddings" is not true or false',
+                tie_word_embeddings="yes")
+    config_case("config-epsilon-text", '"layer_norm_epsilon" is not a number',
+                layer_norm_epsilon="1e-5")
+    config_case("config-epsilon-negative", "layer_norm_epsilon", layer_norm_epsilon=-1e-05)
+    # within the limits of config.json, and absurd beside the tensors
+    case("config-layers-huge", W, 'tensor "transformer.h.1.ln_1.weight" is missing')(
+        lambda m: m.config.update(n_layer=2**31 - 1)
+    )
+    case("config-vocabulary-huge", W, "wte.weight", "has shape [6, 4]")(
+        lambda m: m.config.update(vocab_size=2**31 - 1)
+    )
+    case("config-positions-huge", W, "wpe.weight", "has shape [4, 4]")(
+        lambda m: m.config.update(n_positions=2**31 - 1)
+    )
+    case("config-inner-huge", W, 'tensor "transformer.h.0.', "has shape")(
+        lambda m: m.config.update(n_inner=2**31 - 1)
+    )
+    case("config-width-huge", W, 'tensor "transformer.', "has shape")(
+        lambda m: m.config.update(n_embd=2**31 - 2)
+    )
+    case("config-truncated", c, "JSON")(
+        lambda m: setattr(m, "config_text", json.dumps(m.config)[:60])
+    )
+    case("config-empty", c, "JSON")(lambda m: m.raw.update({c: b""}))
+    case("config-list", c, "not a JSON object")(lambda m: setattr(m, "config_text", "[]"))
+    case("config-duplicate-key", c, "duplicate")(
+        lambda m: setattr(m, "config_text", json.dumps(m.config)[:-1] + ', "n_layer": 1}')
+    )
+    case("config-integer-overflow", c, "JSON")(
+        lambda m: setattr(m, "config_text", '{"model_type": "gpt2", "n_layer": ' + "9" * 40 + "}")
+    )
+    case("config-real-overflow", c, "JSON")(
+        lambda m: setattr(m, "config_text", '{"model_type": "gpt2", "layer_norm_epsilon": 1e999}')
+    )
+    case("config-trailing", c, "JSON")(
+        lambda m: setattr(m, "config_text", json.dumps(m.config) + " {}")
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, default=Path("tests/invalid/model"))
+    parser.add_argument("--valid", type=Path, default=Path("tests/unit/data/model"),
+                        help="where the ones that must load go")
+    args = parser.parse_args()
+    for make in (tensor_cases, header_cases, shard_cases, config_cases):
+        make()
+    shutil.rmtree(args.output, ignore_errors=True)
+    for name, change, expected in CASES:
+        model = Model()
+        change(model)
+        model.write(args.output / name)
+        (args.output / name / "expected-error").write_text("\n".join(expected) + "\n")
+
+    shutil.rmtree(args.valid, ignore_errors=True)
+    Model().write(args.valid / "plain")
+    # As older checkpoints are: no prefix, causal masks, a copy of the tied head.
+    old = Model()
+    old.files[W] = {k.removeprefix(P): v for k, v in old.tensors.items()}
+    mask = {"dtype": "U8", "shape": [1, 1, 4, 4], "data": bytes(16)}
+    old.tensors["h.0.attn.bias"] = mask
+    old.tensors["h.0.attn.masked_bias"] = {"dtype": "F32", "shape": [], "data": floats([-1e4])}
+    old.tensors["lm_head.weight"] = old.tensors["wte.weight"]
+    old.write(args.valid / "tied-copy")
+
+
+if __name__ == "__main__":
+    main()

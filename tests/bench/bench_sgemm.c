@@ -1,0 +1,273 @@
+/*
+ * bench_sgemm.c: the machine's sgemm rate, which is the limit for tables.
+ *
+ * Times the matrix products of GPT-2 small, as OpenBLAS's own sgemm does them
+ * (all of K in one call: the limit) and as lens_gemm does them, on one thread
+ * and on several at once. As in the program, threads share the weights, and
+ * each has activations and results of its own. Prints GFLOP/s for each shape
+ * and, weighted by a prompt's FLOPs, the most prompts/s that sgemm alone allows.
+ *
+ *     bench_sgemm [avx2|avx512|auto [THREADS [REPEAT [TOKENS]]]]
+ */
+#include "h5lens/kernels.h"
+
+#include <dlfcn.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define LAYERS 12
+#define MAX_REPEAT 1001
+#define MAX_THREADS 1024
+
+/* Fortran's sgemm: column-major, everything by reference. */
+typedef void (*sgemm_fn)(const char *, const char *, const int *, const int *, const int *,
+			 const float *, const float *, const int *, const float *, const int *,
+			 const float *, float *, const int *);
+
+/* C[m, n] = A[m, k]·B, as row-major matrices. */
+struct shape {
+	const char *name;
+	size_t m, n, k;
+	enum lens_trans trans;
+};
+
+static const struct shape shapes[] = {
+	{ "W_QKV", 512, 2304, 768, LENS_B_PLAIN },
+	{ "W_O", 512, 768, 768, LENS_B_PLAIN },
+	{ "W_in", 512, 3072, 768, LENS_B_PLAIN },
+	{ "W_out", 512, 768, 3072, LENS_B_PLAIN },
+	{ "W_U", 416, 50257, 768, LENS_B_TRANSPOSED },
+};
+#define SHAPES (sizeof(shapes) / sizeof(*shapes))
+
+enum engine { SGEMM, LENS_GEMM, ENGINES };
+
+struct bench {
+	sgemm_fn sgemm;
+	int threads, repeat;
+	size_t tokens; /* of a prompt */
+	double rate[SHAPES][ENGINES][2]; /* GFLOP/s on one thread, on all */
+};
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static float *matrix(size_t n)
+{
+	float *x = lens_alloc_aligned(n, sizeof(*x));
+	uint32_t state = 1;
+	size_t i;
+
+	if (!x) {
+		fprintf(stderr, "bench_sgemm: out of memory\n");
+		exit(1);
+	}
+	for (i = 0; i < n; i++) {
+		state = state * 1664525u + 1013904223u;
+		x[i] = (float)(state >> 8) / 8388608.0f - 1.0f;
+	}
+	return x;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static double median(double *x, int n)
+{
+	qsort(x, (size_t)n, sizeof(*x), by_value);
+	return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
+}
+
+/* Row-major C = A·B is column-major Cᵀ = Bᵀ·Aᵀ. */
+static void whole_sgemm(sgemm_fn sgemm, const struct shape *s, const float *a, const float *b,
+			float *c)
+{
+	const float one = 1.0f, zero = 0.0f;
+	int m = (int)s->n, n = (int)s->m, k = (int)s->k;
+
+	sgemm(s->trans == LENS_B_PLAIN ? "N" : "T", "N", &m, &n, &k, &one, b,
+	      s->trans == LENS_B_PLAIN ? &m : &k, a, &k, &zero, c, &m);
+}
+
+/* One thread's median seconds for a product. */
+static double time_one(const struct bench *bench, const struct shape *s, enum engine engine,
+		       const float *b)
+{
+	float *a = matrix(s->m * s->k), *c = matrix(s->m * s->n);
+	float *pad = matrix(lens_gemm_pad_floats(s->n, s->k));
+	const struct lens_gemm_args g = {
+		.m = s->m, .n = s->n, .k = s->k, .a = a, .lda = s->k, .b = b,
+		.ldb = s->trans == LENS_B_PLAIN ? s->n : s->k, .trans = s->trans,
+		.c = c, .ldc = s->n,
+	};
+	double seconds[MAX_REPEAT];
+	int i;
+
+#pragma omp barrier
+	for (i = -1; i < bench->repeat; i++) { /* the first warms up */
+		double start = now();
+
+		if (engine == SGEMM)
+			whole_sgemm(bench->sgemm, s, a, b, c);
+		else
+			lens_gemm(&g, pad, 1);
+		if (i >= 0)
+			seconds[i] = now() - start;
+	}
+	lens_free(a);
+	lens_free(c);
+	lens_free(pad);
+	return median(seconds, bench->repeat);
+}
+
+/* GFLOP/s of so many threads at once */
+static double rate(const struct bench *bench, const struct shape *s, enum engine engine,
+		   int threads, const float *b)
+{
+	double flops = 2.0 * (double)s->m * (double)s->n * (double)s->k, sum = 0;
+
+#pragma omp parallel num_threads(threads) reduction(+ : sum)
+	sum += flops / time_one(bench, s, engine, b);
+	return sum / 1e9;
+}
+
+static void measure(struct bench *bench)
+{
+	size_t i;
+	int e;
+
+	for (i = 0; i < SHAPES; i++) {
+		float *b = matrix(shapes[i].n * shapes[i].k);
+
+		for (e = 0; e < ENGINES; e++) {
+			bench->rate[i][e][0] = rate(bench, &shapes[i], e, 1, b);
+			bench->rate[i][e][1] = bench->threads > 1
+				? rate(bench, &shapes[i], e, bench->threads, b)
+				: bench->rate[i][e][0];
+		}
+		lens_free(b);
+	}
+}
+
+/*
+ * GFLOP of one prompt's tables by shape: every token through the blocks, the
+ * read position through the unembedding, once for each lens layer.
+ */
+static double prompt_gflop(const struct bench *bench, size_t shape)
+{
+	const struct shape *s = &shapes[shape];
+	size_t rows = s->trans == LENS_B_PLAIN ? LAYERS * bench->tokens : LAYERS + 1;
+
+	return 2e-9 * (double)rows * (double)s->n * (double)s->k;
+}
+
+static void print_total(const struct bench *bench)
+{
+	double gflop = 0, seconds[ENGINES][2] = { { 0 } };
+	size_t i, e, t;
+
+	for (i = 0; i < SHAPES; i++) {
+		gflop += prompt_gflop(bench, i);
+		for (e = 0; e < ENGINES; e++) {
+			for (t = 0; t < 2; t++)
+				seconds[e][t] += prompt_gflop(bench, i) / bench->rate[i][e][t];
+		}
+	}
+	printf("%-22s %10.1f %10.1f %10.1f %10.1f\n", "a prompt's mixture",
+	       gflop / seconds[SGEMM][0], gflop / seconds[LENS_GEMM][0], gflop / seconds[SGEMM][1],
+	       gflop / seconds[LENS_GEMM][1]);
+	printf("%-22s %10.1f %10.1f %10.1f %10.1f\n", "limit, prompts/s", 1 / seconds[SGEMM][0],
+	       1 / seconds[LENS_GEMM][0], 1 / seconds[SGEMM][1], 1 / seconds[LENS_GEMM][1]);
+	printf("A prompt: %zu tokens, logit difference and rank per layer, %.2f GFLOP.\n",
+	       bench->tokens, gflop);
+}
+
+static void print_report(const struct bench *bench, const char *level)
+{
+	char threads[32], size[64];
+	size_t i;
+
+	snprintf(threads, sizeof(threads), "%d threads", bench->threads);
+	printf("%s, level %s, median of %d; GFLOP/s\n", lens_blas_description(), level,
+	       bench->repeat);
+	printf("%-22s %21s %21s\n", "", "1 thread", threads);
+	printf("%-22s %10s %10s %10s %10s\n", "m x n x k", "sgemm", "lens_gemm", "sgemm",
+	       "lens_gemm");
+	for (i = 0; i < SHAPES; i++) {
+		snprintf(size, sizeof(size), "%s %zux%zux%zu", shapes[i].name, shapes[i].m,
+			 shapes[i].n, shapes[i].k);
+		printf("%-22s %10.1f %10.1f %10.1f %10.1f\n", size, bench->rate[i][SGEMM][0],
+		       bench->rate[i][LENS_GEMM][0], bench->rate[i][SGEMM][1],
+		       bench->rate[i][LENS_GEMM][1]);
+	}
+	print_total(bench);
+}
+
+/* OpenBLAS is open by now, with the core that belongs to the level. */
+static sgemm_fn find_sgemm(void)
+{
+	void *lib = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
+	sgemm_fn f = NULL;
+
+	if (lib)
+		*(void **)&f = dlsym(lib, "sgemm_");
+	return f;
+}
+
+static int number(const char *text, int most)
+{
+	char *end;
+	long n = strtol(text, &end, 10);
+
+	if (*end || n < 1 || n > most) {
+		fprintf(stderr, "bench_sgemm: '%s' is not a number from 1 to %d\n", text, most);
+		exit(2);
+	}
+	return (int)n;
+}
+
+int main(int argc, char **argv)
+{
+	struct lens_error err = LENS_ERROR_INIT;
+	struct bench bench = { .threads = omp_get_num_procs(), .repeat = 9, .tokens = 16 };
+	enum lens_cpu_level level;
+	char text[1024];
+
+	if (argc > 2)
+		bench.threads = number(argv[2], MAX_THREADS);
+	if (argc > 3)
+		bench.repeat = number(argv[3], MAX_REPEAT);
+	if (argc > 4)
+		bench.tokens = (size_t)number(argv[4], 1 << 20);
+	if (lens_cpu_detect(&level, &err) != LENS_OK)
+		goto failed;
+	if (argc > 1 && !strcmp(argv[1], "avx2"))
+		level = LENS_LEVEL_AVX2;
+	else if (argc > 1 && !strcmp(argv[1], "avx512"))
+		level = LENS_LEVEL_AVX512;
+	if (lens_kernels_open(level, &err) != LENS_OK)
+		goto failed;
+	bench.sgemm = find_sgemm();
+	if (!bench.sgemm) {
+		fprintf(stderr, "bench_sgemm: OpenBLAS has no sgemm_\n");
+		return 1;
+	}
+	measure(&bench);
+	print_report(&bench, lens_cpu_level_name(level));
+	return 0;
+failed:
+	fprintf(stderr, "bench_sgemm: %s\n", lens_error_format(&err, text, sizeof(text)));
+	return 1;
+}

@@ -1,0 +1,131 @@
+#!/bin/sh
+# The command line as a user meets it: output, messages, exit codes, what is
+# left on the disk. H5LENS is the program, WORK a folder of our own.
+set -u
+h5lens=${H5LENS:-build/h5lens}
+work=$(mktemp -d "${WORK:-/tmp}/cli.XXXXXX")
+trap 'umount "$work/small" 2>/dev/null; rm -rf "$work"' EXIT
+model=experiments/demo-gpt2
+passed=0 failed=0
+
+# t NAME EXIT-CODE PATTERN COMMAND…: does it exit so and say that?
+t() {
+	name=$1 code=$2 pattern=$3
+	shift 3
+	"$@" > "$work/said" 2>&1
+	got=$?
+	if [ $got = "$code" ] && grep -qE -e "$pattern" "$work/said"; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		echo "FAILED: $name: exit code $got, not $code, or no '$pattern' in:"
+		sed 's/^/    /' "$work/said" | head -20
+	fi
+}
+absent() { # no output, no temporary file
+	if [ -n "$(find "$work" -name "$1*")" ]; then
+		failed=$((failed + 1))
+		echo "FAILED: left behind: $(find "$work" -name "$1*")"
+	else
+		passed=$((passed + 1))
+	fi
+}
+run() { "$h5lens" run --model $model --data "$csv" --answers correct,incorrect "$@"; }
+
+csv=$work/ioi.csv
+head -n 41 experiments/ioi.csv > "$csv"
+
+t "no command" 2 'usage: h5lens COMMAND' "$h5lens"
+t "help" 0 'run .*run an experiment' "$h5lens" --help
+t "help of a command" 0 'usage: h5lens run' "$h5lens" help run
+t "version" 0 'OpenBLAS [0-9.]+ ' "$h5lens" --version
+t "unknown command" 2 "did you mean 'prompt'" "$h5lens" promt
+t "unknown option" 2 "unknown option '--hook'" run --hook x
+t "option without value" 2 'needs a value' run --set
+t "unknown key" 2 'cache.hooks' run -o "$work/x.h5" --set cache.hoks=a
+t "no output named" 2 'output' run
+for c in run prompt tokens info verify; do
+	t "$c --help" 0 "usage: h5lens $c" "$h5lens" $c --help
+done
+
+t "tokens" 0 '^[0-9]+( [0-9]+)*$' "$h5lens" tokens $model "a b" --ids
+t "tokens, pieces" 0 '\| Mary\|' "$h5lens" tokens $model "and Mary"
+t "tokens, invalid UTF-8" 1 'UTF-8' "$h5lens" tokens $model "$(printf 'a\377')"
+t "prompt" 0 'answer token \| Mary\|: rank [0-9]+' "$h5lens" prompt $model \
+	"When John and Mary went to the shops, John gave the bag to" --answer " Mary"
+t "prompt, several answer tokens" 0 'answer tokens: \|.*\| \|' "$h5lens" prompt $model "John" \
+	--answer " Mary went"
+t "prompt, bad model" 1 'nowhere' "$h5lens" prompt nowhere "a"
+t "prompt, too long" 2 'context' "$h5lens" prompt $model "$(yes ' Mary' | head -n 400 | tr -d '\n')"
+t "info of a model" 0 'blocks.*hook_pattern .*\[head 4, query, key\]' "$h5lens" info $model
+t "info of nothing" 1 'cannot open' "$h5lens" info "$work/none.h5"
+
+t "dry run" 0 'plan: 40 prompts' run -o "$work/a.h5" --dry-run
+absent a.h5
+t "run" 0 'mean logit difference' run -o "$work/a.h5"
+t "again: finished" 0 'is finished' run -o "$work/a.h5"
+t "another experiment" 1 'cache.dtype: "f32" there, "f16" here' run -o "$work/a.h5" --dtype f16
+t "other data" 1 'data content' "$h5lens" run --model $model --data experiments/ioi_classic.csv \
+	--answers correct,incorrect -o "$work/a.h5"
+t "overwrite" 0 'prompts in' run -o "$work/a.h5" --dtype f16 --overwrite
+t "verify" 0 ' 0 bad' "$h5lens" verify "$work/a.h5"
+t "info of a file" 0 '/cache/blocks.0.attn.hook_pattern' "$h5lens" info "$work/a.h5"
+t "output on the input" 2 'are the same file' run -o "$csv"
+echo data > "$work/foreign.h5"
+t "a foreign file in the way" 1 'no output of h5lens' run -o "$work/foreign.h5"
+t "folder missing" 1 'No such file' run -o "$work/none/a.h5"
+t "quiet" 0 '^$' sh -c "'$h5lens' run --model $model --data '$csv' -o '$work/q.h5' --quiet; echo"
+t "too little memory" 1 '--memory gives 1 MiB' run -o "$work/m.h5" --memory 1M
+t "hook that is none" 2 "did you mean 'blocks.0.hook_resid_pre'" run -o "$work/m.h5" \
+	--hooks blocks.0.hook_resid_pr
+t "layer that is none" 2 'the model has' run -o "$work/m.h5" --hooks blocks.99.hook_resid_pre
+t "hook for interventions" 1 'repeated once per head' run -o "$work/m.h5" --hooks blocks.0.hook_q_input
+t "position that is none" 2 'no prompt has a position 1000' run -o "$work/m.h5" --positions '[1000]'
+t "missing column" 1 'wrong' run -o "$work/m.h5" --answers wrong
+absent m.h5
+
+printf 'prompt,correct,incorrect\nGood one, Mary, John\nBad one, Mary Ann, John\n,\n' > "$work/bad.csv"
+csv=$work/bad.csv
+t "bad rows are listed" 1 'bad.csv:3: .*Mary Ann' run -o "$work/b.h5"
+absent b.h5
+t "bad rows can be skipped" 0 'prompts +1$' run -o "$work/b.h5" --set data.on_bad_row=skip
+csv=experiments/ioi.csv
+
+# A file that was changed after it was written.
+cp "$work/a.h5" "$work/damaged.h5"
+size=$(stat -c %s "$work/damaged.h5")
+printf 'XXXXXXXX' | dd of="$work/damaged.h5" bs=1 seek=$((size / 2)) conv=notrunc 2>/dev/null
+t "verify of a damaged file" 1 '.' "$h5lens" verify "$work/damaged.h5"
+head -c $((size / 2)) "$work/a.h5" > "$work/cut.h5"
+t "verify of a truncated file" 1 '.' "$h5lens" verify "$work/cut.h5"
+
+# A signal: exit code 75, and nothing under the output's name.
+i=0
+while [ $i -lt 5 ]; do
+	"$h5lens" run --model $model --data experiments/ioi.csv -o "$work/s.h5" --threads 1 \
+		> "$work/stopped" 2>&1 &
+	pid=$!
+	sleep 0.$((i + 2))
+	kill -TERM $pid 2>/dev/null
+	wait $pid
+	got=$?
+	[ $got = 75 ] && break
+	rm -f "$work/s.h5" # it was done before the signal came
+	i=$((i + 1))
+done
+t "SIGTERM" 0 'stopped by a signal' sh -c "cat '$work/stopped'; [ $got = 75 ]"
+absent s.h5
+
+# A small disk: refused before the first batch, with both numbers.
+mkdir "$work/small"
+if [ "$(id -u)" = 0 ] && mount -t tmpfs -o size=2m none "$work/small" 2>/dev/null; then
+	t "disk too small" 75 'will take .* MiB and .* has 2.0 MiB free' run -o "$work/small/d.h5"
+	absent d.h5
+fi
+if [ "$(id -u)" != 0 ]; then
+	chmod 500 "$work/small"
+	t "read-only folder" 1 'Permission denied' run -o "$work/small/d.h5" --limit 8
+fi
+
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]

@@ -1,0 +1,390 @@
+/*
+ * golden/test_bits.c: the same prompt gives the same bits: whatever the
+ * threads, the memory, the order of the rows, their neighbours, their number,
+ * and whatever else is computed with them. Once per CPU level
+ * (H5LENS_TEST_CPU).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "support/h5file.h"
+#include "support/runs.h"
+#include "support/samebits.h"
+
+#define MOST_ROWS 64
+#define EVERYTHING "*,logits,*hook_result"
+
+/* A model with prompts, and what one thread makes of them. */
+struct subject {
+	const char *model, *source, *lens;
+	size_t rows;             /* the first so many of source */
+	const char *filler;      /* a word of one token or two, to make a long prompt */
+	size_t fillers;
+	const char *answer;
+	struct test_csv csv;
+	char *data, *whole;      /* the rows; their output, everything selected */
+};
+
+static struct subject demo = {
+	.model = "experiments/demo-gpt2", .source = "experiments/ioi.csv", .rows = 60, .lens = "recompute",
+	.filler = " and", .fillers = 110, .answer = " John",
+};
+static struct subject odd = { /* three heads of eight, own W_U, three layers */
+	.model = "tests/golden/data/gpt2_gelu",
+	.source = "tests/golden/data/gpt2_gelu/prompts.csv", .rows = 6, .lens = "recompute",
+	.filler = " the", .fillers = 45, .answer = " dog",
+};
+static struct subject plain = {
+	.model = "tests/golden/data/gpt2_gelu_new",
+	.source = "tests/golden/data/gpt2_gelu_new/prompts.csv", .rows = 6, .lens = "recompute",
+	.filler = " the", .fillers = 45, .answer = " dog",
+};
+static struct subject one_head = {
+	.model = "tests/golden/data/gpt2_unscaled",
+	.source = "tests/golden/data/gpt2_unscaled/prompts.csv", .rows = 6, .lens = "recompute",
+	.filler = " the", .fillers = 45, .answer = " dog",
+};
+
+static struct subject *subject; /* of the group that runs: set-up gets no argument */
+
+static int prepare(void **state)
+{
+	struct subject *s = subject;
+	struct lens_experiment e;
+	size_t i, order[MOST_ROWS];
+
+	(void)state;
+	if (test_quick() && s->rows > 12)
+		s->rows = 12;
+	s->data = test_tmp_path("rows.csv");
+	s->whole = test_tmp_path("whole.h5");
+	test_csv_read(s->source, &s->csv);
+	assert_true(s->rows <= s->csv.n && s->rows <= MOST_ROWS);
+	for (i = 0; i < s->rows; i++)
+		order[i] = i;
+	test_csv_write(&s->csv, order, s->rows, s->data);
+	test_experiment(&e, s->model, s->data, s->whole);
+	test_set(&e, "cache.hooks", EVERYTHING, NULL);
+	test_run(&e);
+	lens_experiment_release(&e);
+	return 0;
+}
+
+static int clear(void **state)
+{
+	struct subject *s = subject;
+
+	(void)state;
+	unlink(s->data);
+	unlink(s->whole);
+	lens_free(s->data);
+	lens_free(s->whole);
+	test_csv_release(&s->csv);
+	return 0;
+}
+
+static struct lens_experiment variation(const struct subject *s)
+{
+	struct lens_experiment e;
+	char *output = test_tmp_path("other.h5");
+
+	test_experiment(&e, s->model, s->data, output);
+	test_set(&e, "lens", s->lens, NULL);
+	lens_free(output);
+	return e;
+}
+
+/* Runs and compares; the experiment and its output are gone afterwards. */
+static size_t compare(const struct subject *s, struct lens_experiment *e, const size_t *map,
+		      bool subset)
+{
+	const struct test_same same = { s->whole, e->output, map, subset };
+	size_t n;
+
+	test_run(e);
+	n = test_same_bits(&same);
+	unlink(e->output);
+	lens_experiment_release(e);
+	return n;
+}
+
+/* --- the machine ------------------------------------------------------------------- */
+
+static void test_threads(void **state)
+{
+	static const char *const threads[] = { "2", "3", "8" };
+	const struct subject *s = *state;
+	size_t i;
+
+	for (i = 0; i < 3; i++) {
+		struct lens_experiment e = variation(s);
+
+		test_set(&e, "threads", threads[i], "cache.hooks", i ? "*" : EVERYTHING, NULL);
+		assert_true(compare(s, &e, NULL, i > 0) > 20);
+	}
+}
+
+/* The least memory that a plan accepts, found by halving. */
+struct least {
+	size_t bytes, threads;
+};
+
+static void find_least(void *ctx, const struct lens_plan *p, const struct lens_memory *m)
+{
+	struct least *l = ctx;
+	size_t no = 1, yes = 2 * m->total;
+
+	while (yes - no > 1) {
+		size_t half = no + (yes - no) / 2;
+		struct lens_memory unused;
+
+		if (lens_plan_memory(p, l->threads, half, &unused, NULL) == LENS_OK)
+			yes = half;
+		else
+			no = half;
+	}
+	l->bytes = yes;
+}
+
+static size_t least_memory(const struct lens_experiment *e)
+{
+	struct least l = { 0, e->threads };
+	const struct lens_run_options options = { .dry_run = true, .planned = find_least,
+						  .ctx = &l };
+	struct lens_run_result result;
+
+	assert_int_equal(lens_run(e, &options, &result, NULL), LENS_OK);
+	assert_true(l.bytes > 0);
+	return l.bytes;
+}
+
+static void set_memory(struct lens_experiment *e, size_t bytes)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%zu", bytes);
+	test_set(e, "memory", text, NULL);
+}
+
+static void test_memory(void **state)
+{
+	static const char *const threads[] = { "1", "8", "3", "2" };
+	const struct lens_run_options options = { .overwrite = true };
+	const struct subject *s = *state;
+	struct lens_run_result result;
+	size_t i, least;
+
+	for (i = 0; i < 4; i++) {
+		struct lens_experiment e = variation(s);
+
+		test_set(&e, "threads", threads[i], NULL);
+		least = least_memory(&e);
+		if (!i) {
+			set_memory(&e, least - 1);
+			assert_int_equal(lens_run(&e, &options, &result, NULL), LENS_ERR_NOMEM);
+		}
+		set_memory(&e, i < 2 ? least : i == 2 ? least + least / 8 : 2 * least);
+		compare(s, &e, NULL, true);
+	}
+}
+
+/* --- the rows ------------------------------------------------------------------------ */
+
+/* The rows order[0..n) in a file of their own. */
+static void compare_rows(const struct subject *s, const size_t *order, size_t n,
+			 const char *threads, const char *hooks)
+{
+	struct lens_experiment e = variation(s);
+	char *data = test_tmp_path("some.csv");
+
+	test_csv_write(&s->csv, order, n, data);
+	test_set(&e, "data.csv", data, "threads", threads, "cache.hooks", hooks, NULL);
+	compare(s, &e, order, true);
+	unlink(data);
+	lens_free(data);
+}
+
+static void shuffle(size_t *order, size_t n, unsigned seed)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		order[i] = i;
+	for (i = n - 1; i > 0; i--) {
+		size_t j, was = order[i];
+
+		seed = seed * 1103515245u + 12345u;
+		j = seed / 65536 % (i + 1);
+		order[i] = order[j];
+		order[j] = was;
+	}
+}
+
+static void test_shuffled(void **state)
+{
+	const struct subject *s = *state;
+	size_t order[MOST_ROWS];
+
+	shuffle(order, s->rows, 1);
+	compare_rows(s, order, s->rows, "1", EVERYTHING);
+	shuffle(order, s->rows, 2);
+	compare_rows(s, order, s->rows, "3", "*");
+}
+
+/* The same row several times over, beside itself and in other batches. */
+static void test_repeated(void **state)
+{
+	const struct subject *s = *state;
+	size_t i, order[MOST_ROWS];
+
+	for (i = 0; i < MOST_ROWS; i++)
+		order[i] = i % 5 == 4 ? i % s->rows : s->rows / 2;
+	compare_rows(s, order, MOST_ROWS, "2", "*");
+}
+
+static void test_alone(void **state)
+{
+	const struct subject *s = *state;
+	size_t i, step = s->rows > 6 ? s->rows / 6 : 1;
+
+	for (i = 0; i < s->rows; i += step)
+		compare_rows(s, &i, 1, i % 2 ? "3" : "1", EVERYTHING);
+}
+
+static void test_limit(void **state)
+{
+	const struct subject *s = *state;
+	struct lens_experiment e = variation(s);
+	char limit[24];
+
+	snprintf(limit, sizeof(limit), "%zu", s->rows / 2 + 1);
+	test_set(&e, "data.limit", limit, "threads", "2", NULL);
+	compare(s, &e, NULL, true);
+}
+
+/* One row far longer than the others changes the file's extents and chunks. */
+static void test_outlier(void **state)
+{
+	struct subject *s = *state;
+	size_t i, order[MOST_ROWS + 1], map[MOST_ROWS], at = s->rows / 3;
+	struct lens_buf text = LENS_BUF_INIT;
+	struct lens_experiment e = variation(s);
+	struct test_same same = { .other = s->whole, .map = map, .whole = e.output };
+	char *data = test_tmp_path("outlier.csv");
+
+	for (i = 0; i < s->fillers; i++)
+		assert_int_equal(lens_buf_printf(&text, NULL, "%s", s->filler), LENS_OK);
+	test_csv_add(&s->csv, text.data, s->answer);
+	for (i = 0; i < s->rows; i++) {
+		map[i] = i < at ? i : i + 1;
+		order[map[i]] = i;
+	}
+	order[at] = s->csv.n - 1;
+	test_csv_write(&s->csv, order, s->rows + 1, data);
+	test_set(&e, "data.csv", data, "threads", "2", "cache.hooks", EVERYTHING, NULL);
+	test_run(&e);
+	test_same_bits(&same);
+	unlink(e.output);
+	unlink(data);
+	lens_free(data);
+	lens_buf_release(&text);
+	lens_experiment_release(&e);
+}
+
+/* --- what else is computed --------------------------------------------------------------- */
+
+static void test_tables_only(void **state)
+{
+	const struct subject *s = *state;
+	struct lens_experiment e = variation(s), one = variation(s);
+
+	test_set(&e, "cache.hooks", "none", "threads", "2", NULL);
+	assert_int_equal(compare(s, &e, NULL, true), LENS_TABLES);
+	test_set(&one, "cache.hooks", "none", "tables", "rank_per_layer", NULL);
+	assert_int_equal(compare(s, &one, NULL, true), 2); /* and the flags */
+}
+
+/* Each kind of hook point alone: no kernel may depend on what else is wanted. */
+static void test_hooks_alone(void **state)
+{
+	const struct subject *s = *state;
+	struct test_h5 *whole = test_h5_open(s->whole);
+	struct test_names names;
+	size_t i;
+
+	test_h5_datasets(whole, "/cache", &names);
+	test_h5_close(whole);
+	for (i = 0; i < names.n; i++) {
+		struct lens_experiment e;
+		char pattern[96];
+
+		if (strncmp(names.v[i], "blocks.", 7) == 0 &&
+		    strncmp(names.v[i], "blocks.1.", 9) != 0)
+			continue;
+		e = variation(s);
+		snprintf(pattern, sizeof(pattern), "%s", names.v[i]);
+		test_set(&e, "cache.hooks", pattern, "tables", "none", NULL);
+		assert_int_equal(compare(s, &e, NULL, true), 1);
+	}
+	test_names_release(&names);
+}
+
+/* The other lens: its tables under other threads, another order, other company. */
+static void test_other_lens(void **state)
+{
+	const struct subject *s = *state;
+	struct subject other = *s;
+	struct lens_experiment e;
+	size_t order[MOST_ROWS];
+
+	other.lens = "cached_scale_no_bias";
+	other.whole = test_tmp_path("lens.h5");
+	e = variation(&other);
+	test_set(&e, "cache.hooks", "ln_final*", "output", other.whole, NULL);
+	test_run(&e);
+	lens_experiment_release(&e);
+	e = variation(&other);
+	test_set(&e, "threads", "3", "cache.hooks", "none", NULL);
+	assert_int_equal(compare(&other, &e, NULL, true), LENS_TABLES);
+	shuffle(order, s->rows, 3);
+	compare_rows(&other, order, s->rows, "2", "none");
+	compare_rows(&other, order, 1, "1", "ln_final*");
+	unlink(other.whole);
+	lens_free(other.whole);
+}
+
+/* A subject is a group; its set-up makes what the tests compare with. */
+static int run_subject(const char *name, struct subject *s)
+{
+	const struct CMUnitTest tests[] = {
+		{ "threads", test_threads, NULL, NULL, s },
+		{ "memory", test_memory, NULL, NULL, s },
+		{ "shuffled rows", test_shuffled, NULL, NULL, s },
+		{ "a row many times", test_repeated, NULL, NULL, s },
+		{ "a row alone", test_alone, NULL, NULL, s },
+		{ "limit", test_limit, NULL, NULL, s },
+		{ "a long row", test_outlier, NULL, NULL, s },
+		{ "tables only", test_tables_only, NULL, NULL, s },
+		{ "one hook", test_hooks_alone, NULL, NULL, s },
+		{ "other lens", test_other_lens, NULL, NULL, s },
+	};
+
+	subject = s;
+	return cmocka_run_group_tests_name(name, tests, prepare, clear);
+}
+
+int main(void)
+{
+	int failed = run_subject("gpt2_gelu_new", &plain) + run_subject("gpt2_gelu", &odd) +
+		     run_subject("demo", &demo);
+
+	if (!test_quick())
+		failed += run_subject("gpt2_unscaled", &one_head);
+	return failed;
+}

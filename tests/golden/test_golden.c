@@ -1,0 +1,457 @@
+/*
+ * golden/test_golden.c: whole runs on the tiny models of tests/golden/data
+ * beside their float64 truth (scripts/make_golden.py), once per CPU level
+ * (H5LENS_TEST_CPU).
+ *
+ * The six prompts have lengths from 2 to 36 tokens and form one batch. Errors
+ * are the largest of a dataset, in units of the RMS of the truth's finite
+ * values in it.
+ */
+#include <dirent.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "support/h5file.h"
+#include "support/runs.h"
+#include "support/truth.h"
+
+#define ROOT "tests/golden/data"
+#define MOST_MODELS 32
+#define FIXED 3 /* tests that are not one model's */
+
+/*
+ * What is allowed: about three times the largest error of all models and
+ * variants on either CPU level (printed at the end of a run). Errors of single
+ * operations are near 1e-7; what makes 1e-6 of them is that the largest of some
+ * thousand values counts, several times the RMS itself, after two or three
+ * blocks.
+ */
+static struct test_kind kinds[] = {
+	/*
+	 * The weights themselves: processing is in float64, so one rounding to
+	 * float32 (6e-8 of the largest value, 4 RMS) and nothing more.
+	 */
+	{ .name = "hook_embed", .limit = 3e-7 },
+	{ .name = "hook_pos_embed", .limit = 4.5e-7 },
+	/*
+	 * Sums over d_model of values around zero: the error is that of the residual
+	 * stream averaged over its columns, so much less than a column's.
+	 */
+	{ .name = "ln1.hook_scale", .limit = 6e-7 },
+	{ .name = "ln2.hook_scale", .limit = 6e-7 },
+	{ .name = "ln_final.hook_scale", .limit = 6e-7 },
+	/* Sums of everything that was written before, each with its own error. */
+	{ .name = "hook_resid_pre", .limit = 4e-6 },
+	{ .name = "hook_resid_mid", .limit = 4e-6 },
+	{ .name = "hook_resid_post", .limit = 4e-6 },
+	/* The residual stream's error divided by its scale: the same, relatively. */
+	{ .name = "ln1.hook_normalized", .limit = 4e-6 },
+	{ .name = "ln2.hook_normalized", .limit = 4e-6 },
+	{ .name = "ln_final.hook_normalized", .limit = 4e-6 },
+	/* One product over d_model (16 to 36 terms) of the above. */
+	{ .name = "attn.hook_q", .limit = 4e-6 },
+	{ .name = "attn.hook_k", .limit = 4e-6 },
+	{ .name = "attn.hook_v", .limit = 4e-6 },
+	{ .name = "mlp.hook_pre", .limit = 5e-6 },
+	/* q·k: the errors of two factors. */
+	{ .name = "attn.hook_attn_scores", .limit = 6e-6 },
+	/*
+	 * exp turns a score's absolute error into a relative one, and the RMS of a
+	 * pattern is several times smaller than its largest values.
+	 */
+	{ .name = "attn.hook_pattern", .limit = 1.4e-5 },
+	/*
+	 * Pattern and values mixed; a pattern's errors cancel in part, as its rows
+	 * sum to one.
+	 */
+	{ .name = "attn.hook_z", .limit = 4e-6 },
+	{ .name = "attn.hook_result", .limit = 6e-6 },
+	{ .name = "hook_attn_out", .limit = 4.5e-6 },
+	/* The activation passes hook_pre's error on to values whose RMS is smaller. */
+	{ .name = "mlp.hook_post", .limit = 8e-6 },
+	{ .name = "hook_mlp_out", .limit = 6e-6 },
+	/*
+	 * One product more over d_model. A difference of two logits that are alike
+	 * is smaller than what it is made of.
+	 */
+	{ .name = "logits", .limit = 6e-6 },
+	{ .name = "answer_logit", .limit = 4.5e-6 },
+	{ .name = "lens_logit", .limit = 6e-6 },
+	{ .name = "top_logits", .limit = 3.5e-6 },
+	{ .name = "logit_diff", .limit = 7e-6 },
+	/* A logit's absolute error (logits have an RMS of about 4) becomes relative. */
+	{ .name = "answer_prob", .limit = 3e-5 },
+	{ .name = "top_probs", .limit = 3e-5 },
+};
+#define N_KINDS (sizeof(kinds) / sizeof(*kinds))
+
+static const char *const flags[] = { "fold_ln", "center_writing_weights", "center_unembed",
+				     "fold_value_biases" };
+
+/* One variant of one model: its settings, ready to run. */
+static void set_up(struct lens_experiment *e, const char *dir, const struct test_h5 *truth,
+		   const char *variant, const char *name)
+{
+	char *csv = lens_path_join(dir, "prompts.csv"), *output = test_tmp_path(name);
+	char group[64];
+	size_t i;
+
+	test_experiment(e, dir, csv, output);
+	snprintf(group, sizeof(group), "/%s", variant);
+	for (i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
+		char key[64];
+
+		snprintf(key, sizeof(key), "weights.%s", flags[i]);
+		test_set(e, key, test_h5_attr_int(truth, group, flags[i]) ? "true" : "false",
+			 NULL);
+	}
+	lens_free(csv);
+	lens_free(output);
+}
+
+/* "*" where the truth has everything, else the names that it has. */
+static void select_hooks(struct lens_experiment *e, const struct test_h5 *truth,
+			 const char *variant)
+{
+	struct lens_buf list = LENS_BUF_INIT;
+	struct test_names names;
+	size_t i;
+
+	test_truth_hooks(truth, variant, &names);
+	if (test_names_have(&names, "hook_embed")) {
+		test_set(e, "cache.hooks", "*,logits,*hook_result", NULL);
+	} else {
+		for (i = 0; i < names.n; i++)
+			assert_int_equal(lens_buf_printf(&list, NULL, "%s%s", i ? "," : "",
+							 names.v[i]),
+					 LENS_OK);
+		test_set(e, "cache.hooks", list.data, NULL);
+	}
+	lens_buf_release(&list);
+	test_names_release(&names);
+}
+
+static size_t compare_variant(const char *dir, const struct test_h5 *truth, const char *variant,
+			      const char *lens)
+{
+	struct test_truth t = { .truth = truth, .variant = variant, .kind = kinds,
+				.n_kinds = N_KINDS };
+	struct lens_experiment e;
+	struct test_h5 *output;
+	char label[128];
+	size_t bad;
+
+	snprintf(label, sizeof(label), "%s %s %s", strrchr(dir, '/') + 1, variant, lens);
+	t.label = label;
+	set_up(&e, dir, truth, variant, "golden.h5");
+	select_hooks(&e, truth, variant);
+	test_set(&e, "lens", lens, NULL);
+	test_run(&e);
+	output = test_h5_open(e.output);
+	t.output = output;
+	bad = test_compare_prompts(&t) + test_compare_hooks(&t) + test_compare_tables(&t, lens);
+	test_h5_close(output);
+	unlink(e.output);
+	lens_experiment_release(&e);
+	return bad;
+}
+
+static struct test_h5 *open_truth(const char *dir)
+{
+	char *path = lens_path_join(dir, "truth.h5");
+	struct test_h5 *truth = test_h5_open(path);
+
+	lens_free(path);
+	return truth;
+}
+
+static bool is_variant(const char *group)
+{
+	return strcmp(group, "tokens") != 0;
+}
+
+/* Every variant of a model, under both lenses. */
+static void test_model(void **state)
+{
+	const char *dir = *state;
+	struct test_h5 *truth = open_truth(dir);
+	struct test_names groups;
+	size_t i, n = 0, bad = 0;
+
+	test_h5_groups(truth, "/", &groups);
+	for (i = 0; i < groups.n; i++) {
+		if (!is_variant(groups.v[i]))
+			continue;
+		n++;
+		bad += compare_variant(dir, truth, groups.v[i], "recompute");
+		bad += compare_variant(dir, truth, groups.v[i], "cached_scale_no_bias");
+	}
+	test_names_release(&groups);
+	test_h5_close(truth);
+	assert_true(n > 0);
+	assert_int_equal(bad, 0);
+}
+
+/* --- halves and positions --------------------------------------------------------------- */
+
+/* A choice of positions, and what it has to mean. */
+struct choice {
+	const char *positions, *dtype, *read_pos;
+	size_t n;
+	long slot[3]; /* negative: from the prompt's end */
+};
+
+static long slot_position(const struct choice *c, size_t slot, size_t length)
+{
+	long pos = c->slot[slot] + (c->slot[slot] < 0 ? (long)length : 0);
+
+	return pos >= 0 && pos < (long)length ? pos : -1;
+}
+
+static void check_slots(const struct test_h5 *part, const struct choice *c)
+{
+	struct test_array slots, length;
+	size_t i, k;
+
+	assert_true(test_h5_has(part, "/prompts/slot_pos") == (c->n > 0));
+	if (!c->n)
+		return;
+	test_h5_f64(part, "/prompts/slot_pos", &slots);
+	test_h5_f64(part, "/prompts/length", &length);
+	assert_int_equal(slots.rank, 2);
+	assert_int_equal(slots.extent[0], length.n);
+	assert_int_equal(slots.extent[1], c->n);
+	for (i = 0; i < length.n; i++) {
+		for (k = 0; k < c->n; k++)
+			assert_int_equal((long)slots.f64[i * c->n + k],
+					 slot_position(c, k, (size_t)length.f64[i]));
+	}
+	test_array_release(&slots);
+	test_array_release(&length);
+}
+
+/* The value of whole that stands at element `at` of part; NaN for an empty slot. */
+static float original(const struct test_array *whole, const struct test_array *part, size_t at,
+		      const struct choice *c, const double *length, bool square)
+{
+	size_t index[TEST_RANK], i = 0, rest = at;
+	int k, axis = square ? 2 : 1;
+	float x;
+
+	for (k = part->rank - 1; k >= 0; k--) {
+		index[k] = rest % part->extent[k];
+		rest /= part->extent[k];
+	}
+	if (c->n) {
+		long pos = slot_position(c, index[axis], (size_t)length[index[0]]);
+
+		if (pos < 0)
+			return NAN;
+		index[axis] = (size_t)pos;
+	}
+	for (k = 0; k < whole->rank; k++)
+		i = i * whole->extent[k] + index[k];
+	memcpy(&x, whole->bytes + i * sizeof(x), sizeof(x));
+	return x;
+}
+
+static size_t compare_part(const struct test_h5 *whole, const struct test_h5 *part,
+			   const char *name, const struct choice *c)
+{
+	struct test_array x, y, length;
+	size_t i, bad = 0;
+	char path[128];
+
+	snprintf(path, sizeof(path), "/cache/%s", name);
+	test_h5_bytes(whole, path, &x);
+	test_h5_bytes(part, path, &y);
+	test_h5_f64(part, "/prompts/length", &length);
+	assert_int_equal(x.rank, y.rank);
+	assert_int_equal(y.size, strcmp(c->dtype, "f16") ? 4 : 2);
+	for (i = 0; i < y.n; i++) {
+		float value = original(&x, &y, i, c, length.f64, test_is_square(name));
+		uint16_t half = test_half(value);
+		const void *bits = y.size == 2 ? (const void *)&half : (const void *)&value;
+
+		bad += memcmp(bits, y.bytes + i * y.size, y.size) != 0;
+	}
+	if (bad)
+		print_error("%s, positions %s, %s: %zu of %zu values differ\n", name,
+			    c->positions, c->dtype, bad, y.n);
+	test_array_release(&x);
+	test_array_release(&y);
+	test_array_release(&length);
+	return bad;
+}
+
+static size_t compare_choice(struct lens_experiment *e, const struct test_h5 *whole,
+			     const struct choice *c)
+{
+	struct test_names names, found;
+	struct test_h5 *part;
+	size_t i, bad;
+
+	test_set(e, "cache.positions", c->positions, "cache.dtype", c->dtype, "data.read_pos",
+		 c->read_pos, NULL);
+	test_run(e);
+	part = test_h5_open(e->output);
+	check_slots(part, c);
+	test_h5_datasets(whole, "/cache", &names);
+	test_h5_datasets(part, "/cache", &found);
+	bad = test_names_differ(c->positions, &found, &names);
+	for (i = 0; i < names.n; i++)
+		bad += compare_part(whole, part, names.v[i], c);
+	test_names_release(&names);
+	test_names_release(&found);
+	test_h5_close(part);
+	unlink(e->output);
+	return bad;
+}
+
+static void test_positions(void **state)
+{
+	static const struct choice choices[] = {
+		{ "all", "f16", "-1", 0, { 0 } },
+		{ "last", "f32", "-2", 1, { -1 } },
+		{ "last", "f16", "-1", 1, { -1 } },
+		{ "read", "f32", "-2", 1, { -2 } },
+		{ "read", "f16", "1", 1, { 1 } },
+		{ "[0, -2]", "f32", "-1", 2, { 0, -2 } },
+		{ "[-3, 20, 0]", "f32", "-1", 3, { -3, 20, 0 } },
+		{ "[-3, 20, 0]", "f16", "-1", 3, { -3, 20, 0 } },
+	};
+	const char *dir = ROOT "/gpt2_gelu_new";
+	struct test_h5 *truth = open_truth(dir), *whole;
+	struct lens_experiment e, part;
+	size_t i, bad = 0;
+
+	(void)state;
+	set_up(&e, dir, truth, "processed", "whole.h5");
+	set_up(&part, dir, truth, "processed", "part.h5");
+	test_set(&e, "cache.hooks", "*,logits,*hook_result", NULL);
+	test_set(&part, "cache.hooks", "*,logits,*hook_result", NULL);
+	test_run(&e);
+	whole = test_h5_open(e.output);
+	for (i = 0; i < sizeof(choices) / sizeof(*choices); i++)
+		bad += compare_choice(&part, whole, &choices[i]);
+	test_h5_close(whole);
+	test_h5_close(truth);
+	unlink(e.output);
+	lens_experiment_release(&e);
+	lens_experiment_release(&part);
+	assert_int_equal(bad, 0);
+}
+
+/* Halves beside the truth: half a unit in the last place more. */
+static void test_halves(void **state)
+{
+	const char *dir = ROOT "/gpt2_gelu_new", *variant[] = { "processed", "raw" };
+	struct test_h5 *truth = open_truth(dir), *output;
+	size_t i, bad = 0;
+
+	(void)state;
+	for (i = 0; i < 2; i++) {
+		struct test_truth t = { .truth = truth, .variant = variant[i], .kind = kinds,
+					.n_kinds = N_KINDS, .half = true };
+		struct lens_experiment e;
+
+		t.label = i ? "raw f16" : "processed f16";
+		set_up(&e, dir, truth, variant[i], "half.h5");
+		select_hooks(&e, truth, variant[i]);
+		test_set(&e, "cache.dtype", "f16", NULL);
+		test_run(&e);
+		output = test_h5_open(e.output);
+		t.output = output;
+		bad += test_compare_hooks(&t);
+		test_h5_close(output);
+		unlink(e.output);
+		lens_experiment_release(&e);
+	}
+	test_h5_close(truth);
+	assert_int_equal(bad, 0);
+}
+
+/* The conversion that the others rely on, at its edges. */
+static void test_half_itself(void **state)
+{
+	(void)state;
+	assert_int_equal(test_half(0.0f), 0x0000);
+	assert_int_equal(test_half(-0.0f), 0x8000);
+	assert_int_equal(test_half(1.0f), 0x3c00);
+	assert_int_equal(test_half(-2.0f), 0xc000);
+	assert_int_equal(test_half(65504.0f), 0x7bff);
+	assert_int_equal(test_half(65519.0f), 0x7bff);
+	assert_int_equal(test_half(65520.0f), 0x7c00);
+	assert_int_equal(test_half(-INFINITY), 0xfc00);
+	assert_int_equal(test_half(0x1p-14f), 0x0400);
+	assert_int_equal(test_half(0x1p-24f), 0x0001);
+	assert_int_equal(test_half(0x1p-25f), 0x0000); /* a tie, to even */
+	assert_int_equal(test_half(0x1.8p-24f), 0x0002);
+	assert_int_equal(test_half(0x1.002p0f), 0x3c00); /* a tie, to even */
+	assert_int_equal(test_half(0x1.006p0f), 0x3c02);
+	assert_int_equal(test_half(0x1.ffep0f), 0x4000);
+}
+
+/* --- all of them -------------------------------------------------------------------------- */
+
+static int visible(const struct dirent *d)
+{
+	return d->d_name[0] != '.';
+}
+
+static size_t list_models(char **dir, size_t most)
+{
+	struct dirent **entry;
+	int i, n = scandir(ROOT, &entry, visible, alphasort);
+
+	for (i = 0; i < n; i++) {
+		if ((size_t)i < most)
+			dir[i] = lens_path_join(ROOT, entry[i]->d_name);
+		free(entry[i]);
+	}
+	free(entry);
+	return n < 0 ? 0 : (size_t)n;
+}
+
+static void print_worst(void)
+{
+	size_t i;
+
+	print_message("largest errors, in units of the truth's RMS (%s)\n", test_cpu_level());
+	for (i = 0; i < N_KINDS; i++) {
+		if (kinds[i].worst > 0.0)
+			print_message("%-26s %.2e of %.1e  %s\n", kinds[i].name, kinds[i].worst,
+				      kinds[i].limit, kinds[i].where);
+	}
+}
+
+int main(void)
+{
+	struct CMUnitTest tests[FIXED + MOST_MODELS] = {
+		{ "half itself", test_half_itself, NULL, NULL, NULL },
+		{ "positions", test_positions, NULL, NULL, NULL },
+		{ "halves", test_halves, NULL, NULL, NULL },
+	};
+	char *dir[MOST_MODELS] = { NULL };
+	size_t i, n = list_models(dir, MOST_MODELS);
+	int failed;
+
+	if (!n || n > MOST_MODELS) {
+		print_error("%zu models in " ROOT "\n", n);
+		return 1;
+	}
+	for (i = 0; i < n; i++)
+		tests[FIXED + i] = (struct CMUnitTest){ dir[i], test_model, NULL, NULL, dir[i] };
+	failed = _cmocka_run_group_tests("golden", tests, FIXED + n, NULL, NULL);
+	print_worst();
+	for (i = 0; i < n; i++)
+		lens_free(dir[i]);
+	return failed;
+}

@@ -1,0 +1,409 @@
+/*
+ * golden/test_run.c: how a run ends: done, already done, refused, too little
+ * memory, stopped, out of memory, out of disk; and that no end but the first
+ * leaves a file. Once per CPU level (H5LENS_TEST_CPU).
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "support/cases.h"
+#include "support/h5file.h"
+#include "support/runs.h"
+
+#define MODEL "tests/golden/data/gpt2_unscaled"
+#define ROWS MODEL "/prompts.csv"
+
+/* A small experiment with an output that is not there yet. */
+static int set_up(void **state)
+{
+	static struct lens_experiment e;
+	char *output = test_tmp_path("run.h5");
+
+	unlink(output);
+	test_experiment(&e, MODEL, ROWS, output);
+	lens_free(output);
+	*state = &e;
+	return 0;
+}
+
+static char *part_of(const char *output)
+{
+	struct lens_buf b = LENS_BUF_INIT;
+
+	assert_int_equal(lens_buf_printf(&b, NULL, "%s.part", output), LENS_OK);
+	return b.data;
+}
+
+static bool anything_left(const struct lens_experiment *e)
+{
+	char *part = part_of(e->output);
+	bool left = lens_file_exists(e->output) || lens_file_exists(part);
+
+	lens_free(part);
+	return left;
+}
+
+static int tear_down(void **state)
+{
+	struct lens_experiment *e = *state;
+	char *part = part_of(e->output);
+	int left = lens_file_exists(part);
+
+	unlink(e->output);
+	lens_free(part);
+	lens_experiment_release(e);
+	return left;
+}
+
+static struct lens_error failure(const struct lens_experiment *e,
+				 const struct lens_run_options *options, enum lens_status code)
+{
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_run_result result;
+
+	assert_int_equal(lens_run(e, options, &result, &err), code);
+	assert_int_equal(err.code, code);
+	assert_true(*err.text != '\0');
+	return err;
+}
+
+static void expect_text(const struct lens_error *err, const char *part)
+{
+	if (!strstr(err->text, part))
+		fail_msg("\"%s\" is not in: %s", part, err->text);
+}
+
+static void expect_no_text(const struct lens_error *err, const char *part)
+{
+	if (strstr(err->text, part))
+		fail_msg("\"%s\" is in: %s", part, err->text);
+}
+
+static struct lens_run_result ends_well(const struct lens_experiment *e,
+					enum lens_run_outcome outcome)
+{
+	const struct lens_run_options options = { .overwrite = false };
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_run_result result;
+
+	if (lens_run(e, &options, &result, &err) != LENS_OK)
+		fail_msg("%s", err.text);
+	assert_int_equal(result.outcome, outcome);
+	return result;
+}
+
+/* --- the same and another experiment ------------------------------------------------- */
+
+static void test_already_done(void **state)
+{
+	struct lens_experiment *e = *state;
+	struct lens_run_result result = ends_well(e, LENS_RUN_DONE);
+	struct stat before, after;
+
+	assert_int_equal(result.progress.rows_done, 6);
+	assert_int_equal(result.progress.rows_total, 6);
+	assert_true(result.progress.tokens_done > 6);
+	assert_true(result.progress.bytes_written > 0);
+	assert_int_equal(result.n_flagged + result.n_overflows + result.report.n_bad, 0);
+	assert_int_equal(stat(e->output, &before), 0);
+	ends_well(e, LENS_RUN_ALREADY_DONE);
+	/* What must not matter. */
+	test_set(e, "threads", "2", "memory", "1GiB", NULL);
+	ends_well(e, LENS_RUN_ALREADY_DONE);
+	assert_int_equal(stat(e->output, &after), 0);
+	assert_int_equal(before.st_ino, after.st_ino);
+	assert_int_equal(before.st_mtim.tv_nsec, after.st_mtim.tv_nsec);
+}
+
+static void test_mismatch(void **state)
+{
+	const struct lens_run_options none = { .overwrite = false };
+	struct lens_experiment *e = *state;
+	struct stat before, after;
+	struct lens_error err;
+
+	ends_well(e, LENS_RUN_DONE);
+	assert_int_equal(stat(e->output, &before), 0);
+	test_set(e, "cache.dtype", "f16", "weights.fold_ln", "false", "top_k", "7", NULL);
+	err = failure(e, &none, LENS_ERR_MISMATCH);
+	expect_text(&err, "cache.dtype: \"f32\" there, \"f16\" here");
+	expect_text(&err, "weights.fold_ln: true there, false here");
+	expect_text(&err, "top_k: 10 there, 7 here");
+	expect_no_text(&err, "positions");
+	expect_no_text(&err, "content");
+	assert_string_equal(err.file, e->output);
+	assert_int_equal(stat(e->output, &after), 0);
+	assert_int_equal(before.st_ino, after.st_ino);
+	assert_int_equal(before.st_size, after.st_size);
+}
+
+/* The content of the inputs counts, not their paths. */
+static void test_other_content(void **state)
+{
+	const struct lens_run_options none = { .overwrite = false };
+	struct lens_experiment *e = *state;
+	const size_t order[] = { 0, 1, 2, 3, 5, 4 };
+	char *data = test_tmp_path("content.csv");
+	struct lens_error err;
+	struct test_csv csv;
+
+	test_csv_read(ROWS, &csv);
+	ends_well(e, LENS_RUN_DONE);
+	test_set(e, "data.csv", data, NULL);
+	test_csv_write(&csv, order, 6, data);
+	err = failure(e, &none, LENS_ERR_MISMATCH);
+	expect_text(&err, "data content: ");
+	expect_no_text(&err, "model content");
+	assert_int_equal(unlink(data), 0);
+	test_csv_write(&csv, (const size_t[]){ 0, 1, 2, 3, 4, 5 }, 6, data);
+	ends_well(e, LENS_RUN_ALREADY_DONE);
+	test_set(e, "model", "tests/golden/data/gpt2_sharded", NULL);
+	err = failure(e, &none, LENS_ERR_MISMATCH);
+	expect_text(&err, "model content: ");
+	unlink(data);
+	lens_free(data);
+	test_csv_release(&csv);
+}
+
+static void test_overwrite(void **state)
+{
+	const struct lens_run_options over = { .overwrite = true };
+	struct lens_experiment *e = *state;
+	struct lens_run_result result;
+	struct test_h5 *f;
+	struct test_array a;
+
+	ends_well(e, LENS_RUN_DONE);
+	test_set(e, "cache.dtype", "f16", NULL);
+	assert_int_equal(lens_run(e, &over, &result, NULL), LENS_OK);
+	assert_int_equal(result.outcome, LENS_RUN_DONE);
+	f = test_h5_open(e->output);
+	test_h5_bytes(f, "/cache/hook_embed", &a);
+	assert_int_equal(a.size, 2);
+	test_array_release(&a);
+	test_h5_close(f);
+	ends_well(e, LENS_RUN_ALREADY_DONE);
+}
+
+/* Whatever bears the output's name and is not ours stays as it is. */
+static void test_foreign_file(void **state)
+{
+	static const char text[] = "my notes";
+	const struct lens_run_options none = { .overwrite = false };
+	const struct lens_run_options over = { .overwrite = true };
+	struct lens_experiment *e = *state;
+	struct lens_buf b = LENS_BUF_INIT;
+	struct lens_run_result result;
+	struct lens_error err;
+	FILE *f = fopen(e->output, "wb");
+
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+	err = failure(e, &none, LENS_ERR_MISMATCH);
+	expect_text(&err, "no output of h5lens");
+	assert_int_equal(lens_file_read(e->output, 100, &b, NULL), LENS_OK);
+	assert_string_equal(b.data, text);
+	lens_buf_release(&b);
+	/* An HDF5 file of somebody else's. */
+	test_set(e, "output", MODEL "/truth.h5", NULL);
+	failure(e, &none, LENS_ERR_MISMATCH);
+	{
+		char *output = test_tmp_path("run.h5");
+
+		test_set(e, "output", output, NULL);
+		lens_free(output);
+	}
+	assert_int_equal(lens_run(e, &over, &result, NULL), LENS_OK);
+	ends_well(e, LENS_RUN_ALREADY_DONE);
+}
+
+/* --- ends without a file --------------------------------------------------------------- */
+
+struct told {
+	int planned, progress;
+	size_t rows;
+	uint64_t file_bytes;
+	size_t needed;
+	atomic_int *stop; /* set at the first progress */
+};
+
+static void on_plan(void *ctx, const struct lens_plan *p, const struct lens_memory *m)
+{
+	struct told *t = ctx;
+
+	t->planned++;
+	t->rows = p->prompts->n_rows;
+	t->file_bytes = p->file_bytes;
+	t->needed = m->total;
+}
+
+static void on_progress(void *ctx, const struct lens_progress *g)
+{
+	struct told *t = ctx;
+
+	t->progress++;
+	t->rows = g->rows_done;
+	if (t->stop)
+		atomic_store(t->stop, 1);
+}
+
+static void test_dry_run(void **state)
+{
+	struct lens_experiment *e = *state;
+	struct told t = { 0 };
+	const struct lens_run_options dry = { .dry_run = true, .planned = on_plan,
+					      .progress = on_progress, .ctx = &t };
+	struct lens_run_result result;
+	struct stat st;
+
+	assert_int_equal(lens_run(e, &dry, &result, NULL), LENS_OK);
+	assert_int_equal(result.outcome, LENS_RUN_DRY);
+	assert_int_equal(t.planned, 1);
+	assert_int_equal(t.progress, 0);
+	assert_int_equal(t.rows, 6);
+	assert_false(anything_left(e));
+	/* What it foretold is what comes, but for HDF5's own book-keeping. */
+	ends_well(e, LENS_RUN_DONE);
+	assert_int_equal(stat(e->output, &st), 0);
+	assert_true((uint64_t)st.st_size <= t.file_bytes);
+	assert_true((uint64_t)st.st_size > t.file_bytes / 2);
+	lens_run(e, &dry, &result, NULL);
+	assert_int_equal(result.outcome, LENS_RUN_ALREADY_DONE);
+}
+
+static void test_too_little_memory(void **state)
+{
+	const struct lens_run_options none = { .overwrite = false };
+	struct lens_experiment *e = *state;
+	struct lens_error err;
+
+	test_set(e, "memory", "1MiB", NULL);
+	err = failure(e, &none, LENS_ERR_NOMEM);
+	expect_text(&err, "--memory gives 1 MiB");
+	expect_text(&err, "one worker needs ");
+	expect_no_text(&err, "needs 0 MiB");
+	expect_no_text(&err, "needs 1 MiB");
+	assert_false(anything_left(e));
+}
+
+static void test_stop(void **state)
+{
+	struct lens_experiment *e = *state;
+	atomic_int stop = 1;
+	struct told t = { .stop = &stop };
+	const struct lens_run_options before = { .stop = &stop };
+	const struct lens_run_options during = { .stop = &stop, .progress = on_progress,
+						 .ctx = &t };
+	char *data = test_tmp_path("stop.csv");
+	size_t i, order[60];
+	struct test_csv csv;
+
+	failure(e, &before, LENS_ERR_INTERRUPTED);
+	assert_false(anything_left(e));
+	test_csv_read(ROWS, &csv);
+	for (i = 0; i < 60; i++)
+		order[i] = i % csv.n;
+	test_csv_write(&csv, order, 60, data);
+	test_set(e, "data.csv", data, NULL);
+	for (i = 1; i <= 3; i++) {
+		char threads[8];
+
+		snprintf(threads, sizeof(threads), "%zu", i);
+		test_set(e, "threads", threads, NULL);
+		atomic_store(&stop, 0);
+		t.progress = 0;
+		failure(e, &during, LENS_ERR_INTERRUPTED);
+		assert_true(t.progress >= 1);
+		assert_true(t.rows < 60);
+		assert_false(anything_left(e));
+	}
+	atomic_store(&stop, 0);
+	ends_well(e, LENS_RUN_DONE);
+	unlink(data);
+	lens_free(data);
+	test_csv_release(&csv);
+}
+
+static void test_no_folder(void **state)
+{
+	const struct lens_run_options none = { .overwrite = false };
+	struct lens_experiment *e = *state;
+	char *was = lens_strdup(e->output), *output = lens_path_join(was, "run.h5");
+
+	assert_non_null(was);
+	test_set(e, "output", output, NULL);
+	failure(e, &none, LENS_ERR_IO);
+	assert_false(anything_left(e));
+	test_set(e, "output", was, NULL);
+	lens_free(was);
+	lens_free(output);
+}
+
+/* --- faults ---------------------------------------------------------------------------------- */
+
+/* One prompt or six, everything selected. */
+static enum lens_status run_small(void *ctx)
+{
+	const struct lens_run_options over = { .overwrite = true };
+	struct lens_experiment *e = ctx;
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_run_result result;
+	enum lens_status st = lens_run(e, &over, &result, &err);
+
+	assert_int_equal(st, err.code);
+	assert_true(st == LENS_OK || *err.text);
+	assert_true(st == LENS_OK || !anything_left(e));
+	unlink(e->output);
+	return st;
+}
+
+static void test_alloc(void **state)
+{
+	struct lens_experiment *e = *state;
+
+	test_set(e, "data.limit", test_quick() ? "1" : "3", NULL);
+	test_alloc_failures(run_small, e);
+}
+
+/* A disk that is full from the k-th call on. */
+static void test_full_disk(void **state)
+{
+	struct lens_experiment *e = *state;
+	unsigned long k, step = test_quick() ? 17 : 1;
+	enum lens_status st;
+
+	test_set(e, "data.limit", "3", NULL);
+	for (k = 1;; k += step) {
+		lens_store_fail_at(k, ENOSPC);
+		st = run_small(e);
+		lens_store_fail_at(0, 0);
+		if (st == LENS_OK)
+			break;
+		assert_int_equal(st, LENS_ERR_NOSPACE);
+	}
+	assert_true(k > step);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		TEST(test_already_done), TEST(test_mismatch),
+		TEST(test_other_content), TEST(test_overwrite),
+		TEST(test_foreign_file), TEST(test_dry_run),
+		TEST(test_too_little_memory), TEST(test_stop),
+		TEST(test_no_folder), TEST(test_alloc),
+		TEST(test_full_disk),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

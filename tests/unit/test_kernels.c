@@ -1,0 +1,977 @@
+/*
+ * test_kernels.c: the arithmetic, run once for each CPU level
+ * (H5LENS_TEST_CPU): every kernel against a plain float64 computation, and
+ * every row's bits against the same row in other company.
+ *
+ * Tolerances are error bounds, not fitted: u is 2^-24, float32's unit roundoff.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "support/numbers.h"
+#include "support/runs.h"
+
+static struct test_random rnd = { 1 };
+
+static void near(double is, double should, double tolerance, const char *what, double at)
+{
+	if (isnan(should) ? isnan(is) : is == should || fabs(is - should) <= tolerance)
+		return;
+	fail_msg("%s at %.9g: %.9g, not %.9g (off by %.3g, allowed %.3g)", what, at, is, should,
+		 fabs(is - should), tolerance);
+}
+
+/* --- gemm ------------------------------------------------------------------------ */
+
+#define ROWS 64 /* rows whose products are known */
+
+/* One product's operands, with gaps between rows. */
+struct product {
+	size_t n, k, lda, ldb, ldc;
+	enum lens_trans trans;
+	float *a, *b, *bias, *pad;
+	float *c; /* [ROWS, n]: a prompt of ROWS rows, alone */
+};
+
+/* C of m rows, the gaps of C checked to be as they were. */
+static float *multiply(const struct product *p, size_t m, const float *a, int threads)
+{
+	float *c = test_floats(m * p->ldc, 77.0f), *dense = test_floats(m * p->n, 0);
+	const struct lens_gemm_args g = {
+		.m = m, .n = p->n, .k = p->k, .a = a, .lda = p->lda, .b = p->b, .ldb = p->ldb,
+		.trans = p->trans, .bias = p->bias, .c = c, .ldc = p->ldc,
+	};
+	size_t i, j;
+
+	lens_gemm(&g, p->pad, threads);
+	for (i = 0; i < m; i++) {
+		memcpy(dense + i * p->n, c + i * p->ldc, p->n * sizeof(*c));
+		for (j = p->n; j < p->ldc; j++)
+			assert_true(c[i * p->ldc + j] == 77.0f);
+	}
+	lens_free(c);
+	return dense;
+}
+
+static struct product make_product(size_t n, size_t k, enum lens_trans trans, bool bias)
+{
+	struct product p = { .n = n, .k = k, .lda = k + 3, .ldc = n + 5, .trans = trans };
+	bool plain = trans == LENS_B_PLAIN;
+
+	p.ldb = (plain ? n : k) + 1;
+	p.a = test_random_floats(&rnd, ROWS * p.lda);
+	p.b = test_random_floats(&rnd, (plain ? k : n) * p.ldb);
+	p.bias = bias ? test_random_floats(&rnd, n) : NULL;
+	/* Exactly what is promised to be enough: ASan sees a float more. */
+	p.pad = test_floats(lens_gemm_pad_floats(n, k), NAN);
+	p.c = multiply(&p, ROWS, p.a, 1);
+	return p;
+}
+
+static void release_product(struct product *p)
+{
+	lens_free(p->a);
+	lens_free(p->b);
+	lens_free(p->bias);
+	lens_free(p->pad);
+	lens_free(p->c);
+}
+
+/*
+ * Blocks of at most 128 products, joined by adding: whatever the order within a
+ * block, fused or not, |error| ≤ (128 + blocks + 1)·u·(Σ|a||b| + |bias|)
+ * (Higham 2002, §3.1 and §4.2). Returns error² and result² for the RMS.
+ */
+static void check_product(const struct product *p, size_t rows, double *error2, double *result2)
+{
+	size_t i, j, k, blocks = (p->k + 127) / 128;
+
+	for (i = 0; i < rows; i++) {
+		for (j = 0; j < p->n; j++) {
+			double sum = p->bias ? (double)p->bias[j] : 0, size = fabs(sum), is;
+
+			for (k = 0; k < p->k; k++) {
+				double b = (double)(p->trans == LENS_B_PLAIN ? p->b[k * p->ldb + j]
+									     : p->b[j * p->ldb + k]);
+
+				sum += (double)p->a[i * p->lda + k] * b;
+				size += fabs((double)p->a[i * p->lda + k] * b);
+			}
+			is = (double)p->c[i * p->n + j];
+			near(is, sum, (double)(128 + blocks + 1) * TEST_U * size, "gemm",
+			     (double)(i * p->n + j));
+			*error2 += (is - sum) * (is - sum);
+			*result2 += sum * sum;
+		}
+	}
+}
+
+/* Rows of other values, of infinities or of NaN: neighbours. */
+static float *neighbours(const struct product *p, size_t m, int kind)
+{
+	if (kind == 0)
+		return test_random_floats(&rnd, m * p->lda);
+	return test_floats(m * p->lda, kind == 1 ? INFINITY : NAN);
+}
+
+/* A prompt of len rows at row `at` of m. */
+static void check_prompt(const struct product *p, size_t len, size_t at, size_t m, int kind)
+{
+	float *a = neighbours(p, m, kind), *c;
+	char what[128];
+
+	memcpy(a + at * p->lda, p->a, len * p->lda * sizeof(*a));
+	c = multiply(p, m, a, 1);
+	snprintf(what, sizeof(what), "n %zu k %zu: %zu rows at %zu of %zu", p->n, p->k, len, at, m);
+	test_assert_same(c + at * p->n, p->c, len * p->n, what);
+	lens_free(a);
+	lens_free(c);
+}
+
+/* Every prompt length, alone and at multiples of the alignment among others. */
+static void check_prompts(const struct product *p)
+{
+	size_t len, align = lens_row_align(), step = test_quick() ? 13 : 1;
+
+	for (len = 1; len <= ROWS; len += step) {
+		size_t before = align * (len % 5), after = len * 7 % 31;
+
+		check_prompt(p, len, 0, len, 0);
+		check_prompt(p, len, before, before + len + after, (int)(len % 3));
+	}
+}
+
+/* n single rows that are one and the same row: all get the bits it has alone. */
+static void check_slots(const struct product *p)
+{
+	size_t n, i;
+
+	for (n = 1; n <= ROWS; n += n < 14 ? 1 : 25) {
+		size_t m = lens_row_slots(n);
+		float *a = neighbours(p, m, (int)(n % 3)), *c;
+
+		for (i = 0; i < n; i++)
+			memcpy(a + lens_row_slot(i) * p->lda, p->a, p->lda * sizeof(*a));
+		assert_true(lens_row_slot(n - 1) < m);
+		c = multiply(p, m, a, 1);
+		for (i = 0; i < n; i++)
+			test_assert_same(c + lens_row_slot(i) * p->n, p->c, p->n, "single row");
+		lens_free(a);
+		lens_free(c);
+	}
+}
+
+static void check_size(size_t n, size_t k, enum lens_trans trans, bool bias)
+{
+	struct product p = make_product(n, k, trans, bias);
+	double error2 = 0, result2 = 0;
+
+	check_product(&p, n * k > 300000 ? 4 : ROWS, &error2, &result2);
+	check_prompts(&p);
+	check_slots(&p);
+	release_product(&p);
+}
+
+static const size_t small_sizes[][2] = {
+	{ 32, 32 }, { 33, 35 }, { 35, 33 }, { 1, 1 },   { 1, 160 },  { 160, 1 },
+	{ 7, 130 }, { 64, 64 }, { 96, 160 }, { 128, 129 }, { 130, 256 }, { 300, 32 },
+};
+
+static void gemm_small(void **state)
+{
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(small_sizes) / sizeof(*small_sizes); i++) {
+		bool bias = i % 2;
+
+		check_size(small_sizes[i][0], small_sizes[i][1], LENS_B_PLAIN, bias);
+		check_size(small_sizes[i][0], small_sizes[i][1], LENS_B_TRANSPOSED, !bias);
+	}
+}
+
+static void gemm_large(void **state)
+{
+	static const size_t sizes[][2] = {
+		{ 768, 64 }, { 64, 768 }, { 257, 384 }, { 768, 768 }, { 1000, 1001 },
+	};
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < (test_quick() ? 1 : sizeof(sizes) / sizeof(*sizes)); i++) {
+		check_size(sizes[i][0], sizes[i][1], LENS_B_PLAIN, i % 2);
+		check_size(sizes[i][0], sizes[i][1], LENS_B_TRANSPOSED, !(i % 2));
+	}
+}
+
+/* An unembedding's shape: few rows, as wide as GPT-2's vocabulary. */
+static void gemm_vocabulary(void **state)
+{
+	struct product p = make_product(test_quick() ? 5021 : 50257, 64, LENS_B_TRANSPOSED, true);
+	double error2 = 0, result2 = 0;
+
+	(void)state;
+	check_product(&p, 2, &error2, &result2);
+	check_prompt(&p, 5, 0, 5, 0);
+	check_prompt(&p, 1, 0, 1, 0);
+	check_prompt(&p, 30, 24, 61, 2);
+	check_slots(&p);
+	release_product(&p);
+}
+
+/* What accumulating in blocks buys at K = 768: 2.1e-7 measured, 3.5e-7 without. */
+static void gemm_rms_error(void **state)
+{
+	struct product p = make_product(128, 768, LENS_B_PLAIN, false);
+	double error2 = 0, result2 = 0;
+
+	(void)state;
+	check_product(&p, ROWS, &error2, &result2);
+	assert_true(sqrt(error2 / result2) < 2.5e-7);
+	release_product(&p);
+}
+
+static void gemm_threads(void **state)
+{
+	static const size_t sizes[][3] = { { 197, 33, 35 }, { 300, 128, 160 }, { 97, 1, 3 },
+					   { 96, 40, 40 },  { 1, 8, 8 },      { 0, 8, 8 } };
+	size_t i;
+	int threads;
+
+	(void)state;
+	for (i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+		struct product p = make_product(sizes[i][1], sizes[i][2], LENS_B_PLAIN, true);
+		float *a = test_random_floats(&rnd, sizes[i][0] * p.lda);
+		float *one = multiply(&p, sizes[i][0], a, 1);
+
+		for (threads = 2; threads <= 3; threads++) {
+			float *c = multiply(&p, sizes[i][0], a, threads);
+
+			test_assert_same(c, one, sizes[i][0] * p.n, "threads");
+			lens_free(c);
+		}
+		lens_free(a);
+		lens_free(one);
+		release_product(&p);
+	}
+}
+
+static void row_slots(void **state)
+{
+	size_t i, align = lens_row_align();
+
+	(void)state;
+	assert_true(align == 1 || align == 12);
+	assert_int_equal(lens_row_slot(0), 0);
+	for (i = 0; i < 200; i++) {
+		assert_true(lens_row_slot(i + 1) > lens_row_slot(i));
+		assert_true(lens_row_slot(i) < lens_row_slots(i + 1));
+		assert_true(align == 1 || lens_row_slot(i) % 12 < 6);
+	}
+}
+
+/* --- norms ----------------------------------------------------------------------- */
+
+struct norm_case {
+	size_t d;
+	const float *x, *w, *b;
+	double eps;
+	bool rms;
+};
+
+static void run_norm(const struct norm_case *n, size_t rows, const float *x, float *y, float *scale)
+{
+	if (n->rms)
+		lens_vec()->rms_norm(rows, n->d, x, n->w, n->eps, y, scale);
+	else
+		lens_vec()->layer_norm(rows, n->d, x, n->w, n->b, n->eps, y, scale);
+}
+
+/*
+ * The sums are float64, whose error in the mean is below d·2^-52·max|x|: with the
+ * division by scale that is nothing beside the one rounding to float32, except
+ * where x − mean cancels.
+ */
+static void check_norm_row(const struct norm_case *n, const float *x, const float *y, float scale)
+{
+	double mean = 0, var = 0, s, most = 0, u = TEST_U * (1 + 1e-6);
+	size_t i;
+
+	for (i = 0; i < n->d; i++) {
+		mean += n->rms ? 0 : (double)x[i] / (double)n->d;
+		most = fmax(most, fabs((double)x[i]));
+	}
+	for (i = 0; i < n->d; i++)
+		var += ((double)x[i] - mean) * ((double)x[i] - mean) / (double)n->d;
+	s = sqrt(var + n->eps);
+	near((double)scale, s, u * s, "scale", (double)n->d);
+	for (i = 0; i < n->d; i++) {
+		double w = n->w ? (double)n->w[i] : 1, b = n->b ? (double)n->b[i] : 0;
+		double v = ((double)x[i] - mean) / s * w + b;
+		double slack = (double)n->d * 0x1p-50 * (most / s * fabs(w) + fabs(b)) + 0x1p-149;
+
+		near((double)y[i], v, u * fabs(v) + slack, "norm", (double)i);
+	}
+}
+
+static void check_norm(struct norm_case n)
+{
+	enum { N = 5 };
+	float *x = test_random_floats(&rnd, N * n.d), *y = test_floats(N * n.d + 1, 7), scale[N];
+	float *alone = test_floats(n.d, 0), s;
+	size_t i;
+
+	for (i = 0; i < n.d; i++) {
+		x[2 * n.d + i] = x[2 * n.d + i] * 1e-3f + 1000; /* a large mean */
+		x[3 * n.d + i] = 0;
+	}
+	x[1 * n.d] = NAN;
+	run_norm(&n, N, x, y, scale);
+	assert_true(y[N * n.d] == 7);
+	for (i = 0; i < N; i++) {
+		if (i != 1)
+			check_norm_row(&n, x + i * n.d, y + i * n.d, scale[i]);
+		run_norm(&n, 1, x + i * n.d, alone, &s); /* the row alone: the same bits */
+		test_assert_same(alone, y + i * n.d, n.d, "norm of a row alone");
+		test_assert_same(&s, &scale[i], 1, "scale of a row alone");
+	}
+	assert_true(isnan(scale[1]));
+	run_norm(&n, N, x, x, scale); /* in place */
+	test_assert_same(x, y, N * n.d, "norm in place");
+	lens_free(x);
+	lens_free(y);
+	lens_free(alone);
+}
+
+static void norms(void **state)
+{
+	static const size_t widths[] = { 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 768, 769 };
+	float *w = test_random_floats(&rnd, 800), *b = test_random_floats(&rnd, 800);
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(widths) / sizeof(*widths); i++) {
+		check_norm((struct norm_case){ .d = widths[i], .eps = 1e-5 });
+		check_norm((struct norm_case){ .d = widths[i], .w = w, .b = b, .eps = 1e-5 });
+		check_norm((struct norm_case){ .d = widths[i], .w = w, .b = b, .eps = 1e-12 });
+		check_norm((struct norm_case){ .d = widths[i], .eps = 1e-6, .rms = true });
+		check_norm((struct norm_case){ .d = widths[i], .w = w, .eps = 1e-5, .rms = true });
+	}
+	lens_free(w);
+	lens_free(b);
+}
+
+/* --- activations ------------------------------------------------------------------- */
+
+/* exp(−t) leaves float32's range at t = 88; what is behind it is below 6.1e-39. */
+#define EXP_END 6.1e-39
+
+static double exact(enum lens_act act, double x)
+{
+	double u;
+
+	switch (act) {
+	case LENS_ACT_RELU:
+		return x < 0 ? 0 : x;
+	case LENS_ACT_SILU:
+		return x / (1 + exp(-x));
+	case LENS_ACT_GELU:
+		return x * 0.5 * erfc(-x * M_SQRT1_2); /* 1 + erf, without cancellation */
+	default:
+		/* 0.5x(1 + tanh u) is x/(1 + exp(−2u)) */
+		u = 2 * sqrt(2 / M_PI) * (x + 0.044715 * x * x * x);
+		return x / (1 + exp(-u));
+	}
+}
+
+/*
+ * silu, gelu_new: the exponent t has a relative error of 0 and 4u, so exp(t) has
+ * one of 4u|t| more than vexp's own 3u; where exp(t) is small beside 1 that does
+ * not count. Two more roundings for 1 + e and the quotient. gelu: computed in
+ * float64, where 1 + erf loses to cancellation at most 2^-53.
+ */
+static double activation_error(enum lens_act act, double x)
+{
+	double t = act == LENS_ACT_SILU ? x : 2 * sqrt(2 / M_PI) * (x + 0.044715 * x * x * x);
+	double y = exact(act, x), weight = 1 / (1 + exp(t));
+
+	if (act == LENS_ACT_RELU)
+		return 0;
+	if (act == LENS_ACT_GELU)
+		return TEST_U * fabs(y) + 0x1p-53 * fabs(x) + 0x1p-149;
+	return TEST_U * fabs(y) * (3 + weight * (3 + 4 * fmin(fabs(t), 90))) +
+	       EXP_END * fmin(fabs(x), 89) + 0x1p-149;
+}
+
+static void check_activation(enum lens_act act)
+{
+	enum { BLOCK = 1021 };
+	static const float special[] = {
+		0.0f, -0.0f, 1e-45f, -1e-45f, 1e-38f, -1e-38f, 87.0f, -87.0f, 88.5f, -88.5f, 89.0f,
+		-89.0f, 1e4f, -1e4f, 1e20f, -1e20f, 3.4e38f, -3.4e38f, -5.5f, -13.3f, -14.1f, 1.0f,
+	};
+	float x[BLOCK], y[BLOCK];
+	uint64_t bits = 0, step = test_quick() ? 0xf1357 : 0x3571;
+	size_t i;
+
+	memcpy(x, special, sizeof(special));
+	i = sizeof(special) / sizeof(*special);
+	while (bits < (uint64_t)1 << 32) {
+		for (; i < BLOCK; i++, bits += step) {
+			uint32_t u = (uint32_t)bits;
+
+			memcpy(&x[i], &u, sizeof(u));
+			if (!isfinite(x[i]))
+				x[i] = 0.25f;
+		}
+		lens_vec()->activation(act, BLOCK, x, y);
+		for (i = 0; i < BLOCK; i++)
+			near((double)y[i], exact(act, (double)x[i]),
+			     activation_error(act, (double)x[i]), "activation", (double)x[i]);
+		i = 0;
+	}
+}
+
+static const enum lens_act acts[] = { LENS_ACT_GELU_NEW, LENS_ACT_GELU, LENS_ACT_RELU,
+				      LENS_ACT_SILU };
+
+static void activations(void **state)
+{
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < 4; i++)
+		check_activation(acts[i]);
+}
+
+/* NaN stays NaN, ∞ stays ∞, and at −∞ the formula itself has no value but relu's. */
+static void activations_not_finite(void **state)
+{
+	const float x[3] = { NAN, INFINITY, -INFINITY };
+	float y[3];
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < 4; i++) {
+		lens_vec()->activation(acts[i], 3, x, y);
+		assert_true(isnan(y[0]));
+		assert_true(isinf(y[1]) && y[1] > 0);
+		if (acts[i] == LENS_ACT_RELU)
+			assert_true(y[2] == 0);
+		else
+			assert_true(isnan(y[2]));
+	}
+}
+
+/* An element's bits do not depend on where in a row it stands. */
+static void elementwise_positions(void **state)
+{
+	enum { N = 70 };
+	float *x = test_random_floats(&rnd, N), *y0 = test_random_floats(&rnd, N), whole[N + 1];
+	float part[N + 1];
+	size_t a, from, n;
+
+	(void)state;
+	for (a = 0; a <= 4; a++) {
+		for (from = 0; from < N; from += from < 18 ? 1 : 7) {
+			for (n = 0; n <= N - from; n++) {
+				memcpy(whole, y0, sizeof(*y0) * N);
+				memcpy(part, y0 + from, n * sizeof(*part));
+				part[n] = 42;
+				if (a < 4) {
+					lens_vec()->activation(acts[a], N, x, whole);
+					lens_vec()->activation(acts[a], n, x + from, part);
+				} else {
+					lens_vec()->add(N, x, whole);
+					lens_vec()->add(n, x + from, part);
+				}
+				test_assert_same(part, whole + from, n, "part of a row");
+				assert_true(part[n] == 42);
+			}
+		}
+	}
+	for (n = 0; n < N; n++)
+		assert_true(whole[n] == x[n] + y0[n]);
+	lens_free(x);
+	lens_free(y0);
+}
+
+/* --- attention ----------------------------------------------------------------------- */
+
+/* One head between others: q, k, v lie in rows of ld, at columns of their own. */
+struct head {
+	size_t n, dh, ld, ldk, window;
+	float scale, *qkv, *kt;
+	float *scores, *pattern; /* [n, ldk] */
+	float *z;                /* [n, dh + 4], columns 2 … dh + 1 are z */
+};
+
+static struct lens_attention_args head_args(struct head *h, size_t q0, size_t nq, float *scores)
+{
+	return (struct lens_attention_args){
+		.n_pos = h->n, .d_head = h->dh, .q0 = q0, .nq = nq, .q = h->qkv,
+		.kt = h->kt, .v = h->qkv + 2 * h->dh, .ld = h->ld, .ldk = h->ldk,
+		.scale = h->scale, .window = h->window, .scores = scores, .z = h->z + 2,
+		.ldz = h->dh + 4,
+	};
+}
+
+/* All queries, `together` of them at a time. */
+static void attend(struct head *h, size_t together)
+{
+	size_t q0, i;
+
+	for (i = 0; i < h->n * (h->dh + 4); i++)
+		h->z[i] = 77;
+	for (q0 = 0; q0 < h->n; q0 += together) {
+		size_t nq = h->n - q0 < together ? h->n - q0 : together;
+		/* an allocation of its own: ASan sees a query too many */
+		float *block = test_floats(nq * h->ldk, NAN);
+		struct lens_attention_args a = head_args(h, q0, nq, block);
+
+		lens_vec()->attention_scores(&a);
+		memcpy(h->scores + q0 * h->ldk, block, nq * h->ldk * sizeof(*block));
+		lens_vec()->attention_softmax(&a);
+		memcpy(h->pattern + q0 * h->ldk, block, nq * h->ldk * sizeof(*block));
+		lens_vec()->attention_mix(&a);
+		lens_free(block);
+	}
+}
+
+static struct head make_head(size_t n, size_t dh, size_t window)
+{
+	struct head h = { .n = n, .dh = dh, .ld = 3 * dh + 5, .window = window };
+
+	h.ldk = (n + LENS_KEY_ALIGN - 1) / LENS_KEY_ALIGN * LENS_KEY_ALIGN;
+	h.scale = (float)sqrt((double)dh);
+	h.qkv = test_random_floats(&rnd, n * h.ld);
+	h.kt = test_floats(dh * h.ldk, NAN);
+	h.scores = test_floats(n * h.ldk, 0);
+	h.pattern = test_floats(n * h.ldk, 0);
+	h.z = test_floats(n * (dh + 4), 0);
+	lens_vec()->transpose_keys(n, dh, h.qkv + dh, h.ld, h.kt, h.ldk);
+	return h;
+}
+
+static void release_head(struct head *h)
+{
+	lens_free(h->qkv);
+	lens_free(h->kt);
+	lens_free(h->scores);
+	lens_free(h->pattern);
+	lens_free(h->z);
+}
+
+static bool seen(const struct head *h, size_t query, size_t key)
+{
+	return key <= query && (!h->window || key + h->window > query);
+}
+
+/* d_head products in blocks of 16, a division: (16 + d_head/16 + 2)u Σ|q||k|/scale. */
+static void check_scores(const struct head *h, size_t i)
+{
+	size_t j, d;
+
+	for (j = 0; j < h->ldk; j++) {
+		const float *q = h->qkv + i * h->ld, *k = h->qkv + j * h->ld + h->dh;
+		double sum = 0, size = 0, is = (double)h->scores[i * h->ldk + j];
+
+		if (j >= h->n || !seen(h, i, j)) {
+			assert_true(is == -INFINITY);
+			continue;
+		}
+		for (d = 0; d < h->dh; d++) {
+			sum += (double)q[d] * (double)k[d];
+			size += fabs((double)q[d] * (double)k[d]);
+		}
+		near(is, sum / (double)h->scale,
+		     (18 + (double)h->dh / 16) * TEST_U * size / (double)h->scale, "score",
+		     (double)j);
+	}
+}
+
+/*
+ * From the scores as they were computed: s − max rounds (u|s − max|), vexp 3u, the
+ * sum is float64, its inverse and the product round once each.
+ */
+static void check_pattern(const struct head *h, size_t i)
+{
+	const float *s = h->scores + i * h->ldk;
+	double max = -INFINITY, sum = 0;
+	size_t j;
+
+	for (j = 0; j <= i; j++)
+		max = fmax(max, (double)s[j]);
+	for (j = 0; j <= i; j++)
+		sum += exp((double)s[j] - max);
+	for (j = 0; j < h->ldk; j++) {
+		double below = (double)s[j] - max, p = exp(below) / sum;
+
+		if (!seen(h, i, j))
+			assert_true(h->pattern[i * h->ldk + j] == 0);
+		else
+			near((double)h->pattern[i * h->ldk + j], p,
+			     TEST_U * p * (6 + 2 * fabs(below)) + 1.2e-38, "pattern", (double)j);
+	}
+}
+
+/* Sums over keys in blocks of 32: (32 + n/32 + 2)u Σ p|v|. */
+static void check_z(const struct head *h, size_t i)
+{
+	const float *z = h->z + i * (h->dh + 4);
+	size_t j, d;
+
+	assert_true(z[0] == 77 && z[1] == 77 && z[h->dh + 2] == 77 && z[h->dh + 3] == 77);
+	for (d = 0; d < h->dh; d++) {
+		double sum = 0, size = 0;
+
+		for (j = 0; j <= i; j++) {
+			double pv = (double)h->pattern[i * h->ldk + j] *
+				    (double)h->qkv[j * h->ld + 2 * h->dh + d];
+
+			sum += pv;
+			size += fabs(pv);
+		}
+		near((double)z[2 + d], sum, (34 + (double)i / 32) * TEST_U * size, "z", (double)d);
+	}
+}
+
+static void check_head(size_t n, size_t dh, size_t window)
+{
+	struct head h = make_head(n, dh, window);
+	float *scores, *pattern, *z;
+	size_t i, together;
+
+	attend(&h, 64);
+	for (i = 0; i < n; i++) {
+		check_scores(&h, i);
+		check_pattern(&h, i);
+		check_z(&h, i);
+	}
+	scores = h.scores, pattern = h.pattern, z = h.z;
+	h.scores = test_floats(n * h.ldk, 0);
+	h.pattern = test_floats(n * h.ldk, 0);
+	h.z = test_floats(n * (dh + 4), 0);
+	for (together = 1; together <= 5; together += 2) {
+		attend(&h, together);
+		test_assert_same(h.scores, scores, n * h.ldk, "scores, other queries together");
+		test_assert_same(h.pattern, pattern, n * h.ldk, "pattern, other queries together");
+		test_assert_same(h.z, z, n * (dh + 4), "z, other queries together");
+	}
+	lens_free(scores);
+	lens_free(pattern);
+	lens_free(z);
+	release_head(&h);
+}
+
+static void attention(void **state)
+{
+	static const size_t widths[] = { 1, 8, 20, 64, 80 };
+	size_t i, n;
+
+	(void)state;
+	for (i = 0; i < 5; i++) {
+		for (n = 1; n <= 70; n += i == 1 || n < 5 ? 1 : 11)
+			check_head(n, widths[i], 0);
+		check_head(130, widths[i], 0);
+	}
+}
+
+static void attention_window(void **state)
+{
+	static const size_t windows[] = { 1, 3, 16, 17, 33, 256 };
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < 6; i++) {
+		check_head(70, 8, windows[i]);
+		check_head(17, 20, windows[i]);
+		check_head(1, 8, windows[i]);
+	}
+}
+
+/* A prompt's first tokens have the same bits, whatever comes after them. */
+static void attention_prefix(void **state)
+{
+	struct head whole = make_head(70, 20, 0);
+	size_t n, i;
+
+	(void)state;
+	attend(&whole, 64);
+	for (n = 1; n < 70; n += 6) {
+		struct head h = make_head(n, 20, 0);
+
+		memcpy(h.qkv, whole.qkv, n * h.ld * sizeof(float));
+		lens_vec()->transpose_keys(n, h.dh, h.qkv + h.dh, h.ld, h.kt, h.ldk);
+		attend(&h, 64);
+		test_assert_same(h.z, whole.z, n * (h.dh + 4), "z of a prefix");
+		for (i = 0; i < n; i++)
+			test_assert_same(h.pattern + i * h.ldk, whole.pattern + i * whole.ldk, n,
+					 "pattern of a prefix");
+		release_head(&h);
+	}
+	release_head(&whole);
+}
+
+/* A query that is not finite spoils its own row; huge scores do not overflow softmax. */
+static void attention_extremes(void **state)
+{
+	struct head h = make_head(23, 8, 0);
+	size_t i, j;
+
+	(void)state;
+	for (i = 0; i < h.dh; i++) {
+		h.qkv[5 * h.ld + i] = NAN;
+		h.qkv[6 * h.ld + i] = 1e18f;
+		h.qkv[7 * h.ld + i] = 0;
+	}
+	attend(&h, 64);
+	for (i = 0; i < h.n; i++) {
+		double sum = 0;
+
+		for (j = 0; j < h.ldk; j++)
+			sum += (double)h.pattern[i * h.ldk + j];
+		assert_true(i == 5 ? isnan(sum) : fabs(sum - 1) < 23 * TEST_U);
+		assert_true(!!isnan(h.z[i * (h.dh + 4) + 2]) == (i == 5));
+	}
+	for (j = 0; j < 8; j++)
+		near((double)h.pattern[7 * h.ldk + j], 0.125, TEST_U, "even pattern", (double)j);
+	release_head(&h);
+}
+
+/* --- halves -------------------------------------------------------------------------- */
+
+static double half_value(uint16_t h)
+{
+	int exponent = h >> 10 & 31, mantissa = h & 1023;
+	double v = exponent ? ldexp(1024 + mantissa, exponent - 25) : ldexp(mantissa, -24);
+
+	if (exponent == 31)
+		v = mantissa ? NAN : INFINITY;
+	return h & 0x8000 ? -v : v;
+}
+
+static uint16_t to_half(float x, size_t *overflows)
+{
+	uint16_t y;
+
+	*overflows = lens_vec()->to_f16(1, &x, &y);
+	return y;
+}
+
+static void halves_round_trip(void **state)
+{
+	float x[256];
+	uint16_t y[256];
+	uint32_t h;
+
+	(void)state;
+	for (h = 0; h < 65536; h++) {
+		x[h % 256] = (float)half_value((uint16_t)h);
+		if (h % 256 != 255)
+			continue;
+		assert_int_equal(lens_vec()->to_f16(256, x, y), 0);
+		for (uint32_t i = h - 255; i <= h; i++) {
+			if (isnan(half_value((uint16_t)i)))
+				assert_true(isnan(half_value(y[i % 256])));
+			else
+				assert_int_equal(y[i % 256], i);
+		}
+	}
+}
+
+/* Between two neighbours: the middle goes to the even one, the rest to the nearer. */
+static void halves_rounding(void **state)
+{
+	uint32_t h, sign;
+	size_t over;
+
+	(void)state;
+	for (sign = 0; sign <= 0x8000; sign += 0x8000) {
+		for (h = 0; h < 0x7bff; h++) {
+			float middle = (float)((half_value((uint16_t)(sign | h)) +
+						half_value((uint16_t)(sign | (h + 1)))) / 2);
+
+			assert_int_equal(to_half(middle, &over), sign | (h + (h & 1)));
+			assert_int_equal(to_half(nextafterf(middle, 0), &over), sign | h);
+			assert_int_equal(to_half(nextafterf(middle, sign ? -1e9f : 1e9f), &over),
+					 sign | (h + 1));
+			assert_int_equal(over, 0);
+		}
+	}
+	assert_int_equal(to_half(1e-10f, &over), 0);
+	assert_int_equal(to_half(-1e-45f, &over), 0x8000);
+}
+
+static void halves_overflow(void **state)
+{
+	const float big[] = { 65519.996f, 65520.0f, -65520.0f, 1e30f, INFINITY, -INFINITY, NAN,
+			      3.4028235e38f, 65504.0f, -3.4028235e38f };
+	const uint16_t half[] = { 0x7bff, 0x7c00, 0xfc00, 0x7c00, 0x7c00, 0xfc00, 0,
+				  0x7c00, 0x7bff, 0xfc00 };
+	const size_t counted[] = { 0, 1, 1, 1, 0, 0, 0, 1, 0, 1 };
+	float x[70];
+	uint16_t y[71];
+	size_t i, n, over;
+
+	(void)state;
+	for (i = 0; i < 10; i++) {
+		uint16_t is = to_half(big[i], &over);
+
+		assert_int_equal(over, counted[i]);
+		if (!isnan(big[i]))
+			assert_int_equal(is, half[i]);
+	}
+	for (n = 0; n <= 70; n++) {
+		size_t expected = 0;
+
+		y[n] = 0x1234;
+		for (i = 0; i < n; i++) {
+			x[i] = big[(i + n) % 10];
+			expected += counted[(i + n) % 10];
+		}
+		assert_int_equal(lens_vec()->to_f16(n, x, y), expected);
+		assert_int_equal(y[n], 0x1234);
+		for (i = 0; i < n; i++)
+			assert_int_equal(y[i], to_half(x[i], &over));
+	}
+}
+
+/* --- reading logits ---------------------------------------------------------------------- */
+
+static void counts(void **state)
+{
+	float *x = test_random_floats(&rnd, 100);
+	size_t n, i;
+
+	(void)state;
+	x[3] = NAN, x[10] = INFINITY, x[11] = -INFINITY, x[40] = x[41] = x[2];
+	for (n = 0; n <= 100; n++) {
+		float t = n > 3 ? x[2] : 0.1f;
+		size_t above = 0;
+
+		for (i = 0; i < n; i++)
+			above += x[i] > t;
+		assert_int_equal(lens_vec()->count_above(n, x, t), above);
+		assert_int_equal(lens_vec()->count_above(n, x, NAN), 0);
+		assert_int_equal(lens_vec()->count_above(n, x, INFINITY), 0);
+	}
+	lens_free(x);
+}
+
+static void largest(void **state)
+{
+	const float bad[] = { NAN, INFINITY, -INFINITY };
+	size_t n, i, k;
+
+	(void)state;
+	for (n = 1; n <= 70; n++) {
+		float *x = test_random_floats(&rnd, n), max = x[0], was;
+
+		for (i = 0; i < n; i++) {
+			x[i] -= 50; /* a tail filled with zeros would show */
+			max = i && max > x[i] ? max : x[i];
+		}
+		assert_true(lens_vec()->max_finite(n, x) == max);
+		for (k = 0; k < 3; k++) {
+			i = test_random_below(&rnd, n);
+			was = x[i];
+			x[i] = bad[k];
+			assert_true(isnan(lens_vec()->max_finite(n, x)));
+			x[i] = was;
+		}
+		lens_free(x);
+	}
+}
+
+/* vexp by itself: at most 3u from −87.3 to 0, and nothing below. */
+static void exponential(void **state)
+{
+	float x, step = test_quick() ? 1e-2f : 1e-4f;
+
+	(void)state;
+	for (x = -87.3f; x <= 0; x += step) {
+		double e = exp((double)x);
+
+		near(lens_vec()->sum_exp(1, &x, 0), e, 3 * TEST_U * e, "exp", (double)x);
+	}
+	x = -87.4f;
+	assert_true(lens_vec()->sum_exp(1, &x, 0) == 0);
+	x = -INFINITY;
+	assert_true(lens_vec()->sum_exp(1, &x, 0) == 0);
+	x = NAN;
+	assert_true(isnan(lens_vec()->sum_exp(1, &x, 0)));
+}
+
+static void sums_of_exponentials(void **state)
+{
+	size_t n, i;
+
+	(void)state;
+	for (n = 1; n <= 70; n++) {
+		float *x = test_random_floats(&rnd, n), max;
+		double sum = 0, error = 0;
+
+		for (i = 0; i < n; i++)
+			x[i] = x[i] * 10 + 30;
+		max = lens_vec()->max_finite(n, x);
+		for (i = 0; i < n; i++) {
+			double e = exp((double)x[i] - (double)max);
+
+			sum += e;
+			error += e * TEST_U * (4 + 2 * fabs((double)x[i] - (double)max)) + 1.2e-38;
+		}
+		near(lens_vec()->sum_exp(n, x, max), sum, error, "sum of exp", (double)n);
+		x[n / 2] = NAN;
+		assert_true(isnan(lens_vec()->sum_exp(n, x, max)));
+		lens_free(x);
+	}
+}
+
+static void opened_once(void **state)
+{
+	struct lens_error err = LENS_ERROR_INIT;
+	enum lens_cpu_level is = lens_row_align() == 1 ? LENS_LEVEL_AVX512 : LENS_LEVEL_AVX2;
+	enum lens_cpu_level other = is == LENS_LEVEL_AVX2 ? LENS_LEVEL_AVX512 : LENS_LEVEL_AVX2;
+
+	(void)state;
+	assert_int_equal(lens_kernels_open(is, &err), LENS_OK);
+	assert_int_equal(lens_kernels_open(other, &err), LENS_ERR_INVALID);
+	assert_non_null(strstr(err.text, lens_cpu_level_name(is)));
+	assert_non_null(strstr(lens_blas_description(), "OpenBLAS"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(opened_once),
+		cmocka_unit_test(row_slots),
+		cmocka_unit_test(gemm_small),
+		cmocka_unit_test(gemm_large),
+		cmocka_unit_test(gemm_vocabulary),
+		cmocka_unit_test(gemm_rms_error),
+		cmocka_unit_test(gemm_threads),
+		cmocka_unit_test(norms),
+		cmocka_unit_test(activations),
+		cmocka_unit_test(activations_not_finite),
+		cmocka_unit_test(elementwise_positions),
+		cmocka_unit_test(attention),
+		cmocka_unit_test(attention_window),
+		cmocka_unit_test(attention_prefix),
+		cmocka_unit_test(attention_extremes),
+		cmocka_unit_test(halves_round_trip),
+		cmocka_unit_test(halves_rounding),
+		cmocka_unit_test(halves_overflow),
+		cmocka_unit_test(counts),
+		cmocka_unit_test(largest),
+		cmocka_unit_test(exponential),
+		cmocka_unit_test(sums_of_exponentials),
+	};
+
+	return cmocka_run_group_tests(tests, test_open_kernels, NULL);
+}
