@@ -34,13 +34,13 @@ struct lens_table {
 	const char *name;
 	const char *group; /* the name in the experiment's `tables` */
 	enum lens_table_type type;
-	bool lens;         /* filled once per lens layer, its first axis */
+	bool lens; /* filled once per lens layer, its first axis */
 	int n_axes;
 	enum lens_table_axis axis[2];
 	const char *long_name, *units;
 };
-#define LENS_TABLES 10      /* how many there are */
-#define LENS_TABLE_FLAGS 9  /* the one that always comes */
+#define LENS_TABLES 10     /* how many there are */
+#define LENS_TABLE_FLAGS 9 /* the one that always comes */
 const struct lens_table *lens_table(size_t i);
 
 #define LENS_TOP_K_MAX 1000 /* largest top_k */
@@ -53,7 +53,7 @@ struct lens_analysis_options {
 	size_t n_answers;
 	size_t top_k;
 	enum lens_lens_mode lens;
-	size_t batch_rows;        /* prompts of a full batch */
+	size_t batch_rows; /* prompts of a full batch */
 };
 
 /* One worker's analysis. */

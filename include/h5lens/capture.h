@@ -64,7 +64,8 @@ struct lens_captured {
 
 struct lens_sink {
 	/* A buffer of at least bytes; may wait. */
-	enum lens_status (*acquire)(void *ctx, size_t bytes, void **out, struct lens_error *err);
+	enum lens_status (*acquire)(void *ctx, size_t bytes, void **out,
+				    struct lens_error *err);
 	/* Takes the buffer back, full. */
 	enum lens_status (*submit)(void *ctx, const struct lens_captured *c,
 				   struct lens_error *err);

@@ -50,12 +50,14 @@ struct lens_buf {
 	char *data;
 	size_t len, cap;
 };
-#define LENS_BUF_INIT { NULL, 0, 0 }
+#define LENS_BUF_INIT                                                                          \
+	{                                                                                      \
+		NULL, 0, 0                                                                     \
+	}
 enum lens_status lens_buf_append(struct lens_buf *b, const void *data, size_t n,
 				 struct lens_error *err);
-enum lens_status lens_buf_printf(struct lens_buf *b, struct lens_error *err,
-				 const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+enum lens_status lens_buf_printf(struct lens_buf *b, struct lens_error *err, const char *fmt,
+				 ...) __attribute__((format(printf, 3, 4)));
 void lens_buf_release(struct lens_buf *b);
 
 /* Token ids. */
@@ -63,7 +65,10 @@ struct lens_ids {
 	int32_t *v;
 	size_t n, cap;
 };
-#define LENS_IDS_INIT { NULL, 0, 0 }
+#define LENS_IDS_INIT                                                                          \
+	{                                                                                      \
+		NULL, 0, 0                                                                     \
+	}
 enum lens_status lens_ids_push(struct lens_ids *ids, int32_t id, struct lens_error *err);
 void lens_ids_release(struct lens_ids *ids);
 
@@ -73,8 +78,8 @@ void lens_ids_release(struct lens_ids *ids);
  * Reads a whole regular file into b (emptied first). A file larger than
  * max_bytes is LENS_ERR_FORMAT; a missing one LENS_ERR_IO.
  */
-enum lens_status lens_file_read(const char *path, size_t max_bytes,
-				struct lens_buf *b, struct lens_error *err);
+enum lens_status lens_file_read(const char *path, size_t max_bytes, struct lens_buf *b,
+				struct lens_error *err);
 
 /* dir + "/" + name; the caller frees. NULL when memory is out. */
 char *lens_path_join(const char *dir, const char *name);

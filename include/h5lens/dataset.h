@@ -13,18 +13,18 @@
 #include "h5lens/tokenizer.h"
 
 struct lens_dataset_options {
-	const char *csv;            /* path */
+	const char *csv; /* path */
 	const char *prompt_column;
 	const char *const *answer_columns;
-	size_t n_answers;           /* 0 is allowed: then no answer tables */
+	size_t n_answers;            /* 0 is allowed: then no answer tables */
 	const char *read_pos_column; /* NULL: none */
-	long read_pos;              /* used without a column; -1: the last token */
+	long read_pos;               /* used without a column; -1: the last token */
 	bool prepend_bos;
-	bool skip_bad_rows;         /* else a bad row is an error */
-	size_t limit;               /* the first so many good rows; 0: all. The rows
-				       after them are hashed, and not checked */
-	size_t n_ctx;               /* longest prompt the model takes, in tokens */
-	size_t d_vocab;             /* the model's: a token past it is a bad row */
+	bool skip_bad_rows; /* else a bad row is an error */
+	size_t limit;       /* the first so many good rows; 0: all. The rows
+			       after them are hashed, and not checked */
+	size_t n_ctx;       /* longest prompt the model takes, in tokens */
+	size_t d_vocab;     /* the model's: a token past it is a bad row */
 	const struct lens_tokenizer *tokenizer;
 };
 
@@ -32,25 +32,25 @@ struct lens_dataset_options {
 
 /* What was wrong with the rows, for the user: owned by the prompt set. */
 struct lens_dataset_report {
-	size_t n_bad;                               /* all of them */
+	size_t n_bad;                                /* all of them */
 	struct lens_error bad[LENS_BAD_ROWS_LISTED]; /* the first of them */
-	size_t n_warnings;                          /* good rows with one: an answer
-						       without its leading space */
+	size_t n_warnings;                           /* good rows with one: an answer
+							without its leading space */
 	struct lens_error warning[LENS_BAD_ROWS_LISTED];
 };
 
 /* A checked prompt set; everything below is owned by it and immutable. */
 struct lens_prompts {
 	size_t n_rows, n_answers;
-	size_t max_length;      /* tokens of the longest prompt */
-	uint64_t *offset;       /* [n_rows + 1] into tokens */
-	int32_t *tokens;        /* packed, BOS included */
-	int32_t *read_pos;      /* [n_rows] 0-based index into the prompt's tokens */
-	int32_t *answers;       /* [n_rows, n_answers] token ids */
-	int64_t *record;        /* [n_rows] 1-based data record of the CSV file */
-	size_t n_columns;       /* the other columns, in file order */
-	char **column_name;     /* [n_columns] */
-	bool *column_numeric;   /* [n_columns] every value is a finite number */
+	size_t max_length;                 /* tokens of the longest prompt */
+	uint64_t *offset;                  /* [n_rows + 1] into tokens */
+	int32_t *tokens;                   /* packed, BOS included */
+	int32_t *read_pos;                 /* [n_rows] 0-based index into the prompt's tokens */
+	int32_t *answers;                  /* [n_rows, n_answers] token ids */
+	int64_t *record;                   /* [n_rows] 1-based data record of the CSV file */
+	size_t n_columns;                  /* the other columns, in file order */
+	char **column_name;                /* [n_columns] */
+	bool *column_numeric;              /* [n_columns] every value is a finite number */
 	uint8_t sha256[LENS_SHA256_BYTES]; /* of the file */
 };
 
@@ -62,16 +62,15 @@ struct lens_prompts {
  */
 enum lens_status lens_prompts_load(const struct lens_dataset_options *opt,
 				   struct lens_prompts **out,
-				   struct lens_dataset_report *report,
-				   struct lens_error *err);
+				   struct lens_dataset_report *report, struct lens_error *err);
 void lens_prompts_destroy(struct lens_prompts *p);
 
 /* A row's texts, valid during the call only. */
 struct lens_prompt_text {
-	size_t row;                 /* index into the prompt set */
-	const char *prompt;         /* as in the file, without BOS */
-	const char *const *answer;  /* [n_answers] */
-	const char *const *column;  /* [n_columns] */
+	size_t row;                /* index into the prompt set */
+	const char *prompt;        /* as in the file, without BOS */
+	const char *const *answer; /* [n_answers] */
+	const char *const *column; /* [n_columns] */
 };
 typedef enum lens_status (*lens_prompt_text_fn)(void *ctx, const struct lens_prompt_text *t,
 						struct lens_error *err);

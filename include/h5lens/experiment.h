@@ -12,8 +12,8 @@
 enum lens_cache_dtype { LENS_CACHE_F32, LENS_CACHE_F16 };
 enum lens_cpu_choice { LENS_CPU_AUTO, LENS_CPU_AVX2, LENS_CPU_AVX512 };
 enum lens_lens_mode {
-	LENS_LENS_RECOMPUTE,            /* ln_final recomputed at each layer, with b_U */
-	LENS_LENS_CACHED_SCALE_NO_BIAS  /* a TransformerLens notebook's numbers */
+	LENS_LENS_RECOMPUTE,           /* ln_final recomputed at each layer, with b_U */
+	LENS_LENS_CACHED_SCALE_NO_BIAS /* a TransformerLens notebook's numbers */
 };
 enum lens_positions_kind { LENS_POS_ALL, LENS_POS_LAST, LENS_POS_READ, LENS_POS_LIST };
 
@@ -36,23 +36,23 @@ struct lens_experiment {
 		char *read_pos_column; /* NULL: data.read_pos was a number or absent */
 		long read_pos;         /* -1: the last token */
 		bool prepend_bos, skip_bad_rows;
-		size_t limit;          /* 0: all */
+		size_t limit; /* 0: all */
 	} data;
 	struct {
 		struct lens_strings hooks; /* names or globs */
 		enum lens_positions_kind positions;
-		long *position;            /* [n_positions], for LENS_POS_LIST */
+		long *position; /* [n_positions], for LENS_POS_LIST */
 		size_t n_positions;
 		enum lens_cache_dtype dtype;
 	} cache;
-	struct lens_strings tables;  /* in the order of the key table, no duplicates */
-	bool tables_listed;          /* by name: then one that cannot be made is an error */
-	size_t top_k;                /* tokens in top_tokens */
+	struct lens_strings tables; /* in the order of the key table, no duplicates */
+	bool tables_listed;         /* by name: then one that cannot be made is an error */
+	size_t top_k;               /* tokens in top_tokens */
 	enum lens_lens_mode lens;
 	enum lens_cpu_choice cpu;
-	size_t threads;              /* 0: from the environment */
-	size_t memory;               /* bytes; 0: a share of what is free */
-	char *source;                /* the YAML as written; "" without a file */
+	size_t threads; /* 0: from the environment */
+	size_t memory;  /* bytes; 0: a share of what is free */
+	char *source;   /* the YAML as written; "" without a file */
 };
 
 /* Every key at its default; nothing required is set yet. */
@@ -77,8 +77,7 @@ enum lens_status lens_experiment_set(struct lens_experiment *e, const char *key,
 				     const char *value, struct lens_error *err);
 
 /* Are the required keys there, and do the values go together? */
-enum lens_status lens_experiment_check(const struct lens_experiment *e,
-				       struct lens_error *err);
+enum lens_status lens_experiment_check(const struct lens_experiment *e, struct lens_error *err);
 
 /*
  * Is this table to be made? Listed, and data.answers has what it needs: without
@@ -97,10 +96,10 @@ enum lens_status lens_experiment_json(const struct lens_experiment *e, bool iden
 
 /* One row of the key table, for --help and the README. */
 struct lens_key {
-	const char *name;    /* "cache.positions" */
-	const char *flag;    /* "--positions", or NULL */
-	const char *shape;   /* "all | last | read | [0, -2, …]" */
-	const char *deflt;   /* the default as text, or NULL when required */
+	const char *name;  /* "cache.positions" */
+	const char *flag;  /* "--positions", or NULL */
+	const char *shape; /* "all | last | read | [0, -2, …]" */
+	const char *deflt; /* the default as text, or NULL when required */
 	const char *help;
 	const char *short_flag; /* "-o", or NULL */
 	const char *flag_value; /* what the flag sets by itself ("raw"); NULL: it takes

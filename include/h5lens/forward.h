@@ -53,11 +53,13 @@ struct lens_forward;
 
 /*
  * Sized for batches of max_rows rows (a multiple of 12) whose longest prompt has
- * max_length tokens, with the hook points in hooks. threads > 1 lets one pass use several threads.
+ * max_length tokens, with the hook points in hooks. threads > 1 lets one pass use several
+ * threads.
  */
-enum lens_status lens_forward_create(const struct lens_model *m, const struct lens_hook_set *hooks,
-				     size_t max_rows, size_t max_length, int threads,
-				     struct lens_forward **out, struct lens_error *err);
+enum lens_status lens_forward_create(const struct lens_model *m,
+				     const struct lens_hook_set *hooks, size_t max_rows,
+				     size_t max_length, int threads, struct lens_forward **out,
+				     struct lens_error *err);
 void lens_forward_destroy(struct lens_forward *f);
 /* What lens_forward_create would allocate, in bytes. */
 size_t lens_forward_bytes(const struct lens_model *m, const struct lens_hook_set *hooks,

@@ -38,7 +38,7 @@ enum lens_hook {
 
 /* Dimensions after prompt; each is a dimension scale of the file. */
 enum lens_axis {
-	LENS_AXIS_POS,   /* "pos", or "slot" */
+	LENS_AXIS_POS, /* "pos", or "slot" */
 	LENS_AXIS_HEAD,
 	LENS_AXIS_KV_HEAD,
 	LENS_AXIS_QUERY, /* "query", or "slot" */
@@ -52,9 +52,9 @@ enum lens_axis {
 #define LENS_HOOK_AXES 3
 
 struct lens_hook_info {
-	const char *name;  /* "blocks.%zu.attn.hook_q" or "hook_embed" */
+	const char *name; /* "blocks.%zu.attn.hook_q" or "hook_embed" */
 	bool per_layer;
-	bool by_default;   /* is it what "*" means? */
+	bool by_default; /* is it what "*" means? */
 	int n_axes;
 	enum lens_axis axis[LENS_HOOK_AXES];
 	const char *long_name;

@@ -50,9 +50,9 @@ enum lens_trans { LENS_B_PLAIN, LENS_B_TRANSPOSED };
 
 struct lens_gemm_args {
 	size_t m, n, k;
-	const float *a;    /* [m, k], row stride lda */
+	const float *a; /* [m, k], row stride lda */
 	size_t lda;
-	const float *b;    /* [k, n] or [n, k], row stride ldb */
+	const float *b; /* [k, n] or [n, k], row stride ldb */
 	size_t ldb;
 	enum lens_trans trans;
 	const float *bias; /* [n], or NULL: C starts at bias */
@@ -81,15 +81,15 @@ enum lens_act {
 /* One attention head of one prompt. */
 struct lens_attention_args {
 	size_t n_pos, d_head;
-	size_t q0, nq;          /* the queries asked for: q0 … q0+nq-1 */
-	const float *q;         /* row stride ld; row i is position i */
-	const float *kt;        /* keys, transposed: [d_head, ldk] (lens_transpose_keys) */
-	const float *v;         /* row stride ld */
+	size_t q0, nq;   /* the queries asked for: q0 … q0+nq-1 */
+	const float *q;  /* row stride ld; row i is position i */
+	const float *kt; /* keys, transposed: [d_head, ldk] (lens_transpose_keys) */
+	const float *v;  /* row stride ld */
 	size_t ld, ldk;
-	float scale;            /* scores are q·k / scale */
-	size_t window;          /* keys seen, the query's own included; 0: all */
-	float *scores;          /* [nq, ldk]: scores, then the pattern */
-	float *z;               /* row stride ldz, row i is position i */
+	float scale;   /* scores are q·k / scale */
+	size_t window; /* keys seen, the query's own included; 0: all */
+	float *scores; /* [nq, ldk]: scores, then the pattern */
+	float *z;      /* row stride ldz, row i is position i */
 	size_t ldz;
 };
 

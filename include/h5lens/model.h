@@ -26,11 +26,11 @@ struct lens_config {
 	char act_name[16];
 	bool learned_positions; /* W_pos is added to the embedding */
 	bool gated_mlp;
-	bool parallel_block;    /* attention and MLP both read resid_pre */
-	bool tied_head;         /* W_U is W_E in the files */
-	bool scale_attn;        /* divide scores by √d_head … */
+	bool parallel_block;      /* attention and MLP both read resid_pre */
+	bool tied_head;           /* W_U is W_E in the files */
+	bool scale_attn;          /* divide scores by √d_head … */
 	bool scale_attn_by_layer; /* … and by layer + 1 */
-	size_t window;          /* keys seen by local layers; 0: none local */
+	size_t window;            /* keys seen by local layers; 0: none local */
 };
 
 /* Which processing to apply; each on its own. */
@@ -53,12 +53,12 @@ struct lens_block {
 struct lens_model {
 	struct lens_config config;
 	struct lens_processing processing;
-	float *w_e;                   /* [V, D] */
-	float *w_pos;                 /* [n_ctx, D], or NULL */
-	struct lens_block *block;     /* [n_layers] */
-	float *ln_final_w, *ln_final_b; /* [D]; NULL once folded */
-	float *w_u;                   /* [V, D]: the transpose of TransformerLens's W_U */
-	float *b_u;                   /* [V]; zeros where the model has none */
+	float *w_e;                        /* [V, D] */
+	float *w_pos;                      /* [n_ctx, D], or NULL */
+	struct lens_block *block;          /* [n_layers] */
+	float *ln_final_w, *ln_final_b;    /* [D]; NULL once folded */
+	float *w_u;                        /* [V, D]: the transpose of TransformerLens's W_U */
+	float *b_u;                        /* [V]; zeros where the model has none */
 	uint8_t sha256[LENS_SHA256_BYTES]; /* config.json and the weight files, in order */
 };
 

@@ -40,7 +40,7 @@ struct lens_plan {
 	const struct lens_prompts *prompts;
 	const struct lens_experiment *experiment;
 	size_t batch_rows, n_batches;
-	size_t max_packed; /* rows of activations in the largest batch */
+	size_t max_packed;          /* rows of activations in the largest batch */
 	struct lens_hook_set hooks; /* what the forward pass shows */
 	struct lens_capture_plan capture;
 	struct lens_analysis_options analysis;
@@ -80,7 +80,7 @@ struct lens_progress {
 
 struct lens_run_options {
 	bool dry_run, overwrite;
-	const atomic_int *stop;    /* not 0: end cleanly with LENS_ERR_INTERRUPTED */
+	const atomic_int *stop; /* not 0: end cleanly with LENS_ERR_INTERRUPTED */
 	/* Called from any thread, one call at a time, a few times a second at most. */
 	void (*progress)(void *ctx, const struct lens_progress *p);
 	/* Called once before the first batch (and in a dry run). */

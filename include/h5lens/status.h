@@ -33,38 +33,38 @@ struct lens_error {
 };
 
 /* The initial value of a struct lens_error. */
-#define LENS_ERROR_INIT { .code = LENS_OK }
+#define LENS_ERROR_INIT                                                                        \
+	{                                                                                      \
+		.code = LENS_OK                                                                \
+	}
 
 /* Sets code and text. Returns code, so that callers can `return` it. */
-enum lens_status lens_error_set(struct lens_error *err, enum lens_status code,
-				const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+enum lens_status lens_error_set(struct lens_error *err, enum lens_status code, const char *fmt,
+				...) __attribute__((format(printf, 3, 4)));
 
 /* The same with a place: file may be NULL, row and column 0. */
-enum lens_status lens_error_at(struct lens_error *err, enum lens_status code,
-			       const char *file, long row, long column,
-			       const char *fmt, ...)
+enum lens_status lens_error_at(struct lens_error *err, enum lens_status code, const char *file,
+			       long row, long column, const char *fmt, ...)
 	__attribute__((format(printf, 6, 7)));
 
 /*
  * LENS_ERR_IO (LENS_ERR_NOSPACE for ENOSPC and EDQUOT) with strerror(errno_):
  * "cannot <what>: <strerror>".
  */
-enum lens_status lens_error_sys(struct lens_error *err, int errno_,
-				const char *file, const char *what);
+enum lens_status lens_error_sys(struct lens_error *err, int errno_, const char *file,
+				const char *what);
 
 /*
  * Writes "file:row:column: text" (the parts that are known) into buf, which
  * always ends with a NUL. Returns buf.
  */
-const char *lens_error_format(const struct lens_error *err, char *buf,
-			      unsigned long size);
+const char *lens_error_format(const struct lens_error *err, char *buf, unsigned long size);
 
-#define LENS_TRY(expr)                                        \
-	do {                                                  \
-		enum lens_status lens_try_status_ = (expr);   \
-		if (lens_try_status_ != LENS_OK)              \
-			return lens_try_status_;              \
+#define LENS_TRY(expr)                                                                         \
+	do {                                                                                   \
+		enum lens_status lens_try_status_ = (expr);                                    \
+		if (lens_try_status_ != LENS_OK)                                               \
+			return lens_try_status_;                                               \
 	} while (0)
 
 #endif

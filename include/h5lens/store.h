@@ -21,20 +21,20 @@ enum lens_dtype {
 	LENS_I32,
 	LENS_I64,
 	LENS_U8,
-	LENS_STR  /* variable-length UTF-8, rank 1 or 2 (rows of strings) */
+	LENS_STR /* variable-length UTF-8, rank 1 or 2 (rows of strings) */
 };
 size_t lens_dtype_size(enum lens_dtype t); /* 0 for LENS_STR */
 
 /* One dataset to be: everything about it is fixed when it is created. */
 struct lens_dataset_spec {
-	const char *path;            /* "/cache/blocks.0.hook_resid_post" */
-	const char *long_name;       /* or NULL */
-	const char *units;           /* or NULL */
+	const char *path;      /* "/cache/blocks.0.hook_resid_post" */
+	const char *long_name; /* or NULL */
+	const char *units;     /* or NULL */
 	enum lens_dtype dtype;
 	int rank;
-	const char *dim[LENS_MAX_RANK];   /* names of dimension scales: "prompt", … */
+	const char *dim[LENS_MAX_RANK]; /* names of dimension scales: "prompt", … */
 	size_t extent[LENS_MAX_RANK];
-	size_t chunk[LENS_MAX_RANK];      /* 1 <= chunk <= extent (1 for extent 0) */
+	size_t chunk[LENS_MAX_RANK]; /* 1 <= chunk <= extent (1 for extent 0) */
 };
 
 /*
@@ -84,24 +84,21 @@ enum lens_status lens_store_write_chunk(struct lens_store *s, int id, const size
  * or [n, the second extent] at rank 2. The dataset's digest is the SHA-256 of
  * all strings in order, each with its NUL.
  */
-enum lens_status lens_store_write_strings(struct lens_store *s, int id, size_t row0,
-					  size_t n, const char *const *str,
-					  struct lens_error *err);
+enum lens_status lens_store_write_strings(struct lens_store *s, int id, size_t row0, size_t n,
+					  const char *const *str, struct lens_error *err);
 
 /* A hard link: another name for the dataset at target. */
-enum lens_status lens_store_add_link(struct lens_store *s, const char *path,
-				     const char *target, struct lens_error *err);
+enum lens_status lens_store_add_link(struct lens_store *s, const char *path, const char *target,
+				     struct lens_error *err);
 
 /*
  * Attributes, each set once; path "/" is the file's own. A string may be of any
  * length.
  */
-enum lens_status lens_store_attr_str(struct lens_store *s, const char *path,
-				     const char *name, const char *value,
-				     struct lens_error *err);
-enum lens_status lens_store_attr_i64(struct lens_store *s, const char *path,
-				     const char *name, int64_t value,
-				     struct lens_error *err);
+enum lens_status lens_store_attr_str(struct lens_store *s, const char *path, const char *name,
+				     const char *value, struct lens_error *err);
+enum lens_status lens_store_attr_i64(struct lens_store *s, const char *path, const char *name,
+				     int64_t value, struct lens_error *err);
 
 /*
  * Writes each dataset's digest (attribute "sha256", hex): for chunked data the
@@ -136,12 +133,12 @@ enum lens_status lens_store_read_attr(const char *file, const char *path, const 
 /* What `info FILE` shows of one dataset. Valid during the call only. */
 struct lens_dataset_info {
 	const char *path;
-	const char *dtype;      /* "float32", "string", … */
+	const char *dtype; /* "float32", "string", … */
 	int rank;
 	size_t extent[LENS_MAX_RANK];
 	const char *dim[LENS_MAX_RANK]; /* NULL: not attached, or damaged */
-	uint64_t stored_bytes;  /* allocated in the file */
-	const char *link_to;    /* the first path of the same object, or NULL */
+	uint64_t stored_bytes;          /* allocated in the file */
+	const char *link_to;            /* the first path of the same object, or NULL */
 };
 typedef enum lens_status (*lens_dataset_info_fn)(void *ctx, const struct lens_dataset_info *d,
 						 struct lens_error *err);
@@ -163,8 +160,7 @@ typedef void (*lens_verify_fn)(void *ctx, const char *dataset, const char *what)
  * have none. A file that does not open as ours is an error.
  */
 enum lens_status lens_store_verify(const char *file, lens_verify_fn fn, void *ctx,
-				   size_t *n_datasets, size_t *n_bad,
-				   struct lens_error *err);
+				   size_t *n_datasets, size_t *n_bad, struct lens_error *err);
 
 /*
  * Reads the whole of a numeric dataset, converted to T = float64 or int64 by

@@ -39,8 +39,7 @@ enum lens_status lens_tokenizer_encode(const struct lens_tokenizer *tok, const c
  * clean_up_tokenization_spaces=False).
  */
 enum lens_status lens_tokenizer_decode(const struct lens_tokenizer *tok, const int32_t *ids,
-				       size_t n, struct lens_buf *out,
-				       struct lens_error *err);
+				       size_t n, struct lens_buf *out, struct lens_error *err);
 
 /* The token that prepend_bos puts in front. None at all is LENS_ERR_FORMAT. */
 enum lens_status lens_tokenizer_bos(const struct lens_tokenizer *tok, int32_t *id,

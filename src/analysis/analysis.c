@@ -84,7 +84,8 @@ size_t lens_analysis_bytes(const struct lens_model *m, const struct lens_analysi
 	size_t i, d = m->config.d_model, v = m->config.d_vocab;
 	const struct lens_table_row *t = lens_table_rows();
 	size_t bytes = (sources(m, opt) * opt->batch_rows * d + tile_slots(m) * (d + 1 + v) +
-			lens_gemm_pad_floats(v, d)) * sizeof(float);
+			lens_gemm_pad_floats(v, d)) *
+		       sizeof(float);
 
 	for (i = 0; i < LENS_TABLES; i++) {
 		if (opt->wanted[i])
@@ -241,11 +242,17 @@ static void unembed(struct lens_analysis *a, const struct reading *r, size_t slo
 {
 	const struct lens_model *m = a->model;
 	const struct lens_gemm_args g = {
-		.m = slots, .n = m->config.d_vocab, .k = m->config.d_model,
-		.a = a->normed, .lda = m->config.d_model,
-		.b = m->w_u, .ldb = m->config.d_model, .trans = LENS_B_TRANSPOSED,
+		.m = slots,
+		.n = m->config.d_vocab,
+		.k = m->config.d_model,
+		.a = a->normed,
+		.lda = m->config.d_model,
+		.b = m->w_u,
+		.ldb = m->config.d_model,
+		.trans = LENS_B_TRANSPOSED,
 		.bias = r->cached_scale ? NULL : m->b_u,
-		.c = a->logits, .ldc = m->config.d_vocab,
+		.c = a->logits,
+		.ldc = m->config.d_vocab,
 	};
 
 	lens_gemm(&g, a->pad, 1);
@@ -259,9 +266,13 @@ static void fill_tables(struct lens_analysis *a, const struct reading *r, size_t
 	const float *logit = a->logits + slot * v;
 	float max = lens_vec()->max_finite(v, logit);
 	struct lens_logits l = {
-		.logit = logit, .d_vocab = v, .top_k = a->opt.top_k,
-		.answer = r->answers + prompt * a->opt.n_answers, .n_answers = a->opt.n_answers,
-		.finite = !isnan(max), .max = max,
+		.logit = logit,
+		.d_vocab = v,
+		.top_k = a->opt.top_k,
+		.answer = r->answers + prompt * a->opt.n_answers,
+		.n_answers = a->opt.n_answers,
+		.finite = !isnan(max),
+		.max = max,
 	};
 
 	if (model_itself && l.finite)
@@ -311,8 +322,11 @@ void lens_analysis_finish(struct lens_analysis *a, size_t n, const int32_t *answ
 	r.lens = lens && recompute;
 	read_sources(a, &r);
 	if (lens && !recompute) {
-		r = (struct reading){ .n = n, .answers = answers, .n_sources = a->n_sources,
-				      .cached_scale = true, .lens = true };
+		r = (struct reading){ .n = n,
+				      .answers = answers,
+				      .n_sources = a->n_sources,
+				      .cached_scale = true,
+				      .lens = true };
 		read_sources(a, &r);
 	}
 	flag = lens_analysis_result(a, LENS_TABLE_FLAGS, &row);

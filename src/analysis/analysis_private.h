@@ -11,8 +11,8 @@ struct lens_logits {
 	const int32_t *answer; /* [n_answers] */
 	size_t n_answers, top_k;
 	bool finite;
-	float max;          /* if finite */
-	double sum_exp;     /* Σ exp(logit − max), if finite and of the model itself */
+	float max;      /* if finite */
+	double sum_exp; /* Σ exp(logit − max), if finite and of the model itself */
 };
 
 /* Writes one prompt's values (of one lens layer) to out. */

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+/* clang-format off */
 #define ANSWERS { LENS_TABLE_ANSWER }
 #define OTHERS { LENS_TABLE_ANSWER_OTHER }
 #define BY_LAYER { LENS_TABLE_LENS_LAYER, LENS_TABLE_ANSWER }
@@ -42,6 +43,7 @@ static const struct lens_table_row rows[LENS_TABLES] = {
 	    "bit 0: a logit at the read position is not finite", NULL },
 	  lens_fill_flags },
 };
+/* clang-format on */
 
 const struct lens_table_row *lens_table_rows(void)
 {

@@ -129,7 +129,8 @@ void lens_copy_values(struct lens_capture *c, const struct lens_capture_spec *s,
 		      size_t at, const float *x, size_t n)
 {
 	if (s->half)
-		c->overflows[s - c->plan->spec] += lens_vec()->to_f16(n, x, (uint16_t *)buf + at);
+		c->overflows[s - c->plan->spec] +=
+			lens_vec()->to_f16(n, x, (uint16_t *)buf + at);
 	else
 		memcpy((float *)buf + at, x, n * sizeof(*x));
 }
@@ -139,8 +140,12 @@ enum lens_status lens_hand_over(struct lens_capture *c, const struct lens_captur
 				struct lens_error *err)
 {
 	struct lens_captured done = {
-		.dataset = s->dataset, .by_rows = s->by_rows, .row0 = c->row0, .n_rows = n_rows,
-		.data = buf, .bytes = lens_spec_bytes(s, s->by_rows ? n_rows : s->chunk[0]),
+		.dataset = s->dataset,
+		.by_rows = s->by_rows,
+		.row0 = c->row0,
+		.n_rows = n_rows,
+		.data = buf,
+		.bytes = lens_spec_bytes(s, s->by_rows ? n_rows : s->chunk[0]),
 	};
 
 	memcpy(done.coord, coord, sizeof(done.coord));
@@ -181,8 +186,8 @@ static bool holds_data(const struct lens_capture *c, const struct lens_batch *b,
 }
 
 static void fill(struct lens_capture *c, const struct lens_capture_spec *s,
-		 const struct lens_batch *b, const struct lens_activation *a, const struct cut *k,
-		 void *buf)
+		 const struct lens_batch *b, const struct lens_activation *a,
+		 const struct cut *k, void *buf)
 {
 	size_t r, p, at = 0, whole = k->a_chunk * k->b;
 	size_t left = k->a_extent - k->a0 < k->a_chunk ? k->a_extent - k->a0 : k->a_chunk;
@@ -195,8 +200,11 @@ static void fill(struct lens_capture *c, const struct lens_capture_spec *s,
 
 			if (filled)
 				lens_copy_values(c, s, buf, at,
-						 a->data + (b->offset[k->r0 + r] + (size_t)pos) *
-								   a->stride + k->a0 * k->b, n);
+						 a->data +
+							 (b->offset[k->r0 + r] + (size_t)pos) *
+								 a->stride +
+							 k->a0 * k->b,
+						 n);
 			lens_fill_nan(s, buf, at + filled, whole - filled);
 		}
 	}
@@ -209,9 +217,12 @@ static enum lens_status cut_tokens(struct lens_capture *c, const struct lens_cap
 	bool two = s->rank == 4; /* [prompt, slot, a, b]; else [prompt, slot, b] */
 	size_t rows = s->by_rows ? b->n_prompts : s->chunk[0];
 	struct cut k = {
-		.rows = rows, .slots = s->by_rows ? s->extent[1] : s->chunk[1],
+		.rows = rows,
+		.slots = s->by_rows ? s->extent[1] : s->chunk[1],
 		.a_extent = two ? s->extent[2] : 1,
-		.a_chunk = !two ? 1 : s->by_rows ? s->extent[2] : s->chunk[2],
+		.a_chunk = !two         ? 1
+			   : s->by_rows ? s->extent[2]
+					: s->chunk[2],
 		.b = s->extent[s->rank - 1],
 	};
 	size_t bytes = lens_spec_bytes(s, rows);
@@ -222,10 +233,10 @@ static enum lens_status cut_tokens(struct lens_capture *c, const struct lens_cap
 			if (!s->by_rows && !holds_data(c, b, &k))
 				continue; /* a chunk of padding only is never written */
 			for (k.a0 = 0; k.a0 < k.a_extent; k.a0 += k.a_chunk) {
-				const size_t coord[LENS_CAPTURE_RANK] = {
-					(c->row0 + k.r0) / s->chunk[0], k.p0 / k.slots,
-					k.a0 / k.a_chunk, 0
-				};
+				const size_t coord[LENS_CAPTURE_RANK] = { (c->row0 + k.r0) /
+										  s->chunk[0],
+									  k.p0 / k.slots,
+									  k.a0 / k.a_chunk, 0 };
 
 				LENS_TRY(c->sink->acquire(c->sink->ctx, bytes, &buf, err));
 				fill(c, s, b, a, &k, buf);

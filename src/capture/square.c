@@ -8,7 +8,8 @@
 #include <string.h>
 
 /* Rows and heads of a stage. */
-static size_t stage_rows(const struct lens_capture_plan *plan, const struct lens_capture_spec *s)
+static size_t stage_rows(const struct lens_capture_plan *plan,
+			 const struct lens_capture_spec *s)
 {
 	return s->by_rows ? plan->batch_rows : s->chunk[0];
 }
@@ -104,10 +105,9 @@ static enum lens_status cut_stage(struct lens_capture *c, const struct lens_capt
 
 	for (q0 = 0; q0 < s->extent[2]; q0 += cq) {
 		for (k0 = 0; k0 < s->extent[3]; k0 += ck) {
-			const size_t coord[LENS_CAPTURE_RANK] = {
-				(c->row0 + r0) / s->chunk[0], a->head / stage_heads(s), q0 / cq,
-				k0 / ck
-			};
+			const size_t coord[LENS_CAPTURE_RANK] = { (c->row0 + r0) / s->chunk[0],
+								  a->head / stage_heads(s),
+								  q0 / cq, k0 / ck };
 
 			if (!s->by_rows && !holds_data(c, b, r0, rows, q0, cq, k0))
 				continue;

@@ -41,8 +41,8 @@ static int info_model(const char *dir)
 		return fail(&err);
 	printf("%s: %s (%s)\n", dir, c.architecture, c.family);
 	printf("  n_layers %zu, d_model %zu, n_heads %zu, d_head %zu, d_mlp %zu, d_vocab %zu, "
-	       "n_ctx %zu\n", c.n_layers, c.d_model, c.n_heads, c.d_head, c.d_mlp, c.d_vocab,
-	       c.n_ctx);
+	       "n_ctx %zu\n",
+	       c.n_layers, c.d_model, c.n_heads, c.d_head, c.d_mlp, c.d_vocab, c.n_ctx);
 	printf("  act_fn %s, normalization_type %s (%s once folded), eps %g\n", c.act_name,
 	       lens_normalization_type(&c, false), lens_normalization_type(&c, true), c.eps);
 	printf("hook points, and their dimensions after prompt\n");
@@ -105,9 +105,11 @@ int cmd_info(int argc, char **argv)
 {
 	const struct usage u = {
 		.synopsis = "h5lens info DIR | OUT.h5",
-		.description = "Of a model directory: its shapes and hook points. Of an output: its "
-			       "attributes,\ndatasets and results.",
-		.least = 1, .most = 1,
+		.description =
+			"Of a model directory: its shapes and hook points. Of an output: its "
+			"attributes,\ndatasets and results.",
+		.least = 1,
+		.most = 1,
 	};
 	const char *plain[1];
 	struct stat sb;

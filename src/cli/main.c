@@ -9,8 +9,10 @@
 static int cmd_help(int argc, char **argv);
 
 static const struct command commands[] = {
-	{ "run", cmd_run, "run an experiment: CSV of prompts → HDF5 of activations and tables" },
-	{ "prompt", cmd_prompt, "one prompt: top tokens; rank, logit and probability of an answer" },
+	{ "run", cmd_run,
+	  "run an experiment: CSV of prompts → HDF5 of activations and tables" },
+	{ "prompt", cmd_prompt,
+	  "one prompt: top tokens; rank, logit and probability of an answer" },
 	{ "tokens", cmd_tokens, "the ids and pieces of a text" },
 	{ "info", cmd_info, "a model's shapes and hook points; a file's content and results" },
 	{ "verify", cmd_verify, "recompute every digest of a file" },
@@ -33,13 +35,15 @@ static void print_help(FILE *out)
 {
 	size_t i;
 
-	fprintf(out, "h5lens %s: interpretability experiments on language models, in bulk\n\n"
-		     "usage: h5lens COMMAND …        h5lens COMMAND --help\n\n",
+	fprintf(out,
+		"h5lens %s: interpretability experiments on language models, in bulk\n\n"
+		"usage: h5lens COMMAND …        h5lens COMMAND --help\n\n",
 		LENS_VERSION);
 	for (i = 0; i < N_COMMANDS; i++)
 		fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].summary);
-	fprintf(out, "\n  --version   the build, and what it runs on\n\n"
-		     "exit codes: 0 done, 1 failed, 2 usage, 75 stopped (type the same again)\n");
+	fprintf(out,
+		"\n  --version   the build, and what it runs on\n\n"
+		"exit codes: 0 done, 1 failed, 2 usage, 75 stopped (type the same again)\n");
 }
 
 static int cmd_help(int argc, char **argv)

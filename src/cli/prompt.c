@@ -14,10 +14,10 @@ struct session {
 	const struct prompt_args *args;
 	struct lens_tokenizer *tok;
 	struct lens_model *model;
-	struct lens_ids tokens;         /* the prompt, then all of the answer but its last */
-	size_t n_prompt;                /* tokens of the prompt */
+	struct lens_ids tokens; /* the prompt, then all of the answer but its last */
+	size_t n_prompt;        /* tokens of the prompt */
 	struct lens_ids answer;
-	float *logits;                  /* [answer tokens (at least 1), V] */
+	float *logits; /* [answer tokens (at least 1), V] */
 };
 
 static enum lens_status tokenize(struct session *s, struct lens_error *err)
@@ -65,8 +65,11 @@ static enum lens_status forward(struct session *s, struct lens_error *err)
 	const struct lens_config *c = &s->model->config;
 	size_t length = s->tokens.n, offset = 0, rows = (length + 11) / 12 * 12, i;
 	const int32_t *tokens = s->tokens.v;
-	const struct lens_batch b = { .n_prompts = 1, .tokens = &tokens, .length = &length,
-				      .offset = &offset, .n_rows = rows };
+	const struct lens_batch b = { .n_prompts = 1,
+				      .tokens = &tokens,
+				      .length = &length,
+				      .offset = &offset,
+				      .n_rows = rows };
 	struct lens_hook_set set = { 0 };
 	const struct lens_visitor v = { .hooks = &set, .visit = keep_logits, .ctx = s };
 	struct lens_forward *f = NULL;
@@ -87,8 +90,8 @@ static enum lens_status forward(struct session *s, struct lens_error *err)
 		return lens_error_nomem(err, c->d_vocab, sizeof(float));
 	st = lens_hook_set_init(&set, c, hooks, 1, err);
 	if (st == LENS_OK)
-		st = lens_forward_create(s->model, &set, rows, length, (int)lens_thread_count(0),
-					 &f, err);
+		st = lens_forward_create(s->model, &set, rows, length,
+					 (int)lens_thread_count(0), &f, err);
 	if (st == LENS_OK)
 		st = lens_forward_run(f, &b, &v, err);
 	lens_forward_destroy(f);
@@ -201,8 +204,10 @@ static enum lens_status run_session(struct session *s, struct lens_error *err)
 static void hint(const struct prompt_args *a)
 {
 	if (a->answer && a->answer[0] != ' ')
-		fprintf(stderr, "h5lens: note: the answer has no leading space; \" %s\" is "
-				"usually what follows a prompt\n", a->answer);
+		fprintf(stderr,
+			"h5lens: note: the answer has no leading space; \" %s\" is "
+			"usually what follows a prompt\n",
+			a->answer);
 }
 
 static int take_values(const struct usage *u, struct prompt_args *a, const char *top,
@@ -229,7 +234,8 @@ int cmd_prompt(int argc, char **argv)
 	struct prompt_args a = { .top = 10 };
 	const char *top = NULL, *cpu = NULL, *plain[2];
 	const struct option_row options[] = {
-		{ "--answer", NULL, &a.answer, "TEXT", "rank, logit and probability of its tokens" },
+		{ "--answer", NULL, &a.answer, "TEXT",
+		  "rank, logit and probability of its tokens" },
 		{ "--top", NULL, &top, "K", "so many top tokens (10)" },
 		{ "--no-bos", &a.no_bos, NULL, NULL, "do not prepend the BOS token" },
 		{ "--raw-weights", &a.raw, NULL, NULL, "no weight processing" },
@@ -237,10 +243,15 @@ int cmd_prompt(int argc, char **argv)
 	};
 	const struct usage u = {
 		.synopsis = "h5lens prompt DIR TEXT [--answer TEXT] [options]",
-		.description = "One prompt: the top tokens that follow, and the rank, logit and\n"
-			       "probability of an answer. An answer of several tokens is read token by\n"
-			       "token, each after the ones before it.",
-		.option = options, .n_options = 5, .least = 2, .most = 2,
+		.description =
+			"One prompt: the top tokens that follow, and the rank, logit and\n"
+			"probability of an answer. An answer of several tokens is read token "
+			"by\n"
+			"token, each after the ones before it.",
+		.option = options,
+		.n_options = 5,
+		.least = 2,
+		.most = 2,
 	};
 	struct lens_error err = LENS_ERROR_INIT;
 	struct session s = { .args = &a };

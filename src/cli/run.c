@@ -36,18 +36,21 @@ static void print_run_help(void)
 	const struct lens_key *k = lens_keys(&n);
 
 	printf("usage: %s\n\n"
-	       "Runs an experiment and writes one HDF5 file. Flags override the file. An output\n"
+	       "Runs an experiment and writes one HDF5 file. Flags override the file. An "
+	       "output\n"
 	       "that is finished is left as it is; one of another experiment is an error.\n\n"
-	       "  --dry-run              show bytes per dataset, memory and batches; run nothing\n"
+	       "  --dry-run              show bytes per dataset, memory and batches; run "
+	       "nothing\n"
 	       "  --overwrite            replace an existing output\n"
 	       "  --quiet                no progress, no results; errors only\n"
 	       "  --set KEY=VALUE        any key below\n"
 	       "\nkeys (flag: key)\n",
 	       synopsis);
 	for (i = 0; i < n; i++) {
-		printf("  %s%s%s%s%s\n      %s\n      %s", k[i].short_flag ? k[i].short_flag : "",
-		       k[i].short_flag ? ", " : "", k[i].flag ? k[i].flag : "",
-		       k[i].flag ? ": " : "", k[i].name, k[i].help, k[i].shape);
+		printf("  %s%s%s%s%s\n      %s\n      %s",
+		       k[i].short_flag ? k[i].short_flag : "", k[i].short_flag ? ", " : "",
+		       k[i].flag ? k[i].flag : "", k[i].flag ? ": " : "", k[i].name, k[i].help,
+		       k[i].shape);
 		if (k[i].deflt)
 			printf("; default %s", k[i].deflt);
 		printf("\n");
@@ -228,11 +231,15 @@ static int show_result(const struct lens_experiment *e, const struct lens_run_re
 	if (!s->quiet)
 		print_summary(&summary);
 	if (r->n_overflows)
-		fprintf(stderr, "h5lens: warning: %zu values overflowed f16 (attribute "
-				"f16_overflows of each dataset)\n", r->n_overflows);
+		fprintf(stderr,
+			"h5lens: warning: %zu values overflowed f16 (attribute "
+			"f16_overflows of each dataset)\n",
+			r->n_overflows);
 	if (summary.n_flagged)
-		fprintf(stderr, "h5lens: %zu prompts have logits that are not finite "
-				"(/results/flags)\n", summary.n_flagged);
+		fprintf(stderr,
+			"h5lens: %zu prompts have logits that are not finite "
+			"(/results/flags)\n",
+			summary.n_flagged);
 	lens_summary_release(&summary);
 	return summary.n_flagged ? EXIT_FAILED : EXIT_DONE;
 }
@@ -252,11 +259,16 @@ static enum lens_status build_experiment(const struct run_args *a, struct lens_e
 
 static int run_experiment(const struct run_args *a, const struct lens_experiment *e)
 {
-	struct screen screen = { .quiet = a->quiet, .dry_run = a->dry_run,
+	struct screen screen = { .quiet = a->quiet,
+				 .dry_run = a->dry_run,
 				 .terminal = isatty(STDERR_FILENO) };
 	const struct lens_run_options opt = {
-		.dry_run = a->dry_run, .overwrite = a->overwrite, .stop = &stop,
-		.progress = show_progress, .planned = show_plan, .ctx = &screen,
+		.dry_run = a->dry_run,
+		.overwrite = a->overwrite,
+		.stop = &stop,
+		.progress = show_progress,
+		.planned = show_plan,
+		.ctx = &screen,
 	};
 	struct lens_run_result *result = lens_calloc(1, sizeof(*result));
 	struct lens_error err = LENS_ERROR_INIT;

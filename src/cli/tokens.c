@@ -3,8 +3,8 @@
  */
 #include "cli/cli.h"
 
-static enum lens_status print_tokens(const struct lens_tokenizer *tok, const struct lens_ids *ids,
-				     struct lens_error *err)
+static enum lens_status print_tokens(const struct lens_tokenizer *tok,
+				     const struct lens_ids *ids, struct lens_error *err)
 {
 	struct lens_buf b = LENS_BUF_INIT;
 	enum lens_status st = LENS_OK;
@@ -29,9 +29,13 @@ int cmd_tokens(int argc, char **argv)
 	};
 	const struct usage u = {
 		.synopsis = "h5lens tokens DIR TEXT [--bos] [--ids]",
-		.description = "The tokens of a text: ids and the text each stands for. A token that is\n"
+		.description = "The tokens of a text: ids and the text each stands for. A "
+			       "token that is\n"
 			       "part of a character shows as U+FFFD.",
-		.option = options, .n_options = 2, .least = 2, .most = 2,
+		.option = options,
+		.n_options = 2,
+		.least = 2,
+		.most = 2,
 	};
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_ids ids = LENS_IDS_INIT;

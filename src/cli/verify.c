@@ -13,9 +13,11 @@ int cmd_verify(int argc, char **argv)
 {
 	const struct usage u = {
 		.synopsis = "h5lens verify OUT.h5",
-		.description = "Recomputes the SHA-256 of every dataset. Exit code 1 names what does not "
+		.description = "Recomputes the SHA-256 of every dataset. Exit code 1 names "
+			       "what does not "
 			       "match.",
-		.least = 1, .most = 1,
+		.least = 1,
+		.most = 1,
 	};
 	struct lens_error err = LENS_ERROR_INIT;
 	size_t n_datasets = 0, n_bad = 0;

@@ -73,6 +73,6 @@ char *lens_strdup(const char *s)
 
 enum lens_status lens_error_nomem(struct lens_error *err, size_t n, size_t size)
 {
-	return lens_error_set(err, LENS_ERR_NOMEM, "out of memory: %zu × %zu bytes asked for", n,
-			      size);
+	return lens_error_set(err, LENS_ERR_NOMEM, "out of memory: %zu × %zu bytes asked for",
+			      n, size);
 }

@@ -38,7 +38,8 @@ enum lens_status lens_buf_append(struct lens_buf *b, const void *data, size_t n,
 	return LENS_OK;
 }
 
-enum lens_status lens_buf_printf(struct lens_buf *b, struct lens_error *err, const char *fmt, ...)
+enum lens_status lens_buf_printf(struct lens_buf *b, struct lens_error *err, const char *fmt,
+				 ...)
 {
 	va_list ap, again;
 	enum lens_status st;

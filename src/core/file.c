@@ -25,7 +25,8 @@ static enum lens_status read_all(int fd, const char *path, size_t max_bytes, str
 			return lens_buf_append(b, "", 0, err);
 		if ((size_t)n > max_bytes - b->len)
 			return lens_error_at(err, LENS_ERR_FORMAT, path, 0, 0,
-					     "larger than the %zu bytes that we read", max_bytes);
+					     "larger than the %zu bytes that we read",
+					     max_bytes);
 		LENS_TRY(lens_buf_append(b, block, (size_t)n, err));
 	}
 }

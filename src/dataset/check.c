@@ -57,7 +57,7 @@ enum lens_status lens_row_check_init(struct lens_row_check *c,
 				     const struct lens_dataset_options *opt,
 				     const struct lens_columns *columns, struct lens_error *err)
 {
-	*c = (struct lens_row_check){.opt = opt, .columns = columns, .bos = -1};
+	*c = (struct lens_row_check){ .opt = opt, .columns = columns, .bos = -1 };
 	if (!opt->prepend_bos)
 		return LENS_OK;
 	LENS_TRY(lens_tokenizer_bos(opt->tokenizer, &c->bos, err));

@@ -134,7 +134,7 @@ enum lens_status lens_columns_init(struct lens_columns *c, struct lens_csv_reade
 	bool got;
 	size_t i;
 
-	*c = (struct lens_columns){.read_pos = LENS_NO_COLUMN};
+	*c = (struct lens_columns){ .read_pos = LENS_NO_COLUMN };
 	LENS_TRY(lens_csv_next(r, &rec, &got, err));
 	if (!got)
 		return lens_error_at(
@@ -161,5 +161,5 @@ void lens_columns_release(struct lens_columns *c)
 	lens_free(c->name);
 	lens_free(c->answer);
 	lens_free(c->other);
-	*c = (struct lens_columns){0};
+	*c = (struct lens_columns){ 0 };
 }

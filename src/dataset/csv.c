@@ -311,11 +311,11 @@ enum lens_status lens_csv_next(struct lens_csv_reader *r, struct lens_csv_record
 	kept = r->n_fields < LENS_CSV_MAX_FIELDS ? r->n_fields : LENS_CSV_MAX_FIELDS;
 	for (i = 0; i < kept; i++)
 		r->field[i] = r->text.data + r->start[i];
-	*rec = (struct lens_csv_record){.number = r->n_records++,
-					.line = r->record_line,
-					.n_fields = r->n_fields,
-					.field = r->field,
-					.length = r->length};
+	*rec = (struct lens_csv_record){ .number = r->n_records++,
+					 .line = r->record_line,
+					 .n_fields = r->n_fields,
+					 .field = r->field,
+					 .length = r->length };
 	*got = true;
 	return LENS_OK;
 }

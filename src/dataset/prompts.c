@@ -192,7 +192,7 @@ enum lens_status lens_prompts_load(const struct lens_dataset_options *opt,
 				   struct lens_prompts **out,
 				   struct lens_dataset_report *report, struct lens_error *err)
 {
-	struct loader l = {.opt = opt};
+	struct loader l = { .opt = opt };
 	enum lens_status st;
 
 	*out = NULL;

@@ -7,20 +7,21 @@
 
 #include <string.h>
 
-const char *const lens_table_words[LENS_N_TABLES + 1] = {
-	"logit_diff",     "answer_logit", "answer_prob", "answer_rank",
-	"rank_per_layer", "lens_logit",   "top_tokens",  NULL};
-const size_t lens_table_answers[LENS_N_TABLES] = {2, 1, 1, 1, 1, 1, 0};
+const char *const lens_table_words[LENS_N_TABLES + 1] = { "logit_diff",     "answer_logit",
+							  "answer_prob",    "answer_rank",
+							  "rank_per_layer", "lens_logit",
+							  "top_tokens",     NULL };
+const size_t lens_table_answers[LENS_N_TABLES] = { 2, 1, 1, 1, 1, 1, 0 };
 
-static const char *const on_bad_row[] = {"error", "skip", NULL};
-static const char *const dtypes[] = {"f32", "f16", NULL};
-static const char *const positions[] = {"all", "last", "read", NULL};
-static const char *const lenses[] = {"recompute", "cached_scale_no_bias", NULL};
-static const char *const cpus[] = {"auto", "avx2", "avx512", NULL};
-static const char *const all[] = {"all", NULL};
-static const char *const automatic[] = {"auto", NULL};
-static const char *const none[] = {"none", NULL};
-static const char *const raw[] = {"processed", "raw", NULL};
+static const char *const on_bad_row[] = { "error", "skip", NULL };
+static const char *const dtypes[] = { "f32", "f16", NULL };
+static const char *const positions[] = { "all", "last", "read", NULL };
+static const char *const lenses[] = { "recompute", "cached_scale_no_bias", NULL };
+static const char *const cpus[] = { "auto", "avx2", "avx512", NULL };
+static const char *const all[] = { "all", NULL };
+static const char *const automatic[] = { "auto", NULL };
+static const char *const none[] = { "none", NULL };
+static const char *const raw[] = { "processed", "raw", NULL };
 
 #define BOOLS "true | false"
 #define TABLES                                                                                 \
@@ -87,19 +88,19 @@ static const char *const raw[] = {"processed", "raw", NULL};
 /* clang-format on */
 
 #define ROW(name_, flag_, short_, value_, shape_, default_, kind_, field_, words_, id_, help_) \
-	{.name = name_,                                                                        \
-	 .flag = flag_,                                                                        \
-	 .shape = shape_,                                                                      \
-	 .deflt = default_,                                                                    \
-	 .help = help_,                                                                        \
-	 .short_flag = short_,                                                                 \
-	 .flag_value = value_},
+	{ .name = name_,                                                                       \
+	  .flag = flag_,                                                                       \
+	  .shape = shape_,                                                                     \
+	  .deflt = default_,                                                                   \
+	  .help = help_,                                                                       \
+	  .short_flag = short_,                                                                \
+	  .flag_value = value_ },
 #define STORE(name_, flag_, short_, value_, shape_, default_, kind_, field_, words_, id_,      \
 	      help_)                                                                           \
-	{LENS_KEY_##kind_, offsetof(struct lens_experiment, field_), words_, id_},
+	{ LENS_KEY_##kind_, offsetof(struct lens_experiment, field_), words_, id_ },
 
-static const struct lens_key keys[] = {KEYS(ROW)};
-static const struct lens_key_store stores[] = {KEYS(STORE)};
+static const struct lens_key keys[] = { KEYS(ROW) };
+static const struct lens_key_store stores[] = { KEYS(STORE) };
 enum { N_KEYS = sizeof(keys) / sizeof(keys[0]) };
 
 const struct lens_key *lens_keys(size_t *n)

@@ -14,7 +14,7 @@ void lens_strings_release(struct lens_strings *s)
 	for (i = 0; i < s->n; i++)
 		lens_free(s->v[i]);
 	lens_free(s->v);
-	*s = (struct lens_strings){0};
+	*s = (struct lens_strings){ 0 };
 }
 
 /* The i-th item of a sequence; a scalar is a list of itself. */
@@ -64,7 +64,7 @@ enum lens_status lens_value_set_list(struct lens_experiment *e,
 				     struct lens_error *err)
 {
 	const struct lens_key_store *store = lens_key_store(key);
-	struct lens_strings list = {0};
+	struct lens_strings list = { 0 };
 	enum lens_status st = LENS_OK;
 
 	if (lens_find_word(lens_yaml_text(node), store->words) == LENS_NOT_A_WORD)
@@ -104,8 +104,8 @@ enum lens_status lens_value_set_tables(struct lens_experiment *e,
 				       struct lens_error *err)
 {
 	const char *s = lens_yaml_text(node);
-	bool every = s && !strcmp(s, "all"), chosen[LENS_N_TABLES] = {false};
-	struct lens_strings list = {0};
+	bool every = s && !strcmp(s, "all"), chosen[LENS_N_TABLES] = { false };
+	struct lens_strings list = { 0 };
 	size_t i;
 
 	if (!every && !(s && !strcmp(s, "none")))

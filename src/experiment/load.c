@@ -189,7 +189,7 @@ static enum lens_status parse(const char *text, const char *file, yaml_document_
 static enum lens_status apply_file(struct lens_experiment *e, const char *path,
 				   yaml_document_t *doc, struct lens_error *err)
 {
-	struct lens_yaml_source src = {.doc = doc, .file = path};
+	struct lens_yaml_source src = { .doc = doc, .file = path };
 	const yaml_node_t *root = yaml_document_get_root_node(doc);
 	const char *slash = strrchr(path, '/');
 	enum lens_status st;
@@ -298,7 +298,7 @@ static enum lens_status build(const struct lens_key *key, const char *value,
 enum lens_status lens_experiment_set(struct lens_experiment *e, const char *key,
 				     const char *value, struct lens_error *err)
 {
-	struct lens_yaml_source src = {0};
+	struct lens_yaml_source src = { 0 };
 	yaml_document_t doc;
 	enum lens_status st;
 

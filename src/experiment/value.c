@@ -48,9 +48,9 @@ bool lens_yaml_is_null(const yaml_node_t *node)
 enum lens_status lens_yaml_plain(const struct lens_yaml_source *src, const yaml_node_t *node,
 				 struct lens_error *err)
 {
-	static const char *const tags[] = {[YAML_SCALAR_NODE] = YAML_STR_TAG,
-					   [YAML_SEQUENCE_NODE] = YAML_SEQ_TAG,
-					   [YAML_MAPPING_NODE] = YAML_MAP_TAG};
+	static const char *const tags[] = { [YAML_SCALAR_NODE] = YAML_STR_TAG,
+					    [YAML_SEQUENCE_NODE] = YAML_SEQ_TAG,
+					    [YAML_MAPPING_NODE] = YAML_MAP_TAG };
 	const char *s = lens_yaml_text(node);
 
 	if (strcmp((const char *)node->tag, tags[node->type]))
@@ -97,7 +97,7 @@ int lens_find_word(const char *s, const char *const *words)
 
 static bool parse_bool(const char *s, bool *out)
 {
-	static const char *const words[] = {"false", "no", "off", "true", "yes", "on"};
+	static const char *const words[] = { "false", "no", "off", "true", "yes", "on" };
 	size_t i;
 
 	for (i = 0; s && i < 6; i++) {

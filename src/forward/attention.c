@@ -13,13 +13,20 @@ static size_t keys_stride(size_t n_pos)
 	return (n_pos + LENS_KEY_ALIGN - 1) / LENS_KEY_ALIGN * LENS_KEY_ALIGN;
 }
 
-static enum lens_status show_square(const struct lens_pass *p, enum lens_hook hook, size_t layer,
-				    size_t prompt, size_t head,
+static enum lens_status show_square(const struct lens_pass *p, enum lens_hook hook,
+				    size_t layer, size_t prompt, size_t head,
 				    const struct lens_attention_args *a)
 {
 	const struct lens_activation v = {
-		.hook = hook, .layer = layer, .data = a->scores, .width = a->n_pos,
-		.stride = a->ldk, .prompt = prompt, .head = head, .q0 = a->q0, .nq = a->nq,
+		.hook = hook,
+		.layer = layer,
+		.data = a->scores,
+		.width = a->n_pos,
+		.stride = a->ldk,
+		.prompt = prompt,
+		.head = head,
+		.q0 = a->q0,
+		.nq = a->nq,
 	};
 
 	if (!lens_hook_wanted(p->visitor->hooks, hook, layer))
@@ -39,12 +46,17 @@ static enum lens_status attend_head(const struct lens_pass *p, size_t layer, siz
 	size_t ldk_max = keys_stride(f->max_length);
 	const float *qkv = f->qkv + row * width;
 	struct lens_attention_args a = {
-		.n_pos = p->batch->length[prompt], .d_head = dh,
-		.q = qkv + head * dh, .v = qkv + (c->n_heads + c->n_kv_heads + kv) * dh,
-		.ld = width, .ldk = keys_stride(p->batch->length[prompt]),
-		.scale = b->attn_scale, .window = b->window,
+		.n_pos = p->batch->length[prompt],
+		.d_head = dh,
+		.q = qkv + head * dh,
+		.v = qkv + (c->n_heads + c->n_kv_heads + kv) * dh,
+		.ld = width,
+		.ldk = keys_stride(p->batch->length[prompt]),
+		.scale = b->attn_scale,
+		.window = b->window,
 		.scores = f->scores + thread * LENS_QUERY_BLOCK * ldk_max,
-		.z = f->z + row * c->n_heads * dh + head * dh, .ldz = c->n_heads * dh,
+		.z = f->z + row * c->n_heads * dh + head * dh,
+		.ldz = c->n_heads * dh,
 	};
 	float *kt = f->keys + thread * dh * ldk_max;
 	size_t first = 0, end = a.n_pos;

@@ -68,8 +68,8 @@ static void lay_out(struct lens_forward *f, struct layout *l, const struct lens_
 	f->z = take(l, rows, heads * dh);
 	f->hidden = take(l, rows, c->d_mlp);
 	f->result = any_layer(hooks, LENS_HOOK_RESULT) ? take(l, rows, heads * d) : NULL;
-	f->logits = lens_hook_wanted(hooks, LENS_HOOK_LOGITS, 0) ? take(l, rows, c->d_vocab)
-								  : NULL;
+	f->logits =
+		lens_hook_wanted(hooks, LENS_HOOK_LOGITS, 0) ? take(l, rows, c->d_vocab) : NULL;
 	f->pad = take(l, 1, pad_floats(c));
 	f->keys = take(l, threads * dh, ldk);
 	f->scores = take(l, threads * LENS_QUERY_BLOCK, ldk);
@@ -78,8 +78,9 @@ static void lay_out(struct lens_forward *f, struct layout *l, const struct lens_
 size_t lens_forward_bytes(const struct lens_model *m, const struct lens_hook_set *hooks,
 			  size_t max_rows, size_t max_length)
 {
-	struct lens_forward f = { .model = m, .threads = 1, .max_rows = max_rows,
-				  .max_length = max_length };
+	struct lens_forward f = {
+		.model = m, .threads = 1, .max_rows = max_rows, .max_length = max_length
+	};
 	struct layout l = { 0 };
 	size_t bytes;
 
@@ -87,9 +88,10 @@ size_t lens_forward_bytes(const struct lens_model *m, const struct lens_hook_set
 	return l.overflow || !lens_size_mul(l.used, sizeof(float), &bytes) ? SIZE_MAX : bytes;
 }
 
-enum lens_status lens_forward_create(const struct lens_model *m, const struct lens_hook_set *hooks,
-				     size_t max_rows, size_t max_length, int threads,
-				     struct lens_forward **out, struct lens_error *err)
+enum lens_status lens_forward_create(const struct lens_model *m,
+				     const struct lens_hook_set *hooks, size_t max_rows,
+				     size_t max_length, int threads, struct lens_forward **out,
+				     struct lens_error *err)
 {
 	struct lens_forward *f = lens_calloc(1, sizeof(*f));
 	struct layout l = { 0 };

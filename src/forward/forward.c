@@ -17,8 +17,9 @@ static bool wanted(const struct lens_pass *p, enum lens_hook hook, size_t layer)
 static enum lens_status show(const struct lens_pass *p, enum lens_hook hook, size_t layer,
 			     const float *data, size_t width, size_t stride)
 {
-	struct lens_activation a = { .hook = hook, .layer = layer, .data = data, .width = width,
-				     .stride = stride };
+	struct lens_activation a = {
+		.hook = hook, .layer = layer, .data = data, .width = width, .stride = stride
+	};
 
 	if (!wanted(p, hook, layer))
 		return LENS_OK;
@@ -37,9 +38,17 @@ static void linear(const struct lens_pass *p, const float *x, size_t k, const fl
 		   const float *bias, size_t n, float *y)
 {
 	const struct lens_gemm_args g = {
-		.m = p->batch->n_rows, .n = n, .k = k,
-		.a = x, .lda = k, .b = w, .ldb = n, .trans = LENS_B_PLAIN,
-		.bias = bias, .c = y, .ldc = n,
+		.m = p->batch->n_rows,
+		.n = n,
+		.k = k,
+		.a = x,
+		.lda = k,
+		.b = w,
+		.ldb = n,
+		.trans = LENS_B_PLAIN,
+		.bias = bias,
+		.c = y,
+		.ldc = n,
 	};
 
 	lens_gemm(&g, p->f->pad, p->f->threads);
@@ -92,8 +101,13 @@ static enum lens_status head_results(const struct lens_pass *p, size_t layer)
 	const struct lens_block *b = &p->f->model->block[layer];
 	size_t h, dh = c->d_head, d = c->d_model;
 	struct lens_gemm_args g = {
-		.m = p->batch->n_rows, .n = d, .k = dh, .lda = c->n_heads * dh,
-		.ldb = d, .trans = LENS_B_PLAIN, .ldc = c->n_heads * d,
+		.m = p->batch->n_rows,
+		.n = d,
+		.k = dh,
+		.lda = c->n_heads * dh,
+		.ldb = d,
+		.trans = LENS_B_PLAIN,
+		.ldc = c->n_heads * d,
 	};
 
 	if (!wanted(p, LENS_HOOK_RESULT, layer))
@@ -210,9 +224,17 @@ static enum lens_status head(const struct lens_pass *p)
 	const struct lens_model *m = p->f->model;
 	size_t d = m->config.d_model;
 	const struct lens_gemm_args g = {
-		.m = p->batch->n_rows, .n = m->config.d_vocab, .k = d,
-		.a = p->f->normed, .lda = d, .b = m->w_u, .ldb = d, .trans = LENS_B_TRANSPOSED,
-		.bias = m->b_u, .c = p->f->logits, .ldc = m->config.d_vocab,
+		.m = p->batch->n_rows,
+		.n = m->config.d_vocab,
+		.k = d,
+		.a = p->f->normed,
+		.lda = d,
+		.b = m->w_u,
+		.ldb = d,
+		.trans = LENS_B_TRANSPOSED,
+		.bias = m->b_u,
+		.c = p->f->logits,
+		.ldc = m->config.d_vocab,
 	};
 
 	lens_final_norm(m, p->batch->n_rows, p->f->resid, p->f->normed, p->f->scale);
@@ -290,8 +312,8 @@ void lens_final_norm(const struct lens_model *m, size_t rows, const float *x, fl
 	const struct lens_config *c = &m->config;
 
 	if (c->norm == LENS_NORM_LN)
-		lens_vec()->layer_norm(rows, c->d_model, x, m->ln_final_w, m->ln_final_b, c->eps,
-				       y, scale);
+		lens_vec()->layer_norm(rows, c->d_model, x, m->ln_final_w, m->ln_final_b,
+				       c->eps, y, scale);
 	else
 		lens_vec()->rms_norm(rows, c->d_model, x, m->ln_final_w, c->eps, y, scale);
 }

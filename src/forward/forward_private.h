@@ -11,19 +11,19 @@ struct lens_forward {
 	int threads;
 	size_t max_rows, max_length;
 	size_t *read_offset; /* [max_rows] offsets of a batch of read rows */
-	float *arena; /* holds all of the following */
-	float *resid;  /* [T, D] */
-	float *branch; /* [T, D] attn_out, then mlp_out */
-	float *normed; /* [T, D] */
-	float *scale;  /* [T] */
-	float *qkv;    /* [T, (H + 2 Hkv) dh] */
-	float *z;      /* [T, H dh] */
-	float *hidden; /* [T, F] */
-	float *result; /* [T, H, D], or NULL */
-	float *logits; /* [T, V], or NULL */
-	float *pad;    /* gemm's scratch */
-	float *keys;   /* [threads][dh, ldk] */
-	float *scores; /* [threads][LENS_QUERY_BLOCK, ldk] */
+	float *arena;        /* holds all of the following */
+	float *resid;        /* [T, D] */
+	float *branch;       /* [T, D] attn_out, then mlp_out */
+	float *normed;       /* [T, D] */
+	float *scale;        /* [T] */
+	float *qkv;          /* [T, (H + 2 Hkv) dh] */
+	float *z;            /* [T, H dh] */
+	float *hidden;       /* [T, F] */
+	float *result;       /* [T, H, D], or NULL */
+	float *logits;       /* [T, V], or NULL */
+	float *pad;          /* gemm's scratch */
+	float *keys;         /* [threads][dh, ldk] */
+	float *scores;       /* [threads][LENS_QUERY_BLOCK, ldk] */
 };
 
 struct lens_pass {

@@ -52,10 +52,11 @@ static enum lens_status check_core(void *lib, const char *core, struct lens_erro
 		return LENS_ERR_UNSUPPORTED;
 	set_threads(1); /* two threads change bits */
 	if (strcasecmp(corename(), core) != 0)
-		return lens_error_set(err, LENS_ERR_UNSUPPORTED,
-				      "OpenBLAS uses its %s kernels although %s was asked for; is "
-				      "it a build with DYNAMIC_ARCH?",
-				      corename(), core);
+		return lens_error_set(
+			err, LENS_ERR_UNSUPPORTED,
+			"OpenBLAS uses its %s kernels although %s was asked for; is "
+			"it a build with DYNAMIC_ARCH?",
+			corename(), core);
 	sscanf(config(), "OpenBLAS %31s", version);
 	snprintf(description, sizeof(description), "OpenBLAS %s %s", version, corename());
 	return LENS_OK;

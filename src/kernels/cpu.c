@@ -14,8 +14,9 @@ enum lens_status lens_cpu_detect(enum lens_cpu_level *level, struct lens_error *
 	__builtin_cpu_init();
 	if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
 	    !__builtin_cpu_supports("f16c"))
-		return lens_error_set(err, LENS_ERR_UNSUPPORTED,
-				      "this processor lacks AVX2, FMA or F16C, which h5lens needs");
+		return lens_error_set(
+			err, LENS_ERR_UNSUPPORTED,
+			"this processor lacks AVX2, FMA or F16C, which h5lens needs");
 	*level = LENS_LEVEL_AVX2;
 	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
 	    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))

@@ -17,7 +17,7 @@
 
 typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));
-typedef float vh __attribute__((vector_size(2 * VL))); /* half a vector … */
+typedef float vh __attribute__((vector_size(2 * VL)));  /* half a vector … */
 typedef double vd __attribute__((vector_size(4 * VL))); /* … as float64 */
 
 static inline vf load(const float *p)
@@ -86,7 +86,7 @@ static inline vf vexp(vf x)
 {
 	const float ln2_hi = 0.693359375f, ln2_lo = -2.12194440e-4f, magic = 12582912.0f;
 	vf lo = -87.33f - (vf){ 0 }, hi = 88.0f - (vf){ 0 };
-	vi under = x < lo, over = x > hi;
+	vi under = x<lo, over = x> hi;
 	vf y = pick(over, hi, pick(under, lo, x));
 	vf t = y * 1.44269504f + magic;
 	vf n = t - magic;
@@ -174,8 +174,8 @@ static void layer_norm(size_t rows, size_t d, const float *x, const float *w, co
 	}
 }
 
-static void rms_norm(size_t rows, size_t d, const float *x, const float *w, double eps, float *y,
-		     float *scale)
+static void rms_norm(size_t rows, size_t d, const float *x, const float *w, double eps,
+		     float *y, float *scale)
 {
 	size_t i;
 
@@ -217,12 +217,12 @@ static inline vf gelu(vf x)
 	return y;
 }
 
-#define MAP(function)                                                      \
-	do {                                                               \
-		for (i = 0; i + VL <= n; i += VL)                          \
-			store(y + i, function(load(x + i)));               \
-		if (i < n)                                                 \
-			store_part(y + i, function(load_part(x + i, n - i, 0)), n - i); \
+#define MAP(function)                                                                          \
+	do {                                                                                   \
+		for (i = 0; i + VL <= n; i += VL)                                              \
+			store(y + i, function(load(x + i)));                                   \
+		if (i < n)                                                                     \
+			store_part(y + i, function(load_part(x + i, n - i, 0)), n - i);        \
 	} while (0)
 
 static void activation(enum lens_act act, size_t n, const float *x, float *y)

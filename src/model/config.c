@@ -23,8 +23,8 @@ static enum lens_status unknown_family(const char *path, const char *type,
 	for (i = 0; i < N_FAMILIES; i++)
 		lens_buf_printf(&known, err, "%s%s", i ? ", " : "", families[i]->model_type);
 	lens_error_at(err, LENS_ERR_UNSUPPORTED, path, 0, 0,
-		      "model_type \"%.60s\" is an architecture we do not know (we know: %s)", type,
-		      known.data ? known.data : "");
+		      "model_type \"%.60s\" is an architecture we do not know (we know: %s)",
+		      type, known.data ? known.data : "");
 	lens_buf_release(&known);
 	return LENS_ERR_UNSUPPORTED;
 }
@@ -104,12 +104,12 @@ const char *lens_normalization_type(const struct lens_config *c, bool fold_ln)
 enum lens_status lens_config_json(const struct lens_config *c, const struct lens_processing *p,
 				  char **out, struct lens_error *err)
 {
-	json_t *j = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "n_layers",
-			      (json_int_t)c->n_layers, "d_model", (json_int_t)c->d_model,
-			      "n_heads", (json_int_t)c->n_heads, "d_head", (json_int_t)c->d_head,
-			      "d_mlp", (json_int_t)c->d_mlp, "d_vocab", (json_int_t)c->d_vocab,
-			      "n_ctx", (json_int_t)c->n_ctx, "n_key_value_heads",
-			      (json_int_t)c->n_kv_heads);
+	json_t *j =
+		json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "n_layers",
+			  (json_int_t)c->n_layers, "d_model", (json_int_t)c->d_model, "n_heads",
+			  (json_int_t)c->n_heads, "d_head", (json_int_t)c->d_head, "d_mlp",
+			  (json_int_t)c->d_mlp, "d_vocab", (json_int_t)c->d_vocab, "n_ctx",
+			  (json_int_t)c->n_ctx, "n_key_value_heads", (json_int_t)c->n_kv_heads);
 	char *text = NULL;
 
 	if (j && !json_object_set_new(j, "act_fn", json_string(c->act_name)) &&

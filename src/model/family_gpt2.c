@@ -33,9 +33,9 @@ static enum lens_status activation(const struct lens_config_file *f, struct lens
 			return LENS_OK;
 		}
 	}
-	return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
-			     "activation_function \"%.60s\": gpt2 has gelu_new, gelu, relu here",
-			     name);
+	return lens_error_at(
+		err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
+		"activation_function \"%.60s\": gpt2 has gelu_new, gelu, relu here", name);
 }
 
 static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
@@ -75,7 +75,8 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 /* Checkpoints name tensors with and without "transformer." in front. */
 static const char *full_name(struct lens_tensors *t, const char *name, char *out, size_t size)
 {
-	const char *prefix = lens_tensors_find(t, "transformer.wte.weight") ? "transformer." : "";
+	const char *prefix =
+		lens_tensors_find(t, "transformer.wte.weight") ? "transformer." : "";
 
 	snprintf(out, size, "%s%s", prefix, name);
 	return out;

@@ -7,13 +7,32 @@
 #include <stdio.h>
 #include <string.h>
 
+/* clang-format off: a table is read by its columns */
 #define BLOCK "blocks.%zu."
-#define RESID { LENS_AXIS_POS, LENS_AXIS_D_MODEL }
-#define SCALE { LENS_AXIS_POS, LENS_AXIS_ONE }
-#define HEADS { LENS_AXIS_POS, LENS_AXIS_HEAD, LENS_AXIS_D_HEAD }
-#define KV_HEADS { LENS_AXIS_POS, LENS_AXIS_KV_HEAD, LENS_AXIS_D_HEAD }
-#define SQUARE { LENS_AXIS_HEAD, LENS_AXIS_QUERY, LENS_AXIS_KEY }
-#define MLP { LENS_AXIS_POS, LENS_AXIS_D_MLP }
+#define RESID                                                                                  \
+	{                                                                                      \
+		LENS_AXIS_POS, LENS_AXIS_D_MODEL                                               \
+	}
+#define SCALE                                                                                  \
+	{                                                                                      \
+		LENS_AXIS_POS, LENS_AXIS_ONE                                                   \
+	}
+#define HEADS                                                                                  \
+	{                                                                                      \
+		LENS_AXIS_POS, LENS_AXIS_HEAD, LENS_AXIS_D_HEAD                                \
+	}
+#define KV_HEADS                                                                               \
+	{                                                                                      \
+		LENS_AXIS_POS, LENS_AXIS_KV_HEAD, LENS_AXIS_D_HEAD                             \
+	}
+#define SQUARE                                                                                 \
+	{                                                                                      \
+		LENS_AXIS_HEAD, LENS_AXIS_QUERY, LENS_AXIS_KEY                                 \
+	}
+#define MLP                                                                                    \
+	{                                                                                      \
+		LENS_AXIS_POS, LENS_AXIS_D_MLP                                                 \
+	}
 
 static const struct lens_hook_info table[LENS_HOOK_COUNT] = {
 	[LENS_HOOK_EMBED] = { "hook_embed", false, true, 2, RESID, "token embedding" },
@@ -34,7 +53,10 @@ static const struct lens_hook_info table[LENS_HOOK_COUNT] = {
 				"attention pattern" },
 	[LENS_HOOK_Z] = { BLOCK "attn.hook_z", true, true, 3, HEADS,
 			  "values mixed by the pattern" },
-	[LENS_HOOK_RESULT] = { BLOCK "attn.hook_result", true, false, 3,
+	[LENS_HOOK_RESULT] = { BLOCK "attn.hook_result",
+			       true,
+			       false,
+			       3,
 			       { LENS_AXIS_POS, LENS_AXIS_HEAD, LENS_AXIS_D_MODEL },
 			       "each head's part of attn_out, without b_O" },
 	[LENS_HOOK_ATTN_OUT] = { BLOCK "hook_attn_out", true, true, 2, RESID,
@@ -59,9 +81,14 @@ static const struct lens_hook_info table[LENS_HOOK_COUNT] = {
 				       "final norm: what it divides by" },
 	[LENS_HOOK_LN_FINAL_NORMALIZED] = { "ln_final.hook_normalized", false, true, 2, RESID,
 					    "final norm: its output" },
-	[LENS_HOOK_LOGITS] = { "logits", false, false, 2,
-			       { LENS_AXIS_POS, LENS_AXIS_D_VOCAB }, "logits" },
+	[LENS_HOOK_LOGITS] = { "logits",
+			       false,
+			       false,
+			       2,
+			       { LENS_AXIS_POS, LENS_AXIS_D_VOCAB },
+			       "logits" },
 };
+/* clang-format on */
 
 const struct lens_hook_info *lens_hook_info(enum lens_hook hook)
 {
@@ -171,8 +198,9 @@ static enum lens_status no_match(const struct lens_config *c, const char *patter
 		n++;
 	}
 	near = lens_nearest(pattern, names, n);
-	return lens_error_set(err, LENS_ERR_INVALID, "no hook point matches '%s'%s%s%s", pattern,
-			      near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+	return lens_error_set(err, LENS_ERR_INVALID, "no hook point matches '%s'%s%s%s",
+			      pattern, near ? "; did you mean '" : "", near ? near : "",
+			      near ? "'?" : "");
 }
 
 /* Wants what pattern matches; *matched says whether anything did. */

@@ -11,7 +11,8 @@
 #include <string.h>
 
 /* n float64 elements, zeroed. */
-static enum lens_status make64(size_t rows, size_t columns, double **out, struct lens_error *err)
+static enum lens_status make64(size_t rows, size_t columns, double **out,
+			       struct lens_error *err)
 {
 	size_t n;
 
@@ -136,7 +137,7 @@ static enum lens_status load_blocks(struct loader *l, struct lens_error *err)
 	l->model->block = lens_calloc(n, sizeof(*l->model->block));
 	if (!l->model->block)
 		return lens_error_nomem(err, n, sizeof(*l->model->block));
-	/* Blocks are independent; the first error (by layer) is the one told. */
+		/* Blocks are independent; the first error (by layer) is the one told. */
 #pragma omp parallel for schedule(dynamic) ordered
 	for (i = 0; i < n; i++) {
 		struct lens_error e = LENS_ERROR_INIT;

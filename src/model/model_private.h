@@ -79,7 +79,8 @@ enum lens_status lens_tensors_read(struct lens_tensors *t, const char *name, int
 				   const size_t *shape, double *out, struct lens_error *err);
 /* Every tensor must have been read, but for those that ignore() accepts. */
 enum lens_status lens_tensors_all_used(const struct lens_tensors *t,
-				       bool (*ignore)(const char *name), struct lens_error *err);
+				       bool (*ignore)(const char *name),
+				       struct lens_error *err);
 
 /* --- families ---------------------------------------------------------------- */
 

@@ -20,11 +20,13 @@ struct type_row {
 };
 
 static const struct type_row types[] = {
-	{ "F64", 8, LENS_T_F64 },    { "F32", 4, LENS_T_F32 },   { "F16", 2, LENS_T_F16 },
-	{ "BF16", 2, LENS_T_BF16 },  { "I64", 8, LENS_T_OTHER }, { "U64", 8, LENS_T_OTHER },
-	{ "I32", 4, LENS_T_OTHER },  { "U32", 4, LENS_T_OTHER }, { "I16", 2, LENS_T_OTHER },
-	{ "U16", 2, LENS_T_OTHER },  { "I8", 1, LENS_T_OTHER },  { "U8", 1, LENS_T_OTHER },
-	{ "BOOL", 1, LENS_T_OTHER }, { "F8_E4M3", 1, LENS_T_OTHER },
+	{ "F64", 8, LENS_T_F64 },       { "F32", 4, LENS_T_F32 },
+	{ "F16", 2, LENS_T_F16 },       { "BF16", 2, LENS_T_BF16 },
+	{ "I64", 8, LENS_T_OTHER },     { "U64", 8, LENS_T_OTHER },
+	{ "I32", 4, LENS_T_OTHER },     { "U32", 4, LENS_T_OTHER },
+	{ "I16", 2, LENS_T_OTHER },     { "U16", 2, LENS_T_OTHER },
+	{ "I8", 1, LENS_T_OTHER },      { "U8", 1, LENS_T_OTHER },
+	{ "BOOL", 1, LENS_T_OTHER },    { "F8_E4M3", 1, LENS_T_OTHER },
 	{ "F8_E5M2", 1, LENS_T_OTHER },
 };
 
@@ -87,7 +89,8 @@ static enum lens_status read_offsets(const struct header *h, const json_t *offse
 	begin = (size_t)json_integer_value(b);
 	end = (size_t)json_integer_value(e);
 	if (end > h->data_size)
-		return bad(h, t->name, "its data lie past the end of the file (truncated?)", err);
+		return bad(h, t->name, "its data lie past the end of the file (truncated?)",
+			   err);
 	if (!lens_size_mul(t->n_elements, element, &bytes) || bytes != end - begin)
 		return bad(h, t->name, "its shape and dtype do not fit its data_offsets", err);
 	t->data = h->data + begin;
@@ -128,7 +131,8 @@ static int by_data(const void *a, const void *b)
 }
 
 /* The format forbids overlapping data. first is this file's first tensor. */
-static enum lens_status check_overlap(const struct header *h, size_t first, struct lens_error *err)
+static enum lens_status check_overlap(const struct header *h, size_t first,
+				      struct lens_error *err)
 {
 	size_t i, n = h->t->n - first;
 	struct lens_tensor **order = lens_calloc(n, sizeof(struct lens_tensor *));
@@ -170,7 +174,7 @@ enum lens_status lens_safetensors_parse(struct lens_tensors *t, size_t file,
 	h.data = f->data + 8 + len;
 	h.data_size = f->size - 8 - (size_t)len;
 	LENS_TRY(lens_json_parse(f->path, (const char *)f->data + 8, (size_t)len, &root, err));
-	json_object_foreach(root, name, value) {
+	json_object_foreach (root, name, value) {
 		if (st == LENS_OK && strcmp(name, "__metadata__") != 0)
 			st = read_tensor(&h, name, value, err);
 	}

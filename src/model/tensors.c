@@ -59,8 +59,7 @@ static enum lens_status map_file(struct lens_mapped_file *f, struct lens_error *
 static enum lens_status add_file(struct lens_tensors *t, const char *dir, const char *name,
 				 struct lens_sha256 *sha, struct lens_error *err)
 {
-	struct lens_mapped_file *f =
-		lens_realloc(t->file, t->n_files + 1, sizeof(*t->file));
+	struct lens_mapped_file *f = lens_realloc(t->file, t->n_files + 1, sizeof(*t->file));
 
 	if (!f)
 		return lens_error_nomem(err, t->n_files + 1, sizeof(*t->file));
@@ -92,14 +91,14 @@ static enum lens_status add_shards(struct lens_tensors *t, const char *dir, cons
 
 	if (!name)
 		return lens_error_nomem(err, total, sizeof(char *));
-	json_object_foreach(map, key, value) {
+	json_object_foreach (map, key, value) {
 		const char *file = json_string_value(value);
 
 		/* Nothing in the directory may point outside of it. */
 		if (!file || !*file || strchr(file, '/') || !strcmp(file, "..")) {
-			st = lens_error_at(err, LENS_ERR_FORMAT, index, 0, 0,
-					   "tensor \"%.200s\": its file is not a plain file name",
-					   key);
+			st = lens_error_at(
+				err, LENS_ERR_FORMAT, index, 0, 0,
+				"tensor \"%.200s\": its file is not a plain file name", key);
 			break;
 		}
 		name[n++] = file;
@@ -131,7 +130,8 @@ static enum lens_status add_indexed(struct lens_tensors *t, const char *dir, con
 
 static int by_name(const void *a, const void *b)
 {
-	return strcmp(((const struct lens_tensor *)a)->name, ((const struct lens_tensor *)b)->name);
+	return strcmp(((const struct lens_tensor *)a)->name,
+		      ((const struct lens_tensor *)b)->name);
 }
 
 static enum lens_status sort_tensors(struct lens_tensors *t, struct lens_error *err)
@@ -268,8 +268,9 @@ enum lens_status lens_tensors_read(struct lens_tensors *ts, const char *name, in
 	int d;
 
 	if (!t)
-		return lens_error_at(err, LENS_ERR_FORMAT, ts->n_files ? ts->file[0].path : NULL, 0,
-				     0, "tensor \"%s\" is missing", name);
+		return lens_error_at(err, LENS_ERR_FORMAT,
+				     ts->n_files ? ts->file[0].path : NULL, 0, 0,
+				     "tensor \"%s\" is missing", name);
 	path = ts->file[t->file].path;
 	for (d = 0; d < rank && d < t->rank && t->shape[d] == shape[d]; d++)
 		;
@@ -297,11 +298,11 @@ enum lens_status lens_tensors_all_used(const struct lens_tensors *t,
 
 	for (i = 0; i < t->n; i++) {
 		if (!t->tensor[i].used && !ignore(t->tensor[i].name))
-			return lens_error_at(err, LENS_ERR_FORMAT,
-					     t->file[t->tensor[i].file].path, 0, 0,
-					     "tensor \"%.200s\" is unknown: this is not quite the "
-					     "architecture that config.json names",
-					     t->tensor[i].name);
+			return lens_error_at(
+				err, LENS_ERR_FORMAT, t->file[t->tensor[i].file].path, 0, 0,
+				"tensor \"%.200s\" is unknown: this is not quite the "
+				"architecture that config.json names",
+				t->tensor[i].name);
 	}
 	return LENS_OK;
 }

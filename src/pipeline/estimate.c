@@ -89,8 +89,8 @@ void lens_count_prompt_bytes(struct lens_plan *p)
 	uint64_t row = 8 + 4 + 4 + 4 * q->n_answers + 32 * (2 + q->n_answers + q->n_columns);
 
 	p->data_bytes += tokens * 4 + tokens * 6 + row * q->n_rows;
-	p->file_bytes += (uint64_t)q->max_length * 4 * q->n_rows + tokens * 6 + row * q->n_rows +
-			 ((uint64_t)p->n_datasets + 64) * 4096;
+	p->file_bytes += (uint64_t)q->max_length * 4 * q->n_rows + tokens * 6 +
+			 row * q->n_rows + ((uint64_t)p->n_datasets + 64) * 4096;
 }
 
 /* --- memory ------------------------------------------------------------------------ */
@@ -110,7 +110,8 @@ static size_t free_memory(void)
 	char line[256];
 	size_t kib = 0;
 
-	while (f && fgets(line, sizeof(line), f) && sscanf(line, "MemAvailable: %zu", &kib) != 1)
+	while (f && fgets(line, sizeof(line), f) &&
+	       sscanf(line, "MemAvailable: %zu", &kib) != 1)
 		;
 	if (f)
 		fclose(f);
@@ -149,7 +150,8 @@ static size_t largest_buffer(const struct lens_plan *p)
 		if (!p->analysis.wanted[i])
 			continue;
 		for (k = 0; k < lens_table(i)->n_axes; k++)
-			row *= lens_table_extent(p->model, &p->analysis, lens_table(i)->axis[k]);
+			row *= lens_table_extent(p->model, &p->analysis,
+						 lens_table(i)->axis[k]);
 		n = row * p->batch_rows > n ? row * p->batch_rows : n;
 	}
 	return n;
@@ -165,10 +167,10 @@ enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads, siz
 
 	memset(m, 0, sizeof(*m));
 	m->model = model_bytes(&p->model->config);
-	m->per_worker = lens_forward_bytes(p->model, &p->hooks, p->max_packed,
-					   p->prompts->max_length) +
-			lens_capture_bytes(&p->capture) +
-			(p->analysis_runs ? lens_analysis_bytes(p->model, &p->analysis) : 0);
+	m->per_worker =
+		lens_forward_bytes(p->model, &p->hooks, p->max_packed, p->prompts->max_length) +
+		lens_capture_bytes(&p->capture) +
+		(p->analysis_runs ? lens_analysis_bytes(p->model, &p->analysis) : 0);
 	m->buffer = largest_buffer(p);
 	m->shared = shared_bytes(p);
 	base = m->model + m->shared + LEAST_BUFFERS * m->buffer;
@@ -176,14 +178,15 @@ enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads, siz
 	while (m->workers > 1 && base + m->workers * (m->per_worker + m->buffer) > available)
 		m->workers--;
 	if (base + m->per_worker + m->buffer > available)
-		return lens_error_set(err, LENS_ERR_NOMEM,
-				      "memory: one worker needs %zu MiB (model %zu, worker %zu, "
-				      "buffers and open chunks %zu); %s %zu MiB",
-				      (base + m->per_worker + m->buffer) >> 20, m->model >> 20,
-				      m->per_worker >> 20,
-				      (m->shared + (LEAST_BUFFERS + 1) * m->buffer) >> 20,
-				      limit ? "--memory gives" : "three quarters of what is free are",
-				      available >> 20);
+		return lens_error_set(
+			err, LENS_ERR_NOMEM,
+			"memory: one worker needs %zu MiB (model %zu, worker %zu, "
+			"buffers and open chunks %zu); %s %zu MiB",
+			(base + m->per_worker + m->buffer) >> 20, m->model >> 20,
+			m->per_worker >> 20,
+			(m->shared + (LEAST_BUFFERS + 1) * m->buffer) >> 20,
+			limit ? "--memory gives" : "three quarters of what is free are",
+			available >> 20);
 	m->inner_threads = threads / m->workers;
 	m->buffers = LEAST_BUFFERS + m->workers;
 	while (m->buffers < (1 + m->workers) * SPARE_BUFFERS &&

@@ -59,7 +59,7 @@ static enum lens_status differences(const char *prefix, const json_t *was, const
 
 	if (!both || json_object_update_missing(both, (json_t *)(uintptr_t)is))
 		st = lens_error_nomem(err, 1, 4096);
-	json_object_foreach(both, key, unused) {
+	json_object_foreach (both, key, unused) {
 		const json_t *x = json_object_get(was, key), *y = json_object_get(is, key);
 		char name[160];
 
@@ -116,9 +116,10 @@ enum lens_status lens_identity_check(const char *output, const char *identity, b
 		return LENS_OK;
 	st = lens_store_read_attr(output, "/", "identity", &was, &ignored);
 	if (st != LENS_OK || !was) {
-		st = lens_error_at(err, LENS_ERR_MISMATCH, output, 0, 0,
-				   "exists and is no output of h5lens; choose another output, or "
-				   "--overwrite");
+		st = lens_error_at(
+			err, LENS_ERR_MISMATCH, output, 0, 0,
+			"exists and is no output of h5lens; choose another output, or "
+			"--overwrite");
 	} else if (strcmp(was, identity) != 0) {
 		st = mismatch(output, was, identity, err);
 	} else {

@@ -48,8 +48,8 @@ static enum lens_status add_lens_layers(struct lens_store *s, size_t n, struct l
 	return st;
 }
 
-static enum lens_status add_dim(struct lens_store *s, const struct lens_plan *p, const char *name,
-				size_t extent, struct lens_error *err)
+static enum lens_status add_dim(struct lens_store *s, const struct lens_plan *p,
+				const char *name, size_t extent, struct lens_error *err)
 {
 	const struct lens_experiment *e = p->experiment;
 
@@ -57,8 +57,8 @@ static enum lens_status add_dim(struct lens_store *s, const struct lens_plan *p,
 		return add_lens_layers(s, extent, err);
 	/* The answers are labelled with the columns they come from. */
 	if (!strcmp(name, "answer"))
-		return lens_store_add_dim(s, name, extent, (const char *const *)e->data.answers.v,
-					  err);
+		return lens_store_add_dim(s, name, extent,
+					  (const char *const *)e->data.answers.v, err);
 	if (!strcmp(name, "answer_other"))
 		return lens_store_add_dim(s, name, extent,
 					  (const char *const *)e->data.answers.v + 1, err);
@@ -78,7 +78,8 @@ static enum lens_status add_dims(struct lens_store *s, const struct lens_plan *p
 	if (p->prompts->n_answers && !seen(known, "answer"))
 		LENS_TRY(add_dim(s, p, "answer", p->prompts->n_answers, err));
 	if (p->capture.positions.kind != LENS_POS_ALL && !seen(known, "slot"))
-		LENS_TRY(lens_store_add_dim(s, "slot", p->capture.positions.n_slots, NULL, err));
+		LENS_TRY(
+			lens_store_add_dim(s, "slot", p->capture.positions.n_slots, NULL, err));
 	for (i = 0; i < p->n_datasets; i++) {
 		const struct lens_dataset_spec *d = &p->dataset[i].spec;
 

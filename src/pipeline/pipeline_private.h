@@ -46,7 +46,8 @@ enum lens_status lens_layout_prompts(struct lens_store *s, const struct lens_pla
 /* --- identity.c --------------------------------------------------------------------- */
 
 /* What makes two runs the same: JSON with sorted keys. lens_free it. */
-enum lens_status lens_identity(const struct lens_inputs *in, char **out, struct lens_error *err);
+enum lens_status lens_identity(const struct lens_inputs *in, char **out,
+			       struct lens_error *err);
 /*
  * Is there a finished output of the same identity? One of another is
  * LENS_ERR_MISMATCH, naming what differs; a file that is not ours likewise.
@@ -80,7 +81,8 @@ void lens_schedule_done(struct lens_schedule *s, size_t batch);
 void lens_schedule_stop(struct lens_schedule *s);
 void lens_schedule_destroy(struct lens_schedule *s);
 
-/* --- worker.c ------------------------------------------------------------------------------ */
+/* --- worker.c ------------------------------------------------------------------------------
+ */
 
 struct lens_work {
 	const struct lens_plan *plan;

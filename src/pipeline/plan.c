@@ -9,10 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BATCH_TOKENS 1024            /* packed rows of a batch, at most, but for one prompt */
-#define MOST_BATCH_ROWS 256          /* prompts of a batch */
-#define MOST_CHUNK ((size_t)4 << 20) /* bytes of a chunk */
-#define SMALL_BATCH ((size_t)1 << 20) /* datasets with less a batch share chunks over batches */
+#define BATCH_TOKENS 1024             /* packed rows of a batch, at most, but for one prompt */
+#define MOST_BATCH_ROWS 256           /* prompts of a batch */
+#define MOST_CHUNK ((size_t)4 << 20)  /* bytes of a chunk */
+#define SMALL_BATCH ((size_t)1 << 20) /* datasets with less a batch share chunks over batches  \
+				       */
 
 size_t lens_packed_length(size_t length)
 {
@@ -119,7 +120,8 @@ static void chunk_by_batch(const struct lens_plan *p, struct lens_capture_spec *
 		s->chunk[1] = at_most(MOST_CHUNK / (s->chunk[2] * s->chunk[3] * element),
 				      s->extent[1]);
 		if (s->chunk[1] == 1)
-			s->chunk[2] = at_most(MOST_CHUNK / (s->chunk[3] * element), s->chunk[2]);
+			s->chunk[2] =
+				at_most(MOST_CHUNK / (s->chunk[3] * element), s->chunk[2]);
 	} else {
 		/* [prompt, pos, …] */
 		size_t width = product(s->extent, 2, s->rank) * element;
@@ -139,7 +141,8 @@ static void chunk_by_batch(const struct lens_plan *p, struct lens_capture_spec *
 	s->chunk[0] = at_most(rows, p->prompts->n_rows);
 }
 
-static void plan_chunks(const struct lens_plan *p, struct lens_capture_spec *s, size_t pos_chunk)
+static void plan_chunks(const struct lens_plan *p, struct lens_capture_spec *s,
+			size_t pos_chunk)
 {
 	size_t row = product(s->extent, 1, s->rank) * (s->half ? 2 : 4);
 
@@ -190,10 +193,13 @@ static void describe(const struct lens_plan *p, const struct lens_capture_spec *
 	char name[LENS_HOOK_NAME];
 	int i;
 
-	snprintf(d->path, sizeof(d->path), "/cache/%s", lens_hook_name(s->hook, s->layer, name));
+	snprintf(d->path, sizeof(d->path), "/cache/%s",
+		 lens_hook_name(s->hook, s->layer, name));
 	d->from = LENS_FROM_HOOK;
 	d->spec = (struct lens_dataset_spec){
-		.path = d->path, .long_name = h->long_name, .rank = s->rank,
+		.path = d->path,
+		.long_name = h->long_name,
+		.rank = s->rank,
 		.dtype = s->half ? LENS_F16 : LENS_F32,
 	};
 	d->spec.dim[0] = "prompt";
@@ -216,7 +222,9 @@ static void add_hook(struct lens_plan *p, enum lens_hook hook, size_t layer, siz
 	struct lens_planned *d = next_dataset(p);
 
 	*s = (struct lens_capture_spec){
-		.dataset = (int)(d - p->dataset), .hook = hook, .layer = layer,
+		.dataset = (int)(d - p->dataset),
+		.hook = hook,
+		.layer = layer,
 		.half = p->experiment->cache.dtype == LENS_CACHE_F16,
 	};
 	shape_spec(p, s);
@@ -278,9 +286,13 @@ static void add_table(struct lens_plan *p, size_t table)
 	d->from = LENS_FROM_TABLE;
 	d->source = table;
 	d->spec = (struct lens_dataset_spec){
-		.path = d->path, .long_name = t->long_name, .units = t->units,
-		.dtype = dtype[t->type], .rank = t->n_axes + 1,
-		.dim = { "prompt" }, .extent = { p->prompts->n_rows },
+		.path = d->path,
+		.long_name = t->long_name,
+		.units = t->units,
+		.dtype = dtype[t->type],
+		.rank = t->n_axes + 1,
+		.dim = { "prompt" },
+		.extent = { p->prompts->n_rows },
 	};
 	for (i = 0; i < t->n_axes; i++) {
 		d->spec.dim[i + 1] = lens_table_axis_name(t->axis[i]);
@@ -300,7 +312,9 @@ static void plan_tables(struct lens_plan *p)
 	size_t i;
 
 	p->analysis = (struct lens_analysis_options){
-		.n_answers = p->prompts->n_answers, .top_k = e->top_k, .lens = e->lens,
+		.n_answers = p->prompts->n_answers,
+		.top_k = e->top_k,
+		.lens = e->lens,
 		.batch_rows = p->batch_rows,
 	};
 	if (p->analysis.top_k > p->model->config.d_vocab)
@@ -329,11 +343,11 @@ static enum lens_status check_positions(const struct lens_plan *p, struct lens_e
 				break;
 		}
 		if (row == p->prompts->n_rows)
-			return lens_error_set(err, LENS_ERR_INVALID,
-					      "cache.positions: no prompt has a position %ld; the "
-					      "longest has %zu tokens",
-					      p->experiment->cache.position[i],
-					      p->prompts->max_length);
+			return lens_error_set(
+				err, LENS_ERR_INVALID,
+				"cache.positions: no prompt has a position %ld; the "
+				"longest has %zu tokens",
+				p->experiment->cache.position[i], p->prompts->max_length);
 	}
 	return LENS_OK;
 }
@@ -381,7 +395,8 @@ enum lens_status lens_plan_init(struct lens_plan *p, const struct lens_model *m,
 	p->capture.n_pos = prompts->max_length;
 	p->capture.batch_rows = p->batch_rows;
 	p->capture.positions = (struct lens_positions){
-		.kind = e->cache.positions, .list = e->cache.position,
+		.kind = e->cache.positions,
+		.list = e->cache.position,
 		.n_slots = e->cache.positions == LENS_POS_ALL    ? prompts->max_length
 			   : e->cache.positions == LENS_POS_LIST ? e->cache.n_positions
 								 : 1,

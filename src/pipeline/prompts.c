@@ -25,7 +25,10 @@ static enum lens_status column_create(struct lens_store *s, const char *path, en
 				      struct column *c, struct lens_error *err)
 {
 	struct lens_dataset_spec spec = {
-		.path = path, .dtype = t, .rank = dim ? 2 : 1, .dim = { "prompt", dim },
+		.path = path,
+		.dtype = t,
+		.rank = dim ? 2 : 1,
+		.dim = { "prompt", dim },
 		.extent = { n_rows, width },
 	};
 
@@ -82,15 +85,16 @@ static enum lens_status numbers_create(struct lens_store *s, const struct lens_p
 	LENS_TRY(column_create(s, "/prompts/tokens", LENS_I32, rows, "pos", q->max_length,
 			       &n->tokens, err));
 	LENS_TRY(column_create(s, "/prompts/length", LENS_I32, rows, NULL, 1, &n->length, err));
-	LENS_TRY(column_create(s, "/prompts/read_pos", LENS_I32, rows, NULL, 1, &n->read_pos, err));
+	LENS_TRY(column_create(s, "/prompts/read_pos", LENS_I32, rows, NULL, 1, &n->read_pos,
+			       err));
 	LENS_TRY(column_create(s, "/prompts/id", LENS_I64, rows, NULL, 1, &n->id, err));
 	if (q->n_answers)
 		LENS_TRY(column_create(s, "/prompts/answers", LENS_I32, rows, "answer",
 				       q->n_answers, &n->answers, err));
 	if (p->capture.positions.kind == LENS_POS_ALL)
 		return LENS_OK;
-	return column_create(s, "/prompts/slot_pos", LENS_I32, rows, "slot", slots, &n->slot_pos,
-			     err);
+	return column_create(s, "/prompts/slot_pos", LENS_I32, rows, "slot", slots,
+			     &n->slot_pos, err);
 }
 
 static void numbers_release(struct numbers *n)
@@ -161,8 +165,8 @@ struct reader {
 	struct lens_store *store;
 	const struct lens_plan *plan;
 	struct texts text, answer_text;
-	struct texts *column;    /* [n_columns], the strings */
-	struct column *number;   /* [n_columns], the numbers */
+	struct texts *column;  /* [n_columns], the strings */
+	struct column *number; /* [n_columns], the numbers */
 };
 
 static enum lens_status texts_create(struct lens_store *s, const char *path, size_t rows,
@@ -170,7 +174,10 @@ static enum lens_status texts_create(struct lens_store *s, const char *path, siz
 				     struct lens_error *err)
 {
 	const struct lens_dataset_spec spec = {
-		.path = path, .dtype = LENS_STR, .rank = dim ? 2 : 1, .dim = { "prompt", dim },
+		.path = path,
+		.dtype = LENS_STR,
+		.rank = dim ? 2 : 1,
+		.dim = { "prompt", dim },
 		.extent = { rows, width },
 		.chunk = { rows < STRING_ROWS ? rows : STRING_ROWS, width },
 	};
@@ -189,8 +196,8 @@ static enum lens_status texts_flush(struct lens_store *s, struct texts *t, size_
 	size_t i, rows = t->n / t->width;
 	enum lens_status st;
 
-	st = lens_store_write_strings(s, t->id, row + 1 - rows, rows,
-				      (const char *const *)t->v, err);
+	st = lens_store_write_strings(s, t->id, row + 1 - rows, rows, (const char *const *)t->v,
+				      err);
 	for (i = 0; i < t->n; i++)
 		lens_free(t->v[i]);
 	t->n = 0;
@@ -246,7 +253,8 @@ static enum lens_status take_row(void *ctx, const struct lens_prompt_text *t,
 }
 
 /* A column's name as a link name: HDF5 forbids "/" in it, and "." alone. */
-static enum lens_status column_path(const char *name, struct lens_buf *b, struct lens_error *err)
+static enum lens_status column_path(const char *name, struct lens_buf *b,
+				    struct lens_error *err)
 {
 	size_t i, start;
 
@@ -282,8 +290,8 @@ static enum lens_status reader_create(struct reader *r, struct lens_error *err)
 			st = column_create(r->store, path.data, LENS_F64, q->n_rows, NULL, 1,
 					   &r->number[i], err);
 		else if (st == LENS_OK)
-			st = texts_create(r->store, path.data, q->n_rows, 1, NULL, &r->column[i],
-					  err);
+			st = texts_create(r->store, path.data, q->n_rows, 1, NULL,
+					  &r->column[i], err);
 	}
 	lens_buf_release(&path);
 	return st;

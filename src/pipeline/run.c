@@ -34,12 +34,18 @@ static struct lens_dataset_options dataset_options(const struct lens_experiment 
 						   const struct lens_tokenizer *tokenizer)
 {
 	return (struct lens_dataset_options){
-		.csv = e->data.csv, .prompt_column = e->data.prompt,
+		.csv = e->data.csv,
+		.prompt_column = e->data.prompt,
 		.answer_columns = (const char *const *)e->data.answers.v,
-		.n_answers = e->data.answers.n, .read_pos_column = e->data.read_pos_column,
-		.read_pos = e->data.read_pos, .prepend_bos = e->data.prepend_bos,
-		.skip_bad_rows = e->data.skip_bad_rows, .limit = e->data.limit,
-		.n_ctx = c->n_ctx, .d_vocab = c->d_vocab, .tokenizer = tokenizer,
+		.n_answers = e->data.answers.n,
+		.read_pos_column = e->data.read_pos_column,
+		.read_pos = e->data.read_pos,
+		.prepend_bos = e->data.prepend_bos,
+		.skip_bad_rows = e->data.skip_bad_rows,
+		.limit = e->data.limit,
+		.n_ctx = c->n_ctx,
+		.d_vocab = c->d_vocab,
+		.tokenizer = tokenizer,
 	};
 }
 
@@ -106,10 +112,11 @@ static enum lens_status check_disk(const struct run *r, struct lens_error *err)
 	} else {
 		free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
 		if (free_bytes < r->plan.file_bytes)
-			st = lens_error_at(err, LENS_ERR_NOSPACE, r->experiment->output, 0, 0,
-					   "the file will take %.1f MiB and %s has %.1f MiB free",
-					   (double)r->plan.file_bytes / 1048576.0, dir,
-					   (double)free_bytes / 1048576.0);
+			st = lens_error_at(
+				err, LENS_ERR_NOSPACE, r->experiment->output, 0, 0,
+				"the file will take %.1f MiB and %s has %.1f MiB free",
+				(double)r->plan.file_bytes / 1048576.0, dir,
+				(double)free_bytes / 1048576.0);
 	}
 	lens_free(dir);
 	return st;
@@ -134,11 +141,15 @@ static enum lens_status compute(struct run *r, struct lens_error *err)
 	/* How far a batch may run ahead of the slowest: two for each worker. */
 	size_t window = 2 * r->memory.workers;
 	struct lens_work work = {
-		.plan = &r->plan, .memory = &r->memory, .options = r->options,
-		.result = r->result, .overflows = r->overflows,
+		.plan = &r->plan,
+		.memory = &r->memory,
+		.options = r->options,
+		.result = r->result,
+		.overflows = r->overflows,
 	};
 
-	LENS_TRY(lens_writer_create(r->store, &r->plan, r->store_id, &r->memory, &r->writer, err));
+	LENS_TRY(lens_writer_create(r->store, &r->plan, r->store_id, &r->memory, &r->writer,
+				    err));
 	LENS_TRY(lens_schedule_create(r->plan.n_batches, window, &r->schedule, err));
 	work.writer = r->writer;
 	work.schedule = r->schedule;
@@ -159,8 +170,8 @@ static enum lens_status record_overflows(struct run *r, struct lens_error *err)
 						     "f16_overflows", (int64_t)r->overflows[i],
 						     err));
 	}
-	return lens_store_attr_i64(r->store, "/", "rows_flagged",
-				   (int64_t)r->result->n_flagged, err);
+	return lens_store_attr_i64(r->store, "/", "rows_flagged", (int64_t)r->result->n_flagged,
+				   err);
 }
 
 static enum lens_status run(struct run *r, struct lens_error *err)
@@ -169,7 +180,8 @@ static enum lens_status run(struct run *r, struct lens_error *err)
 
 	LENS_TRY(open_inputs(r, err));
 	if (r->experiment->output && !r->options->overwrite)
-		LENS_TRY(lens_identity_check(r->experiment->output, r->identity, &finished, err));
+		LENS_TRY(lens_identity_check(r->experiment->output, r->identity, &finished,
+					     err));
 	if (finished) {
 		r->result->outcome = LENS_RUN_ALREADY_DONE;
 		return LENS_OK;

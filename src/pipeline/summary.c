@@ -42,8 +42,7 @@ static double median(const double *v, size_t n, size_t stride, double *scratch)
 	if (!kept)
 		return NAN;
 	qsort(scratch, kept, sizeof(*scratch), ascending);
-	return kept % 2 ? scratch[kept / 2]
-			: (scratch[kept / 2 - 1] + scratch[kept / 2]) / 2;
+	return kept % 2 ? scratch[kept / 2] : (scratch[kept / 2 - 1] + scratch[kept / 2]) / 2;
 }
 
 static void summarize_diff(const struct table *t, struct lens_summary *s)
@@ -82,7 +81,8 @@ static enum lens_status summarize_ranks(const char *file, const struct table *t,
 		return lens_error_nomem(err, t->extent[0], sizeof(*scratch));
 	}
 	for (i = 0; i < s->n_layers; i++)
-		s->median_rank[i] = median(t->v + i * t->extent[2], t->extent[0], stride, scratch);
+		s->median_rank[i] =
+			median(t->v + i * t->extent[2], t->extent[0], stride, scratch);
 	lens_free(scratch);
 	LENS_TRY(lens_store_read_strings(file, "/lens_layer", &s->layer, &n, err));
 	return n == s->n_layers ? LENS_OK

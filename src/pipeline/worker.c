@@ -73,8 +73,11 @@ static enum lens_status visit(void *ctx, const struct lens_batch *b,
 static struct lens_batch pack(struct worker *w, size_t row0, size_t n)
 {
 	const struct lens_prompts *p = w->work->plan->prompts;
-	struct lens_batch b = { .n_prompts = n, .tokens = w->tokens, .length = w->length,
-				.offset = w->offset, .read_pos = p->read_pos + row0 };
+	struct lens_batch b = { .n_prompts = n,
+				.tokens = w->tokens,
+				.length = w->length,
+				.offset = w->offset,
+				.read_pos = p->read_pos + row0 };
 	size_t i;
 
 	for (i = 0; i < n; i++) {
@@ -95,8 +98,9 @@ static enum lens_status hand_over_tables(struct worker *w, size_t row0, size_t n
 	size_t i;
 
 	for (i = 0; i < p->n_datasets; i++) {
-		struct lens_captured c = { .dataset = (int)i, .by_rows = true, .row0 = row0,
-					   .n_rows = n };
+		struct lens_captured c = {
+			.dataset = (int)i, .by_rows = true, .row0 = row0, .n_rows = n
+		};
 		const void *rows;
 
 		if (p->dataset[i].from != LENS_FROM_TABLE)

@@ -33,7 +33,7 @@ struct lens_writer {
 	pthread_mutex_t mutex;
 	pthread_cond_t queued, freed;
 	size_t n_buffers, buffer_bytes, n_free, n_made;
-	void **free; /* [n_buffers] */
+	void **free;                 /* [n_buffers] */
 	struct lens_captured *queue; /* ring of n_buffers */
 	size_t head, n_queued;
 	bool running, finishing, stopped;
@@ -88,8 +88,8 @@ static enum lens_status write_gathered(struct lens_writer *w, int dataset, struc
 	g->spare = c;
 	w->bytes += bytes;
 	LENS_TRY(lens_sha256(c->data, bytes, digest, err));
-	return lens_store_write_chunk(w->store, w->store_id[dataset], coord, c->data, bytes, digest,
-				      err);
+	return lens_store_write_chunk(w->store, w->store_id[dataset], coord, c->data, bytes,
+				      digest, err);
 }
 
 /* Rows of a batch never cross a chunk: chunk_rows is a multiple of batch_rows. */
@@ -119,8 +119,8 @@ static enum lens_status put(struct lens_writer *w, const struct lens_captured *c
 		return gather(w, c, err);
 	memcpy(coord, c->coord, sizeof(c->coord));
 	w->bytes += c->bytes;
-	return lens_store_write_chunk(w->store, w->store_id[c->dataset], coord, c->data, c->bytes,
-				      c->digest, err);
+	return lens_store_write_chunk(w->store, w->store_id[c->dataset], coord, c->data,
+				      c->bytes, c->digest, err);
 }
 
 static void *writer_main(void *arg)

@@ -145,7 +145,8 @@ static enum lens_status all_strings(const struct lens_h5_file *f,
 				    struct lens_gheap *heap, lens_h5_string_fn fn, void *ctx,
 				    struct lens_error *err)
 {
-	hsize_t row[2] = { 0, 0 }, n, stored, bytes = chunk[0] * chunk[1] * LENS_GHEAP_REF_BYTES;
+	hsize_t row[2] = { 0, 0 }, n, stored,
+		bytes = chunk[0] * chunk[1] * LENS_GHEAP_REF_BYTES;
 	uint8_t *refs = lens_calloc((size_t)bytes, 1);
 	enum lens_status st = LENS_OK;
 	uint32_t filters;

@@ -58,8 +58,7 @@ enum lens_status lens_json_keys(struct lens_json at, const char *const *known,
 
 	if (!json_is_object(at.value))
 		return lens_json_wrong(at, "", "an object", err);
-	json_object_foreach(at.value, key, value)
-	{
+	json_object_foreach (at.value, key, value) {
 		const char *const *k;
 
 		for (k = known; *k && strcmp(*k, key); k++)

@@ -16,8 +16,7 @@ static enum lens_status measure(struct lens_json at, size_t *n_ids, size_t *n_by
 	*n_ids = *n_bytes = 0;
 	if (!json_is_object(at.value))
 		return lens_json_wrong(at, "", "an object of token ids", err);
-	json_object_foreach(at.value, key, value)
-	{
+	json_object_foreach (at.value, key, value) {
 		int32_t id;
 
 		if (!lens_json_id(value, &id))
@@ -54,8 +53,7 @@ enum lens_status lens_load_vocab(struct lens_tokenizer *tok, struct lens_json at
 
 	LENS_TRY(measure(at, &n_ids, &n_bytes, err));
 	LENS_TRY(lens_vocab_init(&tok->vocab, json_object_size(at.value), n_ids, n_bytes, err));
-	json_object_foreach(at.value, key, value)
-	{
+	json_object_foreach (at.value, key, value) {
 		struct lens_error why = LENS_ERROR_INIT;
 		enum lens_status st;
 

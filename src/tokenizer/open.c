@@ -46,8 +46,7 @@ static enum lens_status check_added(const struct lens_tokenizer_load *l, struct 
 	if (list && !json_is_object(list))
 		return lens_error_at(err, LENS_ERR_FORMAT, l->config_path, 0, 0,
 				     "added_tokens_decoder must be an object");
-	json_object_foreach((json_t *)list, key, value)
-	{
+	json_object_foreach ((json_t *)list, key, value) {
 		struct lens_json at = { value, l->config_path, "added_tokens_decoder" };
 		const struct lens_added_token *mine;
 		struct lens_added_token t = { 0 };

@@ -350,17 +350,23 @@ static void test_no_folder(void **state)
 
 /* --- faults ---------------------------------------------------------------------------------- */
 
-/* One prompt or six, everything selected. */
-static enum lens_status run_small(void *ctx)
+static enum lens_status run_over(const struct lens_experiment *e)
 {
 	const struct lens_run_options over = { .overwrite = true };
-	struct lens_experiment *e = ctx;
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_run_result result;
 	enum lens_status st = lens_run(e, &over, &result, &err);
 
 	assert_int_equal(st, err.code);
 	assert_true(st == LENS_OK || *err.text);
+	return st;
+}
+
+static enum lens_status run_and_look(void *ctx)
+{
+	struct lens_experiment *e = ctx;
+	enum lens_status st = run_over(e);
+
 	assert_true(st == LENS_OK || !anything_left(e));
 	unlink(e->output);
 	return st;
@@ -371,26 +377,74 @@ static void test_alloc(void **state)
 	struct lens_experiment *e = *state;
 
 	test_set(e, "data.limit", test_quick() ? "1" : "3", NULL);
-	test_alloc_failures(run_small, e);
+	test_alloc_failures(run_and_look, e);
+	test_set(e, "threads", "2", "data.limit", "all", NULL);
+	if (!test_quick())
+		test_alloc_failures(run_and_look, e);
 }
 
-/* A disk that is full from the k-th call on. */
+/* The same, asked for again: a finished file is looked at, another's refused. */
+static enum lens_status run_again(void *ctx)
+{
+	const struct lens_run_options none = { .overwrite = false };
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_run_result result;
+	enum lens_status st = lens_run(ctx, &none, &result, &err);
+
+	assert_int_equal(st, err.code);
+	return st == LENS_ERR_MISMATCH ? LENS_OK : st;
+}
+
+static void test_alloc_again(void **state)
+{
+	struct lens_experiment *e = *state;
+
+	ends_well(e, LENS_RUN_DONE);
+	test_alloc_failures(run_again, e);
+	test_set(e, "top_k", "7", NULL);
+	test_alloc_failures(run_again, e);
+}
+
+static void expect_sound(const char *file)
+{
+	size_t n, bad;
+
+	assert_int_equal(lens_store_verify(file, NULL, NULL, &n, &bad, NULL), LENS_OK);
+	assert_int_equal(bad, 0);
+	assert_true(n > 0);
+}
+
+/*
+ * A disk that is full from the k-th call on. The last call of all syncs the
+ * folder of a file that is whole by then.
+ */
 static void test_full_disk(void **state)
 {
 	struct lens_experiment *e = *state;
 	unsigned long k, step = test_quick() ? 17 : 1;
-	enum lens_status st;
+	size_t whole = 0;
 
 	test_set(e, "data.limit", "3", NULL);
 	for (k = 1;; k += step) {
+		char *part = part_of(e->output);
+		enum lens_status st;
+
 		lens_store_fail_at(k, ENOSPC);
-		st = run_small(e);
+		st = run_over(e);
 		lens_store_fail_at(0, 0);
+		assert_false(lens_file_exists(part));
+		lens_free(part);
+		if (lens_file_exists(e->output)) {
+			expect_sound(e->output);
+			whole++;
+		}
+		unlink(e->output);
 		if (st == LENS_OK)
 			break;
 		assert_int_equal(st, LENS_ERR_NOSPACE);
 	}
 	assert_true(k > step);
+	assert_true(whole <= 2);
 }
 
 int main(void)
@@ -402,7 +456,7 @@ int main(void)
 		TEST(test_foreign_file), TEST(test_dry_run),
 		TEST(test_too_little_memory), TEST(test_stop),
 		TEST(test_no_folder), TEST(test_alloc),
-		TEST(test_full_disk),
+		TEST(test_alloc_again), TEST(test_full_disk),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
