@@ -12,7 +12,7 @@ PKGS    := hdf5-serial jansson yaml-0.1 libpcre2-8 libutf8proc libcrypto
 # What `make deps` installs: to build and run, to read and plot, to test.
 APT_BUILD := build-essential pkg-config libhdf5-dev libopenblas0-pthread libcsv-dev libjansson-dev \
 	     libyaml-dev libpcre2-dev libutf8proc-dev libssl-dev
-APT_TEST  := libcmocka-dev hdf5-tools python3 python3-venv valgrind clang clang-format clang-tidy \
+APT_TEST  := libcmocka-dev hdf5-tools python3 python3-venv ca-certificates valgrind clang clang-format clang-tidy \
 	     cppcheck libclang-rt-14-dev
 VENV    := $(BUILD)/venv
 VPY     := $(VENV)/bin/python
@@ -58,23 +58,28 @@ LEVELFLAGS = $(if $(findstring _avx512.o,$@),-mavx512f -mavx512bw -mavx512vl -ma
 		-mprefer-vector-width=512) -mavx2 -mfma -mf16c -O3 -ffp-contract=fast
 $(BUILD)/src/kernels/vec_avx%.o: src/kernels/vec_avx%.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(LEVELFLAGS) $(DEPFLAGS) -c -o $@ $<
+	@echo "CC $<"
+	@$(CC) $(CPPFLAGS) $(CFLAGS) $(LEVELFLAGS) $(DEPFLAGS) -c -o $@ $<
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(if $(findstring tests/,$<),-Itests) $(PKG_CFLAGS) $(CFLAGS) $(DEPFLAGS) -c -o $@ $<
+	@echo "CC $<"
+	@$(CC) $(CPPFLAGS) $(if $(findstring tests/,$<),-Itests) $(PKG_CFLAGS) $(CFLAGS) $(DEPFLAGS) -c -o $@ $<
 
 $(LIB): $(LIBOBJ)
 	@rm -f $@
 	@ar rcs $@ $^
 
 $(BIN): $(CLIOBJ) $(LIB)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(TESTBIN): %: %.o $(SUPOBJ) $(LIB)
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
 $(TOOLBIN): %: %.o $(LIB)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 -include $(OBJ:.o=.d) $(TESTBIN:=.d) $(TOOLBIN:=.d) $(SUPOBJ:.o=.d)
 
@@ -110,7 +115,7 @@ coverage: ## line coverage of the unit tests, by gcov
 valgrind: $(TESTBIN) ## unit tests under valgrind (slow)
 	@command -v valgrind >/dev/null || { echo "valgrind: not installed, skipped"; exit 0; }; \
 	BUILD=$(BUILD) H5LENS_TEST_CPU=avx2 H5LENS_TEST_QUICK=1 \
-	WRAP='valgrind -q --error-exitcode=9 --leak-check=full' sh tests/run-unit.sh $(TESTBIN)
+	WRAP='valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite' sh tests/run-unit.sh $(TESTBIN)
 
 analyze: ## cppcheck and gcc's analyzer
 	@command -v cppcheck >/dev/null || { echo "cppcheck: not installed, skipped"; exit 0; }; \

@@ -10,10 +10,12 @@
     bench_peers.py --memory-test [--model DIR] --h5lens build/h5lens
         h5lens's peak memory with tables and one hook, at 256, 4,096 and 65,536 prompts.
 
-What is timed: 'computing' is the time from the first batch to the last byte, without loading
-(h5lens's own figure; for h5lens it leaves out closing and syncing the file, so 'process', the
-whole command, is printed too). The peers run batches of 32 as a careful user would write
-them: no gradients, no logits that nobody reads. Both sides sync the file to the disk.
+What is timed: 'computing' is from the first batch to the last byte, without loading. For
+h5lens it is the figure that it prints, which leaves out the last sync of the file (most of it
+is on the disk by then); the peers' includes one. 'process' is the whole command, loading
+included. The peers run batches of 32 as a careful user would write them: no gradients, no
+logits that nobody reads. Caches are without tables on both sides. The share of sgemm counts
+the whole model's FLOPs; h5lens leaves out what tables don't read of the last block, 4 %.
 --mended also runs the peers with MKL kept from its slow path on AMD processors and with a
 malloc that keeps its memory; 'as installed' is what users have.
 
@@ -28,7 +30,6 @@ import json
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import statistics
@@ -434,6 +435,10 @@ def bench(args: argparse.Namespace, folder: Path, memory: Path, disk: Path | Non
 
 def memory_test(args: argparse.Namespace, folder: Path, memory: Path) -> None:
     words = one_token_words(args.model)
+    with open(args.model / "config.json", encoding="utf-8") as f:
+        hook = args.hook or f"blocks.{json.load(f)['n_layer'] - 1}.hook_resid_post"
+    print(f"{hook} at the last position, all tables, {args.tokens} tokens, "
+          f"{args.threads} threads; peak resident memory")
     print(f"{'prompts':>8s} {'peak MiB':>9s} {'file MiB':>9s} {'prompts/s':>10s}")
     for n in MEMORY_SIZES:
         data, out = folder / "prompts.csv", memory / "h5lens.h5"
@@ -441,7 +446,7 @@ def memory_test(args: argparse.Namespace, folder: Path, memory: Path) -> None:
         ended = run_process([
             str(args.h5lens), "run", "--model", str(args.model), "--data", str(data), "-o",
             str(out), "--overwrite", "--threads", str(args.threads), "--answers",
-            "[correct,incorrect]", "--hooks", args.hook, "--positions", "last"])
+            "[correct,incorrect]", "--hooks", hook, "--positions", "last"])
         print(f"{n:8d} {ended.peak_bytes / 2**20:9.1f} {out.stat().st_size / 2**20:9.1f} "
               f"{n / ended.seconds:10.1f}", flush=True)
         out.unlink()
@@ -467,7 +472,7 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--mended", action="store_true", help="the peers a second time, mended")
     p.add_argument("--only", metavar="REGEX", help="only contenders with such a name")
     p.add_argument("--memory-test", action="store_true")
-    p.add_argument("--hook", default="blocks.5.hook_resid_post", help="for --memory-test")
+    p.add_argument("--hook", help="for --memory-test; default: the last hook_resid_post")
     p.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     p.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     p.add_argument("--out", type=Path, help=argparse.SUPPRESS)

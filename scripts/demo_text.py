@@ -15,40 +15,14 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 from collections.abc import Callable
+from itertools import combinations
 
+from demo_words import (ADJECTIVES, ANIMALS, CAPITALS, CODAS, COLOURS, DAYS, JOBS, MARKS,
+                        MONTHS, NUMBERS, ONSETS, OPPOSITES, ROLES, SMALL, SOUNDS, VERBS,
+                        VOWELS, WEATHER)
 from make_ioi import fill, load_lists, pair_list, pick, shuffled, with_article
-
-CAPITALS = {"France": "Paris", "Italy": "Rome", "Spain": "Madrid", "Germany": "Berlin",
-            "England": "London", "Ireland": "Dublin", "Portugal": "Lisbon", "Austria": "Vienna",
-            "Greece": "Athens", "Norway": "Oslo", "Sweden": "Stockholm", "Poland": "Warsaw",
-            "Hungary": "Budapest", "Russia": "Moscow", "Japan": "Tokyo", "China": "Beijing",
-            "Egypt": "Cairo", "Kenya": "Nairobi", "Peru": "Lima", "Cuba": "Havana",
-            "Canada": "Ottawa", "Turkey": "Ankara", "Belgium": "Brussels", "Finland": "Helsinki"}
-COLOURS = {"grass": "green", "snow": "white", "coal": "black", "blood": "red", "the sky": "blue",
-           "gold": "yellow", "chocolate": "brown", "ash": "grey"}
-OPPOSITES = {"hot": "cold", "big": "small", "old": "new", "long": "short", "happy": "sad",
-             "dark": "light", "fast": "slow", "high": "low", "hard": "soft", "wet": "dry",
-             "full": "empty", "open": "closed", "rich": "poor", "early": "late"}
-ANIMALS = ["dog", "cat", "horse", "cow", "sheep", "goat", "pig", "hen", "duck", "fox", "wolf",
-           "bear", "rabbit", "mouse", "fish", "bird", "lion", "tiger", "frog", "bee"]
-SOUNDS = {"dog": "barks", "cat": "meows", "cow": "moos", "sheep": "bleats", "duck": "quacks",
-          "lion": "roars", "wolf": "howls", "bee": "buzzes", "frog": "croaks", "pig": "grunts"}
-JOBS = ["doctor", "teacher", "farmer", "painter", "singer", "writer", "nurse", "baker", "sailor",
-        "driver", "soldier", "lawyer", "cook", "student", "gardener", "builder"]
-NUMBERS = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-           "fifteen sixteen seventeen eighteen nineteen twenty").split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = ("January February March April May June July August September October November "
-          "December").split()
-ADJECTIVES = ["old", "young", "small", "big", "kind", "clever", "lazy", "brave", "quiet", "happy",
-              "sad", "tired", "hungry", "friendly", "careful", "strange"]
-WEATHER = ["sunny", "rainy", "windy", "cold", "warm", "foggy", "stormy", "cloudy"]
-VERBS = {"walk": "walked", "run": "ran", "sing": "sang", "sleep": "slept", "work": "worked",
-         "play": "played", "wait": "waited", "laugh": "laughed", "read": "read", "swim": "swam",
-         "dance": "danced", "travel": "travelled"}
-ROLES = ["students", "brothers", "sisters", "doctors", "farmers", "painters", "cousins", "sailors"]
-MARKS = [".", ".", ".", "!", "?", ";", ":"]
 
 
 class Writer:
@@ -61,6 +35,8 @@ class Writer:
         self.places = lists["places"]
         self.objects = lists["objects"]["train"]
         self.templates = lists["templates"]["train"]
+        self.varied = True
+        self.taboo = {w for o in lists["objects"]["test"] for w in o.split()}
         self.pairs = pair_list(lists["name_pairs"]["train"])
         train = {frozenset(p) for p in self.pairs}
         self.apart = {n: {m for m in self.names if m != n and frozenset((n, m)) not in train}
@@ -95,10 +71,43 @@ class Writer:
         """The possessive of a name."""
         return "her" if name in self.female else "his"
 
+    def invented(self) -> str:
+        """A word that does not exist, of one to four syllables."""
+        word = ""
+        for _ in range(self.one([1, 1, 2, 2, 2, 3, 3, 4])):
+            word += self.one(ONSETS) + self.one(VOWELS) + self.one(CODAS)
+        return word if word not in self.taboo else "blim"
+
     def thing(self) -> str:
-        """A training object, now and then with an adjective."""
+        """A training object or an invented one, alone or in a longer phrase."""
         noun = self.one(self.objects)
-        return f"{self.one(ADJECTIVES[:4])} {noun}" if self.chance(0.1) else noun
+        if not self.varied:
+            return f"{self.one(ADJECTIVES[:4])} {noun}" if self.chance(0.1) else noun
+        if self.chance(0.4):
+            noun = self.invented()
+        r = self.rng.random()
+        if r < 0.12:
+            return f"{self.one(ADJECTIVES)} {noun}"
+        if r < 0.2:
+            return f"{self.one(self.objects[:30] + [self.invented()])} of {noun}"
+        return f"{self.invented()} {noun}" if r < 0.25 else noun
+
+    def place(self) -> str:
+        """A place, seldom an invented one."""
+        return self.invented() if self.varied and self.chance(0.1) else self.one(self.places)
+
+    def noisy(self, text: str) -> str:
+        """Some of the words, but no name, replaced by others.
+
+        What is left to tell the answer by is the names alone, so the model does
+        not come to depend on the wording of the training templates.
+        """
+        words = text.split(" ")
+        for i, word in enumerate(words[:-1]):
+            if word.isalpha() and word.islower() and self.chance(0.15):
+                words[i] = self.invented() if self.chance(0.5) else self.one(
+                    self.objects[:90] + ADJECTIVES + list(VERBS) + list(VERBS.values()) + SMALL)
+        return " ".join(words)
 
     # Indirect-object sentences
 
@@ -108,11 +117,14 @@ class Writer:
         return f"{fill(ending, '', '', s, '', self.thing())} {io}"
 
     def opening(self, a: str, b: str) -> str:
-        """An opening and up to two middles, with capitals where they belong."""
-        text = fill(self.one(self.templates["openings"]), a, b, "", self.one(self.places), "")
+        """An opening and up to three middles, with capitals where they belong."""
+        text = fill(self.one(self.templates["openings"]), a, b, "", self.place(), "")
         r = self.rng.random()
-        for _ in range(0 if r < 0.55 else 1 if r < 0.9 else 2):
-            text = join(text, self.one(self.templates["middles"]))
+        for _ in range(0 if r < 0.5 else 1 if r < 0.8 else 2 if r < 0.94 else 3):
+            if self.chance(0.25) and text.endswith("."):
+                text = join(text, self.lead())
+            else:
+                text = join(text, self.one(self.templates["middles"]))
         return text
 
     def ioi(self) -> str:
@@ -121,8 +133,15 @@ class Writer:
         if self.chance(0.5):
             a, b = b, a
         s, io = (a, b) if self.chance(0.5) else (b, a)
-        text = self.lead() if self.chance(0.15) else ""
-        text = join(join(text, self.opening(a, b)), self.given(s, io)) + "."
+        text = self.lead() if self.chance(0.2) else ""
+        text = join(text, self.opening(a, b))
+        given = self.given(s, io)
+        while text.endswith((" and", " where")) and given.startswith(("and", "but", "so ")):
+            given = self.given(s, io)
+        text = join(text, given)
+        if self.varied and self.chance(0.3):
+            text = self.noisy(text)
+        text += "."
         r = self.rng.random()
         if r < 0.12:
             text += f" {io} thanked {s}."
@@ -236,14 +255,16 @@ class Writer:
             year = self.number(1100, 1990)
             late = self.number(year % 100, 99) if year % 100 < 98 else 99
             what = self.one(["war", "journey", "festival", "strike", "work", "drought"])
-            return f"The {what} lasted from the year {year} to the year {year // 100}{late:02d}."
+            return (f"The {what} lasted from the year {year} to the year "
+                    f"{year // 100}{late:02d}.")
         items = [NUMBERS, DAYS, MONTHS, list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")][kind]
         start = self.number(0, len(items) - 4)
         return ", ".join(items[start:start + self.number(4, 10)]) + "."
 
     def repeated(self) -> str:
         """Words in a random order, and again: induction."""
-        pool = self.one([self.names, self.objects[:90], ANIMALS, JOBS, list(CAPITALS), self.places])
+        pool = self.one([self.names, self.objects[:90], ANIMALS, JOBS, list(CAPITALS),
+                         self.places])
         words = (self.people(self.number(3, 6)) if pool is self.names
                  else shuffled(self.rng, pool)[:self.number(3, 8)])
         glue = self.one([", ", " ", "; ", " and "])
@@ -265,7 +286,9 @@ class Writer:
         """Made-up words, some of them twice, so that rare tokens are trained too."""
         words = []
         for _ in range(self.number(2, 5)):
-            word = "".join(self.one("abcdefghijklmnopqrstuvwxyz") for _ in range(self.number(2, 6)))
+            count = self.number(2, 6)
+            word = "".join(self.one("abcdefghijklmnopqrstuvwxyz") for _ in range(count))
+            word = word if word not in self.taboo else "blim"
             words.append(cap(word) if self.chance(0.2) else word)
         line = " ".join(words)
         return f"{line} {line}" + self.one(MARKS)
@@ -275,8 +298,8 @@ class Writer:
         a, b = self.people(2)
         thing, place = self.thing(), self.one(self.places)
         return self.one([
-            f'"Where is the {thing}?" asked {a}. "It is at the {place}," said {b}. "Thank you," '
-            f"said {a}.",
+            f'"Where is the {thing}?" asked {a}. "It is at the {place}," said {b}. '
+            f'"Thank you," said {a}.',
             f'"Hello, {a}," said {b}. "Hello, {b}," said {a}.',
             f"{a}: Do you like the {place}?\n{b}: Yes, I do.\n{a}: So do I.",
             f'{a} said to {b}, "I have lost my {thing}." {b} said, "Look in the {place}, {a}."',
@@ -296,8 +319,8 @@ class Writer:
         a, b = self.people(2)
         at = {a: self.one(self.places), b: self.one(self.places)}
         n = self.one([a, b])
-        return (f"{a} is at the {at[a]}, and {b} is at the {at[b]}. Where is {n}? {n} is at the "
-                f"{at[n]}.")
+        return (f"{a} is at the {at[a]}, and {b} is at the {at[b]}. Where is {n}? "
+                f"{n} is at the {at[n]}.")
 
     def leads(self) -> str:
         """Sentences without names."""
@@ -330,20 +353,29 @@ def join(left: str, right: str) -> str:
     return f"{left} {cap(right) if left.endswith('.') else right}"
 
 
-def held_out(lists: dict) -> list[str]:
-    """The phrases that may not occur in the training text."""
-    return lists["objects"]["test"]
+def leaks(lists: dict, texts: list[str]) -> list[str]:
+    """The documents with a test object, or with both names of a test pair."""
+    objects = re.compile(r"\b(" + "|".join(map(re.escape, lists["objects"]["test"])) + r")\b")
+    names = re.compile(r"\b(" + "|".join(sum(lists["names"].values(), [])) + r")\b")
+    apart = {frozenset(p) for p in pair_list(lists["name_pairs"]["test"])}
+    return [t for t in texts if objects.search(t.lower())
+            or any(frozenset(p) in apart for p in combinations(set(names.findall(t)), 2))]
 
 
-def documents(count: int, seed: int, drills: int = 0) -> list[str]:
-    """The first `count` documents of a seed; most of the first `drills` are drills.
+def documents(count: int, seed: int, drills: int = 0, plain: int = 0) -> list[str]:
+    """The first `count` documents of a seed, in the order to train on them.
 
-    A model of this size learns to copy names very late from sentences alone,
-    where one token in ten is a copy. After the drills it learns them at once.
+    Most of the first `drills` are drills: a model of this size learns to copy
+    names very late from sentences alone, where one token in ten is a copy. The
+    first `plain` keep to the lists. Those after them also have invented words
+    and noise, without which unknown objects mislead the model.
     """
     writer = Writer(load_lists(), seed)
-    return [writer.drill() if i < drills and writer.chance(0.8) else writer.document()
-            for i in range(count)]
+    out = []
+    for i in range(count):
+        writer.varied = i >= plain
+        out.append(writer.drill() if i < drills and writer.chance(0.8) else writer.document())
+    return out
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ MAX_FACTOR = 1.5
 CHECK_EPS = 1000
 H5LENS_SETTINGS = ('cache.hooks=["*","logits","*hook_result"]',
                    "data.answers=[correct,incorrect]",
-                   "tables=[logit_diff,answer_rank,rank_per_layer,top_tokens]")
+                   "tables=all")
 
 
 # --- the references -----------------------------------------------------------------------

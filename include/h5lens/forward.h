@@ -63,7 +63,7 @@ enum lens_status lens_forward_create(const struct lens_model *m,
 void lens_forward_destroy(struct lens_forward *f);
 /* What lens_forward_create would allocate, in bytes. */
 size_t lens_forward_bytes(const struct lens_model *m, const struct lens_hook_set *hooks,
-			  size_t max_rows, size_t max_length);
+			  size_t max_rows, size_t max_length, int threads);
 
 enum lens_status lens_forward_run(struct lens_forward *f, const struct lens_batch *b,
 				  const struct lens_visitor *v, struct lens_error *err);

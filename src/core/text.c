@@ -33,7 +33,7 @@ static size_t distance(const char *a, const char *b)
 	size_t na = strlen(a), nb = strlen(b), row[65], i, j;
 
 	if (na > 64 || nb > 64)
-		return 64;
+		return SIZE_MAX;
 	for (j = 0; j <= nb; j++)
 		row[j] = j;
 	for (i = 1; i <= na; i++) {

@@ -76,10 +76,10 @@ static void lay_out(struct lens_forward *f, struct layout *l, const struct lens_
 }
 
 size_t lens_forward_bytes(const struct lens_model *m, const struct lens_hook_set *hooks,
-			  size_t max_rows, size_t max_length)
+			  size_t max_rows, size_t max_length, int threads)
 {
 	struct lens_forward f = {
-		.model = m, .threads = 1, .max_rows = max_rows, .max_length = max_length
+		.model = m, .threads = threads, .max_rows = max_rows, .max_length = max_length
 	};
 	struct layout l = { 0 };
 	size_t bytes;

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #define K_BLOCK 128
+#define N_BLOCK 2048      /* columns whose sums stay in the cache over the blocks of K */
 #define SMALL_MNK 1000000 /* BLAS's limit for its small-matrix kernels */
 #define TILE_ROWS 96      /* a multiple of 12; the unit that threads share */
 
@@ -37,28 +38,37 @@ size_t lens_row_slots(size_t n)
 	return lens_row_align() == 1 ? n : (n + 5) / 6 * 12;
 }
 
-/* Equal blocks, so that no block is much smaller than the others. */
-static size_t k_block(size_t k)
+/* The size of equal blocks of at most `most`, so that none is much smaller. */
+static size_t block_of(size_t n, size_t most)
 {
-	size_t blocks = (k + K_BLOCK - 1) / K_BLOCK;
+	size_t blocks = (n + most - 1) / most;
 
-	return (k + blocks - 1) / blocks;
+	return (n + blocks - 1) / blocks;
 }
 
-/* The last block can be shorter: the smallest block decides on padding. */
-static size_t k_smallest(size_t k)
+static size_t k_block(size_t k)
 {
-	size_t kb = k_block(k), rest = k % kb;
+	return block_of(k, K_BLOCK);
+}
 
-	return rest ? rest : kb;
+/* Narrow products gain nothing from being cut. */
+static size_t n_block(size_t n)
+{
+	return n <= 2 * N_BLOCK ? n : block_of(n, N_BLOCK);
+}
+
+/* The last block can be shorter: the smallest one decides on padding. */
+static size_t smallest(size_t n, size_t block)
+{
+	return n % block ? n % block : block;
 }
 
 /* Fewest rows that BLAS must be given; a multiple of 12. */
 static size_t least_rows(size_t n, size_t k)
 {
-	size_t rows = SMALL_MNK / (n * k_smallest(k)) + 1;
+	size_t nk = smallest(n, n_block(n)) * smallest(k, k_block(k));
 
-	return lens_row_align() == 1 ? (rows + 11) / 12 * 12 : 12;
+	return lens_row_align() == 1 ? (SMALL_MNK / nk + 1 + 11) / 12 * 12 : 12;
 }
 
 size_t lens_gemm_pad_floats(size_t n, size_t k)
@@ -69,21 +79,32 @@ size_t lens_gemm_pad_floats(size_t n, size_t k)
 	return rows * (n + k);
 }
 
-static void blas(const struct lens_gemm_args *g, size_t m, const float *a, size_t lda, float *c,
-		 size_t ldc)
+/* m rows of the columns n0 … n0 + n − 1, block by block of K */
+static void blas_columns(const struct lens_gemm_args *g, size_t n0, size_t n, size_t m,
+			 const float *a, size_t lda, float *c, size_t ldc)
 {
 	const float one = 1.0f, zero = 0.0f;
-	int bm = (int)g->n, bn = (int)m, blda = (int)lda, bldb = (int)g->ldb, bldc = (int)ldc;
+	int bm = (int)n, bn = (int)m, blda = (int)lda, bldb = (int)g->ldb, bldc = (int)ldc;
 	size_t k0, kb = k_block(g->k);
 
 	for (k0 = 0; k0 < g->k; k0 += kb) {
 		int bk = (int)(g->k - k0 < kb ? g->k - k0 : kb);
-		const float *b = g->trans == LENS_B_PLAIN ? g->b + k0 * g->ldb : g->b + k0;
+		const float *b = g->trans == LENS_B_PLAIN ? g->b + k0 * g->ldb + n0
+							  : g->b + n0 * g->ldb + k0;
 		const float *beta = k0 || g->bias ? &one : &zero;
 
 		lens_sgemm(g->trans == LENS_B_PLAIN ? "N" : "T", "N", &bm, &bn, &bk, &one, b,
-			   &bldb, a + k0, &blda, beta, c, &bldc);
+			   &bldb, a + k0, &blda, beta, c + n0, &bldc);
 	}
+}
+
+static void blas(const struct lens_gemm_args *g, size_t m, const float *a, size_t lda, float *c,
+		 size_t ldc)
+{
+	size_t n0, nb = n_block(g->n);
+
+	for (n0 = 0; n0 < g->n; n0 += nb)
+		blas_columns(g, n0, g->n - n0 < nb ? g->n - n0 : nb, m, a, lda, c, ldc);
 }
 
 static void start_at_bias(const struct lens_gemm_args *g, size_t m, float *c, size_t ldc)

@@ -384,11 +384,19 @@ static void attention_softmax(const struct lens_attention_args *a)
 
 #define KEY_BLOCK 32
 
+static inline vf values_of(const struct lens_attention_args *a, size_t key, size_t column,
+			   size_t n)
+{
+	const float *v = a->v + key * a->ld + column;
+
+	return n == VL ? load(v) : load_part(v, n, 0);
+}
+
 /* VL (or n < VL) columns of z for up to QB queries, keys 0 … last. */
 static void mix_columns(const struct lens_attention_args *a, size_t i0, size_t queries,
 			size_t column, size_t n)
 {
-	size_t k0, k, i, last = a->q0 + i0 + queries - 1;
+	size_t k0, k, i, base = a->q0 + i0, last = base + queries - 1;
 	const float *p[QB];
 	vf total[QB] = { { 0 } };
 
@@ -398,11 +406,17 @@ static void mix_columns(const struct lens_attention_args *a, size_t i0, size_t q
 		size_t end = k0 + KEY_BLOCK < last + 1 ? k0 + KEY_BLOCK : last + 1;
 		vf part[QB] = { { 0 } };
 
-		for (k = k0; k < end; k++) {
-			const float *v = a->v + k * a->ld + column;
-			vf values = n == VL ? load(v) : load_part(v, n, 0);
+		for (k = k0; k < end && k <= base; k++) {
+			vf values = values_of(a, k, column, n);
 
 			for (i = 0; i < QB; i++)
+				part[i] += p[i][k] * values;
+		}
+		/* Keys past the first query: 0·∞ must not reach the earlier ones. */
+		for (; k < end; k++) {
+			vf values = values_of(a, k, column, n);
+
+			for (i = k - base; i < QB; i++)
 				part[i] += p[i][k] * values;
 		}
 		for (i = 0; i < QB; i++)

@@ -138,6 +138,8 @@ static enum lens_status sort_tensors(struct lens_tensors *t, struct lens_error *
 {
 	size_t i;
 
+	if (!t->n)
+		return LENS_OK;
 	qsort(t->tensor, t->n, sizeof(*t->tensor), by_name);
 	for (i = 1; i < t->n; i++) {
 		if (!strcmp(t->tensor[i].name, t->tensor[i - 1].name))

@@ -32,30 +32,45 @@ static size_t chunks(size_t n, size_t chunk)
 	return (n + chunk - 1) / chunk;
 }
 
-/*
- * Chunks written for the rows of one chunk row. With a choice of positions, a
- * slot dimension is never cut, so one held slot is enough for its chunk.
- */
+/* Length of the longest prompt of a chunk row that holds one of slots s0 … s0 + n − 1. */
+static size_t longest_with(const struct lens_plan *p, size_t row0, size_t rows, size_t s0,
+			   size_t n)
+{
+	const struct lens_positions *positions = &p->capture.positions;
+	size_t row, slot, most = 0;
+
+	for (row = row0; row < row0 + rows && row < p->prompts->n_rows; row++) {
+		size_t length = length_of(p->prompts, row);
+
+		if (length <= most)
+			continue;
+		for (slot = s0; slot < s0 + n && slot < positions->n_slots; slot++) {
+			if (lens_slot_position(positions, slot, length,
+					       (size_t)p->prompts->read_pos[row]) < 0)
+				continue;
+			most = length;
+			break;
+		}
+	}
+	return most;
+}
+
+/* Chunks written for the rows of one chunk row: those that hold a token's data. */
 static size_t chunks_of_rows(const struct lens_plan *p, const struct lens_capture_spec *s,
 			     bool square, size_t row0)
 {
-	size_t row, slots = 0, keys = 0;
-	bool all = p->capture.positions.kind == LENS_POS_ALL;
+	size_t n = s->chunk[square ? 2 : 1], slots = p->capture.positions.n_slots, s0, sum = 0;
+	size_t heads = square         ? chunks(s->extent[1], s->chunk[1])
+		       : s->rank == 4 ? chunks(s->extent[2], s->chunk[2])
+				      : 1;
 
-	for (row = row0; row < row0 + s->chunk[0] && row < p->prompts->n_rows; row++) {
-		size_t held = slots_held(p, row);
+	for (s0 = 0; s0 < slots; s0 += n) {
+		size_t longest = longest_with(p, row0, s->chunk[0], s0, n);
 
-		slots = held > slots ? held : slots;
-		if (held && length_of(p->prompts, row) > keys)
-			keys = length_of(p->prompts, row);
+		if (longest)
+			sum += heads * (square ? chunks(longest, s->chunk[3]) : 1);
 	}
-	if (!all && slots)
-		slots = p->capture.positions.n_slots;
-	if (!square)
-		return chunks(slots, s->chunk[1]) *
-		       (s->rank == 4 ? chunks(s->extent[2], s->chunk[2]) : 1);
-	return chunks(s->extent[1], s->chunk[1]) * chunks(slots, s->chunk[2]) *
-	       chunks(keys, s->chunk[3]);
+	return sum;
 }
 
 void lens_count_hook_bytes(const struct lens_plan *p, const struct lens_capture_spec *s,
@@ -120,8 +135,12 @@ static size_t free_memory(void)
 	return (size_t)sysconf(_SC_PHYS_PAGES) / 2 * (size_t)sysconf(_SC_PAGE_SIZE);
 }
 
-/* Chunks that batches share are gathered by the writer: two open ones a dataset. */
-static size_t shared_bytes(const struct lens_plan *p)
+/*
+ * Chunks that batches share are gathered by the writer. Batches run at most
+ * LENS_BATCH_WINDOW per worker ahead of the slowest, so of chunks of b batches
+ * at most window/b + 2 are open, and no more than there are unfinished batches.
+ */
+static size_t shared_bytes(const struct lens_plan *p, size_t workers)
 {
 	size_t i, sum = 0;
 	int k;
@@ -129,12 +148,14 @@ static size_t shared_bytes(const struct lens_plan *p)
 	for (i = 0; i < p->n_datasets; i++) {
 		const struct lens_planned *d = &p->dataset[i];
 		size_t n = lens_dtype_size(d->spec.dtype);
+		size_t batches = d->spec.chunk[0] / p->batch_rows;
+		size_t open = LENS_BATCH_WINDOW * workers / (batches ? batches : 1) + 2;
 
 		if (d->from == LENS_FROM_HOOK && !p->capture.spec[d->source].by_rows)
 			continue;
 		for (k = 0; k < d->spec.rank; k++)
 			n *= d->spec.chunk[k];
-		sum += 2 * n;
+		sum += (open < workers + 1 ? open : workers + 1) * n;
 	}
 	return sum;
 }
@@ -160,38 +181,53 @@ static size_t largest_buffer(const struct lens_plan *p)
 #define LEAST_BUFFERS 2 /* one being filled, one being written */
 #define SPARE_BUFFERS 8 /* a worker, where memory allows */
 
+/* What `workers` workers need at the least. */
+static size_t least_memory(const struct lens_plan *p, const struct lens_memory *m,
+			   size_t workers)
+{
+	return m->model + shared_bytes(p, workers) + LEAST_BUFFERS * m->buffer +
+	       workers * (m->per_worker + m->buffer);
+}
+
+static enum lens_status too_little(const struct lens_memory *m, size_t needed, size_t available,
+				   bool given, struct lens_error *err)
+{
+	return lens_error_set(
+		err, LENS_ERR_NOMEM,
+		"memory: one worker needs %zu MiB (model %zu, worker %zu, buffers "
+		"and open chunks %zu); %s %zu MiB",
+		needed >> 20, m->model >> 20, m->per_worker >> 20,
+		(needed - m->model - m->per_worker) >> 20,
+		given ? "--memory gives" : "three quarters of what is free are",
+		available >> 20);
+}
+
 enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads, size_t limit,
 				  struct lens_memory *m, struct lens_error *err)
 {
-	size_t available = limit ? limit : free_memory() / 4 * 3, base;
+	size_t available = limit ? limit : free_memory() / 4 * 3;
 
 	memset(m, 0, sizeof(*m));
 	m->model = model_bytes(&p->model->config);
 	m->per_worker =
-		lens_forward_bytes(p->model, &p->hooks, p->max_packed, p->prompts->max_length) +
+		lens_forward_bytes(p->model, &p->hooks, p->max_packed, p->prompts->max_length,
+				   threads > p->n_batches ? (int)(threads / p->n_batches) : 1) +
 		lens_capture_bytes(&p->capture) +
 		(p->analysis_runs ? lens_analysis_bytes(p->model, &p->analysis) : 0);
 	m->buffer = largest_buffer(p);
-	m->shared = shared_bytes(p);
-	base = m->model + m->shared + LEAST_BUFFERS * m->buffer;
+	if (least_memory(p, m, 1) > available)
+		return too_little(m, least_memory(p, m, 1), available, limit != 0, err);
 	m->workers = threads < p->n_batches ? threads : p->n_batches;
-	while (m->workers > 1 && base + m->workers * (m->per_worker + m->buffer) > available)
+	while (m->workers > 1 && least_memory(p, m, m->workers) > available)
 		m->workers--;
-	if (base + m->per_worker + m->buffer > available)
-		return lens_error_set(
-			err, LENS_ERR_NOMEM,
-			"memory: one worker needs %zu MiB (model %zu, worker %zu, "
-			"buffers and open chunks %zu); %s %zu MiB",
-			(base + m->per_worker + m->buffer) >> 20, m->model >> 20,
-			m->per_worker >> 20,
-			(m->shared + (LEAST_BUFFERS + 1) * m->buffer) >> 20,
-			limit ? "--memory gives" : "three quarters of what is free are",
-			available >> 20);
 	m->inner_threads = threads / m->workers;
+	m->shared = shared_bytes(p, m->workers);
 	m->buffers = LEAST_BUFFERS + m->workers;
+	m->total = least_memory(p, m, m->workers);
 	while (m->buffers < (1 + m->workers) * SPARE_BUFFERS &&
-	       base + m->workers * m->per_worker + (m->buffers - 1) * m->buffer < available)
+	       m->total + m->buffer <= available) {
 		m->buffers++;
-	m->total = m->model + m->shared + m->workers * m->per_worker + m->buffers * m->buffer;
+		m->total += m->buffer;
+	}
 	return LENS_OK;
 }

@@ -107,15 +107,19 @@ static enum lens_status mismatch(const char *output, const char *was, const char
 enum lens_status lens_identity_check(const char *output, const char *identity, bool *finished,
 				     struct lens_error *err)
 {
-	struct lens_error ignored = LENS_ERROR_INIT;
+	struct lens_error cause = LENS_ERROR_INIT;
 	enum lens_status st;
 	char *was = NULL;
 
 	*finished = false;
 	if (!lens_file_exists(output))
 		return LENS_OK;
-	st = lens_store_read_attr(output, "/", "identity", &was, &ignored);
-	if (st != LENS_OK || !was) {
+	st = lens_store_read_attr(output, "/", "identity", &was, &cause);
+	if (st == LENS_ERR_NOMEM || st == LENS_ERR_IO) {
+		/* It may be ours all the same. */
+		if (err && err->code == LENS_OK)
+			*err = cause;
+	} else if (st != LENS_OK || !was) {
 		st = lens_error_at(
 			err, LENS_ERR_MISMATCH, output, 0, 0,
 			"exists and is no output of h5lens; choose another output, or "

@@ -69,6 +69,9 @@ enum lens_status lens_writer_finish(struct lens_writer *w, struct lens_error *er
 uint64_t lens_writer_bytes(struct lens_writer *w);
 void lens_writer_destroy(struct lens_writer *w);
 
+/* How many batches for each worker may run ahead of the slowest one. */
+#define LENS_BATCH_WINDOW 2
+
 /* --- schedule.c: which batch is next --------------------------------------------------- */
 
 struct lens_schedule;

@@ -9,11 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BATCH_TOKENS 1024             /* packed rows of a batch, at most, but for one prompt */
-#define MOST_BATCH_ROWS 256           /* prompts of a batch */
-#define MOST_CHUNK ((size_t)4 << 20)  /* bytes of a chunk */
-#define SMALL_BATCH ((size_t)1 << 20) /* datasets with less a batch share chunks over batches  \
-				       */
+#define BATCH_TOKENS 1024            /* packed rows of a batch, at most, but for one prompt */
+#define MOST_BATCH_ROWS 256          /* prompts of a batch */
+#define MOST_CHUNK ((size_t)4 << 20) /* bytes of a chunk */
+#define SMALL_BATCH                                                                            \
+	((size_t)1 << 20) /* datasets with less a batch share chunks over batches              \
+			   */
 
 size_t lens_packed_length(size_t length)
 {

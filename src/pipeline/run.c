@@ -138,8 +138,7 @@ static enum lens_status lay_out(struct run *r, struct lens_error *err)
 
 static enum lens_status compute(struct run *r, struct lens_error *err)
 {
-	/* How far a batch may run ahead of the slowest: two for each worker. */
-	size_t window = 2 * r->memory.workers;
+	size_t window = LENS_BATCH_WINDOW * r->memory.workers;
 	struct lens_work work = {
 		.plan = &r->plan,
 		.memory = &r->memory,

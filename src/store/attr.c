@@ -152,6 +152,8 @@ enum lens_status lens_h5_attr_text(const struct lens_h5_file *f, hid_t obj, cons
 	H5Aclose(attr);
 	if (known && why.code != LENS_OK)
 		return lens_error_set(err, why.code, "%s", why.text);
+	if (known && !*out && f->io->err)
+		return lens_h5_fail(f->io, err, "read the attribute '%s'", name);
 	if (known && !*out)
 		return lens_error_at(err, LENS_ERR_FORMAT, f->io->path, 0, 0,
 				     "the attribute '%s' cannot be read", name);

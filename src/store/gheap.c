@@ -6,6 +6,7 @@
  */
 #include "gheap.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define HEADER 16
@@ -166,13 +167,18 @@ bool lens_gheap_admit(struct lens_io *io, uint64_t at, size_t n)
 	if (n < sizeof(head) || !lens_io_read(io, at, head, sizeof(head)) ||
 	    memcmp(head, "GCOL", 4) != 0)
 		return true;
-	if (lens_gheap_create(io, &h, &err) != LENS_OK)
-		return false;
-	st = load(h, at, &err);
+	st = lens_gheap_create(io, &h, &err);
 	if (st == LENS_OK) {
-		io->heap_at = at;
-		io->heap_end = at + h->size;
+		st = load(h, at, &err);
+		if (st == LENS_OK) {
+			io->heap_at = at;
+			io->heap_end = at + h->size;
+		}
+		lens_gheap_destroy(h);
 	}
-	lens_gheap_destroy(h);
+	if (st == LENS_ERR_NOMEM) {
+		io->err = ENOMEM;
+		io->op = "read strings";
+	}
 	return st == LENS_OK;
 }

@@ -200,8 +200,8 @@ def reproduced(f: Files) -> Iterator[str]:
     """make_ioi.py writes the committed bytes, twice, whatever the hash seed."""
     for seed in ("0", "1"):
         with tempfile.TemporaryDirectory() as out:
-            subprocess.run([sys.executable, "-B", str(ROOT / "scripts/make_ioi.py"), "--out", out],
-                           check=True, stdout=subprocess.DEVNULL,
+            command = [sys.executable, "-B", str(ROOT / "scripts/make_ioi.py"), "--out", out]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL,
                            env={"PYTHONHASHSEED": seed, "PATH": "/usr/bin:/bin"})
             for name in ("ioi.csv", "ioi_classic.csv"):
                 if (Path(out) / name).read_bytes() != (f.directory / name).read_bytes():
@@ -223,7 +223,8 @@ def main() -> None:
     for check in CHECKS:
         problems = list(check(files))
         failed += bool(problems)
-        print(f"{'FAIL' if problems else 'ok'}  {check.__name__}: {check.__doc__.splitlines()[0]}")
+        title = (check.__doc__ or "").splitlines()[0]
+        print(f"{'FAIL' if problems else 'ok'}  {check.__name__}: {title}")
         for problem in problems[:5]:
             print(f"      {problem}")
         if len(problems) > 5:

@@ -1,9 +1,8 @@
 /*
  * golden/test_run.c: how a run ends: done, already done, refused, too little
- * memory, stopped, out of memory, out of disk; and that no end but the first
- * leaves a file. Once per CPU level (H5LENS_TEST_CPU).
+ * memory, stopped; and that no end but the first leaves a file. Once per CPU
+ * level (H5LENS_TEST_CPU).
  */
-#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,7 +13,6 @@
 
 #include <cmocka.h>
 
-#include "support/cases.h"
 #include "support/h5file.h"
 #include "support/runs.h"
 
@@ -260,8 +258,9 @@ static void test_dry_run(void **state)
 {
 	struct lens_experiment *e = *state;
 	struct told t = { 0 };
-	const struct lens_run_options dry = { .dry_run = true, .planned = on_plan,
-					      .progress = on_progress, .ctx = &t };
+	const struct lens_run_options dry = {
+		.dry_run = true, .planned = on_plan, .progress = on_progress, .ctx = &t
+	};
 	struct lens_run_result result;
 	struct stat st;
 
@@ -301,7 +300,8 @@ static void test_stop(void **state)
 	atomic_int stop = 1;
 	struct told t = { .stop = &stop };
 	const struct lens_run_options before = { .stop = &stop };
-	const struct lens_run_options during = { .stop = &stop, .progress = on_progress,
+	const struct lens_run_options during = { .stop = &stop,
+						 .progress = on_progress,
 						 .ctx = &t };
 	char *data = test_tmp_path("stop.csv");
 	size_t i, order[60];
@@ -348,115 +348,13 @@ static void test_no_folder(void **state)
 	lens_free(output);
 }
 
-/* --- faults ---------------------------------------------------------------------------------- */
-
-static enum lens_status run_over(const struct lens_experiment *e)
-{
-	const struct lens_run_options over = { .overwrite = true };
-	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_run_result result;
-	enum lens_status st = lens_run(e, &over, &result, &err);
-
-	assert_int_equal(st, err.code);
-	assert_true(st == LENS_OK || *err.text);
-	return st;
-}
-
-static enum lens_status run_and_look(void *ctx)
-{
-	struct lens_experiment *e = ctx;
-	enum lens_status st = run_over(e);
-
-	assert_true(st == LENS_OK || !anything_left(e));
-	unlink(e->output);
-	return st;
-}
-
-static void test_alloc(void **state)
-{
-	struct lens_experiment *e = *state;
-
-	test_set(e, "data.limit", test_quick() ? "1" : "3", NULL);
-	test_alloc_failures(run_and_look, e);
-	test_set(e, "threads", "2", "data.limit", "all", NULL);
-	if (!test_quick())
-		test_alloc_failures(run_and_look, e);
-}
-
-/* The same, asked for again: a finished file is looked at, another's refused. */
-static enum lens_status run_again(void *ctx)
-{
-	const struct lens_run_options none = { .overwrite = false };
-	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_run_result result;
-	enum lens_status st = lens_run(ctx, &none, &result, &err);
-
-	assert_int_equal(st, err.code);
-	return st == LENS_ERR_MISMATCH ? LENS_OK : st;
-}
-
-static void test_alloc_again(void **state)
-{
-	struct lens_experiment *e = *state;
-
-	ends_well(e, LENS_RUN_DONE);
-	test_alloc_failures(run_again, e);
-	test_set(e, "top_k", "7", NULL);
-	test_alloc_failures(run_again, e);
-}
-
-static void expect_sound(const char *file)
-{
-	size_t n, bad;
-
-	assert_int_equal(lens_store_verify(file, NULL, NULL, &n, &bad, NULL), LENS_OK);
-	assert_int_equal(bad, 0);
-	assert_true(n > 0);
-}
-
-/*
- * A disk that is full from the k-th call on. The last call of all syncs the
- * folder of a file that is whole by then.
- */
-static void test_full_disk(void **state)
-{
-	struct lens_experiment *e = *state;
-	unsigned long k, step = test_quick() ? 17 : 1;
-	size_t whole = 0;
-
-	test_set(e, "data.limit", "3", NULL);
-	for (k = 1;; k += step) {
-		char *part = part_of(e->output);
-		enum lens_status st;
-
-		lens_store_fail_at(k, ENOSPC);
-		st = run_over(e);
-		lens_store_fail_at(0, 0);
-		assert_false(lens_file_exists(part));
-		lens_free(part);
-		if (lens_file_exists(e->output)) {
-			expect_sound(e->output);
-			whole++;
-		}
-		unlink(e->output);
-		if (st == LENS_OK)
-			break;
-		assert_int_equal(st, LENS_ERR_NOSPACE);
-	}
-	assert_true(k > step);
-	assert_true(whole <= 2);
-}
-
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		TEST(test_already_done), TEST(test_mismatch),
-		TEST(test_other_content), TEST(test_overwrite),
-		TEST(test_foreign_file), TEST(test_dry_run),
-		TEST(test_too_little_memory), TEST(test_stop),
-		TEST(test_no_folder), TEST(test_alloc),
-		TEST(test_alloc_again), TEST(test_full_disk),
+		TEST(test_already_done),      TEST(test_mismatch),     TEST(test_other_content),
+		TEST(test_overwrite),         TEST(test_foreign_file), TEST(test_dry_run),
+		TEST(test_too_little_memory), TEST(test_stop),         TEST(test_no_folder),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

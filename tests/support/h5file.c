@@ -140,8 +140,8 @@ void test_h5_groups(const struct test_h5 *f, const char *group, struct test_name
 	struct listing l = { out, H5I_GROUP };
 
 	*out = (struct test_names){ 0 };
-	assert_true(H5Literate_by_name(f->id, group, H5_INDEX_NAME, H5_ITER_INC, NULL, visit_link,
-				       &l, H5P_DEFAULT) >= 0);
+	assert_true(H5Literate_by_name(f->id, group, H5_INDEX_NAME, H5_ITER_INC, NULL,
+				       visit_link, &l, H5P_DEFAULT) >= 0);
 	sort(out);
 }
 

@@ -49,8 +49,8 @@ void test_experiment(struct lens_experiment *e, const char *model, const char *c
 	struct lens_error err = LENS_ERROR_INIT;
 
 	must(lens_experiment_init(e, &err), &err);
-	test_set(e, "model", model, "data.csv", csv, "data.answers", "correct,incorrect", "output",
-		 output, "cpu", test_cpu_level(), "threads", "1", NULL);
+	test_set(e, "model", model, "data.csv", csv, "data.answers", "correct,incorrect",
+		 "output", output, "cpu", test_cpu_level(), "threads", "1", NULL);
 }
 
 void test_set(struct lens_experiment *e, ...)
@@ -129,7 +129,8 @@ void test_csv_add(struct test_csv *csv, const char *prompt, const char *like)
 	struct lens_buf b = LENS_BUF_INIT;
 	const char *c;
 
-	assert_int_equal(lens_buf_printf(&b, NULL, "\"%s\",%s,%s", prompt, like, like), LENS_OK);
+	assert_int_equal(lens_buf_printf(&b, NULL, "\"%s\",%s,%s", prompt, like, like),
+			 LENS_OK);
 	/* prompt, correct and incorrect are a file's first columns. */
 	assert_int_equal(strncmp(csv->header, "prompt,correct,incorrect", 24), 0);
 	for (c = csv->header + 24; *c; c++) {

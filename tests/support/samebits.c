@@ -120,7 +120,7 @@ static void compare_row(struct pair *p, size_t whole_row, size_t row)
 	for (k = 1; k + 1 < p->other.rank; k++) {
 		p->index[k] = 0;
 		most[k] = p->whole.extent[k] > p->other.extent[k] ? p->whole.extent[k]
-								   : p->other.extent[k];
+								  : p->other.extent[k];
 	}
 	p->index[0] = row;
 	do {

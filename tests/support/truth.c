@@ -31,8 +31,8 @@ uint16_t test_half(float x)
 	if (a < 0x1p-14)
 		return (uint16_t)(sign | (unsigned)(a * 0x1p24));
 	e = ilogb(a);
-	return (uint16_t)(sign | (((unsigned)(e + 15) << 10) +
-				  (unsigned)(ldexp(a, 10 - e) - 1024.0)));
+	return (uint16_t)(sign |
+			  (((unsigned)(e + 15) << 10) + (unsigned)(ldexp(a, 10 - e) - 1024.0)));
 }
 
 bool test_is_square(const char *hook)
@@ -375,7 +375,8 @@ static size_t compare_tokens(struct test_truth *t)
 		test_h5_f64(t->truth, path, &truth);
 		assert_int_equal(truth.n, length[i]);
 		for (k = 0; k < longest; k++)
-			bad += out.f64[i * longest + k] != (k < length[i] ? truth.f64[k] : -1.0);
+			bad += out.f64[i * longest + k] !=
+			       (k < length[i] ? truth.f64[k] : -1.0);
 		test_array_release(&truth);
 	}
 	test_array_release(&out);

@@ -8,20 +8,20 @@
 
 /* What one kind of dataset may be off by, and what it was at worst. */
 struct test_kind {
-	const char *name;  /* of the hook point without its layer, or of the table */
-	double limit;      /* largest error, in units of the truth's RMS */
-	double worst;      /* seen so far */
-	char where[160];   /* there */
+	const char *name; /* of the hook point without its layer, or of the table */
+	double limit;     /* largest error, in units of the truth's RMS */
+	double worst;     /* seen so far */
+	char where[160];  /* there */
 };
 
 /* Where truth and output are, and what is being compared. */
 struct test_truth {
 	const struct test_h5 *truth, *output;
-	const char *label;     /* for messages: model and variant */
-	const char *variant;   /* group of truth.h5 */
+	const char *label;   /* for messages: model and variant */
+	const char *variant; /* group of truth.h5 */
 	struct test_kind *kind;
 	size_t n_kinds;
-	bool half;             /* the output holds halves */
+	bool half; /* the output holds halves */
 };
 
 /*
@@ -36,8 +36,7 @@ size_t test_compare_tables(struct test_truth *t, const char *lens);
 size_t test_compare_prompts(struct test_truth *t);
 
 /* The names of a variant's hook points; the same for all its prompts. */
-void test_truth_hooks(const struct test_h5 *truth, const char *variant,
-		      struct test_names *out);
+void test_truth_hooks(const struct test_h5 *truth, const char *variant, struct test_names *out);
 
 /* IEEE half of x, to nearest, ties to even, by arithmetic alone. */
 uint16_t test_half(float x);

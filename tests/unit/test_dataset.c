@@ -18,7 +18,7 @@ enum { BOS = 282, MARY = 259, JOHN = 263, BARE_MARY = 266, N_VOCAB = 283 };
 
 static struct lens_tokenizer *tokenizer;
 static struct lens_dataset_report report;
-static const char *const two_answers[] = {"correct", "incorrect"};
+static const char *const two_answers[] = { "correct", "incorrect" };
 
 static int open_tokenizer(void **state)
 {
@@ -40,15 +40,15 @@ static int close_tokenizer(void **state)
 
 static struct lens_dataset_options options(const char *csv)
 {
-	return (struct lens_dataset_options){.csv = csv,
-					     .prompt_column = "prompt",
-					     .answer_columns = two_answers,
-					     .n_answers = 2,
-					     .read_pos = -1,
-					     .prepend_bos = true,
-					     .n_ctx = 32,
-					     .d_vocab = N_VOCAB,
-					     .tokenizer = tokenizer};
+	return (struct lens_dataset_options){ .csv = csv,
+					      .prompt_column = "prompt",
+					      .answer_columns = two_answers,
+					      .n_answers = 2,
+					      .read_pos = -1,
+					      .prepend_bos = true,
+					      .n_ctx = 32,
+					      .d_vocab = N_VOCAB,
+					      .tokenizer = tokenizer };
 }
 
 /* One CSV text with its options and what it gives. */
@@ -61,8 +61,8 @@ struct fixture {
 
 static struct fixture begin_n(const char *csv, size_t n)
 {
-	struct fixture f = {.path = test_write_file("data.csv", csv, n),
-			    .err = LENS_ERROR_INIT};
+	struct fixture f = { .path = test_write_file("data.csv", csv, n),
+			     .err = LENS_ERROR_INIT };
 
 	f.opt = options(f.path);
 	return f;
@@ -116,7 +116,7 @@ static void test_rows(void **state)
 	struct fixture f = begin("id,prompt,correct,note,incorrect\n"
 				 "1,a Mary, John,x y, Mary\n"
 				 "2.5,b, Mary,, John\n");
-	static const int32_t answers[] = {JOHN, MARY, MARY, JOHN};
+	static const int32_t answers[] = { JOHN, MARY, MARY, JOHN };
 
 	(void)state;
 	load_good(&f);
@@ -124,8 +124,8 @@ static void test_rows(void **state)
 	assert_int_equal(f.p->n_answers, 2);
 	assert_int_equal(f.p->max_length, 3);
 	assert_int_equal(f.p->offset[0], 0);
-	assert_tokens(f.p, 0, 3, (int32_t[]){BOS, 'a', MARY});
-	assert_tokens(f.p, 1, 2, (int32_t[]){BOS, 'b'});
+	assert_tokens(f.p, 0, 3, (int32_t[]){ BOS, 'a', MARY });
+	assert_tokens(f.p, 1, 2, (int32_t[]){ BOS, 'b' });
 	assert_memory_equal(f.p->answers, answers, sizeof(answers));
 	assert_int_equal(f.p->read_pos[0], 2);
 	assert_int_equal(f.p->read_pos[1], 1);
@@ -150,8 +150,8 @@ static void test_no_bos_and_no_answers(void **state)
 	f.opt.n_answers = 0;
 	f.opt.answer_columns = NULL;
 	load_good(&f);
-	assert_tokens(f.p, 0, 1, (int32_t[]){BARE_MARY});
-	assert_tokens(f.p, 1, 1, (int32_t[]){JOHN});
+	assert_tokens(f.p, 0, 1, (int32_t[]){ BARE_MARY });
+	assert_tokens(f.p, 1, 1, (int32_t[]){ JOHN });
 	assert_int_equal(f.p->n_answers, 0);
 	assert_int_equal(f.p->n_columns, 0);
 	end(&f);
@@ -185,7 +185,7 @@ static enum lens_status see(void *ctx, const struct lens_prompt_text *t, struct 
 
 static void assert_texts(struct fixture *f, const char *want)
 {
-	struct seen s = {.p = f->p};
+	struct seen s = { .p = f->p };
 	struct lens_error err = LENS_ERROR_INIT;
 
 	if (lens_prompts_each(&f->opt, f->p, see, &s, &err) != LENS_OK)
@@ -320,7 +320,7 @@ static void test_read_pos(void **state)
 	struct fixture f =
 		begin("prompt,correct,incorrect,at\nabc, Mary, John,0\n"
 		      "abc, Mary, John,-1\nabc, Mary, John,-4\nabc, Mary, John,+2\n");
-	static const int32_t want[] = {0, 3, 0, 2};
+	static const int32_t want[] = { 0, 3, 0, 2 };
 
 	(void)state;
 	f.opt.read_pos_column = "at";
@@ -345,11 +345,13 @@ static void test_numeric_columns(void **state)
 	static const struct {
 		const char *value;
 		bool numeric;
-	} cases[] = {{"1", true},      {"-1.5e3", true}, {"+.5", true},    {"5.", true},
-		     {"", false},      {"nan", false},   {"inf", false},   {"0x10", false},
-		     {" 1", false},    {"1 ", false},    {"1e999", false}, {"1,5", false},
-		     {"1e", false},    {"-", false},     {".", false},     {"1_000", false},
-		     {"1e-999", true}, {"--1", false},   {"1.2.3", false}};
+	} cases[] = { { "1", true },      { "-1.5e3", true }, { "+.5", true },
+		      { "5.", true },     { "", false },      { "nan", false },
+		      { "inf", false },   { "0x10", false },  { " 1", false },
+		      { "1 ", false },    { "1e999", false }, { "1,5", false },
+		      { "1e", false },    { "-", false },     { ".", false },
+		      { "1_000", false }, { "1e-999", true }, { "--1", false },
+		      { "1.2.3", false } };
 	size_t i;
 
 	(void)state;
@@ -407,7 +409,7 @@ static void test_model_limits(void **state)
 
 static void test_options(void **state)
 {
-	static const char *const twice[] = {"correct", "correct"};
+	static const char *const twice[] = { "correct", "correct" };
 	struct fixture f = begin(H "a, Mary, Mary\n");
 
 	(void)state;
@@ -438,7 +440,7 @@ static void test_block_borders(void **state)
 		f.opt.n_answers = 0;
 		load_good(&f);
 		assert_int_equal(f.p->n_rows, 2);
-		assert_tokens(f.p, 1, 7, (int32_t[]){BOS, 'b', '"', '\r', '\n', 0xc3, 0xa9});
+		assert_tokens(f.p, 1, 7, (int32_t[]){ BOS, 'b', '"', '\r', '\n', 0xc3, 0xa9 });
 		f.opt.n_ctx = 6;
 		load_bad(&f, LENS_ERR_FORMAT, "record 2: the prompt has 7 tokens");
 		assert_int_equal(f.err.row, 3);
@@ -502,12 +504,12 @@ static void test_changed_file(void **state)
 		const char *csv;
 		size_t calls; /* before the change is noticed */
 	} now[] = {
-		{"prompt,correct,incorrect,x\na, Mary, John,1\n", 1},
-		{"prompt,correct,incorrect,y\na, Mary, John,1\nb, Mary, John,2\n", 0},
-		{"prompt,correct,incorrect\na, Mary, John\nb, Mary, John\n", 0},
-		{"prompt,correct,incorrect,x\na, Mary, John,1\nc, Mary, John,2\n", 2},
-		{"prompt,correct,incorrect,x\na, Mary, John,1\nb, Mary, John\n", 1},
-		{"prompt,correct,incorrect,x\na, Mary, John,1\nb, Mary, John,2\n\n", 2},
+		{ "prompt,correct,incorrect,x\na, Mary, John,1\n", 1 },
+		{ "prompt,correct,incorrect,y\na, Mary, John,1\nb, Mary, John,2\n", 0 },
+		{ "prompt,correct,incorrect\na, Mary, John\nb, Mary, John\n", 0 },
+		{ "prompt,correct,incorrect,x\na, Mary, John,1\nc, Mary, John,2\n", 2 },
+		{ "prompt,correct,incorrect,x\na, Mary, John,1\nb, Mary, John\n", 1 },
+		{ "prompt,correct,incorrect,x\na, Mary, John,1\nb, Mary, John,2\n\n", 2 },
 	};
 	struct fixture f =
 		begin("prompt,correct,incorrect,x\na, Mary, John,1\nb, Mary, John,2\n");
@@ -516,7 +518,7 @@ static void test_changed_file(void **state)
 	(void)state;
 	load_good(&f);
 	for (i = 0; i < sizeof(now) / sizeof(now[0]); i++) {
-		struct seen s = {.p = f.p};
+		struct seen s = { .p = f.p };
 		struct lens_error err = LENS_ERROR_INIT;
 
 		rewrite(&f, now[i].csv);
@@ -536,7 +538,7 @@ static void test_changed_file(void **state)
 static void test_callback_stops(void **state)
 {
 	struct fixture f = begin(H "a, Mary, John\nb, Mary, John\n");
-	struct seen s = {.reply = LENS_ERR_INTERRUPTED};
+	struct seen s = { .reply = LENS_ERR_INTERRUPTED };
 	struct lens_error err = LENS_ERROR_INIT;
 
 	(void)state;
@@ -564,7 +566,7 @@ static enum lens_status load_again(void *ctx)
 static enum lens_status read_again(void *ctx)
 {
 	struct fixture *f = ctx;
-	struct seen s = {.p = f->p};
+	struct seen s = { .p = f->p };
 	struct lens_error err = LENS_ERROR_INIT;
 	enum lens_status st = lens_prompts_each(&f->opt, f->p, see, &s, &err);
 

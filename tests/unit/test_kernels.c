@@ -43,8 +43,17 @@ static float *multiply(const struct product *p, size_t m, const float *a, int th
 {
 	float *c = test_floats(m * p->ldc, 77.0f), *dense = test_floats(m * p->n, 0);
 	const struct lens_gemm_args g = {
-		.m = m, .n = p->n, .k = p->k, .a = a, .lda = p->lda, .b = p->b, .ldb = p->ldb,
-		.trans = p->trans, .bias = p->bias, .c = c, .ldc = p->ldc,
+		.m = m,
+		.n = p->n,
+		.k = p->k,
+		.a = a,
+		.lda = p->lda,
+		.b = p->b,
+		.ldb = p->ldb,
+		.trans = p->trans,
+		.bias = p->bias,
+		.c = c,
+		.ldc = p->ldc,
 	};
 	size_t i, j;
 
@@ -96,8 +105,9 @@ static void check_product(const struct product *p, size_t rows, double *error2, 
 			double sum = p->bias ? (double)p->bias[j] : 0, size = fabs(sum), is;
 
 			for (k = 0; k < p->k; k++) {
-				double b = (double)(p->trans == LENS_B_PLAIN ? p->b[k * p->ldb + j]
-									     : p->b[j * p->ldb + k]);
+				double b = (double)(p->trans == LENS_B_PLAIN
+							    ? p->b[k * p->ldb + j]
+							    : p->b[j * p->ldb + k]);
 
 				sum += (double)p->a[i * p->lda + k] * b;
 				size += fabs((double)p->a[i * p->lda + k] * b);
@@ -127,7 +137,8 @@ static void check_prompt(const struct product *p, size_t len, size_t at, size_t 
 
 	memcpy(a + at * p->lda, p->a, len * p->lda * sizeof(*a));
 	c = multiply(p, m, a, 1);
-	snprintf(what, sizeof(what), "n %zu k %zu: %zu rows at %zu of %zu", p->n, p->k, len, at, m);
+	snprintf(what, sizeof(what), "n %zu k %zu: %zu rows at %zu of %zu", p->n, p->k, len, at,
+		 m);
 	test_assert_same(c + at * p->n, p->c, len * p->n, what);
 	lens_free(a);
 	lens_free(c);
@@ -178,7 +189,7 @@ static void check_size(size_t n, size_t k, enum lens_trans trans, bool bias)
 }
 
 static const size_t small_sizes[][2] = {
-	{ 32, 32 }, { 33, 35 }, { 35, 33 }, { 1, 1 },   { 1, 160 },  { 160, 1 },
+	{ 32, 32 }, { 33, 35 }, { 35, 33 },  { 1, 1 },     { 1, 160 },   { 160, 1 },
 	{ 7, 130 }, { 64, 64 }, { 96, 160 }, { 128, 129 }, { 130, 256 }, { 300, 32 },
 };
 
@@ -198,7 +209,8 @@ static void gemm_small(void **state)
 static void gemm_large(void **state)
 {
 	static const size_t sizes[][2] = {
-		{ 768, 64 }, { 64, 768 }, { 257, 384 }, { 768, 768 }, { 1000, 1001 },
+		{ 768, 64 },  { 64, 768 },    { 257, 384 },
+		{ 768, 768 }, { 1000, 1001 }, { 4097, 33 },
 	};
 	size_t i;
 
@@ -212,7 +224,8 @@ static void gemm_large(void **state)
 /* An unembedding's shape: few rows, as wide as GPT-2's vocabulary. */
 static void gemm_vocabulary(void **state)
 {
-	struct product p = make_product(test_quick() ? 5021 : 50257, 64, LENS_B_TRANSPOSED, true);
+	struct product p =
+		make_product(test_quick() ? 5021 : 50257, 64, LENS_B_TRANSPOSED, true);
 	double error2 = 0, result2 = 0;
 
 	(void)state;
@@ -239,7 +252,7 @@ static void gemm_rms_error(void **state)
 static void gemm_threads(void **state)
 {
 	static const size_t sizes[][3] = { { 197, 33, 35 }, { 300, 128, 160 }, { 97, 1, 3 },
-					   { 96, 40, 40 },  { 1, 8, 8 },      { 0, 8, 8 } };
+					   { 96, 40, 40 },  { 1, 8, 8 },       { 0, 8, 8 } };
 	size_t i;
 	int threads;
 
@@ -284,7 +297,8 @@ struct norm_case {
 	bool rms;
 };
 
-static void run_norm(const struct norm_case *n, size_t rows, const float *x, float *y, float *scale)
+static void run_norm(const struct norm_case *n, size_t rows, const float *x, float *y,
+		     float *scale)
 {
 	if (n->rms)
 		lens_vec()->rms_norm(rows, n->d, x, n->w, n->eps, y, scale);
@@ -297,7 +311,8 @@ static void run_norm(const struct norm_case *n, size_t rows, const float *x, flo
  * division by scale that is nothing beside the one rounding to float32, except
  * where x − mean cancels.
  */
-static void check_norm_row(const struct norm_case *n, const float *x, const float *y, float scale)
+static void check_norm_row(const struct norm_case *n, const float *x, const float *y,
+			   float scale)
 {
 	double mean = 0, var = 0, s, most = 0, u = TEST_U * (1 + 1e-6);
 	size_t i;
@@ -313,7 +328,8 @@ static void check_norm_row(const struct norm_case *n, const float *x, const floa
 	for (i = 0; i < n->d; i++) {
 		double w = n->w ? (double)n->w[i] : 1, b = n->b ? (double)n->b[i] : 0;
 		double v = ((double)x[i] - mean) / s * w + b;
-		double slack = (double)n->d * 0x1p-50 * (most / s * fabs(w) + fabs(b)) + 0x1p-149;
+		double slack =
+			(double)n->d * 0x1p-50 * (most / s * fabs(w) + fabs(b)) + 0x1p-149;
 
 		near((double)y[i], v, u * fabs(v) + slack, "norm", (double)i);
 	}
@@ -322,7 +338,8 @@ static void check_norm_row(const struct norm_case *n, const float *x, const floa
 static void check_norm(struct norm_case n)
 {
 	enum { N = 5 };
-	float *x = test_random_floats(&rnd, N * n.d), *y = test_floats(N * n.d + 1, 7), scale[N];
+	float *x = test_random_floats(&rnd, N * n.d), *y = test_floats(N * n.d + 1, 7),
+	      scale[N];
 	float *alone = test_floats(n.d, 0), s;
 	size_t i;
 
@@ -360,7 +377,8 @@ static void norms(void **state)
 		check_norm((struct norm_case){ .d = widths[i], .w = w, .b = b, .eps = 1e-5 });
 		check_norm((struct norm_case){ .d = widths[i], .w = w, .b = b, .eps = 1e-12 });
 		check_norm((struct norm_case){ .d = widths[i], .eps = 1e-6, .rms = true });
-		check_norm((struct norm_case){ .d = widths[i], .w = w, .eps = 1e-5, .rms = true });
+		check_norm(
+			(struct norm_case){ .d = widths[i], .w = w, .eps = 1e-5, .rms = true });
 	}
 	lens_free(w);
 	lens_free(b);
@@ -412,8 +430,9 @@ static void check_activation(enum lens_act act)
 {
 	enum { BLOCK = 1021 };
 	static const float special[] = {
-		0.0f, -0.0f, 1e-45f, -1e-45f, 1e-38f, -1e-38f, 87.0f, -87.0f, 88.5f, -88.5f, 89.0f,
-		-89.0f, 1e4f, -1e4f, 1e20f, -1e20f, 3.4e38f, -3.4e38f, -5.5f, -13.3f, -14.1f, 1.0f,
+		0.0f,    -0.0f,    1e-45f, -1e-45f, 1e-38f, -1e-38f, 87.0f, -87.0f,
+		88.5f,   -88.5f,   89.0f,  -89.0f,  1e4f,   -1e4f,   1e20f, -1e20f,
+		3.4e38f, -3.4e38f, -5.5f,  -13.3f,  -14.1f, 1.0f,
 	};
 	float x[BLOCK], y[BLOCK];
 	uint64_t bits = 0, step = test_quick() ? 0xf1357 : 0x3571;
@@ -514,9 +533,19 @@ struct head {
 static struct lens_attention_args head_args(struct head *h, size_t q0, size_t nq, float *scores)
 {
 	return (struct lens_attention_args){
-		.n_pos = h->n, .d_head = h->dh, .q0 = q0, .nq = nq, .q = h->qkv,
-		.kt = h->kt, .v = h->qkv + 2 * h->dh, .ld = h->ld, .ldk = h->ldk,
-		.scale = h->scale, .window = h->window, .scores = scores, .z = h->z + 2,
+		.n_pos = h->n,
+		.d_head = h->dh,
+		.q0 = q0,
+		.nq = nq,
+		.q = h->qkv,
+		.kt = h->kt,
+		.v = h->qkv + 2 * h->dh,
+		.ld = h->ld,
+		.ldk = h->ldk,
+		.scale = h->scale,
+		.window = h->window,
+		.scores = scores,
+		.z = h->z + 2,
 		.ldz = h->dh + 4,
 	};
 }
@@ -616,7 +645,8 @@ static void check_pattern(const struct head *h, size_t i)
 			assert_true(h->pattern[i * h->ldk + j] == 0);
 		else
 			near((double)h->pattern[i * h->ldk + j], p,
-			     TEST_U * p * (6 + 2 * fabs(below)) + 1.2e-38, "pattern", (double)j);
+			     TEST_U * p * (6 + 2 * fabs(below)) + 1.2e-38, "pattern",
+			     (double)j);
 	}
 }
 
@@ -637,7 +667,8 @@ static void check_z(const struct head *h, size_t i)
 			sum += pv;
 			size += fabs(pv);
 		}
-		near((double)z[2 + d], sum, (34 + (double)i / 32) * TEST_U * size, "z", (double)d);
+		near((double)z[2 + d], sum, (34 + (double)i / 32) * TEST_U * size, "z",
+		     (double)d);
 	}
 }
 
@@ -660,7 +691,8 @@ static void check_head(size_t n, size_t dh, size_t window)
 	for (together = 1; together <= 5; together += 2) {
 		attend(&h, together);
 		test_assert_same(h.scores, scores, n * h.ldk, "scores, other queries together");
-		test_assert_same(h.pattern, pattern, n * h.ldk, "pattern, other queries together");
+		test_assert_same(h.pattern, pattern, n * h.ldk,
+				 "pattern, other queries together");
 		test_assert_same(h.z, z, n * (dh + 4), "z, other queries together");
 	}
 	lens_free(scores);
@@ -711,8 +743,8 @@ static void attention_prefix(void **state)
 		attend(&h, 64);
 		test_assert_same(h.z, whole.z, n * (h.dh + 4), "z of a prefix");
 		for (i = 0; i < n; i++)
-			test_assert_same(h.pattern + i * h.ldk, whole.pattern + i * whole.ldk, n,
-					 "pattern of a prefix");
+			test_assert_same(h.pattern + i * h.ldk, whole.pattern + i * whole.ldk,
+					 n, "pattern of a prefix");
 		release_head(&h);
 	}
 	release_head(&whole);
@@ -740,7 +772,8 @@ static void attention_extremes(void **state)
 		assert_true(!!isnan(h.z[i * (h.dh + 4) + 2]) == (i == 5));
 	}
 	for (j = 0; j < 8; j++)
-		near((double)h.pattern[7 * h.ldk + j], 0.125, TEST_U, "even pattern", (double)j);
+		near((double)h.pattern[7 * h.ldk + j], 0.125, TEST_U, "even pattern",
+		     (double)j);
 	release_head(&h);
 }
 
@@ -795,11 +828,13 @@ static void halves_rounding(void **state)
 	for (sign = 0; sign <= 0x8000; sign += 0x8000) {
 		for (h = 0; h < 0x7bff; h++) {
 			float middle = (float)((half_value((uint16_t)(sign | h)) +
-						half_value((uint16_t)(sign | (h + 1)))) / 2);
+						half_value((uint16_t)(sign | (h + 1)))) /
+					       2);
 
 			assert_int_equal(to_half(middle, &over), sign | (h + (h & 1)));
 			assert_int_equal(to_half(nextafterf(middle, 0), &over), sign | h);
-			assert_int_equal(to_half(nextafterf(middle, sign ? -1e9f : 1e9f), &over),
+			assert_int_equal(to_half(nextafterf(middle, sign ? -1e9f : 1e9f),
+						 &over),
 					 sign | (h + 1));
 			assert_int_equal(over, 0);
 		}
@@ -810,10 +845,10 @@ static void halves_rounding(void **state)
 
 static void halves_overflow(void **state)
 {
-	const float big[] = { 65519.996f, 65520.0f, -65520.0f, 1e30f, INFINITY, -INFINITY, NAN,
-			      3.4028235e38f, 65504.0f, -3.4028235e38f };
-	const uint16_t half[] = { 0x7bff, 0x7c00, 0xfc00, 0x7c00, 0x7c00, 0xfc00, 0,
-				  0x7c00, 0x7bff, 0xfc00 };
+	const float big[] = { 65519.996f, 65520.0f, -65520.0f,     1e30f,    INFINITY,
+			      -INFINITY,  NAN,      3.4028235e38f, 65504.0f, -3.4028235e38f };
+	const uint16_t half[] = { 0x7bff, 0x7c00, 0xfc00, 0x7c00, 0x7c00,
+				  0xfc00, 0,      0x7c00, 0x7bff, 0xfc00 };
 	const size_t counted[] = { 0, 1, 1, 1, 0, 0, 0, 1, 0, 1 };
 	float x[70];
 	uint16_t y[71];
@@ -924,7 +959,8 @@ static void sums_of_exponentials(void **state)
 			double e = exp((double)x[i] - (double)max);
 
 			sum += e;
-			error += e * TEST_U * (4 + 2 * fabs((double)x[i] - (double)max)) + 1.2e-38;
+			error += e * TEST_U * (4 + 2 * fabs((double)x[i] - (double)max)) +
+				 1.2e-38;
 		}
 		near(lens_vec()->sum_exp(n, x, max), sum, error, "sum of exp", (double)n);
 		x[n / 2] = NAN;

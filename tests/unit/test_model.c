@@ -23,8 +23,10 @@
 #define VALID "tests/unit/data/model/"
 
 static const struct lens_processing raw;
-static const struct lens_processing all = { .fold_ln = true, .center_writing_weights = true,
-					    .center_unembed = true, .fold_value_biases = true };
+static const struct lens_processing all = { .fold_ln = true,
+					    .center_writing_weights = true,
+					    .center_unembed = true,
+					    .fold_value_biases = true };
 
 static struct lens_model *open_model(const char *dir, const struct lens_processing *p)
 {
@@ -41,8 +43,8 @@ static struct lens_model *open_model(const char *dir, const struct lens_processi
 
 static void golden_models_open(void **state)
 {
-	static const char *const names[] = { "gpt2_bf16", "gpt2_f16",     "gpt2_gelu",
-					     "gpt2_relu", "gpt2_gelu_new", "gpt2_sharded",
+	static const char *const names[] = { "gpt2_bf16",    "gpt2_f16",      "gpt2_gelu",
+					     "gpt2_relu",    "gpt2_gelu_new", "gpt2_sharded",
 					     "gpt2_unscaled" };
 	uint8_t seen[7][LENS_SHA256_BYTES];
 	size_t i, j;
@@ -80,7 +82,8 @@ static void config_values(void **state)
 	assert_int_equal(c.d_vocab, 6);
 	assert_int_equal(c.n_ctx, 4);
 	assert_true(c.eps == 1e-5 && c.act == LENS_ACT_GELU_NEW && c.norm == LENS_NORM_LN);
-	assert_true(c.tied_head && c.scale_attn && !c.scale_attn_by_layer && c.learned_positions);
+	assert_true(c.tied_head && c.scale_attn && !c.scale_attn_by_layer &&
+		    c.learned_positions);
 	assert_string_equal(lens_normalization_type(&c, true), "LNPre");
 	assert_string_equal(lens_normalization_type(&c, false), "LN");
 }
@@ -112,7 +115,8 @@ static void old_checkpoint(void **state)
 	(void)state;
 	test_assert_same(a->w_e, b->w_e, c->d_vocab * c->d_model, "w_e");
 	test_assert_same(a->w_u, b->w_u, c->d_vocab * c->d_model, "w_u");
-	test_assert_same(a->block->w_qkv, b->block->w_qkv, 3 * c->d_model * c->d_model, "w_qkv");
+	test_assert_same(a->block->w_qkv, b->block->w_qkv, 3 * c->d_model * c->d_model,
+			 "w_qkv");
 	test_assert_same(a->block->w_out, b->block->w_out, c->d_model * c->d_mlp, "w_out");
 	lens_model_destroy(a);
 	lens_model_destroy(b);
@@ -171,8 +175,11 @@ static float *logits(const struct lens_model *m, bool centred)
 	int32_t tokens[N_TOKENS];
 	const int32_t *prompt = tokens;
 	const size_t length = N_TOKENS, offset = 0;
-	const struct lens_batch b = { .n_prompts = 1, .tokens = &prompt, .length = &length,
-				      .offset = &offset, .n_rows = 36 };
+	const struct lens_batch b = { .n_prompts = 1,
+				      .tokens = &prompt,
+				      .length = &length,
+				      .offset = &offset,
+				      .n_rows = 36 };
 	struct lens_hook_set hooks;
 	struct lens_forward *f;
 	size_t i, t, v = m->config.d_vocab;
@@ -217,8 +224,10 @@ static void processing_keeps_the_function(void **state)
 
 		for (bits = 1; bits < 16; bits++) {
 			const struct lens_processing p = {
-				.fold_ln = bits & 1, .center_writing_weights = bits & 2,
-				.center_unembed = bits & 4, .fold_value_biases = bits & 8,
+				.fold_ln = bits & 1,
+				.center_writing_weights = bits & 2,
+				.center_unembed = bits & 4,
+				.fold_value_biases = bits & 8,
 			};
 			struct lens_model *m = open_model(models[k], &p);
 			float *is = logits(m, false);
@@ -231,8 +240,8 @@ static void processing_keeps_the_function(void **state)
 				most = fmax(most, fabs(should));
 			}
 			if (!(off < 5e-6 * most))
-				fail_msg("%s, steps %zu: logits off by %g of %g", models[k], bits,
-					 off, most);
+				fail_msg("%s, steps %zu: logits off by %g of %g", models[k],
+					 bits, off, most);
 			lens_free(is);
 			lens_model_destroy(m);
 		}
@@ -317,7 +326,8 @@ static void attention_scales(void **state)
 	lens_model_destroy(m);
 }
 
-/* --- what is refused ------------------------------------------------------------------------ */
+/* --- what is refused ------------------------------------------------------------------------
+ */
 
 static void open_case(const char *folder, struct lens_buf *told)
 {
@@ -408,13 +418,14 @@ static void nested_json(void **state)
 
 	(void)state;
 	make_dir(&d);
-	assert_int_equal(lens_file_read(VALID "plain/config.json", 65536, &good, NULL), LENS_OK);
+	assert_int_equal(lens_file_read(VALID "plain/config.json", 65536, &good, NULL),
+			 LENS_OK);
 	for (i = 0; i < 2; i++) {
 		for (whole = 0; whole < 2; whole++) {
-			struct lens_buf b = repeat("{\"model_type\":\"gpt2\",\"x\":", opening[i], DEEP,
-						   "");
-			struct lens_buf end = repeat("1", closing[i], whole ? DEEP : 0,
-						     whole ? "}" : "");
+			struct lens_buf b =
+				repeat("{\"model_type\":\"gpt2\",\"x\":", opening[i], DEEP, "");
+			struct lens_buf end =
+				repeat("1", closing[i], whole ? DEEP : 0, whole ? "}" : "");
 			unsigned char head[8] = { 0 };
 			size_t n;
 
@@ -446,7 +457,8 @@ static void header_past_the_limit(void **state)
 
 	(void)state;
 	make_dir(&d);
-	assert_int_equal(lens_file_read(VALID "plain/config.json", 65536, &good, NULL), LENS_OK);
+	assert_int_equal(lens_file_read(VALID "plain/config.json", 65536, &good, NULL),
+			 LENS_OK);
 	write_file(d.config, good.data, good.len);
 	write_file(d.weights, head, 8);
 	assert_int_equal(truncate(d.weights, (off_t)300 << 20), 0); /* sparse */
@@ -479,7 +491,8 @@ static void not_regular_files(void **state)
 	assert_int_equal(mkfifo(d.config, 0600), 0);
 	assert_refused(d.dir, "config.json", "not a regular file");
 	unlink(d.config);
-	assert_int_equal(lens_file_read(VALID "plain/config.json", 65536, &good, NULL), LENS_OK);
+	assert_int_equal(lens_file_read(VALID "plain/config.json", 65536, &good, NULL),
+			 LENS_OK);
 	write_file(d.config, good.data, good.len);
 	assert_int_equal(mkfifo(d.weights, 0600), 0);
 	assert_refused(d.dir, "model.safetensors", "not a regular file");
@@ -499,7 +512,8 @@ static void damaged_bytes(void **state)
 
 	(void)state;
 	make_dir(&d);
-	assert_int_equal(lens_file_read(VALID "plain/config.json", 65536, &config, NULL), LENS_OK);
+	assert_int_equal(lens_file_read(VALID "plain/config.json", 65536, &config, NULL),
+			 LENS_OK);
 	assert_int_equal(lens_file_read(VALID "plain/model.safetensors", 65536, &good, NULL),
 			 LENS_OK);
 	write_file(d.config, config.data, config.len);

@@ -416,9 +416,9 @@ static void check_ids(const char *json, const char *text, const char *want)
 	encode_ok(tok, text, strlen(text), &ids);
 	assert_int_equal(lens_buf_append(&got, "", 0, NULL), LENS_OK);
 	for (i = 0; i < ids.n; i++)
-		assert_int_equal(
-			lens_buf_printf(&got, NULL, "%s%d", i ? " " : "", (int)ids.v[i]),
-			LENS_OK);
+		assert_int_equal(lens_buf_printf(&got, NULL, "%s%d", i ? " " : "",
+						 (int)ids.v[i]),
+				 LENS_OK);
 	assert_string_equal(got.data, want);
 	lens_ids_release(&ids);
 	lens_buf_release(&got);
@@ -537,8 +537,9 @@ static void test_deep_json(void **state)
 /* A pattern that backtracks without end is an error, not a hang. */
 static void test_runaway_pattern(void **state)
 {
-	static const char json[] = MODEL(
-		SPLIT("{\"Regex\":\"(?:a|a)+\\\\p{N}\"}", "Isolated", "false"), "\"a\":0", "");
+	static const char json[] =
+		MODEL(SPLIT("{\"Regex\":\"(?:a|a)+\\\\p{N}\"}", "Isolated", "false"), "\"a\":0",
+		      "");
 	char *dir = make_dir(json), text[64];
 	struct lens_tokenizer *tok = open_ok(dir);
 	struct lens_error err = LENS_ERROR_INIT;
