@@ -203,6 +203,7 @@ static enum lens_status block(struct lens_pass *p, size_t layer, bool read_rows)
 {
 	const struct lens_block *b = &p->f->model->block[layer];
 	size_t d = p->f->model->config.d_model;
+	struct lens_pass rest;
 	struct lens_batch rows;
 
 	LENS_TRY(show_rows(p, LENS_HOOK_RESID_PRE, layer, p->f->resid, d));
@@ -214,8 +215,9 @@ static enum lens_status block(struct lens_pass *p, size_t layer, bool read_rows)
 	if (!read_rows)
 		return second_half(p, layer);
 	rows = keep_read_rows(p);
-	p->batch = &rows;
-	return second_half(p, layer);
+	rest = *p;
+	rest.batch = &rows;
+	return second_half(&rest, layer);
 }
 
 /* ln_final, and every position's logits where they are wanted. */

@@ -40,7 +40,8 @@ static void *symbol(void *lib, const char *name, struct lens_error *err)
 
 static enum lens_status check_core(void *lib, const char *core, struct lens_error *err)
 {
-	char *(*corename)(void), *(*config)(void);
+	char *(*corename)(void);
+	char *(*config)(void);
 	void (*set_threads)(int);
 	char version[32] = "?";
 

@@ -209,7 +209,7 @@ static inline vf relu(vf x)
 
 static inline vf gelu(vf x)
 {
-	vf y;
+	vf y = { 0 };
 	int i;
 
 	for (i = 0; i < VL; i++)
