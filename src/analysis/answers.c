@@ -82,24 +82,29 @@ void lens_fill_top_tokens(const struct lens_logits *l, void *out)
 	}
 }
 
-void lens_fill_top_logits(const struct lens_logits *l, void *out)
+static float logit(const struct lens_logits *l, int32_t token)
 {
-	float *value = out;
+	return l->logit[token];
+}
+
+/* A value of each of the top tokens; NaN where there is none. */
+static void fill_top(const struct lens_logits *l, float *out,
+		     float (*value)(const struct lens_logits *l, int32_t token))
+{
 	int32_t ids[LENS_TOP_K_MAX];
 	size_t i;
 
 	lens_fill_top_tokens(l, ids);
 	for (i = 0; i < l->top_k; i++)
-		value[i] = ids[i] < 0 ? NAN : l->logit[ids[i]];
+		out[i] = ids[i] < 0 ? NAN : value(l, ids[i]);
+}
+
+void lens_fill_top_logits(const struct lens_logits *l, void *out)
+{
+	fill_top(l, out, logit);
 }
 
 void lens_fill_top_probs(const struct lens_logits *l, void *out)
 {
-	float *value = out;
-	int32_t ids[LENS_TOP_K_MAX];
-	size_t i;
-
-	lens_fill_top_tokens(l, ids);
-	for (i = 0; i < l->top_k; i++)
-		value[i] = ids[i] < 0 ? NAN : probability(l, ids[i]);
+	fill_top(l, out, probability);
 }

@@ -8,6 +8,7 @@
 #include "model/config.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 /* n float64 elements, zeroed. */
@@ -35,67 +36,86 @@ static enum lens_status round32(const double *x, size_t n, float **out, struct l
 	return LENS_OK;
 }
 
-static void release_block64(struct lens_block64 *b)
+/* The arrays of a block: where they are in both forms, and their shapes. */
+enum extent { ONE, D_MODEL, D_MLP, QKV, HEADS, N_EXTENTS };
+
+static const struct block_array {
+	size_t at64, at32;
+	enum extent rows, columns;
+	bool norm; /* folding leaves nothing of it */
+} block_arrays[] = {
+#define ARRAY(name, rows, columns, norm)                                                       \
+	{                                                                                      \
+		offsetof(struct lens_block64, name), offsetof(struct lens_block, name), rows,  \
+			columns, norm                                                          \
+	}
+	ARRAY(ln1_w, ONE, D_MODEL, true),    ARRAY(ln1_b, ONE, D_MODEL, true),
+	ARRAY(ln2_w, ONE, D_MODEL, true),    ARRAY(ln2_b, ONE, D_MODEL, true),
+	ARRAY(w_qkv, D_MODEL, QKV, false),   ARRAY(b_qkv, ONE, QKV, false),
+	ARRAY(w_o, HEADS, D_MODEL, false),   ARRAY(b_o, ONE, D_MODEL, false),
+	ARRAY(w_in, D_MODEL, D_MLP, false),  ARRAY(b_in, ONE, D_MLP, false),
+	ARRAY(w_out, D_MLP, D_MODEL, false), ARRAY(b_out, ONE, D_MODEL, false),
+#undef ARRAY
+};
+#define N_ARRAYS (sizeof(block_arrays) / sizeof(*block_arrays))
+
+static double **array64(struct lens_block64 *b, size_t i)
 {
-	lens_free(b->ln1_w);
-	lens_free(b->ln1_b);
-	lens_free(b->ln2_w);
-	lens_free(b->ln2_b);
-	lens_free(b->w_qkv);
-	lens_free(b->b_qkv);
-	lens_free(b->w_o);
-	lens_free(b->b_o);
-	lens_free(b->w_in);
-	lens_free(b->b_in);
-	lens_free(b->w_out);
-	lens_free(b->b_out);
+	return (double **)(void *)((char *)b + block_arrays[i].at64);
 }
 
-static size_t qkv_width(const struct lens_config *c)
+static float **array32(struct lens_block *b, size_t i)
 {
-	return (c->n_heads + 2 * c->n_kv_heads) * c->d_head;
+	return (float **)(void *)((char *)b + block_arrays[i].at32);
+}
+
+static size_t extent_of(const struct lens_config *c, enum extent e)
+{
+	const size_t extent[N_EXTENTS] = {
+		[ONE] = 1,
+		[D_MODEL] = c->d_model,
+		[D_MLP] = c->d_mlp,
+		[QKV] = (c->n_heads + 2 * c->n_kv_heads) * c->d_head,
+		[HEADS] = c->n_heads * c->d_head,
+	};
+
+	return extent[e];
+}
+
+static void release_block64(struct lens_block64 *b)
+{
+	size_t i;
+
+	for (i = 0; i < N_ARRAYS; i++)
+		lens_free(*array64(b, i));
 }
 
 static enum lens_status make_block64(const struct lens_config *c, struct lens_block64 *b,
 				     struct lens_error *err)
 {
-	size_t d = c->d_model, f = c->d_mlp, qkv = qkv_width(c), hd = c->n_heads * c->d_head;
+	size_t i;
 
 	memset(b, 0, sizeof(*b));
-	LENS_TRY(make64(1, d, &b->ln1_w, err));
-	LENS_TRY(make64(1, d, &b->ln1_b, err));
-	LENS_TRY(make64(1, d, &b->ln2_w, err));
-	LENS_TRY(make64(1, d, &b->ln2_b, err));
-	LENS_TRY(make64(d, qkv, &b->w_qkv, err));
-	LENS_TRY(make64(1, qkv, &b->b_qkv, err));
-	LENS_TRY(make64(hd, d, &b->w_o, err));
-	LENS_TRY(make64(1, d, &b->b_o, err));
-	LENS_TRY(make64(d, f, &b->w_in, err));
-	LENS_TRY(make64(1, f, &b->b_in, err));
-	LENS_TRY(make64(f, d, &b->w_out, err));
-	return make64(1, d, &b->b_out, err);
+	for (i = 0; i < N_ARRAYS; i++)
+		LENS_TRY(make64(extent_of(c, block_arrays[i].rows),
+				extent_of(c, block_arrays[i].columns), array64(b, i), err));
+	return LENS_OK;
 }
 
 static enum lens_status round_block(const struct lens_config *c, bool folded,
-				    const struct lens_block64 *b, struct lens_block *out,
+				    struct lens_block64 *b, struct lens_block *out,
 				    struct lens_error *err)
 {
-	size_t d = c->d_model, f = c->d_mlp, qkv = qkv_width(c), hd = c->n_heads * c->d_head;
+	size_t i;
 
-	if (!folded) {
-		LENS_TRY(round32(b->ln1_w, d, &out->ln1_w, err));
-		LENS_TRY(round32(b->ln1_b, d, &out->ln1_b, err));
-		LENS_TRY(round32(b->ln2_w, d, &out->ln2_w, err));
-		LENS_TRY(round32(b->ln2_b, d, &out->ln2_b, err));
+	for (i = 0; i < N_ARRAYS; i++) {
+		size_t n = extent_of(c, block_arrays[i].rows) *
+			   extent_of(c, block_arrays[i].columns);
+
+		if (!folded || !block_arrays[i].norm)
+			LENS_TRY(round32(*array64(b, i), n, array32(out, i), err));
 	}
-	LENS_TRY(round32(b->w_qkv, d * qkv, &out->w_qkv, err));
-	LENS_TRY(round32(b->b_qkv, qkv, &out->b_qkv, err));
-	LENS_TRY(round32(b->w_o, hd * d, &out->w_o, err));
-	LENS_TRY(round32(b->b_o, d, &out->b_o, err));
-	LENS_TRY(round32(b->w_in, d * f, &out->w_in, err));
-	LENS_TRY(round32(b->b_in, f, &out->b_in, err));
-	LENS_TRY(round32(b->w_out, f * d, &out->w_out, err));
-	return round32(b->b_out, d, &out->b_out, err);
+	return LENS_OK;
 }
 
 static float attention_scale(const struct lens_config *c, size_t layer)
@@ -278,25 +298,13 @@ enum lens_status lens_model_open(const char *dir, const struct lens_processing *
 
 void lens_model_destroy(struct lens_model *m)
 {
-	size_t i;
+	size_t i, k;
 
 	if (!m)
 		return;
 	for (i = 0; m->block && i < m->config.n_layers; i++) {
-		struct lens_block *b = &m->block[i];
-
-		lens_free(b->ln1_w);
-		lens_free(b->ln1_b);
-		lens_free(b->ln2_w);
-		lens_free(b->ln2_b);
-		lens_free(b->w_qkv);
-		lens_free(b->b_qkv);
-		lens_free(b->w_o);
-		lens_free(b->b_o);
-		lens_free(b->w_in);
-		lens_free(b->b_in);
-		lens_free(b->w_out);
-		lens_free(b->b_out);
+		for (k = 0; k < N_ARRAYS; k++)
+			lens_free(*array32(&m->block[i], k));
 	}
 	lens_free(m->block);
 	lens_free(m->w_e);
