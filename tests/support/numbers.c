@@ -78,6 +78,14 @@ float *test_random_floats(struct test_random *r, size_t n)
 	return x;
 }
 
+void test_near(double is, double should, double tolerance, const char *what, double at)
+{
+	if (isnan(should) ? isnan(is) : is == should || fabs(is - should) <= tolerance)
+		return;
+	fail_msg("%s at %.9g: %.9g, not %.9g (off by %.3g, allowed %.3g)", what, at, is, should,
+		 fabs(is - should), tolerance);
+}
+
 uint32_t test_bits(float x)
 {
 	uint32_t u;

@@ -25,6 +25,9 @@ float *test_random_floats(struct test_random *r, size_t n);
 /* n floats on a 64-byte boundary, all of them value; lens_free it. */
 float *test_floats(size_t n, float value);
 
+/* Fails if they are further apart than tolerance; `at` says where that was. */
+void test_near(double is, double should, double tolerance, const char *what, double at);
+
 uint32_t test_bits(float x);
 /* The same bits, or both NaN. */
 bool test_same(float a, float b);

@@ -1,7 +1,8 @@
 /*
- * test_kernels.c: the arithmetic, run once for each CPU level
- * (H5LENS_TEST_CPU): every kernel against a plain float64 computation, and
- * every row's bits against the same row in other company.
+ * test_kernels.c: the arithmetic but for matrix products (test_gemm.c), run once
+ * for each CPU level (H5LENS_TEST_CPU): norms, activations, attention, halves
+ * and the readers of logits against a plain float64 computation, and their bits
+ * against the same row, query or element in other company.
  *
  * Tolerances are error bounds, not fitted: u is 2^-24, float32's unit roundoff.
  */
@@ -17,276 +18,6 @@
 #include "support/runs.h"
 
 static struct test_random rnd = { 1 };
-
-static void near(double is, double should, double tolerance, const char *what, double at)
-{
-	if (isnan(should) ? isnan(is) : is == should || fabs(is - should) <= tolerance)
-		return;
-	fail_msg("%s at %.9g: %.9g, not %.9g (off by %.3g, allowed %.3g)", what, at, is, should,
-		 fabs(is - should), tolerance);
-}
-
-/* --- gemm ------------------------------------------------------------------------ */
-
-#define ROWS 64 /* rows whose products are known */
-
-/* One product's operands, with gaps between rows. */
-struct product {
-	size_t n, k, lda, ldb, ldc;
-	enum lens_trans trans;
-	float *a, *b, *bias, *pad;
-	float *c; /* [ROWS, n]: a prompt of ROWS rows, alone */
-};
-
-/* C of m rows, the gaps of C checked to be as they were. */
-static float *multiply(const struct product *p, size_t m, const float *a, int threads)
-{
-	float *c = test_floats(m * p->ldc, 77.0f), *dense = test_floats(m * p->n, 0);
-	const struct lens_gemm_args g = {
-		.m = m,
-		.n = p->n,
-		.k = p->k,
-		.a = a,
-		.lda = p->lda,
-		.b = p->b,
-		.ldb = p->ldb,
-		.trans = p->trans,
-		.bias = p->bias,
-		.c = c,
-		.ldc = p->ldc,
-	};
-	size_t i, j;
-
-	lens_gemm(&g, p->pad, threads);
-	for (i = 0; i < m; i++) {
-		memcpy(dense + i * p->n, c + i * p->ldc, p->n * sizeof(*c));
-		for (j = p->n; j < p->ldc; j++)
-			assert_true(c[i * p->ldc + j] == 77.0f);
-	}
-	lens_free(c);
-	return dense;
-}
-
-static struct product make_product(size_t n, size_t k, enum lens_trans trans, bool bias)
-{
-	struct product p = { .n = n, .k = k, .lda = k + 3, .ldc = n + 5, .trans = trans };
-	bool plain = trans == LENS_B_PLAIN;
-
-	p.ldb = (plain ? n : k) + 1;
-	p.a = test_random_floats(&rnd, ROWS * p.lda);
-	p.b = test_random_floats(&rnd, (plain ? k : n) * p.ldb);
-	p.bias = bias ? test_random_floats(&rnd, n) : NULL;
-	/* Exactly what is promised to be enough: ASan sees a float more. */
-	p.pad = test_floats(lens_gemm_pad_floats(n, k), NAN);
-	p.c = multiply(&p, ROWS, p.a, 1);
-	return p;
-}
-
-static void release_product(struct product *p)
-{
-	lens_free(p->a);
-	lens_free(p->b);
-	lens_free(p->bias);
-	lens_free(p->pad);
-	lens_free(p->c);
-}
-
-/*
- * Blocks of at most 128 products, joined by adding: whatever the order within a
- * block, fused or not, |error| ≤ (128 + blocks + 1)·u·(Σ|a||b| + |bias|)
- * (Higham 2002, §3.1 and §4.2). Returns error² and result² for the RMS.
- */
-static void check_product(const struct product *p, size_t rows, double *error2, double *result2)
-{
-	size_t i, j, k, blocks = (p->k + 127) / 128;
-
-	for (i = 0; i < rows; i++) {
-		for (j = 0; j < p->n; j++) {
-			double sum = p->bias ? (double)p->bias[j] : 0, size = fabs(sum), is;
-
-			for (k = 0; k < p->k; k++) {
-				double b = (double)(p->trans == LENS_B_PLAIN
-							    ? p->b[k * p->ldb + j]
-							    : p->b[j * p->ldb + k]);
-
-				sum += (double)p->a[i * p->lda + k] * b;
-				size += fabs((double)p->a[i * p->lda + k] * b);
-			}
-			is = (double)p->c[i * p->n + j];
-			near(is, sum, (double)(128 + blocks + 1) * TEST_U * size, "gemm",
-			     (double)(i * p->n + j));
-			*error2 += (is - sum) * (is - sum);
-			*result2 += sum * sum;
-		}
-	}
-}
-
-/* Rows of other values, of infinities or of NaN: neighbours. */
-static float *neighbours(const struct product *p, size_t m, int kind)
-{
-	if (kind == 0)
-		return test_random_floats(&rnd, m * p->lda);
-	return test_floats(m * p->lda, kind == 1 ? INFINITY : NAN);
-}
-
-/* A prompt of len rows at row `at` of m. */
-static void check_prompt(const struct product *p, size_t len, size_t at, size_t m, int kind)
-{
-	float *a = neighbours(p, m, kind), *c;
-	char what[128];
-
-	memcpy(a + at * p->lda, p->a, len * p->lda * sizeof(*a));
-	c = multiply(p, m, a, 1);
-	snprintf(what, sizeof(what), "n %zu k %zu: %zu rows at %zu of %zu", p->n, p->k, len, at,
-		 m);
-	test_assert_same(c + at * p->n, p->c, len * p->n, what);
-	lens_free(a);
-	lens_free(c);
-}
-
-/* Every prompt length, alone and at multiples of the alignment among others. */
-static void check_prompts(const struct product *p)
-{
-	size_t len, align = lens_row_align(), step = test_quick() ? 13 : 1;
-
-	for (len = 1; len <= ROWS; len += step) {
-		size_t before = align * (len % 5), after = len * 7 % 31;
-
-		check_prompt(p, len, 0, len, 0);
-		check_prompt(p, len, before, before + len + after, (int)(len % 3));
-	}
-}
-
-/* n single rows that are one and the same row: all get the bits it has alone. */
-static void check_slots(const struct product *p)
-{
-	size_t n, i;
-
-	for (n = 1; n <= ROWS; n += n < 14 ? 1 : 25) {
-		size_t m = lens_row_slots(n);
-		float *a = neighbours(p, m, (int)(n % 3)), *c;
-
-		for (i = 0; i < n; i++)
-			memcpy(a + lens_row_slot(i) * p->lda, p->a, p->lda * sizeof(*a));
-		assert_true(lens_row_slot(n - 1) < m);
-		c = multiply(p, m, a, 1);
-		for (i = 0; i < n; i++)
-			test_assert_same(c + lens_row_slot(i) * p->n, p->c, p->n, "single row");
-		lens_free(a);
-		lens_free(c);
-	}
-}
-
-static void check_size(size_t n, size_t k, enum lens_trans trans, bool bias)
-{
-	struct product p = make_product(n, k, trans, bias);
-	double error2 = 0, result2 = 0;
-
-	check_product(&p, n * k > 300000 ? 4 : ROWS, &error2, &result2);
-	check_prompts(&p);
-	check_slots(&p);
-	release_product(&p);
-}
-
-static const size_t small_sizes[][2] = {
-	{ 32, 32 }, { 33, 35 }, { 35, 33 },  { 1, 1 },     { 1, 160 },   { 160, 1 },
-	{ 7, 130 }, { 64, 64 }, { 96, 160 }, { 128, 129 }, { 130, 256 }, { 300, 32 },
-};
-
-static void gemm_small(void **state)
-{
-	size_t i;
-
-	(void)state;
-	for (i = 0; i < sizeof(small_sizes) / sizeof(*small_sizes); i++) {
-		bool bias = i % 2;
-
-		check_size(small_sizes[i][0], small_sizes[i][1], LENS_B_PLAIN, bias);
-		check_size(small_sizes[i][0], small_sizes[i][1], LENS_B_TRANSPOSED, !bias);
-	}
-}
-
-static void gemm_large(void **state)
-{
-	static const size_t sizes[][2] = {
-		{ 768, 64 },  { 64, 768 },    { 257, 384 },
-		{ 768, 768 }, { 1000, 1001 }, { 4097, 33 },
-	};
-	size_t i;
-
-	(void)state;
-	for (i = 0; i < (test_quick() ? 1 : sizeof(sizes) / sizeof(*sizes)); i++) {
-		check_size(sizes[i][0], sizes[i][1], LENS_B_PLAIN, i % 2);
-		check_size(sizes[i][0], sizes[i][1], LENS_B_TRANSPOSED, !(i % 2));
-	}
-}
-
-/* An unembedding's shape: few rows, as wide as GPT-2's vocabulary. */
-static void gemm_vocabulary(void **state)
-{
-	struct product p =
-		make_product(test_quick() ? 5021 : 50257, 64, LENS_B_TRANSPOSED, true);
-	double error2 = 0, result2 = 0;
-
-	(void)state;
-	check_product(&p, 2, &error2, &result2);
-	check_prompt(&p, 5, 0, 5, 0);
-	check_prompt(&p, 1, 0, 1, 0);
-	check_prompt(&p, 30, 24, 61, 2);
-	check_slots(&p);
-	release_product(&p);
-}
-
-/* What accumulating in blocks buys at K = 768: 2.1e-7 measured, 3.5e-7 without. */
-static void gemm_rms_error(void **state)
-{
-	struct product p = make_product(128, 768, LENS_B_PLAIN, false);
-	double error2 = 0, result2 = 0;
-
-	(void)state;
-	check_product(&p, ROWS, &error2, &result2);
-	assert_true(sqrt(error2 / result2) < 2.5e-7);
-	release_product(&p);
-}
-
-static void gemm_threads(void **state)
-{
-	static const size_t sizes[][3] = { { 197, 33, 35 }, { 300, 128, 160 }, { 97, 1, 3 },
-					   { 96, 40, 40 },  { 1, 8, 8 },       { 0, 8, 8 } };
-	size_t i;
-	int threads;
-
-	(void)state;
-	for (i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
-		struct product p = make_product(sizes[i][1], sizes[i][2], LENS_B_PLAIN, true);
-		float *a = test_random_floats(&rnd, sizes[i][0] * p.lda);
-		float *one = multiply(&p, sizes[i][0], a, 1);
-
-		for (threads = 2; threads <= 3; threads++) {
-			float *c = multiply(&p, sizes[i][0], a, threads);
-
-			test_assert_same(c, one, sizes[i][0] * p.n, "threads");
-			lens_free(c);
-		}
-		lens_free(a);
-		lens_free(one);
-		release_product(&p);
-	}
-}
-
-static void row_slots(void **state)
-{
-	size_t i, align = lens_row_align();
-
-	(void)state;
-	assert_true(align == 1 || align == 12);
-	assert_int_equal(lens_row_slot(0), 0);
-	for (i = 0; i < 200; i++) {
-		assert_true(lens_row_slot(i + 1) > lens_row_slot(i));
-		assert_true(lens_row_slot(i) < lens_row_slots(i + 1));
-		assert_true(align == 1 || lens_row_slot(i) % 12 < 6);
-	}
-}
 
 /* --- norms ----------------------------------------------------------------------- */
 
@@ -324,14 +55,14 @@ static void check_norm_row(const struct norm_case *n, const float *x, const floa
 	for (i = 0; i < n->d; i++)
 		var += ((double)x[i] - mean) * ((double)x[i] - mean) / (double)n->d;
 	s = sqrt(var + n->eps);
-	near((double)scale, s, u * s, "scale", (double)n->d);
+	test_near((double)scale, s, u * s, "scale", (double)n->d);
 	for (i = 0; i < n->d; i++) {
 		double w = n->w ? (double)n->w[i] : 1, b = n->b ? (double)n->b[i] : 0;
 		double v = ((double)x[i] - mean) / s * w + b;
 		double slack =
 			(double)n->d * 0x1p-50 * (most / s * fabs(w) + fabs(b)) + 0x1p-149;
 
-		near((double)y[i], v, u * fabs(v) + slack, "norm", (double)i);
+		test_near((double)y[i], v, u * fabs(v) + slack, "norm", (double)i);
 	}
 }
 
@@ -450,8 +181,9 @@ static void check_activation(enum lens_act act)
 		}
 		lens_vec()->activation(act, BLOCK, x, y);
 		for (i = 0; i < BLOCK; i++)
-			near((double)y[i], exact(act, (double)x[i]),
-			     activation_error(act, (double)x[i]), "activation", (double)x[i]);
+			test_near((double)y[i], exact(act, (double)x[i]),
+				  activation_error(act, (double)x[i]), "activation",
+				  (double)x[i]);
 		i = 0;
 	}
 }
@@ -618,9 +350,9 @@ static void check_scores(const struct head *h, size_t i)
 			sum += (double)q[d] * (double)k[d];
 			size += fabs((double)q[d] * (double)k[d]);
 		}
-		near(is, sum / (double)h->scale,
-		     (18 + (double)h->dh / 16) * TEST_U * size / (double)h->scale, "score",
-		     (double)j);
+		test_near(is, sum / (double)h->scale,
+			  (18 + (double)h->dh / 16) * TEST_U * size / (double)h->scale, "score",
+			  (double)j);
 	}
 }
 
@@ -644,9 +376,9 @@ static void check_pattern(const struct head *h, size_t i)
 		if (!seen(h, i, j))
 			assert_true(h->pattern[i * h->ldk + j] == 0);
 		else
-			near((double)h->pattern[i * h->ldk + j], p,
-			     TEST_U * p * (6 + 2 * fabs(below)) + 1.2e-38, "pattern",
-			     (double)j);
+			test_near((double)h->pattern[i * h->ldk + j], p,
+				  TEST_U * p * (6 + 2 * fabs(below)) + 1.2e-38, "pattern",
+				  (double)j);
 	}
 }
 
@@ -667,8 +399,8 @@ static void check_z(const struct head *h, size_t i)
 			sum += pv;
 			size += fabs(pv);
 		}
-		near((double)z[2 + d], sum, (34 + (double)i / 32) * TEST_U * size, "z",
-		     (double)d);
+		test_near((double)z[2 + d], sum, (34 + (double)i / 32) * TEST_U * size, "z",
+			  (double)d);
 	}
 }
 
@@ -772,8 +504,8 @@ static void attention_extremes(void **state)
 		assert_true(!!isnan(h.z[i * (h.dh + 4) + 2]) == (i == 5));
 	}
 	for (j = 0; j < 8; j++)
-		near((double)h.pattern[7 * h.ldk + j], 0.125, TEST_U, "even pattern",
-		     (double)j);
+		test_near((double)h.pattern[7 * h.ldk + j], 0.125, TEST_U, "even pattern",
+			  (double)j);
 	release_head(&h);
 }
 
@@ -933,7 +665,7 @@ static void exponential(void **state)
 	for (x = -87.3f; x <= 0; x += step) {
 		double e = exp((double)x);
 
-		near(lens_vec()->sum_exp(1, &x, 0), e, 3 * TEST_U * e, "exp", (double)x);
+		test_near(lens_vec()->sum_exp(1, &x, 0), e, 3 * TEST_U * e, "exp", (double)x);
 	}
 	x = -87.4f;
 	assert_true(lens_vec()->sum_exp(1, &x, 0) == 0);
@@ -962,7 +694,7 @@ static void sums_of_exponentials(void **state)
 			error += e * TEST_U * (4 + 2 * fabs((double)x[i] - (double)max)) +
 				 1.2e-38;
 		}
-		near(lens_vec()->sum_exp(n, x, max), sum, error, "sum of exp", (double)n);
+		test_near(lens_vec()->sum_exp(n, x, max), sum, error, "sum of exp", (double)n);
 		x[n / 2] = NAN;
 		assert_true(isnan(lens_vec()->sum_exp(n, x, max)));
 		lens_free(x);
@@ -986,12 +718,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(opened_once),
-		cmocka_unit_test(row_slots),
-		cmocka_unit_test(gemm_small),
-		cmocka_unit_test(gemm_large),
-		cmocka_unit_test(gemm_vocabulary),
-		cmocka_unit_test(gemm_rms_error),
-		cmocka_unit_test(gemm_threads),
 		cmocka_unit_test(norms),
 		cmocka_unit_test(activations),
 		cmocka_unit_test(activations_not_finite),
