@@ -466,9 +466,9 @@ class Run:
 
     def str_tokens(self, row: int, tokenizer: str | os.PathLike[str] | None = None) -> list[str]:
         """The pieces of one prompt's text. tokenizer: a model directory or a tokenizer.json; by default
-        the model that the experiment names."""
+        the model's directory at the time of the run."""
         if tokenizer is not None or self._pieces is None:
-            self._pieces = load_pieces(self.experiment["model"] if tokenizer is None else tokenizer)
+            self._pieces = load_pieces(tokenizer or self.file.attrs.get("path_model", self.experiment["model"]))
         ids = self.tokens(int(row))[: self.lengths[row]]
         return [self._pieces.get(int(t), b"\xef\xbf\xbd").decode(errors="replace") for t in ids]
 

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Draws three pictures of an output file of h5lens.
 
     python scripts/plot.py OUT.h5 [-o DIR] [--by COLUMN] [--head L.H] [--prompt ROW] [--tokenizer DIR]
@@ -160,7 +161,7 @@ def draw_diff(run: h5lens.Run, by: str | None) -> Figure:
              for label, mask in parts if (mask & finite).any()]
     width, bins = bins_of(diff[finite])
     fig, axes = plt.subplots(len(parts), 1, figsize=(7.2, 2.6 + (1.8 if len(parts) == 1 else 1.15 * len(parts))),
-                             sharex=True, sharey=True, squeeze=False)
+                             sharex=True, squeeze=False)
     for i, (ax, (label, x)) in enumerate(zip(axes[:, 0], parts)):
         right = int((x > 0).sum())
         ax.hist(x, bins, color=COLOURS[i], alpha=0.4, lw=0)
@@ -212,17 +213,24 @@ def query_of(run: h5lens.Run, row: int) -> int | None:
 
 
 def pick_head(run: h5lens.Run, n_rows: int = 200) -> tuple[int, int]:
-    """The head with the largest weight on one earlier token, not the first, from the read position."""
+    """The head that looks most, from the read position, at the first answer where the prompt holds it (the
+    indirect object of IOI); without such prompts, at any one earlier token but the first."""
     layers = pattern_layers(run)
+    rows = range(min(n_rows, len(run)))
+    answers = run.prompts["answers"][:, 0] if "answers" in run.prompts else None
+    holding = [] if answers is None else [r for r in rows if answers[r] in run.tokens(r)]
     found: dict[int, list[np.ndarray]] = {i: [] for i in layers}
-    for row in range(min(n_rows, len(run))):
+    for row in holding or rows:
         query = query_of(run, row)
         end = int(run.prompts.dataset("read_pos")[row])
         if query is None or end < 2:
             continue
         for i in layers:
-            weight = run.dataset(PATTERN.format(i))[row, :, query, 1:end]
-            found[i].append(weight.max(-1).astype(float))
+            weight = run.dataset(PATTERN.format(i))[row, :, query, 1:end].astype(float)
+            if holding:
+                found[i].append(weight[:, run.tokens(row)[1:end] == answers[row]].sum(-1))
+            else:
+                found[i].append(weight.max(-1))
     means = {(i, int(np.argmax(m))): float(m.max()) for i in layers if found[i]
              for m in [np.mean(found[i], axis=0)]}
     return max(means, key=means.__getitem__) if means else (layers[-1], 0)
@@ -287,7 +295,7 @@ def draw_attention(run: h5lens.Run, p: Pattern, labels: list[str]) -> Figure:
     if coloured:
         notes.append(", ".join(f"{name} {colour}" for name, colour in coloured))
     if p.picked:
-        notes.append("head picked: most weight on one earlier token")
+        notes.append("head picked: looks most at the answer, or at one earlier token")
     titles(ax, f"Attention, layer {p.layer} head {p.head}, prompt {p.row}",
            "\n".join(notes), lines=len(notes))
     return fig
@@ -335,6 +343,8 @@ def arguments() -> argparse.Namespace:
 def draw_all(run: h5lens.Run, args: argparse.Namespace) -> int:
     if not -len(run) <= args.prompt < len(run):
         raise SystemExit(f"plot.py: no prompt {args.prompt}: the file has {len(run)}")
+    if args.by and args.by not in run.columns:
+        raise SystemExit(f"plot.py: --by {args.by}: the CSV's other columns are {', '.join(run.columns)}")
     row = args.prompt % len(run)
     folder = args.output or args.file.parent
     folder.mkdir(parents=True, exist_ok=True)

@@ -121,12 +121,12 @@ const char *human_bytes(double n, char *buf)
 
 const char *visible(const char *s, size_t n)
 {
-	static char ring[4][512];
+	static char ring[4][520];
 	static unsigned turn;
 	char *out = ring[turn++ % 4];
 	size_t i, at = 0;
 
-	for (i = 0; i < n && at < sizeof(ring[0]) - 8; i++) {
+	for (i = 0; i < n && at < sizeof(ring[0]) - 16; i++) {
 		unsigned char c = (unsigned char)s[i];
 
 		if (c == '\n')
@@ -143,7 +143,7 @@ const char *visible(const char *s, size_t n)
 		at--;
 	if (i < n && at && (unsigned char)out[at - 1] >= 0xc0)
 		at--;
-	out[at] = '\0';
+	snprintf(out + at, 4, "%s", i < n ? "…" : "");
 	return out;
 }
 

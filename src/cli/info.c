@@ -75,6 +75,9 @@ static enum lens_status print_dataset(void *ctx, const struct lens_dataset_info 
 	for (i = 0; i < d->rank && at < (int)sizeof(shape) - 80; i++)
 		at += snprintf(shape + at, sizeof(shape) - (size_t)at, "%s%.40s %zu",
 			       i ? ", " : "", d->dim[i] ? d->dim[i] : "?", d->extent[i]);
+	/* Dimensions without labels hold nothing. */
+	if (!strcmp(d->dtype, "other") && strrchr(d->path, '/') == d->path)
+		return LENS_OK;
 	if (d->link_to)
 		printf("  %-44s = %s\n", d->path, d->link_to);
 	else
@@ -87,7 +90,16 @@ static int info_file(const char *path)
 {
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_summary s;
+	char *identity;
 
+	/* Attributes alone first: a file that is none of ours prints nothing. */
+	if (lens_store_read_attr(path, "/", "identity", &identity, &err) != LENS_OK)
+		return fail(&err);
+	if (!identity) {
+		lens_error_at(&err, LENS_ERR_FORMAT, path, 0, 0, "is no output of h5lens");
+		return fail(&err);
+	}
+	lens_free(identity);
 	printf("%s\nattributes\n", path);
 	if (lens_store_walk_attrs(path, print_attr, NULL, &err) != LENS_OK)
 		return fail(&err);

@@ -183,10 +183,12 @@ static enum lens_status run_session(struct session *s, struct lens_error *err)
 {
 	const bool on = !s->args->raw;
 	const struct lens_processing p = { on, on, on, on, false };
+	struct lens_config config;
 	enum lens_cpu_level level;
 	size_t i;
 
 	LENS_TRY(lens_open_cpu(s->args->cpu, &level, err));
+	LENS_TRY(lens_config_load(s->args->dir, &config, err));
 	LENS_TRY(lens_tokenizer_open(s->args->dir, &s->tok, err));
 	LENS_TRY(tokenize(s, err));
 	LENS_TRY(lens_model_open(s->args->dir, &p, &s->model, err));
@@ -203,7 +205,7 @@ static enum lens_status run_session(struct session *s, struct lens_error *err)
 /* A space in front makes most answers one token; say so where it is missing. */
 static void hint(const struct prompt_args *a)
 {
-	if (a->answer && a->answer[0] != ' ')
+	if (a->answer && a->answer[0] && a->answer[0] != ' ')
 		fprintf(stderr,
 			"h5lens: note: the answer has no leading space; \" %s\" is "
 			"usually what follows a prompt\n",

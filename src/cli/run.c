@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static atomic_int stop;
@@ -17,7 +18,7 @@ static void on_signal(int sig)
 
 static void catch_signals(void)
 {
-	struct sigaction sa;
+	struct sigaction sa, hangup;
 
 	memset(&sa, 0, sizeof(sa));
 	sa.sa_handler = on_signal;
@@ -25,6 +26,9 @@ static void catch_signals(void)
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 	sigaction(SIGUSR1, &sa, NULL);
+	/* The terminal went away; under nohup that is none of our business. */
+	if (!sigaction(SIGHUP, NULL, &hangup) && hangup.sa_handler != SIG_IGN)
+		sigaction(SIGHUP, &sa, NULL);
 }
 
 static const char synopsis[] =
@@ -186,9 +190,10 @@ static void show_plan(void *ctx, const struct lens_plan *p, const struct lens_me
 		return;
 	if (s->dry_run)
 		show_datasets(p);
-	printf("plan: %zu prompts of up to %zu tokens in %zu batches of %zu; file %s (%s of data)\n",
+	printf("plan: %zu prompts of up to %zu tokens, %zu batches of %zu; file %s, %s of it padding\n",
 	       p->prompts->n_rows, p->prompts->max_length, p->n_batches, p->batch_rows,
-	       human_bytes((double)p->file_bytes, a), human_bytes((double)p->data_bytes, b));
+	       human_bytes((double)p->file_bytes, a),
+	       human_bytes((double)(p->file_bytes - p->data_bytes), b));
 	printf("memory: %s: model %s, ", human_bytes((double)m->total, a),
 	       human_bytes((double)m->model, b));
 	printf("%zu worker%s of %s, ", m->workers, m->workers > 1 ? "s" : "",
@@ -215,6 +220,7 @@ static int show_result(const struct lens_experiment *e, const struct lens_run_re
 {
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_summary summary;
+	struct stat sb;
 	char bytes[32];
 
 	if (r->outcome == LENS_RUN_DRY)
@@ -225,7 +231,7 @@ static int show_result(const struct lens_experiment *e, const struct lens_run_re
 		printf("%s: %zu prompts in %.1f s (%.1f/s), %s\n", e->output,
 		       r->progress.rows_done, r->progress.seconds,
 		       (double)r->progress.rows_done / r->progress.seconds,
-		       human_bytes((double)r->progress.bytes_written, bytes));
+		       human_bytes(stat(e->output, &sb) ? 0 : (double)sb.st_size, bytes));
 	if (lens_summary_read(e->output, &summary, &err) != LENS_OK)
 		return fail(&err);
 	if (!s->quiet)

@@ -48,7 +48,7 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  BOOL, weights.fold_value_biases, NULL, true, "fold b_V into b_O")                    \
 	X("weights.refactor_factored_attn_matrices", NULL, NULL, NULL, BOOLS, "false",         \
 	  BOOL, weights.refactor_factored_attn_matrices, NULL, true,                           \
-	  "replace the attention factors by an SVD's")                                         \
+	  "replace the attention factors by an SVD's: not done yet")                                         \
 	X("data.csv", "--data", NULL, NULL, "a file", NULL,                                    \
 	  PATH, data.csv, NULL, false, "CSV file with a header row")                           \
 	X("data.prompt", NULL, NULL, NULL, "a column", "prompt",                               \

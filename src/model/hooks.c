@@ -198,6 +198,8 @@ static enum lens_status no_match(const struct lens_config *c, const char *patter
 		n++;
 	}
 	near = lens_nearest(pattern, names, n);
+	for (h = 0; !near && h < (int)n; h++) /* a shorthand: "resid_post" */
+		near = strstr(names[h], pattern) ? names[h] : NULL;
 	return lens_error_set(err, LENS_ERR_INVALID, "no hook point matches '%s'%s%s%s",
 			      pattern, near ? "; did you mean '" : "", near ? near : "",
 			      near ? "'?" : "");

@@ -122,8 +122,8 @@ enum lens_status lens_identity_check(const char *output, const char *identity, b
 	} else if (st != LENS_OK || !was) {
 		st = lens_error_at(
 			err, LENS_ERR_MISMATCH, output, 0, 0,
-			"exists and is no output of h5lens; choose another output, or "
-			"--overwrite");
+			"exists and is no output of h5lens, or a damaged one; choose "
+			"another output, or --overwrite");
 	} else if (strcmp(was, identity) != 0) {
 		st = mismatch(output, was, identity, err);
 	} else {

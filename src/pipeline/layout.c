@@ -136,6 +136,17 @@ static enum lens_status attr_bos(struct lens_store *s, const struct lens_inputs 
 	return lens_store_attr_i64(s, "/", "bos", bos, err);
 }
 
+/* Where an input was, from the root of the file system on: for readers elsewhere. */
+static enum lens_status attr_path(struct lens_store *s, const char *name, const char *path,
+				  struct lens_error *err)
+{
+	char *full = realpath(path, NULL);
+	enum lens_status st = lens_store_attr_str(s, "/", name, full ? full : path, err);
+
+	free(full);
+	return st;
+}
+
 enum lens_status lens_layout_attributes(struct lens_store *s, const struct lens_inputs *in,
 					struct lens_error *err)
 {
@@ -153,6 +164,8 @@ enum lens_status lens_layout_attributes(struct lens_store *s, const struct lens_
 	LENS_TRY(attr_sha(s, "sha256_model", in->model->sha256, err));
 	LENS_TRY(attr_sha(s, "sha256_tokenizer", lens_tokenizer_sha256(in->tokenizer), err));
 	LENS_TRY(attr_sha(s, "sha256_data", in->prompts->sha256, err));
+	LENS_TRY(attr_path(s, "path_model", in->experiment->model, err));
+	LENS_TRY(attr_path(s, "path_data", in->experiment->data.csv, err));
 	LENS_TRY(attr_bos(s, in, err));
 	LENS_TRY(lens_store_attr_i64(s, "/", "rows_skipped", (int64_t)in->n_skipped, err));
 	LENS_TRY(lens_store_attr_str(s, "/", "cpu_level", lens_cpu_level_name(in->level), err));

@@ -4,6 +4,7 @@
 #include "pipeline/pipeline_private.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 enum lens_status lens_open_cpu(enum lens_cpu_choice choice, enum lens_cpu_level *level,
 			       struct lens_error *err)
@@ -15,15 +16,24 @@ enum lens_status lens_open_cpu(enum lens_cpu_choice choice, enum lens_cpu_level 
 	return lens_kernels_open(*level, err);
 }
 
+/* More threads than this only cost memory. */
+static size_t at_most(size_t threads)
+{
+	long online = sysconf(_SC_NPROCESSORS_ONLN);
+	size_t most = 16 * (size_t)(online > 0 ? online : 1);
+
+	return threads < most ? threads : most;
+}
+
 size_t lens_thread_count(size_t asked)
 {
 	const char *slurm = getenv("SLURM_CPUS_PER_TASK");
 	cpu_set_t set;
 
 	if (asked)
-		return asked;
+		return at_most(asked);
 	if (slurm && strtoul(slurm, NULL, 10) > 0)
-		return strtoul(slurm, NULL, 10);
+		return at_most(strtoul(slurm, NULL, 10));
 	if (!sched_getaffinity(0, sizeof(set), &set) && CPU_COUNT(&set) > 0)
 		return (size_t)CPU_COUNT(&set);
 	return 1;

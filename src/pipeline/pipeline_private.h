@@ -43,6 +43,18 @@ enum lens_status lens_layout_attributes(struct lens_store *s, const struct lens_
 enum lens_status lens_layout_prompts(struct lens_store *s, const struct lens_plan *p,
 				     const struct lens_inputs *in, struct lens_error *err);
 
+/* --- output.c --------------------------------------------------------------------- */
+
+/*
+ * The file that path stands for (links are followed; the caller frees *out, also
+ * after an error). A folder, a special file, a folder that cannot be written
+ * in, and under overwrite anything but HDF5, are errors.
+ */
+enum lens_status lens_output_resolve(const char *path, bool overwrite, char **out,
+				     struct lens_error *err);
+enum lens_status lens_output_check_disk(const char *path, uint64_t needed,
+					struct lens_error *err);
+
 /* --- identity.c --------------------------------------------------------------------- */
 
 /* What makes two runs the same: JSON with sorted keys. lens_free it. */

@@ -5,9 +5,7 @@
  */
 #include "pipeline/pipeline_private.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/statvfs.h>
 
 /* Everything a run holds; released in one place. */
 struct run {
@@ -21,6 +19,7 @@ struct run {
 	struct lens_model *model;
 	struct lens_plan plan;
 	struct lens_memory memory;
+	char *output; /* the file itself, where the name was a link */
 	char *identity;
 	struct lens_store *store;
 	int *store_id;
@@ -82,46 +81,6 @@ static enum lens_status open_inputs(struct run *r, struct lens_error *err)
 	return lens_identity(&r->in, &r->identity, err);
 }
 
-/* The folder that a path is in; the caller frees. */
-static char *folder_of(const char *path)
-{
-	char *dir = lens_strdup(path), *slash = dir ? strrchr(dir, '/') : NULL;
-
-	if (slash == dir && slash)
-		slash[1] = '\0';
-	else if (slash)
-		*slash = '\0';
-	else if (dir) {
-		lens_free(dir);
-		return lens_strdup(".");
-	}
-	return dir;
-}
-
-static enum lens_status check_disk(const struct run *r, struct lens_error *err)
-{
-	char *dir = folder_of(r->experiment->output);
-	enum lens_status st = LENS_OK;
-	struct statvfs fs;
-	uint64_t free_bytes;
-
-	if (!dir)
-		return lens_error_nomem(err, strlen(r->experiment->output), 1);
-	if (statvfs(dir, &fs)) {
-		st = lens_error_sys(err, errno, dir, "use the output's folder");
-	} else {
-		free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
-		if (free_bytes < r->plan.file_bytes)
-			st = lens_error_at(
-				err, LENS_ERR_NOSPACE, r->experiment->output, 0, 0,
-				"the file will take %.1f MiB and %s has %.1f MiB free",
-				(double)r->plan.file_bytes / 1048576.0, dir,
-				(double)free_bytes / 1048576.0);
-	}
-	lens_free(dir);
-	return st;
-}
-
 static enum lens_status lay_out(struct run *r, struct lens_error *err)
 {
 	size_t n = r->plan.n_datasets;
@@ -130,7 +89,7 @@ static enum lens_status lay_out(struct run *r, struct lens_error *err)
 	r->overflows = lens_calloc(r->plan.capture.n_specs, sizeof(*r->overflows));
 	if (!r->store_id || !r->overflows)
 		return lens_error_nomem(err, n, sizeof(*r->store_id));
-	LENS_TRY(lens_store_create(r->experiment->output, &r->store, err));
+	LENS_TRY(lens_store_create(r->output, &r->store, err));
 	LENS_TRY(lens_layout_create(r->store, &r->plan, r->store_id, err));
 	LENS_TRY(lens_layout_attributes(r->store, &r->in, err));
 	return lens_layout_prompts(r->store, &r->plan, &r->in, err);
@@ -177,10 +136,11 @@ static enum lens_status run(struct run *r, struct lens_error *err)
 {
 	bool finished = false;
 
+	LENS_TRY(lens_output_resolve(r->experiment->output, r->options->overwrite, &r->output,
+				     err));
 	LENS_TRY(open_inputs(r, err));
-	if (r->experiment->output && !r->options->overwrite)
-		LENS_TRY(lens_identity_check(r->experiment->output, r->identity, &finished,
-					     err));
+	if (!r->options->overwrite)
+		LENS_TRY(lens_identity_check(r->output, r->identity, &finished, err));
 	if (finished) {
 		r->result->outcome = LENS_RUN_ALREADY_DONE;
 		return LENS_OK;
@@ -194,7 +154,7 @@ static enum lens_status run(struct run *r, struct lens_error *err)
 		r->result->outcome = LENS_RUN_DRY;
 		return LENS_OK;
 	}
-	LENS_TRY(check_disk(r, err));
+	LENS_TRY(lens_output_check_disk(r->output, r->plan.file_bytes, err));
 	LENS_TRY(lay_out(r, err));
 	LENS_TRY(compute(r, err));
 	LENS_TRY(record_overflows(r, err));
@@ -218,6 +178,7 @@ enum lens_status lens_run(const struct lens_experiment *e, const struct lens_run
 	lens_model_destroy(r.model);
 	lens_prompts_destroy(r.prompts);
 	lens_tokenizer_destroy(r.tokenizer);
+	lens_free(r.output);
 	lens_free(r.identity);
 	lens_free(r.store_id);
 	lens_free(r.overflows);

@@ -160,7 +160,9 @@ static enum lens_status work_through(struct worker *w, double started, struct le
 		size_t flagged = 0;
 
 		if (stop && atomic_load(stop))
-			return lens_error_set(err, LENS_ERR_INTERRUPTED, "stopped by a signal");
+			return lens_error_set(err, LENS_ERR_INTERRUPTED,
+					      "stopped by a signal: nothing is kept, the same "
+					      "command starts anew");
 		LENS_TRY(run_batch(w, batch, &flagged, err));
 		lens_schedule_done(w->work->schedule, batch);
 #pragma omp critical(lens_work_report)

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -57,6 +58,7 @@ static enum lens_status io_new(const char *path, bool writable, struct lens_io *
 	if (!io)
 		return lens_error_nomem(err, 1, sizeof(*io));
 	io->fd = -1;
+	io->lock_fd = -1;
 	io->writable = writable;
 	io->path = lens_strdup(path);
 	if (!io->path) {
@@ -67,17 +69,54 @@ static enum lens_status io_new(const char *path, bool writable, struct lens_io *
 	return LENS_OK;
 }
 
+/* Is the file at path still the one that fd has open? */
+static bool same_file(const char *path, int fd)
+{
+	struct stat a, b;
+
+	return !lstat(path, &a) && !fstat(fd, &b) && a.st_dev == b.st_dev &&
+	       a.st_ino == b.st_ino;
+}
+
+/*
+ * Opens and locks path. Between the two, its owner may have given it its final
+ * name: then the next try makes a new one. File systems without locks go
+ * without. 0, or an errno; EWOULDBLOCK: somebody has it.
+ */
+static int open_locked(struct lens_io *io)
+{
+	int e, tries;
+
+	for (tries = 0; tries < 10; tries++) {
+		io->fd = open(io->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
+			      0666);
+		if (io->fd < 0)
+			return errno;
+		if (flock(io->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+			return EWOULDBLOCK;
+		if (same_file(io->path, io->fd)) {
+			e = ftruncate(io->fd, 0) ? errno : 0;
+			io->lock_fd = dup(io->fd);
+			return e ? e : io->lock_fd < 0 ? errno : 0;
+		}
+		close(io->fd);
+		io->fd = -1;
+	}
+	return EAGAIN;
+}
+
 enum lens_status lens_io_create(const char *path, struct lens_io **out, struct lens_error *err)
 {
 	struct lens_io *io;
 	int e;
 
 	LENS_TRY(io_new(path, true, &io, err));
-	if (!fault() && (unlink(path) == 0 || errno == ENOENT))
-		io->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-	if (io->fd < 0) {
-		e = errno;
+	e = fault() ? errno : open_locked(io);
+	if (e) {
 		lens_io_release(io);
+		if (e == EWOULDBLOCK)
+			return lens_error_at(err, LENS_ERR_MISMATCH, path, 0, 0,
+					     "another run is writing this output");
 		return lens_error_sys(err, e, path, "create the file");
 	}
 	*out = io;
@@ -229,6 +268,9 @@ void lens_io_release(struct lens_io *io)
 	if (io->fd >= 0)
 		close(io->fd);
 	io->fd = -1;
+	if (io->lock_fd >= 0)
+		close(io->lock_fd);
+	io->lock_fd = -1;
 	if (io->n_open > 0) { /* vfd.c frees it when HDF5 lets go */
 		io->orphaned = true;
 		return;

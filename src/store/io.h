@@ -20,6 +20,7 @@
 struct lens_io {
 	char *path;
 	int fd;
+	int lock_fd; /* holds the lock on a new file until it has its name */
 	bool writable;
 	bool abandoned;             /* writes are dropped: after a failure, or wanted so */
 	bool orphaned;              /* released while HDF5 still held it */
@@ -31,7 +32,11 @@ struct lens_io {
 	uint64_t heap_at, heap_end; /* the collection admitted last (gheap.h) */
 };
 
-/* A new file at path (an old one is removed) to be written. */
+/*
+ * A new file at path to be written, locked (flock) until the release. What an
+ * earlier run left there is emptied; one that another process is writing is
+ * LENS_ERR_MISMATCH.
+ */
 enum lens_status lens_io_create(const char *path, struct lens_io **out, struct lens_error *err);
 /* An existing regular file to be read. */
 enum lens_status lens_io_open(const char *path, struct lens_io **out, struct lens_error *err);

@@ -74,6 +74,13 @@ t "output on the input" 2 'are the same file' run -o "$csv"
 echo data > "$work/foreign.h5"
 t "a foreign file in the way" 1 'no output of h5lens' run -o "$work/foreign.h5"
 t "folder missing" 1 'No such file' run -o "$work/none/a.h5"
+t "overwriting what is not ours" 2 'not overwritten' run -o "$work/foreign.h5" --overwrite
+t "a folder as output" 2 'is a folder' run -o "$work"
+t "dry run, folder missing" 1 'No such file' run -o "$work/none/a.h5" --dry-run
+mkdir "$work/far"
+ln -s far/real.h5 "$work/link.h5"
+t "through a link" 0 'prompts in' run -o "$work/link.h5" --limit 4
+t "the link stays" 0 . sh -c "[ -L '$work/link.h5' ] && [ -f '$work/far/real.h5' ] && echo yes"
 t "quiet" 0 '^$' sh -c "'$h5lens' run --model $model --data '$csv' -o '$work/q.h5' --quiet; echo"
 t "too little memory" 1 '--memory gives 1 MiB' run -o "$work/m.h5" --memory 1M
 t "hook that is none" 2 "did you mean 'blocks.0.hook_resid_pre'" run -o "$work/m.h5" \
@@ -98,6 +105,16 @@ printf 'XXXXXXXX' | dd of="$work/damaged.h5" bs=1 seek=$((size / 2)) conv=notrun
 t "verify of a damaged file" 1 '.' "$h5lens" verify "$work/damaged.h5"
 head -c $((size / 2)) "$work/a.h5" > "$work/cut.h5"
 t "verify of a truncated file" 1 '.' "$h5lens" verify "$work/cut.h5"
+
+# Two runs at once on one output: the second is refused, the first is whole.
+"$h5lens" run --model $model --data experiments/ioi.csv -o "$work/two.h5" --quiet --threads 1 &
+pid=$!
+i=0
+while [ ! -s "$work/two.h5.part" ] && [ $i -lt 50 ]; do sleep 0.1; i=$((i + 1)); done
+t "a second run at once" 1 'another run is writing' run -o "$work/two.h5" --limit 8 --overwrite
+wait $pid
+t "the first is whole" 0 ' 0 bad' "$h5lens" verify "$work/two.h5"
+rm -f "$work/two.h5"
 
 # A signal: exit code 75, and nothing under the output's name.
 i=0

@@ -254,7 +254,7 @@ def make(path: Path, n_rows: int = 40, layers: int = 3, vocab: int = 200, f16: b
     tables(w, rows, answers, w_u, layers)
     w.file.attrs.update({
         "h5lens_schema": 1, "h5lens_version": "0.1.0", "experiment_source": "model: toy\n", "cpu_level": "avx2",
-        "blas": "none", "build": "fixture", "sha256_model": "0" * 64, "sha256_data": "0" * 64,
+        "blas": "none", "build": "fixture", "path_model": str(model), "sha256_model": "0" * 64, "sha256_data": "0" * 64,
         "sha256_tokenizer": hashlib.sha256((model / "tokenizer.json").read_bytes()).hexdigest(),
         "experiment": json.dumps({"model": str(model), "data": {"csv": "ioi.csv", "answers": ["correct", "incorrect"]},
                                   "lens": "recompute", "output": str(path)}),

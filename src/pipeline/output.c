@@ -1,0 +1,121 @@
+/*
+ * pipeline/output.c: can the output be written, and may it? Asked before
+ * anything is read or computed.
+ */
+#include "pipeline/pipeline_private.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+static enum lens_status refuse(const char *path, const char *why, struct lens_error *err)
+{
+	return lens_error_at(err, LENS_ERR_INVALID, path, 0, 0, "%s", why);
+}
+
+/* The folder that a path is in; the caller frees. */
+static char *folder_of(const char *path)
+{
+	char *dir = lens_strdup(path), *slash = dir ? strrchr(dir, '/') : NULL;
+
+	if (slash) {
+		slash[slash == dir] = '\0';
+		return dir;
+	}
+	lens_free(dir);
+	return lens_strdup(".");
+}
+
+/* Where a symbolic link points, so that the file goes there and the link stays. */
+static enum lens_status follow(const char *path, char **out, struct lens_error *err)
+{
+	char target[PATH_MAX], *dir;
+	ssize_t n = readlink(path, target, sizeof(target) - 1);
+
+	if (n < 0)
+		return lens_error_sys(err, errno, path, "read the link");
+	target[n] = '\0';
+	if (target[0] == '/') {
+		*out = lens_strdup(target);
+	} else {
+		dir = folder_of(path);
+		*out = dir ? lens_path_join(dir, target) : NULL;
+		lens_free(dir);
+	}
+	return *out ? LENS_OK : lens_error_nomem(err, (size_t)n, 1);
+}
+
+static bool is_hdf5(const char *path)
+{
+	static const char signature[8] = "\x89HDF\r\n\x1a\n";
+	char start[8] = "";
+	FILE *f = fopen(path, "rbe");
+	size_t n = f ? fread(start, 1, sizeof(start), f) : 0;
+
+	if (f)
+		fclose(f);
+	return n == sizeof(start) && !memcmp(start, signature, sizeof(start));
+}
+
+static enum lens_status check_folder(const char *path, struct lens_error *err)
+{
+	char *dir = folder_of(path);
+	enum lens_status st = LENS_OK;
+
+	if (!dir)
+		return lens_error_nomem(err, strlen(path), 1);
+	if (access(dir, W_OK | X_OK))
+		st = lens_error_sys(err, errno, dir, "write in the output's folder");
+	lens_free(dir);
+	return st;
+}
+
+enum lens_status lens_output_resolve(const char *path, bool overwrite, char **out,
+				     struct lens_error *err)
+{
+	struct stat sb;
+	int links = 0;
+
+	*out = lens_strdup(path);
+	if (!*out)
+		return lens_error_nomem(err, strlen(path), 1);
+	while (!lstat(*out, &sb) && S_ISLNK(sb.st_mode)) {
+		char *next;
+
+		if (links++ == 16)
+			return refuse(path, "is a link that leads nowhere", err);
+		LENS_TRY(follow(*out, &next, err));
+		lens_free(*out);
+		*out = next;
+	}
+	if (!lstat(*out, &sb) && S_ISDIR(sb.st_mode))
+		return refuse(path, "is a folder: name a file in it", err);
+	if (!lstat(*out, &sb) && !S_ISREG(sb.st_mode))
+		return refuse(path, "is not a regular file", err);
+	if (overwrite && lens_file_exists(*out) && !is_hdf5(*out))
+		return refuse(path, "is not an HDF5 file: it is not overwritten", err);
+	return check_folder(*out, err);
+}
+
+enum lens_status lens_output_check_disk(const char *path, uint64_t needed,
+					struct lens_error *err)
+{
+	char *dir = folder_of(path);
+	enum lens_status st = LENS_OK;
+	struct statvfs fs;
+
+	if (!dir)
+		return lens_error_nomem(err, strlen(path), 1);
+	if (statvfs(dir, &fs))
+		st = lens_error_sys(err, errno, dir, "use the output's folder");
+	else if ((uint64_t)fs.f_bavail * fs.f_frsize < needed)
+		st = lens_error_at(err, LENS_ERR_NOSPACE, path, 0, 0,
+				   "the file will take %.1f MiB and %s has %.1f MiB free",
+				   (double)needed / 1048576.0, dir,
+				   (double)fs.f_bavail * (double)fs.f_frsize / 1048576.0);
+	lens_free(dir);
+	return st;
+}
