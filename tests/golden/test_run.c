@@ -181,13 +181,6 @@ static void test_overwrite(void **state)
 
 	ends_well(e, LENS_RUN_DONE);
 	test_set(e, "cache.dtype", "f16", NULL);
-	/* Notes are not overwritten, not even on demand; what is left of an HDF5 file is. */
-	err = failure(e, &over, LENS_ERR_INVALID);
-	expect_text(&err, "not an HDF5 file");
-	f = fopen(e->output, "wb");
-	assert_non_null(f);
-	fputs("\x89HDF\r\n\x1a\n", f);
-	fclose(f);
 	assert_int_equal(lens_run(e, &over, &result, NULL), LENS_OK);
 	assert_int_equal(result.outcome, LENS_RUN_DONE);
 	f = test_h5_open(e->output);
@@ -227,6 +220,13 @@ static void test_foreign_file(void **state)
 		test_set(e, "output", output, NULL);
 		lens_free(output);
 	}
+	/* Notes are not overwritten, not even on demand; what is left of an HDF5 file is. */
+	err = failure(e, &over, LENS_ERR_INVALID);
+	expect_text(&err, "not an HDF5 file");
+	f = fopen(e->output, "wb");
+	assert_non_null(f);
+	fputs("\x89HDF\r\n\x1a\n", f);
+	fclose(f);
 	assert_int_equal(lens_run(e, &over, &result, NULL), LENS_OK);
 	ends_well(e, LENS_RUN_ALREADY_DONE);
 }
