@@ -25,10 +25,12 @@ SAN     ?=
 CFLAGS  += -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) -fopenmp -ffp-contract=off $(SAN)
 CPPFLAGS += -Iinclude -Isrc -DLENS_VERSION='"$(VERSION)"'
 DEPFLAGS = -MMD -MP
-PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+# Asked when first used, once: `make deps all` installs pkg-config in between.
+PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
+PKG_LIBS   = $(eval PKG_LIBS := $$(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
 # The HL library of HDF5 (dimension scales) and libcsv have no pkg-config name
 # of their own in Debian. OpenBLAS is opened with dlopen (src/kernels/blas.c).
-LIBS     := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lhdf5_serial_hl -lcsv -ldl -lpthread -lm
+LIBS     = $(PKG_LIBS) -lhdf5_serial_hl -lcsv -ldl -lpthread -lm
 LDFLAGS += -fopenmp $(SAN)
 
 SRC      := $(sort $(wildcard src/*/*.c))
@@ -82,6 +84,11 @@ $(TOOLBIN): %: %.o $(LIB)
 	@$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 -include $(OBJ:.o=.d) $(TESTBIN:=.d) $(TOOLBIN:=.d) $(SUPOBJ:.o=.d)
+
+# Also under -j: what deps installs comes before what needs it.
+ifneq (,$(filter deps,$(MAKECMDGOALS)))
+$(OBJ) $(SUPOBJ) $(TESTBIN:=.o) $(TOOLBIN:=.o) $(VENV)/.done: | deps
+endif
 
 # --- the demo --------------------------------------------------------------------
 
