@@ -43,8 +43,6 @@ struct lens_table {
 #define LENS_TABLE_FLAGS 9 /* the one that always comes */
 const struct lens_table *lens_table(size_t i);
 
-#define LENS_TOP_K_MAX 1000 /* largest top_k */
-
 /* Bits of /results/flags. */
 #define LENS_FLAG_NONFINITE 1u /* a logit at the read position is NaN or infinite */
 

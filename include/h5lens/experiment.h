@@ -17,6 +17,8 @@ enum lens_lens_mode {
 };
 enum lens_positions_kind { LENS_POS_ALL, LENS_POS_LAST, LENS_POS_READ, LENS_POS_LIST };
 
+#define LENS_TOP_K_MAX 1000 /* largest top_k */
+
 struct lens_strings {
 	char **v;
 	size_t n;

@@ -48,6 +48,9 @@ int parse_args(const struct usage *u, int argc, char **argv, const char **plain,
 int usage_error(const struct usage *u, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* read_file(path) in a child process: a crash there becomes an error. */
+int guarded(int (*read_file)(const char *path), const char *path);
+
 /* Prints "h5lens: …" and gives the exit code that belongs to the error. */
 int fail(const struct lens_error *err);
 int exit_code(enum lens_status st);

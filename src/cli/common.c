@@ -3,7 +3,10 @@
  */
 #include "cli/cli.h"
 
+#include <errno.h>
 #include <stdarg.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 int exit_code(enum lens_status st)
 {
@@ -192,4 +195,32 @@ void print_version(void)
 		       lens_cpu_level_name(level), lens_thread_count(0));
 	else
 		fail(&err);
+}
+
+/*
+ * HDF5 1.10 can crash on a file that is damaged in the right place. So what
+ * reads files of unknown state does so in a child, and a crash is an answer.
+ */
+int guarded(int (*read_file)(const char *path), const char *path)
+{
+	int status;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (pid < 0)
+		return read_file(path);
+	if (!pid) {
+		int code = read_file(path);
+
+		fflush(stdout);
+		_exit(ferror(stdout) && !code ? EXIT_FAILED : code);
+	}
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFEXITED(status))
+		return WEXITSTATUS(status);
+	fprintf(stderr, "h5lens: %s: damaged: reading it failed with signal %d\n", path,
+		WTERMSIG(status));
+	return EXIT_FAILED;
 }

@@ -131,5 +131,5 @@ int cmd_info(int argc, char **argv)
 		return code;
 	if (!stat(plain[0], &sb) && S_ISDIR(sb.st_mode))
 		return info_model(plain[0]);
-	return info_file(plain[0]);
+	return guarded(info_file, plain[0]);
 }

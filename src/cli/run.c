@@ -26,6 +26,7 @@ static void catch_signals(void)
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 	sigaction(SIGUSR1, &sa, NULL);
+	signal(SIGXFSZ, SIG_IGN); /* then a write fails with EFBIG */
 	/* The terminal went away; under nohup that is none of our business. */
 	if (!sigaction(SIGHUP, NULL, &hangup) && hangup.sa_handler != SIG_IGN)
 		sigaction(SIGHUP, &sa, NULL);
@@ -222,6 +223,7 @@ static int show_result(const struct lens_experiment *e, const struct lens_run_re
 	struct lens_summary summary;
 	struct stat sb;
 	char bytes[32];
+	int code;
 
 	if (r->outcome == LENS_RUN_DRY)
 		return EXIT_DONE;
@@ -246,8 +248,9 @@ static int show_result(const struct lens_experiment *e, const struct lens_run_re
 			"h5lens: %zu prompts have logits that are not finite "
 			"(/results/flags)\n",
 			summary.n_flagged);
+	code = summary.n_flagged ? EXIT_FAILED : EXIT_DONE;
 	lens_summary_release(&summary);
-	return summary.n_flagged ? EXIT_FAILED : EXIT_DONE;
+	return code;
 }
 
 static enum lens_status build_experiment(const struct run_args *a, struct lens_experiment *e,

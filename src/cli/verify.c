@@ -9,6 +9,17 @@ static void print_bad(void *ctx, const char *dataset, const char *what)
 	fprintf(stderr, "%s: %s\n", dataset, what);
 }
 
+static int verify_file(const char *path)
+{
+	struct lens_error err = LENS_ERROR_INIT;
+	size_t n_datasets = 0, n_bad = 0;
+
+	if (lens_store_verify(path, print_bad, NULL, &n_datasets, &n_bad, &err) != LENS_OK)
+		return fail(&err);
+	printf("%s: %zu datasets, %zu bad\n", path, n_datasets, n_bad);
+	return n_bad ? EXIT_FAILED : EXIT_DONE;
+}
+
 int cmd_verify(int argc, char **argv)
 {
 	const struct usage u = {
@@ -19,15 +30,8 @@ int cmd_verify(int argc, char **argv)
 		.least = 1,
 		.most = 1,
 	};
-	struct lens_error err = LENS_ERROR_INIT;
-	size_t n_datasets = 0, n_bad = 0;
 	const char *plain[1];
 	int n, code = parse_args(&u, argc, argv, plain, &n);
 
-	if (code >= 0)
-		return code;
-	if (lens_store_verify(plain[0], print_bad, NULL, &n_datasets, &n_bad, &err) != LENS_OK)
-		return fail(&err);
-	printf("%s: %zu datasets, %zu bad\n", plain[0], n_datasets, n_bad);
-	return n_bad ? EXIT_FAILED : EXIT_DONE;
+	return code >= 0 ? code : guarded(verify_file, plain[0]);
 }

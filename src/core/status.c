@@ -49,7 +49,7 @@ enum lens_status lens_error_sys(struct lens_error *err, int errno_, const char *
 {
 	enum lens_status code = LENS_ERR_IO;
 
-	if (errno_ == ENOSPC || errno_ == EDQUOT)
+	if (errno_ == ENOSPC || errno_ == EDQUOT || errno_ == EFBIG)
 		code = LENS_ERR_NOSPACE;
 	else if (errno_ == ENOMEM)
 		code = LENS_ERR_NOMEM;

@@ -115,5 +115,8 @@ enum lens_status lens_experiment_check(const struct lens_experiment *e, struct l
 		return lens_error_set(err, LENS_ERR_INVALID,
 				      "output and data.csv are the same file: %.400s",
 				      e->output);
+	if (e->top_k > LENS_TOP_K_MAX)
+		return lens_error_set(err, LENS_ERR_INVALID, "top_k: %zu is more than %d",
+				      e->top_k, LENS_TOP_K_MAX);
 	return check_tables(e, err);
 }

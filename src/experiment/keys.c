@@ -73,7 +73,7 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  CHOICE, cache.dtype, dtypes, true, "the number format to store them in")             \
 	X("tables", NULL, NULL, NULL, TABLES, "all",                                           \
 	  TABLES, tables, lens_table_words, true, "the result tables")                         \
-	X("top_k", NULL, NULL, NULL, "a number from 1", "10",                                  \
+	X("top_k", NULL, NULL, NULL, "a number from 1 to 1000", "10",                                  \
 	  COUNT, top_k, NULL, true, "tokens a row in top_tokens")                              \
 	X("lens", NULL, NULL, NULL, "recompute | cached_scale_no_bias", "recompute",           \
 	  CHOICE, lens, lenses, true, "how the logit lens applies the last norm")              \

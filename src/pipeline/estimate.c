@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static size_t length_of(const struct lens_prompts *p, size_t row)
@@ -96,16 +97,23 @@ void lens_count_hook_bytes(const struct lens_plan *p, const struct lens_capture_
 		d->file_bytes += chunk * (s->by_rows ? 1 : chunks_of_rows(p, s, square, row));
 }
 
-/* Tokens, lengths and the like; texts count by the size of the tokens' text. */
+/* Tokens, lengths and the like; texts by the size of the CSV, 32 bytes a string for HDF5. */
 void lens_count_prompt_bytes(struct lens_plan *p)
 {
 	const struct lens_prompts *q = p->prompts;
-	uint64_t tokens = q->offset[q->n_rows];
-	uint64_t row = 8 + 4 + 4 + 4 * q->n_answers + 32 * (2 + q->n_answers + q->n_columns);
+	uint64_t strings = 1 + q->n_answers, row = 8 + 4 + 4 + 4 * q->n_answers, csv = 0;
+	struct stat sb;
+	size_t i;
 
-	p->data_bytes += tokens * 4 + tokens * 6 + row * q->n_rows;
-	p->file_bytes += (uint64_t)q->max_length * 4 * q->n_rows + tokens * 6 +
-			 row * q->n_rows + ((uint64_t)p->n_datasets + 64) * 4096;
+	for (i = 0; i < q->n_columns; i++) {
+		strings += !q->column_numeric[i];
+		row += q->column_numeric[i] ? 8 : 0;
+	}
+	if (!stat(p->experiment->data.csv, &sb))
+		csv = (uint64_t)sb.st_size;
+	p->data_bytes += q->offset[q->n_rows] * 4 + row * q->n_rows + csv;
+	p->file_bytes += ((uint64_t)q->max_length * 4 + row + 32 * strings) * q->n_rows + csv +
+			 ((uint64_t)p->n_datasets + q->n_columns + 64) * 4096;
 }
 
 /* --- memory ------------------------------------------------------------------------ */

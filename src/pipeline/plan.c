@@ -318,6 +318,8 @@ static void plan_tables(struct lens_plan *p)
 		.lens = e->lens,
 		.batch_rows = p->batch_rows,
 	};
+	if (p->analysis.top_k > LENS_TOP_K_MAX)
+		p->analysis.top_k = LENS_TOP_K_MAX;
 	if (p->analysis.top_k > p->model->config.d_vocab)
 		p->analysis.top_k = p->model->config.d_vocab;
 	for (i = 0; i < LENS_TABLES; i++) {

@@ -10,11 +10,14 @@
 #include <string.h>
 
 #define CHUNK_BYTES ((size_t)1 << 20)
-#define STRING_ROWS 512 /* rows of text that are written together */
+#define LEAST_CHUNK ((size_t)16 << 10)
+#define STRING_ROWS 512                /* rows of text that are written together, at most … */
+#define ALL_COLUMNS ((size_t)16 << 20) /* … and bytes that all columns hold together */
 
 /* One numeric dataset, filled row by row. */
 struct column {
 	int id;
+	size_t most; /* bytes of a chunk; 0: CHUNK_BYTES */
 	size_t row_bytes, chunk_rows, n_rows, row;
 	enum lens_dtype dtype;
 	unsigned char *buf; /* one chunk */
@@ -32,11 +35,12 @@ static enum lens_status column_create(struct lens_store *s, const char *path, en
 		.extent = { n_rows, width },
 	};
 
-	memset(c, 0, sizeof(*c));
 	c->dtype = t;
 	c->row_bytes = width * lens_dtype_size(t);
 	c->n_rows = n_rows;
-	c->chunk_rows = CHUNK_BYTES / c->row_bytes ? CHUNK_BYTES / c->row_bytes : 1;
+	c->chunk_rows = (c->most ? c->most : CHUNK_BYTES) / c->row_bytes;
+	if (!c->chunk_rows)
+		c->chunk_rows = 1;
 	if (c->chunk_rows > n_rows)
 		c->chunk_rows = n_rows;
 	spec.chunk[0] = c->chunk_rows;
@@ -157,8 +161,9 @@ static enum lens_status write_numbers(struct lens_store *s, const struct lens_pl
 /* Strings of STRING_ROWS rows, then written. */
 struct texts {
 	int id;
-	size_t width, n; /* strings a row; strings held */
-	char **v;        /* [STRING_ROWS, width] */
+	size_t width, n;    /* strings a row; strings held */
+	size_t bytes, most; /* held, and how many may be before they are written */
+	char **v;           /* [STRING_ROWS, width] */
 };
 
 struct reader {
@@ -201,6 +206,7 @@ static enum lens_status texts_flush(struct lens_store *s, struct texts *t, size_
 	for (i = 0; i < t->n; i++)
 		lens_free(t->v[i]);
 	t->n = 0;
+	t->bytes = 0;
 	return st;
 }
 
@@ -213,9 +219,11 @@ static enum lens_status texts_add(struct reader *r, struct texts *t, size_t row,
 		t->v[t->n] = lens_strdup(str[i]);
 		if (!t->v[t->n])
 			return lens_error_nomem(err, strlen(str[i]), 1);
+		t->bytes += strlen(str[i]);
 		t->n++;
 	}
-	if (t->n < STRING_ROWS * t->width && row + 1 < r->plan->prompts->n_rows)
+	if (t->n < STRING_ROWS * t->width && t->bytes < t->most &&
+	    row + 1 < r->plan->prompts->n_rows)
 		return LENS_OK;
 	return texts_flush(r->store, t, row, err);
 }
@@ -252,7 +260,7 @@ static enum lens_status take_row(void *ctx, const struct lens_prompt_text *t,
 	return LENS_OK;
 }
 
-/* A column's name as a link name: HDF5 forbids "/" in it, and "." alone. */
+/* A column's name as a link name: HDF5 forbids "/" in it, and "." or ".." alone. */
 static enum lens_status column_path(const char *name, struct lens_buf *b,
 				    struct lens_error *err)
 {
@@ -261,7 +269,8 @@ static enum lens_status column_path(const char *name, struct lens_buf *b,
 	b->len = 0;
 	LENS_TRY(lens_buf_printf(b, err, "/prompts/columns/"));
 	start = b->len;
-	LENS_TRY(lens_buf_printf(b, err, "%s%s", strcmp(name, ".") ? "" : "_", name));
+	LENS_TRY(lens_buf_printf(b, err, "%s%s",
+				 strcmp(name, ".") && strcmp(name, "..") ? "" : "_", name));
 	for (i = start; i < b->len; i++) {
 		if (b->data[i] == '/')
 			b->data[i] = '_';
@@ -272,19 +281,22 @@ static enum lens_status column_path(const char *name, struct lens_buf *b,
 static enum lens_status reader_create(struct reader *r, struct lens_error *err)
 {
 	const struct lens_prompts *q = r->plan->prompts;
+	size_t i, most = ALL_COLUMNS / (q->n_columns + 2);
 	struct lens_buf path = LENS_BUF_INIT;
 	enum lens_status st = LENS_OK;
-	size_t i;
 
+	most = most < LEAST_CHUNK ? LEAST_CHUNK : most > CHUNK_BYTES ? CHUNK_BYTES : most;
 	r->column = lens_calloc(q->n_columns, sizeof(*r->column));
 	r->number = lens_calloc(q->n_columns, sizeof(*r->number));
 	if (!r->column || !r->number)
 		return lens_error_nomem(err, q->n_columns, sizeof(*r->number));
+	r->text.most = r->answer_text.most = most;
 	LENS_TRY(texts_create(r->store, "/prompts/text", q->n_rows, 1, NULL, &r->text, err));
 	if (q->n_answers)
 		LENS_TRY(texts_create(r->store, "/prompts/answer_text", q->n_rows, q->n_answers,
 				      "answer", &r->answer_text, err));
 	for (i = 0; st == LENS_OK && i < q->n_columns; i++) {
+		r->column[i].most = r->number[i].most = most;
 		st = column_path(q->column_name[i], &path, err);
 		if (st == LENS_OK && q->column_numeric[i])
 			st = column_create(r->store, path.data, LENS_F64, q->n_rows, NULL, 1,

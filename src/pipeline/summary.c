@@ -14,13 +14,24 @@ struct table {
 	int rank;
 };
 
-static void read_table(const char *file, const char *path, struct table *t)
+/* What is absent, of another rank or empty leaves t->v NULL: no file has every table. */
+static enum lens_status read_table(const char *file, const char *path, int rank,
+				   struct table *t, struct lens_error *err)
 {
-	struct lens_error absent = LENS_ERROR_INIT;
+	enum lens_status st;
+	bool odd;
+	int i;
 
 	memset(t, 0, sizeof(*t));
-	if (lens_store_read_f64(file, path, &t->v, &t->rank, t->extent, &absent) != LENS_OK)
+	st = lens_store_read_f64(file, path, &t->v, &t->rank, t->extent, err);
+	odd = t->rank != rank;
+	for (i = 0; i < t->rank; i++)
+		odd = odd || !t->extent[i];
+	if (st != LENS_OK || odd) {
+		lens_free(t->v);
 		t->v = NULL;
+	}
+	return st;
 }
 
 static int ascending(const void *a, const void *b)
@@ -47,7 +58,7 @@ static double median(const double *v, size_t n, size_t stride, double *scratch)
 
 static void summarize_diff(const struct table *t, struct lens_summary *s)
 {
-	size_t i, others = t->rank > 1 ? t->extent[1] : 1, positive = 0, n = 0;
+	size_t i, others = t->extent[1], positive = 0, n = 0;
 	double sum = 0;
 
 	/* Against the first other answer. */
@@ -70,7 +81,7 @@ static enum lens_status summarize_ranks(const char *file, const struct table *t,
 	size_t i, n, stride;
 	double *scratch;
 
-	if (!t->v || t->rank != 3)
+	if (!t->v)
 		return LENS_OK;
 	s->n_layers = t->extent[1];
 	stride = t->extent[1] * t->extent[2];
@@ -98,11 +109,12 @@ enum lens_status lens_summary_read(const char *file, struct lens_summary *s,
 	size_t i, top = 0;
 
 	memset(s, 0, sizeof(*s));
-	read_table(file, "/prompts/length", &length);
-	read_table(file, "/results/logit_diff", &diff);
-	read_table(file, "/results/answer_rank", &rank);
-	read_table(file, "/results/rank_per_layer", &layers);
-	read_table(file, "/results/flags", &flags);
+	/* This one is in every file of ours: without it the file cannot be read. */
+	LENS_TRY(read_table(file, "/prompts/length", 1, &length, err));
+	read_table(file, "/results/logit_diff", 2, &diff, NULL);
+	read_table(file, "/results/answer_rank", 2, &rank, NULL);
+	read_table(file, "/results/rank_per_layer", 3, &layers, NULL);
+	read_table(file, "/results/flags", 1, &flags, NULL);
 	s->n_prompts = length.v ? length.extent[0] : 0;
 	s->n_answers = rank.v ? rank.extent[1] : 0;
 	summarize_diff(&diff, s);

@@ -78,6 +78,20 @@ static bool same_file(const char *path, int fd)
 	       a.st_ino == b.st_ino;
 }
 
+/* Nothing, HDF5, or HDF5 whose first block was never written: not somebody's data. */
+static bool ours(int fd)
+{
+	static const char signature[8] = "\x89HDF\r\n\x1a\n", unwritten[8] = "";
+	char start[8];
+	ssize_t n = pread(fd, start, sizeof(start), 0);
+	struct stat sb;
+
+	if (fstat(fd, &sb) || !S_ISREG(sb.st_mode))
+		return false;
+	return n == 0 || (n == (ssize_t)sizeof(start) &&
+			  (!memcmp(start, signature, 8) || !memcmp(start, unwritten, 8)));
+}
+
 /*
  * Opens and locks path. Between the two, its owner may have given it its final
  * name: then the next try makes a new one. File systems without locks go
@@ -95,6 +109,8 @@ static int open_locked(struct lens_io *io)
 		if (flock(io->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
 			return EWOULDBLOCK;
 		if (same_file(io->path, io->fd)) {
+			if (!ours(io->fd))
+				return EEXIST;
 			e = ftruncate(io->fd, 0) ? errno : 0;
 			io->lock_fd = dup(io->fd);
 			return e ? e : io->lock_fd < 0 ? errno : 0;
@@ -117,6 +133,9 @@ enum lens_status lens_io_create(const char *path, struct lens_io **out, struct l
 		if (e == EWOULDBLOCK)
 			return lens_error_at(err, LENS_ERR_MISMATCH, path, 0, 0,
 					     "another run is writing this output");
+		if (e == EEXIST)
+			return lens_error_at(err, LENS_ERR_MISMATCH, path, 0, 0,
+					     "is in the way, and no half-written output");
 		return lens_error_sys(err, e, path, "create the file");
 	}
 	*out = io;

@@ -9,6 +9,7 @@
 
 /* lens_store_read_f64 is for tables and tests, not for whole caches. */
 #define MAX_ELEMENTS ((hsize_t)1 << 31)
+#define MOST_UNSTORED ((hsize_t)1 << 22) /* elements that need not be stored at all */
 
 enum lens_status lens_h5_open(const char *path, struct lens_h5_file *f, struct lens_error *err)
 {
@@ -90,6 +91,9 @@ static enum lens_status read_f64(const struct lens_h5_file *f, const char *path,
 		if (__builtin_mul_overflow(n, d->extent[i], &n) || n > MAX_ELEMENTS)
 			return odd(f, path, "too large to be read at once", err);
 	}
+	/* Chunks of padding are not stored, but most of a dataset is: more is a lie. */
+	if (n > MOST_UNSTORED && n / 256 > H5Dget_storage_size(d->id))
+		return odd(f, path, "far larger than what is stored of it", err);
 	*out = lens_calloc((size_t)n, sizeof(**out));
 	if (!*out)
 		return lens_error_nomem(err, (size_t)n, sizeof(**out));

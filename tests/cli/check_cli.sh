@@ -81,6 +81,22 @@ mkdir "$work/far"
 ln -s far/real.h5 "$work/link.h5"
 t "through a link" 0 'prompts in' run -o "$work/link.h5" --limit 4
 t "the link stays" 0 . sh -c "[ -L '$work/link.h5' ] && [ -f '$work/far/real.h5' ] && echo yes"
+t "too many top tokens" 2 'more than 1000' run -o "$work/m.h5" --set top_k=2000
+echo notes > "$work/m.h5.part"
+t "a foreign file under the temporary name" 1 'is in the way' run -o "$work/m.h5"
+t "it is still there" 0 notes cat "$work/m.h5.part"
+rm "$work/m.h5.part"
+
+# Weights of 8e37: the logits overflow. Told, flagged, exit code 1, also the second time.
+cp -r $model "$work/huge"
+size=$(stat -c %s "$work/huge/model.safetensors")
+head -c 2000000 /dev/zero | tr '\0' '\176' |
+	dd of="$work/huge/model.safetensors" bs=4096 seek=$(((size - 2000000) / 4096)) conv=notrunc 2>/dev/null
+truncate -s "$size" "$work/huge/model.safetensors"
+for time in first second; do
+	t "logits that are not finite, the $time time" 1 'have logits that are not finite' \
+		"$h5lens" run --model "$work/huge" --data "$csv" --answers correct,incorrect -o "$work/huge.h5"
+done
 t "quiet" 0 '^$' sh -c "'$h5lens' run --model $model --data '$csv' -o '$work/q.h5' --quiet; echo"
 t "too little memory" 1 '--memory gives 1 MiB' run -o "$work/m.h5" --memory 1M
 t "hook that is none" 2 "did you mean 'blocks.0.hook_resid_pre'" run -o "$work/m.h5" \

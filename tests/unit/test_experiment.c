@@ -304,7 +304,7 @@ static const struct {
 	{ "cache.dtype", "f64", "cache.dtype: expected f32 | f16, not 'f64'; did you mean" },
 	{ "tables", "logits_diff", "not 'logits_diff'; did you mean 'logit_diff'?" },
 	{ "tables", "[all, top_tokens]", "not 'all'" },
-	{ "top_k", "0", "top_k: expected a number from 1, not '0'" },
+	{ "top_k", "0", "top_k: expected a number from 1 to 1000, not '0'" },
 	{ "top_k", "", "top_k: no value" },
 	{ "lens", "raw", "lens: expected recompute | cached_scale_no_bias, not 'raw'" },
 	{ "cpu", "avx-512", "did you mean 'avx512'?" },
