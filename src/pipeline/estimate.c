@@ -109,7 +109,7 @@ void lens_count_prompt_bytes(struct lens_plan *p)
 		strings += !q->column_numeric[i];
 		row += q->column_numeric[i] ? 8 : 0;
 	}
-	if (!stat(p->experiment->data.csv, &sb))
+	if (p->experiment->data.csv && !stat(p->experiment->data.csv, &sb))
 		csv = (uint64_t)sb.st_size;
 	p->data_bytes += q->offset[q->n_rows] * 4 + row * q->n_rows + csv;
 	p->file_bytes += ((uint64_t)q->max_length * 4 + row + 32 * strings) * q->n_rows + csv +
