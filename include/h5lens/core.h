@@ -83,6 +83,8 @@ enum lens_status lens_file_read(const char *path, size_t max_bytes, struct lens_
 
 /* dir + "/" + name; the caller frees. NULL when memory is out. */
 char *lens_path_join(const char *dir, const char *name);
+/* The folder that a path is in ("." without one); the caller frees. NULL: memory is out. */
+char *lens_path_folder(const char *path);
 bool lens_file_exists(const char *path);
 
 /* Is s[0..n) valid UTF-8 (no surrogates, no overlong forms)? */

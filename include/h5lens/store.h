@@ -121,6 +121,9 @@ void lens_store_destroy(struct lens_store *s);
  */
 void lens_store_fail_at(unsigned long k, int errno_);
 
+/* Does the file start with HDF5's signature? False also when it cannot be read. */
+bool lens_store_is_hdf5(const char *file);
+
 /* Linked HDF5 version, as "1.10.8". */
 const char *lens_store_hdf5_version(void);
 

@@ -26,11 +26,6 @@ long lens_slot_position(const struct lens_positions *p, size_t slot, size_t leng
 	return pos >= 0 && pos < n ? pos : -1;
 }
 
-bool lens_hook_is_square(enum lens_hook hook)
-{
-	return hook == LENS_HOOK_ATTN_SCORES || hook == LENS_HOOK_PATTERN;
-}
-
 size_t lens_spec_bytes(const struct lens_capture_spec *s, size_t rows)
 {
 	size_t n = rows * (s->half ? sizeof(uint16_t) : sizeof(float));

@@ -14,7 +14,6 @@ struct lens_capture {
 	const int32_t *read_pos; /* of the batch's prompts */
 };
 
-bool lens_hook_is_square(enum lens_hook hook);
 /* Bytes of a buffer with so many rows: a chunk, or whole rows if by_rows. */
 size_t lens_spec_bytes(const struct lens_capture_spec *s, size_t rows);
 size_t lens_stage_floats(const struct lens_capture_plan *plan);

@@ -65,6 +65,16 @@ char *lens_path_join(const char *dir, const char *name)
 	return path;
 }
 
+char *lens_path_folder(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *dir = lens_strdup(slash ? path : ".");
+
+	if (dir && slash)
+		dir[slash == path ? 1 : slash - path] = '\0';
+	return dir;
+}
+
 bool lens_file_exists(const char *path)
 {
 	struct stat sb;

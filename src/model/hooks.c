@@ -95,6 +95,11 @@ const struct lens_hook_info *lens_hook_info(enum lens_hook hook)
 	return &table[hook];
 }
 
+bool lens_hook_is_square(enum lens_hook hook)
+{
+	return table[hook].n_axes == 3 && table[hook].axis[1] == LENS_AXIS_QUERY;
+}
+
 bool lens_hook_exists(const struct lens_config *c, enum lens_hook hook)
 {
 	switch (hook) {

@@ -77,7 +77,7 @@ static size_t chunks_of_rows(const struct lens_plan *p, const struct lens_captur
 void lens_count_hook_bytes(const struct lens_plan *p, const struct lens_capture_spec *s,
 			   struct lens_planned *d)
 {
-	bool square = s->hook == LENS_HOOK_ATTN_SCORES || s->hook == LENS_HOOK_PATTERN;
+	bool square = lens_hook_is_square(s->hook);
 	uint64_t chunk = s->half ? 2 : 4, width = chunk;
 	size_t row;
 	int i;

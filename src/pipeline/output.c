@@ -16,19 +16,6 @@ static enum lens_status refuse(const char *path, const char *why, struct lens_er
 	return lens_error_at(err, LENS_ERR_INVALID, path, 0, 0, "%s", why);
 }
 
-/* The folder that a path is in; the caller frees. */
-static char *folder_of(const char *path)
-{
-	char *dir = lens_strdup(path), *slash = dir ? strrchr(dir, '/') : NULL;
-
-	if (slash) {
-		slash[slash == dir] = '\0';
-		return dir;
-	}
-	lens_free(dir);
-	return lens_strdup(".");
-}
-
 /* Where a symbolic link points, so that the file goes there and the link stays. */
 static enum lens_status follow(const char *path, char **out, struct lens_error *err)
 {
@@ -41,28 +28,16 @@ static enum lens_status follow(const char *path, char **out, struct lens_error *
 	if (target[0] == '/') {
 		*out = lens_strdup(target);
 	} else {
-		dir = folder_of(path);
+		dir = lens_path_folder(path);
 		*out = dir ? lens_path_join(dir, target) : NULL;
 		lens_free(dir);
 	}
 	return *out ? LENS_OK : lens_error_nomem(err, (size_t)n, 1);
 }
 
-static bool is_hdf5(const char *path)
-{
-	static const char signature[8] = "\x89HDF\r\n\x1a\n";
-	char start[8] = "";
-	FILE *f = fopen(path, "rbe");
-	size_t n = f ? fread(start, 1, sizeof(start), f) : 0;
-
-	if (f)
-		fclose(f);
-	return n == sizeof(start) && !memcmp(start, signature, sizeof(start));
-}
-
 static enum lens_status check_folder(const char *path, struct lens_error *err)
 {
-	char *dir = folder_of(path);
+	char *dir = lens_path_folder(path);
 	enum lens_status st = LENS_OK;
 
 	if (!dir)
@@ -95,7 +70,7 @@ enum lens_status lens_output_resolve(const char *path, bool overwrite, char **ou
 		return refuse(path, "is a folder: name a file in it", err);
 	if (!lstat(*out, &sb) && !S_ISREG(sb.st_mode))
 		return refuse(path, "is not a regular file", err);
-	if (overwrite && lens_file_exists(*out) && !is_hdf5(*out))
+	if (overwrite && lens_file_exists(*out) && !lens_store_is_hdf5(*out))
 		return refuse(path, "is not an HDF5 file: it is not overwritten", err);
 	return check_folder(*out, err);
 }
@@ -103,7 +78,7 @@ enum lens_status lens_output_resolve(const char *path, bool overwrite, char **ou
 enum lens_status lens_output_check_disk(const char *path, uint64_t needed,
 					struct lens_error *err)
 {
-	char *dir = folder_of(path);
+	char *dir = lens_path_folder(path);
 	enum lens_status st = LENS_OK;
 	struct statvfs fs;
 

@@ -112,7 +112,7 @@ static void chunk_by_batch(const struct lens_plan *p, struct lens_capture_spec *
 	size_t element = s->half ? 2 : 4;
 	size_t rows, row;
 
-	if (s->hook == LENS_HOOK_ATTN_SCORES || s->hook == LENS_HOOK_PATTERN) {
+	if (lens_hook_is_square(s->hook)) {
 		/* [prompt, head, query, key] */
 		if (pos_chunk < s->extent[3])
 			s->chunk[3] = pos_chunk;

@@ -78,18 +78,34 @@ static bool same_file(const char *path, int fd)
 	       a.st_ino == b.st_ino;
 }
 
+/* Does the file start with HDF5's signature, or (unwritten) with zeros in its place? */
+static bool starts_as(int fd, bool unwritten)
+{
+	static const char signature[8] = "\x89HDF\r\n\x1a\n", zero[8] = "";
+	char start[8];
+
+	return pread(fd, start, sizeof(start), 0) == (ssize_t)sizeof(start) &&
+	       !memcmp(start, unwritten ? zero : signature, sizeof(start));
+}
+
+bool lens_store_is_hdf5(const char *file)
+{
+	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	bool is = fd >= 0 && starts_as(fd, false);
+
+	if (fd >= 0)
+		close(fd);
+	return is;
+}
+
 /* Nothing, HDF5, or HDF5 whose first block was never written: not somebody's data. */
 static bool ours(int fd)
 {
-	static const char signature[8] = "\x89HDF\r\n\x1a\n", unwritten[8] = "";
-	char start[8];
-	ssize_t n = pread(fd, start, sizeof(start), 0);
 	struct stat sb;
 
 	if (fstat(fd, &sb) || !S_ISREG(sb.st_mode))
 		return false;
-	return n == 0 || (n == (ssize_t)sizeof(start) &&
-			  (!memcmp(start, signature, 8) || !memcmp(start, unwritten, 8)));
+	return !sb.st_size || starts_as(fd, false) || starts_as(fd, true);
 }
 
 /*

@@ -20,17 +20,6 @@ void *lens_store_grow(void *p, size_t n, size_t *cap, size_t size)
 	return p;
 }
 
-/* The directory part of path, "." when it has none. NULL: out of memory. */
-static char *directory_of(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-	char *dir = lens_strdup(slash ? path : ".");
-
-	if (dir && slash)
-		dir[slash == path ? 1 : slash - path] = '\0';
-	return dir;
-}
-
 static enum lens_status create_file(struct lens_store *s, struct lens_error *err)
 {
 	hid_t fcpl = H5Pcreate(H5P_FILE_CREATE), fapl = lens_h5_fapl(s->io);
@@ -58,7 +47,7 @@ enum lens_status lens_store_create(const char *final, struct lens_store **out,
 		return lens_error_nomem(err, 1, sizeof(*s));
 	s->file = H5I_INVALID_HID;
 	s->final = lens_strdup(final);
-	s->dir = directory_of(final);
+	s->dir = lens_path_folder(final);
 	if (!s->final || !s->dir)
 		st = lens_error_nomem(err, strlen(final) + 1, 1);
 	if (st == LENS_OK)
