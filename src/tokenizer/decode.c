@@ -7,14 +7,13 @@
 
 #include <string.h>
 
-enum lens_status lens_decoder_push(struct lens_decoder *d, const struct lens_decode_step *step,
+enum lens_status lens_decoder_push(struct lens_decoder *d, struct lens_decode_step *step,
 				   struct lens_error *err)
 {
 	struct lens_decode_step *v = lens_grow(d->step, d->n, &d->cap, sizeof(*v), err);
 
 	if (!v) {
-		lens_regex_destroy(step->re);
-		lens_free(step->text);
+		lens_replace_release(&step->replace);
 		return LENS_ERR_NOMEM;
 	}
 	d->step = v;
@@ -26,10 +25,8 @@ void lens_decoder_release(struct lens_decoder *d)
 {
 	size_t i;
 
-	for (i = 0; i < d->n; i++) {
-		lens_regex_destroy(d->step[i].re);
-		lens_free(d->step[i].text);
-	}
+	for (i = 0; i < d->n; i++)
+		lens_replace_release(&d->step[i].replace);
 	lens_free(d->step);
 	*d = (struct lens_decoder){ NULL, 0, 0 };
 }
@@ -154,19 +151,7 @@ static enum lens_status replace(const struct lens_decode_step *step, struct lens
 				const char *text, size_t len, struct lens_decode_list *out,
 				struct lens_error *err)
 {
-	size_t at = 0, start, end;
-	bool found;
-
-	while (at < len) {
-		LENS_TRY(
-			lens_regex_next(step->re, m, text, len, at, &start, &end, &found, err));
-		if (!found)
-			break;
-		LENS_TRY(lens_buf_append(&out->text, text + at, start - at, err));
-		LENS_TRY(lens_buf_append(&out->text, step->text, step->len, err));
-		at = end;
-	}
-	LENS_TRY(lens_buf_append(&out->text, text + at, len - at, err));
+	LENS_TRY(lens_replace_run(&step->replace, m, text, len, SIZE_MAX, &out->text, err));
 	return close_piece(out, err);
 }
 

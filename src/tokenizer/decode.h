@@ -6,12 +6,12 @@
 #define LENS_TOKENIZER_DECODE_H
 
 #include "tokenizer/bytelevel.h"
-#include "tokenizer/regex.h"
+#include "tokenizer/replace.h"
 
 enum lens_decode_kind {
 	LENS_DECODE_BYTE_LEVEL,    /* all pieces are bytes in disguise -> one piece */
 	LENS_DECODE_BYTE_FALLBACK, /* runs of <0xAB> -> their characters, or U+FFFD each */
-	LENS_DECODE_REPLACE,       /* text for each match of re */
+	LENS_DECODE_REPLACE,       /* text for each match */
 	LENS_DECODE_FUSE,          /* all pieces -> one */
 	LENS_DECODE_STRIP,         /* up to n marks off the front of each piece */
 	LENS_DECODE_METASPACE      /* marks -> spaces; in the first piece -> nothing */
@@ -19,9 +19,7 @@ enum lens_decode_kind {
 
 struct lens_decode_step {
 	enum lens_decode_kind kind;
-	struct lens_regex *re;
-	char *text;
-	size_t len;
+	struct lens_replace replace;
 	char mark[5]; /* one character */
 	size_t n;
 	bool keep_first; /* METASPACE: the first piece is like the others */
@@ -47,8 +45,8 @@ struct lens_decode_work {
 	struct lens_regex_match *match;
 };
 
-/* Appends a step, and takes step->re and step->text over (also on failure). */
-enum lens_status lens_decoder_push(struct lens_decoder *d, const struct lens_decode_step *step,
+/* Appends a step, and takes step->replace over (also on failure). */
+enum lens_status lens_decoder_push(struct lens_decoder *d, struct lens_decode_step *step,
 				   struct lens_error *err);
 void lens_decoder_release(struct lens_decoder *d);
 

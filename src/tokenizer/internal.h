@@ -64,6 +64,11 @@ enum lens_status lens_unsupported_type(struct lens_json at, const char *type,
 /* A string of one character. */
 enum lens_status lens_load_char(struct lens_json at, const char *key, char mark[5],
 				struct lens_error *err);
+/* The text of a key; a step of type Replace, which the caller releases. */
+enum lens_status lens_load_text(struct lens_json at, const char *key, struct lens_replace *r,
+				struct lens_error *err);
+enum lens_status lens_load_replace(struct lens_json at, struct lens_replace *r,
+				   struct lens_error *err);
 /* "pattern": {"Regex": …} or {"String": …}, and a regular expression as it is. */
 enum lens_status lens_load_pattern(struct lens_json at, struct lens_regex **re,
 				   struct lens_error *err);

@@ -20,20 +20,10 @@ static enum lens_status push(struct lens_tokenizer *tok, struct lens_decode_step
 static enum lens_status replace(struct lens_tokenizer *tok, struct lens_json at,
 				struct lens_error *err)
 {
-	static const char *const keys[] = { "type", "pattern", "content", NULL };
 	struct lens_decode_step step = { .kind = LENS_DECODE_REPLACE };
-	const char *content = json_string_value(json_object_get(at.value, "content"));
 
-	LENS_TRY(lens_json_keys(at, keys, err));
-	if (!content)
-		return lens_json_wrong(at, "content", "a string", err);
-	LENS_TRY(lens_load_pattern(at, &step.re, err));
-	step.len = strlen(content);
-	step.text = lens_strdup(content);
-	if (step.text)
-		return push(tok, &step, err);
-	lens_regex_destroy(step.re);
-	return lens_error_nomem(err, step.len + 1, 1);
+	LENS_TRY(lens_load_replace(at, &step.replace, err));
+	return push(tok, &step, err);
 }
 
 static enum lens_status strip(struct lens_tokenizer *tok, struct lens_json at,

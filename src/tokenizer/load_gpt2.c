@@ -186,7 +186,7 @@ enum lens_status lens_load_gpt2(struct lens_tokenizer_load *l, const char *vocab
 				const char *merges_path, struct lens_error *err)
 {
 	struct lens_json config = { l->config, l->config_path, "" };
-	const struct lens_decode_step decode = { .kind = LENS_DECODE_BYTE_LEVEL };
+	struct lens_decode_step decode = { .kind = LENS_DECODE_BYTE_LEVEL };
 	bool prefix_space = false;
 	enum lens_status st;
 	json_t *vocab;

@@ -6,18 +6,6 @@
 
 #include <string.h>
 
-static enum lens_status text_of(struct lens_json at, const char *key,
-				struct lens_normal_step *step, struct lens_error *err)
-{
-	const char *s = json_string_value(json_object_get(at.value, key));
-
-	if (!s)
-		return lens_json_wrong(at, key, "a string", err);
-	step->len = strlen(s);
-	step->text = lens_strdup(s);
-	return step->text ? LENS_OK : lens_error_nomem(err, step->len + 1, 1);
-}
-
 static enum lens_status prepend(struct lens_tokenizer *tok, struct lens_json at,
 				struct lens_error *err)
 {
@@ -25,24 +13,17 @@ static enum lens_status prepend(struct lens_tokenizer *tok, struct lens_json at,
 	struct lens_normal_step step = { .kind = LENS_NORMAL_PREPEND };
 
 	LENS_TRY(lens_json_keys(at, keys, err));
-	LENS_TRY(text_of(at, "prepend", &step, err));
+	LENS_TRY(lens_load_text(at, "prepend", &step.replace, err));
 	return lens_normalizer_push(&tok->normalizer, &step, err);
 }
 
 static enum lens_status replace(struct lens_tokenizer *tok, struct lens_json at,
 				struct lens_error *err)
 {
-	static const char *const keys[] = { "type", "pattern", "content", NULL };
 	struct lens_normal_step step = { .kind = LENS_NORMAL_REPLACE };
-	enum lens_status st;
 
-	LENS_TRY(lens_json_keys(at, keys, err));
-	LENS_TRY(text_of(at, "content", &step, err));
-	st = lens_load_pattern(at, &step.re, err);
-	if (st == LENS_OK)
-		return lens_normalizer_push(&tok->normalizer, &step, err);
-	lens_free(step.text);
-	return st;
+	LENS_TRY(lens_load_replace(at, &step.replace, err));
+	return lens_normalizer_push(&tok->normalizer, &step, err);
 }
 
 static enum lens_status strip(struct lens_tokenizer *tok, struct lens_json at,

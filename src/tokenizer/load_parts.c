@@ -78,6 +78,32 @@ enum lens_status lens_load_pattern(struct lens_json at, struct lens_regex **re,
 	return LENS_OK;
 }
 
+enum lens_status lens_load_text(struct lens_json at, const char *key, struct lens_replace *r,
+				struct lens_error *err)
+{
+	const char *s = json_string_value(json_object_get(at.value, key));
+
+	if (!s)
+		return lens_json_wrong(at, key, "a string", err);
+	r->len = strlen(s);
+	r->text = lens_strdup(s);
+	return r->text ? LENS_OK : lens_error_nomem(err, r->len + 1, 1);
+}
+
+enum lens_status lens_load_replace(struct lens_json at, struct lens_replace *r,
+				   struct lens_error *err)
+{
+	static const char *const keys[] = { "type", "pattern", "content", NULL };
+	enum lens_status st;
+
+	LENS_TRY(lens_json_keys(at, keys, err));
+	LENS_TRY(lens_load_text(at, "content", r, err));
+	st = lens_load_pattern(at, &r->re, err);
+	if (st != LENS_OK)
+		lens_replace_release(r);
+	return st;
+}
+
 enum lens_status lens_load_sequence(struct lens_tokenizer *tok, struct lens_json at,
 				    const char *key, int depth, lens_load_fn fn,
 				    struct lens_error *err)

@@ -12,15 +12,13 @@
 #define LENS_MAX_NORMALIZED ((size_t)1 << 25)
 #endif
 
-enum lens_status lens_normalizer_push(struct lens_normalizer *n,
-				      const struct lens_normal_step *step,
+enum lens_status lens_normalizer_push(struct lens_normalizer *n, struct lens_normal_step *step,
 				      struct lens_error *err)
 {
 	struct lens_normal_step *v = lens_grow(n->step, n->n, &n->cap, sizeof(*v), err);
 
 	if (!v) {
-		lens_free(step->text);
-		lens_regex_destroy(step->re);
+		lens_replace_release(&step->replace);
 		return LENS_ERR_NOMEM;
 	}
 	n->step = v;
@@ -32,10 +30,8 @@ void lens_normalizer_release(struct lens_normalizer *n)
 {
 	size_t i;
 
-	for (i = 0; i < n->n; i++) {
-		lens_free(n->step[i].text);
-		lens_regex_destroy(n->step[i].re);
-	}
+	for (i = 0; i < n->n; i++)
+		lens_replace_release(&n->step[i].replace);
 	lens_free(n->step);
 	*n = (struct lens_normalizer){ NULL, 0, 0 };
 }
@@ -90,29 +86,6 @@ size_t lens_spaces_after(const char *text, size_t len, size_t at)
 	return at;
 }
 
-static enum lens_status replace(const struct lens_normal_step *step, struct lens_regex_match *m,
-				const char *text, size_t len, struct lens_buf *out,
-				struct lens_error *err)
-{
-	size_t at = 0, start, end;
-	bool found;
-
-	while (at < len) {
-		LENS_TRY(
-			lens_regex_next(step->re, m, text, len, at, &start, &end, &found, err));
-		if (!found)
-			break;
-		LENS_TRY(lens_buf_append(out, text + at, start - at, err));
-		LENS_TRY(lens_buf_append(out, step->text, step->len, err));
-		if (out->len > LENS_MAX_NORMALIZED)
-			return lens_error_set(err, LENS_ERR_INVALID,
-					      "the normalised text is longer than %zu bytes",
-					      LENS_MAX_NORMALIZED);
-		at = end;
-	}
-	return lens_buf_append(out, text + at, len - at, err);
-}
-
 static enum lens_status run_step(const struct lens_normal_step *step,
 				 struct lens_regex_match *m, const char *text, size_t len,
 				 struct lens_buf *out, struct lens_error *err)
@@ -123,10 +96,11 @@ static enum lens_status run_step(const struct lens_normal_step *step,
 	case LENS_NORMAL_FORM:
 		return lens_normal_form(step->form, text, len, out, err);
 	case LENS_NORMAL_PREPEND:
-		LENS_TRY(lens_buf_append(out, step->text, step->len, err));
+		LENS_TRY(lens_buf_append(out, step->replace.text, step->replace.len, err));
 		return lens_buf_append(out, text, len, err);
 	case LENS_NORMAL_REPLACE:
-		return replace(step, m, text, len, out, err);
+		return lens_replace_run(&step->replace, m, text, len, LENS_MAX_NORMALIZED, out,
+					err);
 	case LENS_NORMAL_STRIP:
 		if (step->left)
 			from = lens_spaces_after(text, len, 0);

@@ -6,21 +6,19 @@
 #define LENS_TOKENIZER_NORMALIZER_H
 
 #include "tokenizer/normal.h"
-#include "tokenizer/regex.h"
+#include "tokenizer/replace.h"
 
 enum lens_normal_kind {
 	LENS_NORMAL_FORM,
 	LENS_NORMAL_PREPEND, /* text goes in front of what is not empty */
-	LENS_NORMAL_REPLACE, /* text for each match of re */
+	LENS_NORMAL_REPLACE, /* text for each match */
 	LENS_NORMAL_STRIP    /* white space off the ends */
 };
 
 struct lens_normal_step {
 	enum lens_normal_kind kind;
 	enum lens_normal_form form;
-	char *text;
-	size_t len;
-	struct lens_regex *re;
+	struct lens_replace replace; /* PREPEND: its text alone */
 	bool left, right;
 };
 
@@ -34,9 +32,8 @@ struct lens_normal_work {
 	struct lens_buf buf[2];
 };
 
-/* Appends a step, and takes step->text and step->re over (also on failure). */
-enum lens_status lens_normalizer_push(struct lens_normalizer *n,
-				      const struct lens_normal_step *step,
+/* Appends a step, and takes step->replace over (also on failure). */
+enum lens_status lens_normalizer_push(struct lens_normalizer *n, struct lens_normal_step *step,
 				      struct lens_error *err);
 void lens_normalizer_release(struct lens_normalizer *n);
 void lens_normal_work_release(struct lens_normal_work *w);

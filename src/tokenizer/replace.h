@@ -1,0 +1,22 @@
+/*
+ * tokenizer/replace.h: a step that puts a text for each match of an expression,
+ * as normalisers and decoders have it; a text alone is one without expression.
+ */
+#ifndef LENS_TOKENIZER_REPLACE_H
+#define LENS_TOKENIZER_REPLACE_H
+
+#include "tokenizer/regex.h"
+
+struct lens_replace {
+	struct lens_regex *re;
+	char *text;
+	size_t len;
+};
+
+/* Appends text[0..len) to out, every match replaced. More than most bytes there are INVALID. */
+enum lens_status lens_replace_run(const struct lens_replace *r, struct lens_regex_match *m,
+				  const char *text, size_t len, size_t most,
+				  struct lens_buf *out, struct lens_error *err);
+void lens_replace_release(struct lens_replace *r);
+
+#endif
