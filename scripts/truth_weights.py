@@ -157,6 +157,23 @@ def heads(w: Array, n: int) -> Array:
     return w.reshape(n, -1, w.shape[1]).transpose(0, 2, 1).copy()
 
 
+def gpt2_frame(cfg: Config, tensors: Tensors) -> tuple[Weights, Callable[[str], Array]]:
+    """What GPT-2 and GPT-Neo name alike: embeddings, norms and head; and their reader."""
+    prefix = "transformer." if "transformer.wte.weight" in tensors else ""
+
+    def get(name: str) -> Array:
+        return tensors[prefix + name]()
+
+    w: Weights = {"embed.W_E": get("wte.weight"), "pos_embed.W_pos": get("wpe.weight")}
+    for l in range(cfg.n_layers):
+        for ours, theirs in (("ln1", "ln_1"), ("ln2", "ln_2")):
+            w[f"blocks.{l}.{ours}.w"] = get(f"h.{l}.{theirs}.weight")
+            w[f"blocks.{l}.{ours}.b"] = get(f"h.{l}.{theirs}.bias")
+    w["ln_final.w"], w["ln_final.b"] = get("ln_f.weight"), get("ln_f.bias")
+    set_unembed(w, cfg, tensors, "lm_head.weight")
+    return w, get
+
+
 class Gpt2:
     """GPT2LMHeadModel: Conv1D weights are [in, out], q, k and v in one matrix."""
 
@@ -176,18 +193,10 @@ class Gpt2:
 
     @staticmethod
     def weights(cfg: Config, hf: dict, tensors: Tensors) -> Weights:
-        prefix = "transformer." if "transformer.wte.weight" in tensors else ""
         D, H, dh = cfg.d_model, cfg.n_heads, cfg.d_head
-
-        def get(name: str) -> Array:
-            return tensors[prefix + name]()
-
-        w: Weights = {"embed.W_E": get("wte.weight"), "pos_embed.W_pos": get("wpe.weight")}
+        w, get = gpt2_frame(cfg, tensors)
         for l in range(cfg.n_layers):
             src, dst = f"h.{l}.", f"blocks.{l}."
-            for ours, theirs in (("ln1", "ln_1"), ("ln2", "ln_2")):
-                w[f"{dst}{ours}.w"] = get(f"{src}{theirs}.weight")
-                w[f"{dst}{ours}.b"] = get(f"{src}{theirs}.bias")
             qkv_w = get(f"{src}attn.c_attn.weight").reshape(D, 3, H, dh)
             qkv_b = get(f"{src}attn.c_attn.bias").reshape(3, H, dh)
             for i, x in enumerate("QKV"):
@@ -199,8 +208,6 @@ class Gpt2:
             w[f"{dst}mlp.b_in"] = get(f"{src}mlp.c_fc.bias")
             w[f"{dst}mlp.W_out"] = get(f"{src}mlp.c_proj.weight")
             w[f"{dst}mlp.b_out"] = get(f"{src}mlp.c_proj.bias")
-        w["ln_final.w"], w["ln_final.b"] = get("ln_f.weight"), get("ln_f.bias")
-        set_unembed(w, cfg, tensors, "lm_head.weight")
         return w
 
 
@@ -227,18 +234,10 @@ class GptNeo:
 
     @staticmethod
     def weights(cfg: Config, hf: dict, tensors: Tensors) -> Weights:
-        prefix = "transformer." if "transformer.wte.weight" in tensors else ""
-        H, dh, D = cfg.n_heads, cfg.d_head, cfg.d_model
-
-        def get(name: str) -> Array:
-            return tensors[prefix + name]()
-
-        w: Weights = {"embed.W_E": get("wte.weight"), "pos_embed.W_pos": get("wpe.weight")}
+        D, H, dh = cfg.d_model, cfg.n_heads, cfg.d_head
+        w, get = gpt2_frame(cfg, tensors)
         for l in range(cfg.n_layers):
             src, dst = f"h.{l}.", f"blocks.{l}."
-            for ours, theirs in (("ln1", "ln_1"), ("ln2", "ln_2")):
-                w[f"{dst}{ours}.w"] = get(f"{src}{theirs}.weight")
-                w[f"{dst}{ours}.b"] = get(f"{src}{theirs}.bias")
             for x in "QKV":
                 name = f"{src}attn.attention.{x.lower()}_proj.weight"
                 w[f"{dst}attn.W_{x}"] = heads(get(name), H)
@@ -249,8 +248,6 @@ class GptNeo:
             for ours, theirs in (("in", "c_fc"), ("out", "c_proj")):
                 w[f"{dst}mlp.W_{ours}"] = get(f"{src}mlp.{theirs}.weight").T
                 w[f"{dst}mlp.b_{ours}"] = get(f"{src}mlp.{theirs}.bias")
-        w["ln_final.w"], w["ln_final.b"] = get("ln_f.weight"), get("ln_f.bias")
-        set_unembed(w, cfg, tensors, "lm_head.weight")
         return w
 
 
