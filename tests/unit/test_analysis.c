@@ -1,139 +1,26 @@
 /*
  * test_analysis.c: the tables against plain float64 code, on a model made up so
- * that logits tie, on the level of H5LENS_TEST_CPU. Ranks and top tokens are
- * checked against the logits that the table of logits itself gives, to the bit;
- * logits against float64 within an error bound.
+ * that logits tie, on the level of H5LENS_TEST_CPU; and what stands in them where
+ * a number is not finite. Ranks and top tokens are checked against what the
+ * float64 logits allow; logits against float64 within an error bound.
  */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
-#include "h5lens/analysis.h"
-#include "support/numbers.h"
+#include "support/tables.h"
 
-enum { D = 20, V = 37, LAYERS = 3, BATCH = 8, SOURCES = LAYERS + 1 };
+enum { D = TEST_D_MODEL, V = TEST_D_VOCAB, SOURCES = TEST_SOURCES, BATCH = TEST_BATCH };
 
-static struct test_random rnd = { 3 };
+/* --- the same in float64 ----------------------------------------------------------------- */
 
-static size_t table_index(const char *name)
-{
-	size_t i;
-
-	for (i = 0; i < LENS_TABLES; i++) {
-		if (!strcmp(lens_table(i)->name, name))
-			return i;
-	}
-	fail_msg("no table is called %s", name);
-	return 0;
-}
-
-/* --- a model ----------------------------------------------------------------------------- */
-
-/*
- * Tokens 5, 9 and 30 have a W_U of zeros and one b_U: their logits tie, to the bit.
- * (Equal rows that are not zero need not: BLAS may sum a product's columns in
- * different orders.)
- */
-static struct lens_model *make_model(bool folded, bool rms)
-{
-	struct lens_model *m = lens_calloc(1, sizeof(*m));
-	size_t i;
-
-	assert_non_null(m);
-	m->config = (struct lens_config){ .n_layers = LAYERS,
-					  .d_model = D,
-					  .n_heads = 2,
-					  .n_kv_heads = 2,
-					  .d_head = 10,
-					  .d_mlp = 40,
-					  .d_vocab = V,
-					  .n_ctx = 16,
-					  .eps = 1e-5,
-					  .norm = rms ? LENS_NORM_RMS : LENS_NORM_LN };
-	m->w_u = test_random_floats(&rnd, V * D);
-	m->b_u = test_random_floats(&rnd, V);
-	for (i = 0; i < V; i++) {
-		if (i != 5 && i != 9 && i != 30)
-			continue;
-		memset(m->w_u + i * D, 0, D * sizeof(float));
-		m->b_u[i] = 0.5f;
-	}
-	if (!folded) {
-		m->ln_final_w = test_random_floats(&rnd, D);
-		m->ln_final_b = rms ? NULL : test_random_floats(&rnd, D);
-	}
-	return m;
-}
-
-/* --- a batch's residual streams --------------------------------------------------------------
- */
-
-struct stream {
-	size_t n, length[BATCH], offset[BATCH], rows;
-	int32_t read_pos[BATCH], answers[BATCH * 3];
-	float *resid[SOURCES]; /* [rows, D] */
-};
-
-static void make_stream(struct stream *s, size_t n, size_t n_answers)
-{
-	size_t i;
-
-	memset(s, 0, sizeof(*s));
-	s->n = n;
-	for (i = 0; i < n; i++) {
-		s->offset[i] = s->rows;
-		s->length[i] = 1 + test_random_below(&rnd, 9);
-		s->read_pos[i] = (int32_t)test_random_below(&rnd, s->length[i]);
-		s->rows += (s->length[i] + 11) / 12 * 12;
-	}
-	for (i = 0; i < n * n_answers; i++)
-		s->answers[i] = (int32_t)test_random_below(&rnd, V);
-	s->answers[0] = 9; /* one of those that tie */
-	for (i = 0; i < SOURCES; i++)
-		s->resid[i] = test_random_floats(&rnd, s->rows * D);
-}
-
-static void release_stream(struct stream *s)
-{
-	size_t i;
-
-	for (i = 0; i < SOURCES; i++)
-		lens_free(s->resid[i]);
-}
-
-static const float *read_row(const struct stream *s, size_t source, size_t prompt)
+static const float *read_row(const struct test_stream *s, size_t source, size_t prompt)
 {
 	return s->resid[source] + (s->offset[prompt] + (size_t)s->read_pos[prompt]) * D;
 }
-
-static size_t analyse(struct lens_analysis *a, const struct stream *s)
-{
-	const struct lens_batch b = {
-		.n_prompts = s->n, .length = s->length, .offset = s->offset, .n_rows = s->rows
-	};
-	struct lens_activation act = { .width = D, .stride = D };
-	const struct lens_activation other = { .hook = LENS_HOOK_MLP_OUT };
-	size_t flagged = 0, i;
-
-	lens_analysis_begin(a, s->read_pos);
-	for (i = 0; i < SOURCES; i++) {
-		act.hook = i < LAYERS ? LENS_HOOK_RESID_PRE : LENS_HOOK_RESID_POST;
-		act.layer = i < LAYERS ? i : LAYERS - 1;
-		act.data = s->resid[i];
-		lens_analysis_visit(a, &b, &act);
-	}
-	lens_analysis_visit(a, &b, &other);
-	lens_analysis_finish(a, s->n, s->answers, &flagged);
-	return flagged;
-}
-
-/* --- the same in float64
- * ------------------------------------------------------------------------ */
 
 /* mean (0 for RMSNorm) and scale of a row */
 static double moments(const struct lens_model *m, const float *x, double *scale)
@@ -153,7 +40,7 @@ static double moments(const struct lens_model *m, const float *x, double *scale)
  * Logit v of a source. recompute: ln_final(x)·W_U + b_U; else (x − mean)/s·W_U
  * with s of the last source. *size is Σ of the products' sizes, for the bound.
  */
-static double logit(const struct lens_model *m, const struct stream *s, size_t source,
+static double logit(const struct lens_model *m, const struct test_stream *s, size_t source,
 		    size_t prompt, size_t v, bool recompute, double *size)
 {
 	const float *x = read_row(s, source, prompt);
@@ -179,8 +66,8 @@ static double logit(const struct lens_model *m, const struct stream *s, size_t s
 /* D = 20 products and the norm's own roundings: 30u of the sum of sizes. */
 #define LOGIT_ERROR(size) (30 * TEST_U * (size))
 
-static double probability(const struct lens_model *m, const struct stream *s, size_t prompt,
-			  size_t token)
+static double probability(const struct lens_model *m, const struct test_stream *s,
+			  size_t prompt, size_t token)
 {
 	double sum = 0, size, max = -INFINITY, x[V];
 	size_t v;
@@ -195,7 +82,7 @@ static double probability(const struct lens_model *m, const struct stream *s, si
 }
 
 /* Tokens whose logit is surely larger, and those whose might be. */
-static void rank_range(const struct lens_model *m, const struct stream *s, size_t source,
+static void rank_range(const struct lens_model *m, const struct test_stream *s, size_t source,
 		       size_t prompt, size_t token, bool recompute, long *least, long *most)
 {
 	double size, other, x = logit(m, s, source, prompt, token, recompute, &size);
@@ -214,12 +101,11 @@ static void rank_range(const struct lens_model *m, const struct stream *s, size_
 	}
 }
 
-/* --- checks
- * --------------------------------------------------------------------------------------- */
+/* --- checks ------------------------------------------------------------------------------ */
 
 struct checked {
 	const struct lens_model *m;
-	const struct stream *s;
+	const struct test_stream *s;
 	const struct lens_analysis *a;
 	struct lens_analysis_options opt;
 };
@@ -228,7 +114,7 @@ struct checked {
 static const void *row(const struct checked *c, const char *table, size_t prompt)
 {
 	size_t bytes;
-	const unsigned char *rows = lens_analysis_result(c->a, table_index(table), &bytes);
+	const unsigned char *rows = lens_analysis_result(c->a, test_table_index(table), &bytes);
 
 	assert_non_null(rows);
 	return rows + prompt * bytes;
@@ -327,50 +213,24 @@ static void check_top(const struct checked *c, size_t prompt)
 	assert_true((seen[5] || !seen[9]) && (seen[9] || !seen[30]));
 }
 
-static struct lens_analysis *create(const struct lens_model *m,
-				    const struct lens_analysis_options *opt)
-{
-	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_analysis *a;
-
-	if (lens_analysis_create(m, opt, &a, &err) != LENS_OK)
-		fail_msg("%s", err.text);
-	return a;
-}
-
-static struct lens_analysis_options everything(size_t n_answers, size_t top_k,
-					       enum lens_lens_mode lens)
-{
-	struct lens_analysis_options o = {
-		.n_answers = n_answers, .top_k = top_k, .lens = lens, .batch_rows = BATCH
-	};
-	size_t i;
-
-	for (i = 0; i < LENS_TABLES; i++)
-		o.wanted[i] =
-			lens_table(i)->of != LENS_OF_EVERY_POS; /* test_token_logprobs.c */
-	o.wanted[table_index("logit_diff")] = n_answers > 1;
-	return o;
-}
-
 static void check(const struct lens_model *m, struct lens_analysis_options opt)
 {
-	struct lens_analysis *a = create(m, &opt);
-	struct stream s;
+	struct lens_analysis *a = test_create_analysis(m, &opt);
+	struct test_stream s;
 	size_t n, i;
 
 	/* full and partial batches, with one worker's memory */
 	for (n = BATCH; n > 0; n -= n > 3 ? 3 : 1) {
 		struct checked c = { .m = m, .s = &s, .a = a, .opt = opt };
 
-		make_stream(&s, n, opt.n_answers);
-		assert_int_equal(analyse(a, &s), 0);
+		test_make_stream(&s, n, opt.n_answers);
+		assert_int_equal(test_analyse(a, &s), 0);
 		for (i = 0; i < n; i++) {
 			check_answers(&c, i);
 			check_lens(&c, i);
 			check_top(&c, i);
 		}
-		release_stream(&s);
+		test_release_stream(&s);
 	}
 	lens_analysis_destroy(a);
 }
@@ -382,53 +242,20 @@ static void against_float64(void **state)
 
 	(void)state;
 	for (kind = 0; kind < 4; kind++) {
-		struct lens_model *m = make_model(kind & 1, kind & 2);
+		struct lens_model *m = test_make_model(kind & 1, kind & 2);
 
 		for (answers = 1; answers <= 3; answers++) {
 			for (lens = 0; lens < 2; lens++)
-				check(m, everything(answers, 5,
-						    lens ? LENS_LENS_CACHED_SCALE_NO_BIAS
-							 : LENS_LENS_RECOMPUTE));
+				check(m, test_all_tables(answers, 5,
+							 lens ? LENS_LENS_CACHED_SCALE_NO_BIAS
+							      : LENS_LENS_RECOMPUTE));
 		}
-		check(m, everything(2, 1, LENS_LENS_RECOMPUTE));
-		check(m, everything(2, V, LENS_LENS_RECOMPUTE));
-		check(m, everything(2, V + 11, LENS_LENS_RECOMPUTE)); /* more than there are */
+		check(m, test_all_tables(2, 1, LENS_LENS_RECOMPUTE));
+		check(m, test_all_tables(2, V, LENS_LENS_RECOMPUTE));
+		check(m, test_all_tables(2, V + 11,
+					 LENS_LENS_RECOMPUTE)); /* more than there are */
 		lens_model_destroy(m);
 	}
-}
-
-/* Equal logits: strictly larger ones count, and ties leave the rank alone. */
-static void ties(void **state)
-{
-	struct lens_model *m = make_model(true, false);
-	struct lens_analysis_options opt = everything(3, 4, LENS_LENS_RECOMPUTE);
-	struct lens_analysis *a;
-	struct stream s;
-	const int32_t *rank, *top;
-	const float *diff;
-	size_t i, bytes;
-
-	(void)state;
-	for (i = 0; i < V; i++)
-		m->b_u[i] = i == 5 || i == 9 || i == 30 ? 1000 : 0;
-	a = create(m, &opt);
-	make_stream(&s, 2, 3);
-	s.answers[0] = 5, s.answers[1] = 30, s.answers[2] = 9;
-	s.answers[3] = 0, s.answers[4] = 9, s.answers[5] = 0;
-	analyse(a, &s);
-	rank = lens_analysis_result(a, table_index("answer_rank"), &bytes);
-	assert_int_equal(rank[0] + rank[1] + rank[2], 0);
-	assert_true(rank[3] >= 3 && rank[3] == rank[5] && rank[4] == 0);
-	diff = lens_analysis_result(a, table_index("logit_diff"), &bytes);
-	assert_true(diff[0] == 0 && diff[1] == 0);
-	assert_true(diff[2] < -900 && diff[3] == 0);
-	top = lens_analysis_result(a, table_index("top_tokens"), &bytes);
-	assert_int_equal(top[0], 5);
-	assert_int_equal(top[1], 9);
-	assert_int_equal(top[2], 30);
-	release_stream(&s);
-	lens_analysis_destroy(a);
-	lens_model_destroy(m);
 }
 
 static void check_flagged(const struct lens_analysis *a, size_t prompt)
@@ -455,20 +282,20 @@ static void check_flagged(const struct lens_analysis *a, size_t prompt)
 static void not_finite(void **state)
 {
 	const float bad[] = { NAN, INFINITY, -INFINITY };
-	struct lens_model *m = make_model(false, false);
-	struct lens_analysis_options opt = everything(2, 5, LENS_LENS_RECOMPUTE);
-	struct lens_analysis *a = create(m, &opt);
+	struct lens_model *m = test_make_model(false, false);
+	struct lens_analysis_options opt = test_all_tables(2, 5, LENS_LENS_RECOMPUTE);
+	struct lens_analysis *a = test_create_analysis(m, &opt);
 	size_t i, k;
 
 	(void)state;
 	for (k = 0; k < 3; k++) {
 		struct checked c = { .m = m, .a = a, .opt = opt };
-		struct stream s;
+		struct test_stream s;
 
-		make_stream(&s, 4, 2);
+		test_make_stream(&s, 4, 2);
 		c.s = &s;
 		s.resid[SOURCES - 1][(s.offset[2] + (size_t)s.read_pos[2]) * D + 3] = bad[k];
-		assert_int_equal(analyse(a, &s), 1);
+		assert_int_equal(test_analyse(a, &s), 1);
 		check_flagged(a, 2);
 		for (i = 0; i < 4; i++) {
 			if (i == 2)
@@ -477,7 +304,7 @@ static void not_finite(void **state)
 			check_lens(&c, i);
 			check_top(&c, i);
 		}
-		release_stream(&s);
+		test_release_stream(&s);
 	}
 	lens_analysis_destroy(a);
 	lens_model_destroy(m);
@@ -486,19 +313,19 @@ static void not_finite(void **state)
 /* One logit of the vocabulary is infinite: the prompt is flagged, whatever its answers. */
 static void one_infinite_logit(void **state)
 {
-	struct lens_model *m = make_model(true, false);
-	struct lens_analysis_options opt = everything(2, 5, LENS_LENS_RECOMPUTE);
+	struct lens_model *m = test_make_model(true, false);
+	struct lens_analysis_options opt = test_all_tables(2, 5, LENS_LENS_RECOMPUTE);
 	struct lens_analysis *a;
-	struct stream s;
+	struct test_stream s;
 
 	(void)state;
 	m->b_u[36] = INFINITY;
-	a = create(m, &opt);
-	make_stream(&s, 3, 2);
-	assert_int_equal(analyse(a, &s), 3);
+	a = test_create_analysis(m, &opt);
+	test_make_stream(&s, 3, 2);
+	assert_int_equal(test_analyse(a, &s), 3);
 	check_flagged(a, 0);
 	check_flagged(a, 2);
-	release_stream(&s);
+	test_release_stream(&s);
 	lens_analysis_destroy(a);
 	lens_model_destroy(m);
 }
@@ -506,151 +333,21 @@ static void one_infinite_logit(void **state)
 /* A lens layer that is not finite has rank -1, and does not flag the prompt. */
 static void lens_layer_not_finite(void **state)
 {
-	struct lens_model *m = make_model(true, false);
-	struct lens_analysis_options opt = everything(2, 5, LENS_LENS_RECOMPUTE);
-	struct lens_analysis *a = create(m, &opt);
+	struct lens_model *m = test_make_model(true, false);
+	struct lens_analysis_options opt = test_all_tables(2, 5, LENS_LENS_RECOMPUTE);
+	struct lens_analysis *a = test_create_analysis(m, &opt);
 	struct checked c = { .a = a };
-	struct stream s;
+	struct test_stream s;
 	const int32_t *rank;
 
 	(void)state;
-	make_stream(&s, 2, 2);
+	test_make_stream(&s, 2, 2);
 	s.resid[1][(s.offset[1] + (size_t)s.read_pos[1]) * D] = NAN;
-	assert_int_equal(analyse(a, &s), 0);
+	assert_int_equal(test_analyse(a, &s), 0);
 	rank = row(&c, "rank_per_layer", 1);
 	assert_true(rank[0] >= 0 && rank[2] == -1 && rank[3] == -1 && rank[4] >= 0);
-	release_stream(&s);
+	test_release_stream(&s);
 	lens_analysis_destroy(a);
-	lens_model_destroy(m);
-}
-
-/* --- bits
- * -------------------------------------------------------------------------------------------
- */
-
-/* A prompt's rows do not depend on the prompts beside it, nor on which tables there are. */
-static void rows_of_their_own(void **state)
-{
-	struct lens_model *m = make_model(false, false);
-	struct lens_analysis_options opt = everything(2, 5, LENS_LENS_RECOMPUTE), few = opt;
-	struct lens_analysis *a = create(m, &opt), *alone = create(m, &opt), *b;
-	size_t i, t, bytes;
-	struct stream s;
-
-	(void)state;
-	memset(few.wanted, 0, sizeof(few.wanted));
-	few.wanted[table_index("answer_logit")] = few.wanted[LENS_TABLE_FLAGS] = true;
-	b = create(m, &few);
-	make_stream(&s, BATCH, 2);
-	analyse(a, &s);
-	for (i = 0; i < BATCH; i++) {
-		struct stream one = s;
-
-		one.n = 1;
-		one.length[0] = s.length[i];
-		one.offset[0] = s.offset[i];
-		one.read_pos[0] = s.read_pos[i];
-		memcpy(one.answers, s.answers + 2 * i, 2 * sizeof(*s.answers));
-		analyse(alone, &one);
-		for (t = 0; t < LENS_TABLES; t++) {
-			const char *x = lens_analysis_result(a, t, &bytes);
-			const char *y = lens_analysis_result(alone, t, &bytes);
-
-			assert_true(!x == !opt.wanted[t]);
-			if (!x)
-				continue;
-			assert_memory_equal(x + i * bytes, y, bytes);
-		}
-	}
-	analyse(b, &s);
-	t = table_index("answer_logit");
-	assert_memory_equal(lens_analysis_result(a, t, &bytes),
-			    lens_analysis_result(b, t, &bytes), BATCH * bytes);
-	assert_null(lens_analysis_result(b, table_index("top_tokens"), &bytes));
-	release_stream(&s);
-	lens_analysis_destroy(a);
-	lens_analysis_destroy(b);
-	lens_analysis_destroy(alone);
-	lens_model_destroy(m);
-}
-
-/* --- around it
- * ---------------------------------------------------------------------------------------- */
-
-static void hooks_needed(void **state)
-{
-	struct lens_model *m = make_model(true, false);
-	struct lens_analysis_options opt = everything(2, 5, LENS_LENS_RECOMPUTE);
-	struct lens_hook_set s;
-	size_t i, n;
-
-	(void)state;
-	for (opt.wanted[table_index("rank_per_layer")] = false, n = 0; n < 2; n++) {
-		size_t wanted = 0;
-
-		opt.wanted[table_index("lens_logit")] = n;
-		assert_int_equal(lens_hook_set_init(&s, &m->config, NULL, 0, NULL), LENS_OK);
-		lens_analysis_hooks(m, &opt, &s);
-		for (i = 0; i < LAYERS * LENS_HOOK_COUNT; i++)
-			wanted += s.want[i] != 0;
-		assert_int_equal(wanted, n ? LAYERS + 1 : 1);
-		assert_true(lens_hook_wanted(&s, LENS_HOOK_RESID_POST, LAYERS - 1));
-		lens_hook_set_release(&s);
-	}
-	lens_model_destroy(m);
-}
-
-static void descriptors(void **state)
-{
-	size_t i, k, bytes, n;
-	struct lens_model *m = make_model(true, false);
-	struct lens_analysis_options opt = everything(3, 7, LENS_LENS_RECOMPUTE);
-	struct lens_analysis *a;
-
-	(void)state;
-	opt.n_pos = 11;
-	a = create(m, &opt);
-	assert_string_equal(lens_table(LENS_TABLE_FLAGS)->name, "flags");
-	assert_string_equal(lens_table(LENS_TABLE_LOSS)->name, "loss");
-	assert_string_equal(lens_table(LENS_TABLE_TOKEN_LOGPROBS)->name, "token_logprobs");
-	for (i = 0; i < LENS_TABLES; i++) {
-		const struct lens_table *t = lens_table(i);
-
-		assert_true(t->of != LENS_OF_LENS_LAYER || t->axis[0] == LENS_TABLE_LENS_LAYER);
-		for (n = lens_table_type_size(t->type), k = 0; k < (size_t)t->n_axes; k++) {
-			size_t extent = lens_table_extent(m, &opt, t->axis[k]);
-
-			assert_int_equal(extent, ((const size_t[]){ 3, 2, SOURCES, 7,
-								    11 })[t->axis[k]]);
-			n *= extent;
-		}
-		lens_analysis_result(a, i, &bytes);
-		assert_int_equal(bytes, n);
-	}
-	lens_analysis_destroy(a);
-	lens_model_destroy(m);
-}
-
-static void allocation_failures(void **state)
-{
-	struct lens_model *m = make_model(true, false);
-	struct lens_analysis_options opt = everything(2, 5, LENS_LENS_RECOMPUTE);
-	enum lens_status st = LENS_ERR_NOMEM;
-	unsigned long k;
-
-	(void)state;
-	for (k = 1; st != LENS_OK; k++) {
-		struct lens_error err = LENS_ERROR_INIT;
-		struct lens_analysis *a;
-
-		lens_alloc_fail_at(k);
-		st = lens_analysis_create(m, &opt, &a, &err);
-		lens_alloc_fail_at(0);
-		assert_int_equal(err.code, st);
-		assert_true(st == LENS_OK || (st == LENS_ERR_NOMEM && !a));
-		lens_analysis_destroy(a);
-	}
-	assert_true(k > 10);
 	lens_model_destroy(m);
 }
 
@@ -658,14 +355,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(against_float64),
-		cmocka_unit_test(ties),
 		cmocka_unit_test(not_finite),
 		cmocka_unit_test(one_infinite_logit),
 		cmocka_unit_test(lens_layer_not_finite),
-		cmocka_unit_test(rows_of_their_own),
-		cmocka_unit_test(hooks_needed),
-		cmocka_unit_test(descriptors),
-		cmocka_unit_test(allocation_failures),
 	};
 
 	return cmocka_run_group_tests(tests, test_open_kernels, NULL);

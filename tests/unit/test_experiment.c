@@ -1,15 +1,14 @@
 /*
- * test_experiment.c: the key table, YAML files, --set values and the effective
- * JSON. Bad files are in tests/invalid/yaml.
+ * test_experiment.c: the key table: what is set where nothing is said, good and
+ * bad values of every key as --set takes them, which setting wins, and the flags.
  */
 #include "h5lens/experiment.h"
-#include "support/cases.h"
+#include "support/settings.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -30,13 +29,6 @@ static int release(void **state)
 	return 0;
 }
 
-static void set(const char *key, const char *value)
-{
-	err = (struct lens_error)LENS_ERROR_INIT;
-	if (lens_experiment_set(&e, key, value, &err) != LENS_OK)
-		fail_msg("%s=%s: %s", key, value, err.text);
-}
-
 static void set_bad(const char *key, const char *value, const char *text)
 {
 	err = (struct lens_error)LENS_ERROR_INIT;
@@ -46,38 +38,6 @@ static void set_bad(const char *key, const char *value, const char *text)
 	assert_int_equal(err.row, 0);
 	assert_string_equal(err.file, "");
 }
-
-static void load(const char *yaml)
-{
-	char *path = test_write_file("exp.yaml", yaml, strlen(yaml));
-
-	err = (struct lens_error)LENS_ERROR_INIT;
-	if (lens_experiment_load(&e, path, &err) != LENS_OK)
-		fail_msg("line %ld: %s", err.row, err.text);
-	assert_string_equal(e.source, yaml);
-	unlink(path);
-	lens_free(path);
-}
-
-static char *json(bool identity_only)
-{
-	char *text;
-
-	assert_int_equal(lens_experiment_json(&e, identity_only, &text, NULL), LENS_OK);
-	return text;
-}
-
-static void assert_strings(const struct lens_strings *s, size_t n, const char *const *want)
-{
-	size_t i;
-
-	assert_int_equal(s->n, n);
-	for (i = 0; i < n; i++)
-		assert_string_equal(s->v[i], want[i]);
-}
-#define ASSERT_STRINGS(s, ...)                                                                 \
-	assert_strings(s, sizeof((const char *const[]){ __VA_ARGS__ }) / sizeof(char *),       \
-		       (const char *const[]){ __VA_ARGS__ })
 
 #define DEFAULT_TABLES                                                                         \
 	"logit_diff", "answer_logit", "answer_prob", "answer_rank", "rank_per_layer",          \
@@ -113,62 +73,6 @@ static void test_defaults(void **state)
 	assert_int_equal(e.threads, 0);
 	assert_int_equal(e.memory, 0);
 	assert_string_equal(e.source, "");
-}
-
-static void test_every_key_in_a_file(void **state)
-{
-	(void)state;
-	load("# an experiment\n"
-	     "model: /models/gpt2\n"
-	     "weights: {fold_ln: false, center_writing_weights: no, center_unembed: Off,\n"
-	     "          fold_value_biases: FALSE, refactor_factored_attn_matrices: yes}\n"
-	     "data:\n"
-	     "  csv: /data/ioi.csv\n"
-	     "  prompt: \"text\"\n"
-	     "  answers: [correct, 'the other']\n"
-	     "  prepend_bos: false\n"
-	     "  read_pos: at\n"
-	     "  on_bad_row: skip\n"
-	     "  limit: 100\n"
-	     "cache:\n"
-	     "  hooks: [\"*.hook_z\", blocks.0.hook_resid_pre]\n"
-	     "  positions: [0, -2]\n"
-	     "  dtype: f16\n"
-	     "tables:\n"
-	     "  - top_tokens\n"
-	     "  - logit_diff\n"
-	     "top_k: 5\n"
-	     "lens: cached_scale_no_bias\n"
-	     "cpu: avx512\n"
-	     "output: /out/ioi.h5\n"
-	     "threads: 4\n"
-	     "memory: 4GiB\n");
-	assert_string_equal(e.model, "/models/gpt2");
-	assert_false(e.weights.fold_ln || e.weights.center_writing_weights ||
-		     e.weights.center_unembed || e.weights.fold_value_biases);
-	assert_true(e.weights.refactor_factored_attn_matrices);
-	assert_string_equal(e.data.csv, "/data/ioi.csv");
-	assert_string_equal(e.data.prompt, "text");
-	ASSERT_STRINGS(&e.data.answers, "correct", "the other");
-	assert_false(e.data.prepend_bos);
-	assert_string_equal(e.data.read_pos_column, "at");
-	assert_true(e.data.skip_bad_rows);
-	assert_int_equal(e.data.limit, 100);
-	ASSERT_STRINGS(&e.cache.hooks, "*.hook_z", "blocks.0.hook_resid_pre");
-	assert_int_equal(e.cache.positions, LENS_POS_LIST);
-	assert_int_equal(e.cache.n_positions, 2);
-	assert_int_equal(e.cache.position[0], 0);
-	assert_int_equal(e.cache.position[1], -2);
-	assert_int_equal(e.cache.dtype, LENS_CACHE_F16);
-	ASSERT_STRINGS(&e.tables, "logit_diff", "top_tokens");
-	assert_true(e.tables_listed);
-	assert_int_equal(e.top_k, 5);
-	assert_int_equal(e.lens, LENS_LENS_CACHED_SCALE_NO_BIAS);
-	assert_int_equal(e.cpu, LENS_CPU_AVX512);
-	assert_string_equal(e.output, "/out/ioi.h5");
-	assert_int_equal(e.threads, 4);
-	assert_int_equal(e.memory, (size_t)4 << 30);
-	assert_int_equal(lens_experiment_check(&e, &err), LENS_OK);
 }
 
 /* The second column is what the effective JSON then holds. */
@@ -252,8 +156,8 @@ static void test_good_values(void **state)
 	for (i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
 		char *text;
 
-		set(good[i].key, good[i].value);
-		text = json(false);
+		test_settings_set(&e, good[i].key, good[i].value);
+		text = test_settings_json(&e, false);
 		if (!strstr(text, good[i].json))
 			fail_msg("%s=%s: no %s in %s", good[i].key, good[i].value, good[i].json,
 				 text);
@@ -344,13 +248,13 @@ static const struct {
 
 static void test_bad_values(void **state)
 {
-	char *before = json(false), *after;
+	char *before = test_settings_json(&e, false), *after;
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		set_bad(bad[i].key, bad[i].value, bad[i].text);
-	after = json(false);
+	after = test_settings_json(&e, false);
 	assert_string_equal(after, before); /* a bad value changes nothing */
 	lens_free(before);
 	lens_free(after);
@@ -359,81 +263,25 @@ static void test_bad_values(void **state)
 static void test_precedence(void **state)
 {
 	(void)state;
-	load("data: {answers: [a, b], limit: 5}\ncache: {hooks: [x, y], positions: [1]}\n");
-	set("data.limit", "6");
-	set("cache.hooks", "z");
-	set("cache.positions", "all");
+	test_settings_load(
+		&e,
+		"data: {answers: [a, b], limit: 5}\ncache: {hooks: [x, y], positions: [1]}\n");
+	test_settings_set(&e, "data.limit", "6");
+	test_settings_set(&e, "cache.hooks", "z");
+	test_settings_set(&e, "cache.positions", "all");
 	assert_int_equal(e.data.limit, 6);
 	ASSERT_STRINGS(&e.cache.hooks, "z");
 	assert_int_equal(e.cache.positions, LENS_POS_ALL);
 	assert_int_equal(e.cache.n_positions, 0);
 	ASSERT_STRINGS(&e.data.answers, "a", "b");
-	set("data.read_pos", "col");
-	set("data.read_pos", "2");
+	test_settings_set(&e, "data.read_pos", "col");
+	test_settings_set(&e, "data.read_pos", "2");
 	assert_null(e.data.read_pos_column);
 	assert_int_equal(e.data.read_pos, 2);
-	set("weights", "raw");
-	set("weights.fold_ln", "true");
+	test_settings_set(&e, "weights", "raw");
+	test_settings_set(&e, "weights.fold_ln", "true");
 	assert_true(e.weights.fold_ln);
 	assert_false(e.weights.center_unembed);
-}
-
-static void test_relative_paths(void **state)
-{
-	const char *tmp = getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
-	char *want;
-
-	(void)state;
-	load("model: m\ndata: {csv: ../d.csv}\noutput: /abs/o.h5\n");
-	want = lens_path_join(tmp, "m");
-	assert_string_equal(e.model, want);
-	lens_free(want);
-	want = lens_path_join(tmp, "../d.csv");
-	assert_string_equal(e.data.csv, want);
-	lens_free(want);
-	assert_string_equal(e.output, "/abs/o.h5");
-	set("data.csv", "d.csv");
-	assert_string_equal(e.data.csv, "d.csv");
-}
-
-static void test_file_in_the_current_folder(void **state)
-{
-	char cwd[4096], *path = test_write_file("here.yaml", "model: m\n", 9), *slash;
-
-	(void)state;
-	assert_non_null(getcwd(cwd, sizeof(cwd)));
-	slash = strrchr(path, '/');
-	*slash = '\0';
-	assert_int_equal(chdir(path), 0);
-	assert_int_equal(lens_experiment_load(&e, slash + 1, &err), LENS_OK);
-	unlink(slash + 1);
-	assert_int_equal(chdir(cwd), 0);
-	assert_string_equal(e.model, "m");
-	lens_free(path);
-}
-
-static void test_yaml_forms(void **state)
-{
-	(void)state;
-	load("\xef\xbb\xbf# BOM\r\nmodel: /m\r\ndata:\r\n  answers: one\r\n");
-	assert_string_equal(e.model, "/m");
-	ASSERT_STRINGS(&e.data.answers, "one");
-	load("%YAML 1.1\n---\nmodel: !!str /n\n...\n");
-	assert_string_equal(e.model, "/n");
-	load("data: {prompt: &p text, answers: [*p, *p]}\n"); /* aliases work */
-	ASSERT_STRINGS(&e.data.answers, "text", "text");
-	load("data:\n  prompt: >-\n    folded\n    name\n");
-	assert_string_equal(e.data.prompt, "folded name");
-	load("data:\n  prompt: |-\n    two\n    lines\n");
-	assert_string_equal(e.data.prompt, "two\nlines");
-	load("data: {read_pos: \"7\"}\n");
-	assert_string_equal(e.data.read_pos_column, "7");
-	load("weights: raw\n");
-	assert_false(e.weights.fold_ln);
-	load("{\"model\": \"/json\", \"cache\": {\"hooks\": [], \"positions\": [0]}}");
-	assert_string_equal(e.model, "/json");
-	assert_int_equal(e.cache.hooks.n, 0);
-	load("cache: {hooks: none}\n");
 }
 
 static void test_flags(void **state)
@@ -465,8 +313,8 @@ static void test_flags(void **state)
 	}
 	assert_null(lens_key_of_flag("--nothing"));
 	assert_null(lens_key_of_flag(""));
-	set(lens_key_of_flag("--raw-weights")->name,
-	    lens_key_of_flag("--raw-weights")->flag_value);
+	test_settings_set(&e, lens_key_of_flag("--raw-weights")->name,
+			  lens_key_of_flag("--raw-weights")->flag_value);
 	assert_false(e.weights.fold_ln);
 	keys = lens_keys(&n);
 	for (i = 0; i < n; i++) {
@@ -474,257 +322,10 @@ static void test_flags(void **state)
 		assert_non_null(keys[i].help);
 		with_flag += keys[i].flag != NULL;
 		if (keys[i].deflt) /* a default is a value like any other */
-			set(keys[i].name, keys[i].deflt);
+			test_settings_set(&e, keys[i].name, keys[i].deflt);
 	}
 	assert_int_equal(with_flag, 11);
 	assert_true(e.weights.fold_ln);
-}
-
-/* --- JSON --------------------------------------------------------------------- */
-
-static void test_json(void **state)
-{
-	char *text;
-
-	(void)state;
-	load("model: /m\noutput: /o.h5\ndata: {csv: /d.csv, answers: [a, b]}\nthreads: 3\n");
-	text = json(false);
-	assert_string_equal(
-		text,
-		"{\"cache\":{\"dtype\":\"f32\",\"hooks\":[\"*\"],\"positions\":\"all\"},"
-		"\"cpu\":\"auto\","
-		"\"data\":{\"answers\":[\"a\",\"b\"],\"csv\":\"/d.csv\",\"limit\":0,"
-		"\"on_bad_row\":\"error\",\"prepend_bos\":true,\"prompt\":\"prompt\","
-		"\"read_pos\":-1},"
-		"\"lens\":\"recompute\",\"memory\":0,\"model\":\"/m\",\"output\":\"/o.h5\","
-		"\"shards\":{\"bytes\":1073741824,\"prompts\":0},"
-		"\"tables\":[\"logit_diff\",\"answer_logit\",\"answer_prob\",\"answer_rank\","
-		"\"rank_per_layer\",\"lens_logit\",\"top_tokens\"],"
-		"\"threads\":3,\"top_k\":10,"
-		"\"weights\":{\"center_unembed\":true,\"center_writing_weights\":true,"
-		"\"fold_ln\":true,\"fold_value_biases\":true,"
-		"\"refactor_factored_attn_matrices\":false}}");
-	lens_free(text);
-	text = json(true);
-	assert_null(strstr(text, "/m"));
-	assert_null(strstr(text, "/d.csv"));
-	assert_null(strstr(text, "output"));
-	assert_null(strstr(text, "threads"));
-	assert_null(strstr(text, "memory"));
-	assert_non_null(strstr(text, "\"top_k\":10"));
-	lens_free(text);
-}
-
-static void test_identity(void **state)
-{
-	static const char *const same[] = {
-		"data: {answers: [a, b]}\ntables: [top_tokens, logit_diff]\n",
-		"# a comment\ntables: [logit_diff,  top_tokens, top_tokens]  # another\n"
-		"data:\n  answers:\n  - a\n  - \"b\"\n",
-		"data: {answers: [a, b], csv: x}\ntables: [logit_diff, top_tokens]\n"
-		"threads: 7\nmemory: 1G\nmodel: other\noutput: o.h5\ntop_k: 10\n"
-	};
-	char *first = NULL;
-	size_t i;
-
-	for (i = 0; i < 3; i++) {
-		char *text;
-
-		load(same[i]);
-		text = json(true);
-		if (first)
-			assert_string_equal(text, first);
-		first = first ? first : lens_strdup(text);
-		lens_free(text);
-		release(state);
-		assert_int_equal(init(state), 0);
-	}
-	lens_free(first);
-}
-
-/* Each key that is in the identity changes it; the others do not. */
-static void test_identity_of_each_key(void **state)
-{
-	static const char *const changes[][2] = { { "weights", "raw" },
-						  { "weights.fold_ln", "no" },
-						  { "data.prompt", "x" },
-						  { "data.answers", "a,b" },
-						  { "data.prepend_bos", "no" },
-						  { "data.read_pos", "0" },
-						  { "data.on_bad_row", "skip" },
-						  { "data.limit", "1" },
-						  { "cache.hooks", "none" },
-						  { "cache.positions", "last" },
-						  { "cache.dtype", "f16" },
-						  { "tables", "none" },
-						  { "top_k", "1" },
-						  { "lens", "cached_scale_no_bias" },
-						  { "shards.bytes", "1M" },
-						  { "shards.prompts", "5" } };
-	/* cpu: the level that was chosen is in the identity, not how (identity.c) */
-	static const char *const neutral[][2] = { { "model", "x" },   { "data.csv", "x" },
-						  { "output", "x" },  { "threads", "2" },
-						  { "memory", "1G" }, { "cpu", "avx2" } };
-	char *base = json(true), *text;
-	size_t i;
-
-	for (i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
-		set(changes[i][0], changes[i][1]);
-		text = json(true);
-		if (!strcmp(text, base))
-			fail_msg("%s does not change the identity", changes[i][0]);
-		lens_free(text);
-		release(state);
-		assert_int_equal(init(state), 0);
-	}
-	for (i = 0; i < sizeof(neutral) / sizeof(neutral[0]); i++)
-		set(neutral[i][0], neutral[i][1]);
-	text = json(true);
-	assert_string_equal(text, base);
-	lens_free(text);
-	lens_free(base);
-}
-
-/* --- check -------------------------------------------------------------------- */
-
-static void assert_check(enum lens_status want, const char *text)
-{
-	err = (struct lens_error)LENS_ERROR_INIT;
-	assert_int_equal(lens_experiment_check(&e, &err), want);
-	if (text && !strstr(err.text, text))
-		fail_msg("expected \"%s\", got \"%s\"", text, err.text);
-}
-
-static void test_check(void **state)
-{
-	(void)state;
-	assert_check(LENS_ERR_INVALID, "no model is given");
-	set("model", "m");
-	assert_check(LENS_ERR_INVALID, "set it with --data");
-	set("data.csv", "d.csv");
-	assert_check(LENS_ERR_INVALID, "no output is given");
-	set("output", "d.csv");
-	assert_check(LENS_ERR_INVALID, "output and data.csv are the same file");
-	set("output", "o.h5");
-	assert_check(LENS_OK, NULL);
-	assert_true(lens_experiment_wants_table(&e, "top_tokens"));
-	assert_false(lens_experiment_wants_table(&e, "answer_rank"));
-	set("tables", "answer_rank");
-	assert_check(LENS_ERR_INVALID,
-		     "the table answer_rank needs 1 answer column; data.answers names 0");
-	set("data.answers", "a");
-	assert_check(LENS_OK, NULL);
-	assert_true(lens_experiment_wants_table(&e, "answer_rank"));
-	assert_false(lens_experiment_wants_table(&e, "top_tokens"));
-	set("tables", "logit_diff,top_tokens");
-	assert_check(LENS_ERR_INVALID, "the table logit_diff needs 2 answer columns");
-	set("tables", "default,loss");
-	assert_check(LENS_OK, NULL);
-	assert_false(lens_experiment_wants_table(&e, "logit_diff"));
-	assert_true(lens_experiment_wants_table(&e, "loss"));
-	assert_false(lens_experiment_wants_table(&e, "token_logprobs"));
-	set("tables", "all");
-	assert_check(LENS_OK, NULL);
-	assert_true(lens_experiment_wants_table(&e, "token_logprobs"));
-	assert_false(lens_experiment_wants_table(&e, "logit_diff"));
-	assert_true(lens_experiment_wants_table(&e, "lens_logit"));
-	set("data.answers", "a,b");
-	assert_true(lens_experiment_wants_table(&e, "logit_diff"));
-	assert_false(lens_experiment_wants_table(&e, "nothing"));
-	set("cache.hooks", "none");
-	assert_check(LENS_OK, NULL);
-	set("tables", "none");
-	assert_check(LENS_ERR_INVALID, "nothing to do");
-}
-
-/* --- memory --------------------------------------------------------------------- */
-
-static enum lens_status everything(void *ctx)
-{
-	struct lens_experiment x;
-	char *text = NULL;
-	enum lens_status st = lens_experiment_init(&x, NULL);
-
-	if (st == LENS_OK)
-		st = lens_experiment_load(&x, ctx, NULL);
-	if (st == LENS_OK)
-		st = lens_experiment_set(&x, "cache.hooks", "a,b", NULL);
-	if (st == LENS_OK)
-		st = lens_experiment_set(&x, "data.read_pos", "col", NULL);
-	if (st == LENS_OK)
-		st = lens_experiment_json(&x, false, &text, NULL);
-	lens_free(text);
-	lens_experiment_release(&x); /* also right after a failed init */
-	return st;
-}
-
-static void test_alloc(void **state)
-{
-	const char *yaml =
-		"model: m\noutput: o.h5\ndata: {csv: d, answers: [a, b], read_pos: c}\n"
-		"cache: {hooks: [x, y], positions: [1, 2]}\ntables: [top_tokens]\n";
-	char *path = test_write_file("alloc.yaml", yaml, strlen(yaml));
-
-	(void)state;
-	test_alloc_failures(everything, path);
-	unlink(path);
-	lens_free(path);
-}
-
-/* --- hostile files --------------------------------------------------------------- */
-
-static void load_repeated(const char *head, const char *unit, size_t n, const char *text)
-{
-	struct lens_buf yaml = LENS_BUF_INIT;
-	char *path;
-
-	lens_buf_append(&yaml, head, strlen(head), NULL);
-	while (n--)
-		lens_buf_append(&yaml, unit, strlen(unit), NULL);
-	path = test_write_file("hostile.yaml", yaml.data, yaml.len);
-	err = (struct lens_error)LENS_ERROR_INIT;
-	assert_int_equal(lens_experiment_load(&e, path, &err), LENS_ERR_FORMAT);
-	if (!strstr(err.text, text))
-		fail_msg("expected \"%s\", got \"%s\"", text, err.text);
-	unlink(path);
-	lens_free(path);
-	lens_buf_release(&yaml);
-}
-
-static void test_hostile(void **state)
-{
-	(void)state;
-	load_repeated("model: x\n#", "0123456789abcdef", 20000, "larger than");
-	load_repeated("data: ", "[", 100000, "brackets nested more than 100 deep");
-	load_repeated("data: ", "{a: ", 60000, "brackets nested more than 100 deep");
-	load_repeated("data:\n  ", "- ", 100000, "");
-	load_repeated("", "? ", 100000, "");
-	load_repeated("x: ", "&a ", 80000, "");
-	load_repeated("", "a: b\n", 40000, "unknown key 'a'");
-	load_repeated("data: &d\n  answers: [a, ", "*d, ", 50000, "");
-}
-
-/* --- tests/invalid/yaml ------------------------------------------------------------ */
-
-static void tell(const char *folder, struct lens_buf *told)
-{
-	char *path = lens_path_join(folder, "input.yaml"), text[2200];
-	struct lens_experiment x;
-
-	err = (struct lens_error)LENS_ERROR_INIT;
-	assert_int_equal(lens_experiment_init(&x, &err), LENS_OK);
-	assert_int_equal(lens_experiment_load(&x, path, &err), LENS_ERR_FORMAT);
-	lens_buf_printf(told, NULL, "%s\n", lens_error_format(&err, text, sizeof(text)));
-	assert_string_equal(x.source, "");
-	lens_experiment_release(&x);
-	lens_free(path);
-}
-
-static void test_invalid(void **state)
-{
-	(void)state;
-	test_run_cases("tests/invalid/yaml", tell);
-	assert_int_equal(lens_experiment_load(&e, "tests/none.yaml", NULL), LENS_ERR_IO);
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, init, release)
@@ -732,22 +333,8 @@ static void test_invalid(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_defaults),
-		T(test_every_key_in_a_file),
-		T(test_good_values),
-		T(test_bad_values),
-		T(test_precedence),
-		T(test_relative_paths),
-		T(test_file_in_the_current_folder),
-		T(test_yaml_forms),
-		T(test_flags),
-		T(test_json),
-		T(test_identity),
-		T(test_identity_of_each_key),
-		T(test_check),
-		T(test_alloc),
-		T(test_hostile),
-		T(test_invalid),
+		T(test_defaults),   T(test_good_values), T(test_bad_values),
+		T(test_precedence), T(test_flags),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,33 +11,17 @@
 
 #include <cmocka.h>
 
-#include "h5lens/analysis.h"
 #include "support/cases.h"
-#include "support/numbers.h"
+#include "support/tables.h"
 
 /* More rows than a tile has slots, so that tiles end inside prompts. */
-enum { D = 20, V = 37, BATCH = 16, N_POS = 70 };
+enum { D = TEST_D_MODEL, V = TEST_D_VOCAB, BATCH = 16, N_POS = 70 };
 
 static struct test_random rnd = { 11 };
 
 static struct lens_model *make_model(void)
 {
-	struct lens_model *m = lens_calloc(1, sizeof(*m));
-
-	assert_non_null(m);
-	m->config = (struct lens_config){ .n_layers = 1,
-					  .d_model = D,
-					  .n_heads = 2,
-					  .n_kv_heads = 2,
-					  .d_head = 10,
-					  .d_mlp = 40,
-					  .d_vocab = V,
-					  .n_ctx = N_POS,
-					  .eps = 1e-5,
-					  .norm = LENS_NORM_LN };
-	m->w_u = test_random_floats(&rnd, V * D);
-	m->b_u = test_random_floats(&rnd, V);
-	return m;
+	return test_unembedding(&rnd, 1, N_POS);
 }
 
 /* --- a batch ------------------------------------------------------------------------- */

@@ -1,0 +1,203 @@
+/*
+ * test_experiment_json.c: what is made of the settings: the effective JSON, the
+ * identity of an experiment, and the check before a run.
+ */
+#include "h5lens/experiment.h"
+#include "support/settings.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct lens_experiment e;
+static struct lens_error err;
+
+static int init(void **state)
+{
+	(void)state;
+	err = (struct lens_error)LENS_ERROR_INIT;
+	return lens_experiment_init(&e, &err) != LENS_OK;
+}
+
+static int release(void **state)
+{
+	(void)state;
+	lens_experiment_release(&e);
+	return 0;
+}
+
+/* --- JSON --------------------------------------------------------------------- */
+
+static void test_json(void **state)
+{
+	char *text;
+
+	(void)state;
+	test_settings_load(
+		&e,
+		"model: /m\noutput: /o.h5\ndata: {csv: /d.csv, answers: [a, b]}\nthreads: 3\n");
+	text = test_settings_json(&e, false);
+	assert_string_equal(
+		text,
+		"{\"cache\":{\"dtype\":\"f32\",\"hooks\":[\"*\"],\"positions\":\"all\"},"
+		"\"cpu\":\"auto\","
+		"\"data\":{\"answers\":[\"a\",\"b\"],\"csv\":\"/d.csv\",\"limit\":0,"
+		"\"on_bad_row\":\"error\",\"prepend_bos\":true,\"prompt\":\"prompt\","
+		"\"read_pos\":-1},"
+		"\"lens\":\"recompute\",\"memory\":0,\"model\":\"/m\",\"output\":\"/o.h5\","
+		"\"shards\":{\"bytes\":1073741824,\"prompts\":0},"
+		"\"tables\":[\"logit_diff\",\"answer_logit\",\"answer_prob\",\"answer_rank\","
+		"\"rank_per_layer\",\"lens_logit\",\"top_tokens\"],"
+		"\"threads\":3,\"top_k\":10,"
+		"\"weights\":{\"center_unembed\":true,\"center_writing_weights\":true,"
+		"\"fold_ln\":true,\"fold_value_biases\":true,"
+		"\"refactor_factored_attn_matrices\":false}}");
+	lens_free(text);
+	text = test_settings_json(&e, true);
+	assert_null(strstr(text, "/m"));
+	assert_null(strstr(text, "/d.csv"));
+	assert_null(strstr(text, "output"));
+	assert_null(strstr(text, "threads"));
+	assert_null(strstr(text, "memory"));
+	assert_non_null(strstr(text, "\"top_k\":10"));
+	lens_free(text);
+}
+
+static void test_identity(void **state)
+{
+	static const char *const same[] = {
+		"data: {answers: [a, b]}\ntables: [top_tokens, logit_diff]\n",
+		"# a comment\ntables: [logit_diff,  top_tokens, top_tokens]  # another\n"
+		"data:\n  answers:\n  - a\n  - \"b\"\n",
+		"data: {answers: [a, b], csv: x}\ntables: [logit_diff, top_tokens]\n"
+		"threads: 7\nmemory: 1G\nmodel: other\noutput: o.h5\ntop_k: 10\n"
+	};
+	char *first = NULL;
+	size_t i;
+
+	for (i = 0; i < 3; i++) {
+		char *text;
+
+		test_settings_load(&e, same[i]);
+		text = test_settings_json(&e, true);
+		if (first)
+			assert_string_equal(text, first);
+		first = first ? first : lens_strdup(text);
+		lens_free(text);
+		release(state);
+		assert_int_equal(init(state), 0);
+	}
+	lens_free(first);
+}
+
+/* Each key that is in the identity changes it; the others do not. */
+static void test_identity_of_each_key(void **state)
+{
+	static const char *const changes[][2] = { { "weights", "raw" },
+						  { "weights.fold_ln", "no" },
+						  { "data.prompt", "x" },
+						  { "data.answers", "a,b" },
+						  { "data.prepend_bos", "no" },
+						  { "data.read_pos", "0" },
+						  { "data.on_bad_row", "skip" },
+						  { "data.limit", "1" },
+						  { "cache.hooks", "none" },
+						  { "cache.positions", "last" },
+						  { "cache.dtype", "f16" },
+						  { "tables", "none" },
+						  { "top_k", "1" },
+						  { "lens", "cached_scale_no_bias" },
+						  { "shards.bytes", "1M" },
+						  { "shards.prompts", "5" } };
+	/* cpu: the level that was chosen is in the identity, not how (identity.c) */
+	static const char *const neutral[][2] = { { "model", "x" },   { "data.csv", "x" },
+						  { "output", "x" },  { "threads", "2" },
+						  { "memory", "1G" }, { "cpu", "avx2" } };
+	char *base = test_settings_json(&e, true), *text;
+	size_t i;
+
+	for (i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
+		test_settings_set(&e, changes[i][0], changes[i][1]);
+		text = test_settings_json(&e, true);
+		if (!strcmp(text, base))
+			fail_msg("%s does not change the identity", changes[i][0]);
+		lens_free(text);
+		release(state);
+		assert_int_equal(init(state), 0);
+	}
+	for (i = 0; i < sizeof(neutral) / sizeof(neutral[0]); i++)
+		test_settings_set(&e, neutral[i][0], neutral[i][1]);
+	text = test_settings_json(&e, true);
+	assert_string_equal(text, base);
+	lens_free(text);
+	lens_free(base);
+}
+
+/* --- check -------------------------------------------------------------------- */
+
+static void assert_check(enum lens_status want, const char *text)
+{
+	err = (struct lens_error)LENS_ERROR_INIT;
+	assert_int_equal(lens_experiment_check(&e, &err), want);
+	if (text && !strstr(err.text, text))
+		fail_msg("expected \"%s\", got \"%s\"", text, err.text);
+}
+
+static void test_check(void **state)
+{
+	(void)state;
+	assert_check(LENS_ERR_INVALID, "no model is given");
+	test_settings_set(&e, "model", "m");
+	assert_check(LENS_ERR_INVALID, "set it with --data");
+	test_settings_set(&e, "data.csv", "d.csv");
+	assert_check(LENS_ERR_INVALID, "no output is given");
+	test_settings_set(&e, "output", "d.csv");
+	assert_check(LENS_ERR_INVALID, "output and data.csv are the same file");
+	test_settings_set(&e, "output", "o.h5");
+	assert_check(LENS_OK, NULL);
+	assert_true(lens_experiment_wants_table(&e, "top_tokens"));
+	assert_false(lens_experiment_wants_table(&e, "answer_rank"));
+	test_settings_set(&e, "tables", "answer_rank");
+	assert_check(LENS_ERR_INVALID,
+		     "the table answer_rank needs 1 answer column; data.answers names 0");
+	test_settings_set(&e, "data.answers", "a");
+	assert_check(LENS_OK, NULL);
+	assert_true(lens_experiment_wants_table(&e, "answer_rank"));
+	assert_false(lens_experiment_wants_table(&e, "top_tokens"));
+	test_settings_set(&e, "tables", "logit_diff,top_tokens");
+	assert_check(LENS_ERR_INVALID, "the table logit_diff needs 2 answer columns");
+	test_settings_set(&e, "tables", "default,loss");
+	assert_check(LENS_OK, NULL);
+	assert_false(lens_experiment_wants_table(&e, "logit_diff"));
+	assert_true(lens_experiment_wants_table(&e, "loss"));
+	assert_false(lens_experiment_wants_table(&e, "token_logprobs"));
+	test_settings_set(&e, "tables", "all");
+	assert_check(LENS_OK, NULL);
+	assert_true(lens_experiment_wants_table(&e, "token_logprobs"));
+	assert_false(lens_experiment_wants_table(&e, "logit_diff"));
+	assert_true(lens_experiment_wants_table(&e, "lens_logit"));
+	test_settings_set(&e, "data.answers", "a,b");
+	assert_true(lens_experiment_wants_table(&e, "logit_diff"));
+	assert_false(lens_experiment_wants_table(&e, "nothing"));
+	test_settings_set(&e, "cache.hooks", "none");
+	assert_check(LENS_OK, NULL);
+	test_settings_set(&e, "tables", "none");
+	assert_check(LENS_ERR_INVALID, "nothing to do");
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, init, release)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_json),
+		T(test_identity),
+		T(test_identity_of_each_key),
+		T(test_check),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

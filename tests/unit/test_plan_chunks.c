@@ -1,0 +1,317 @@
+/*
+ * test_plan_chunks.c: the plan's batches, chunks and bytes for prompt sets of
+ * every sort, against what a capture really hands over, and the same whatever
+ * the threads, the memory and the output. The rows of a batch depend on the
+ * level (H5LENS_TEST_CPU).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "pipeline/pipeline_private.h"
+#include "support/numbers.h"
+#include "support/plans.h"
+#include "support/runs.h"
+
+#define MIB ((size_t)1 << 20)
+#define MOST_CHUNK (4 * MIB)
+
+static struct test_random rnd = { 5 };
+
+static size_t length_of(const struct lens_prompts *p, size_t row)
+{
+	return (size_t)(p->offset[row + 1] - p->offset[row]);
+}
+
+/* --- a sink that counts --------------------------------------------------------------- */
+
+struct count {
+	const struct lens_plan *plan;
+	uint64_t *bytes, *rows; /* [n_datasets] chunks' bytes; rows handed over */
+	void *buffer;
+	size_t most;
+};
+
+static enum lens_status acquire(void *ctx, size_t bytes, void **out, struct lens_error *err)
+{
+	struct count *c = ctx;
+
+	(void)err;
+	assert_true(bytes <= c->most);
+	*out = c->buffer;
+	return LENS_OK;
+}
+
+static enum lens_status submit(void *ctx, const struct lens_captured *d, struct lens_error *err)
+{
+	struct count *c = ctx;
+	const struct lens_dataset_spec *s = &c->plan->dataset[d->dataset].spec;
+	size_t k, chunk = lens_dtype_size(s->dtype);
+
+	(void)err;
+	c->rows[d->dataset] += d->n_rows;
+	if (d->by_rows)
+		return LENS_OK;
+	for (k = 0; k < (size_t)s->rank; k++) {
+		assert_true(d->coord[k] * s->chunk[k] < s->extent[k]);
+		chunk *= s->chunk[k];
+	}
+	assert_int_equal(d->bytes, chunk);
+	c->bytes[d->dataset] += chunk;
+	return LENS_OK;
+}
+
+/* Shows one dataset's activations of a batch. Every row is the same one (stride 0). */
+static void show(struct lens_capture *c, const struct lens_capture_spec *s,
+		 const struct lens_batch *b, const float *data)
+{
+	struct lens_activation a = { .hook = s->hook, .layer = s->layer, .data = data };
+	size_t k;
+
+	if (s->hook != LENS_HOOK_PATTERN && s->hook != LENS_HOOK_ATTN_SCORES) {
+		for (a.width = 1, k = 2; k < (size_t)s->rank; k++)
+			a.width *= s->extent[k];
+		assert_int_equal(lens_capture_visit(c, b, &a, NULL), LENS_OK);
+		return;
+	}
+	for (a.prompt = 0; a.prompt < b->n_prompts; a.prompt++) {
+		a.width = a.nq = b->length[a.prompt];
+		for (a.head = 0; a.head < s->extent[1]; a.head++)
+			assert_int_equal(lens_capture_visit(c, b, &a, NULL), LENS_OK);
+	}
+}
+
+static void show_all(const struct lens_plan *p, struct count *count)
+{
+	const struct lens_sink sink = { acquire, submit, count };
+	float *data = test_floats(1 << 16, 1);
+	struct lens_capture *c;
+	size_t row0, i, length[256], offset[256];
+
+	assert_int_equal(lens_capture_create(&p->capture, &sink, &c, NULL), LENS_OK);
+	for (row0 = 0; row0 < p->prompts->n_rows; row0 += p->batch_rows) {
+		struct lens_batch b = { .length = length, .offset = offset };
+
+		for (i = row0; i < p->prompts->n_rows && i < row0 + p->batch_rows; i++) {
+			offset[b.n_prompts] = b.n_rows;
+			length[b.n_prompts++] = length_of(p->prompts, i);
+			b.n_rows += lens_packed_length(length_of(p->prompts, i));
+		}
+		assert_true(b.n_rows <= p->max_packed);
+		assert_true(b.n_rows <= 1024 || p->batch_rows == 1);
+		lens_capture_begin(c, row0, p->prompts->read_pos + row0);
+		for (i = 0; i < p->capture.n_specs; i++)
+			show(c, &p->capture.spec[i], &b, data);
+	}
+	lens_capture_destroy(c);
+	lens_free(data);
+}
+
+/* --- what holds for every plan ------------------------------------------------------------ */
+
+static void check_chunks(const struct lens_plan *p, const struct lens_planned *d)
+{
+	const struct lens_dataset_spec *s = &d->spec;
+	size_t k, bytes = lens_dtype_size(s->dtype), n = p->prompts->n_rows;
+	bool by_rows = d->from == LENS_FROM_TABLE || p->capture.spec[d->source].by_rows;
+
+	assert_int_equal(s->extent[0], n);
+	assert_string_equal(s->dim[0], "prompt");
+	for (k = 0; k < (size_t)s->rank; k++) {
+		assert_true(s->chunk[k] >= 1 && s->chunk[k] <= s->extent[k]);
+		assert_true(!by_rows || k == 0 || s->chunk[k] == s->extent[k]);
+		bytes *= s->chunk[k];
+	}
+	assert_true(bytes <= MOST_CHUNK);
+	/* batches never share a chunk's rows, or fill whole chunks between them */
+	if (by_rows)
+		assert_true(s->chunk[0] % p->batch_rows == 0 || s->chunk[0] == n);
+	else
+		assert_true(p->batch_rows % s->chunk[0] == 0 ||
+			    (s->chunk[0] == n && n < p->batch_rows));
+}
+
+/* Chunks that batches share are all written, whole. */
+static uint64_t gathered_bytes(const struct lens_dataset_spec *s)
+{
+	uint64_t bytes = lens_dtype_size(s->dtype);
+	size_t k;
+
+	for (k = 0; k < (size_t)s->rank; k++)
+		bytes *= s->chunk[k];
+	return (s->extent[0] + s->chunk[0] - 1) / s->chunk[0] * bytes;
+}
+
+/* Elements of real tokens, counted one by one. */
+static uint64_t data_bytes(const struct lens_plan *p, const struct lens_capture_spec *s)
+{
+	bool square = s->hook == LENS_HOOK_PATTERN || s->hook == LENS_HOOK_ATTN_SCORES;
+	uint64_t n = 0, width = s->half ? 2 : 4;
+	size_t row, slot;
+	int k;
+
+	for (row = 0; row < p->prompts->n_rows; row++) {
+		size_t length = length_of(p->prompts, row);
+
+		for (slot = 0; slot < p->capture.positions.n_slots; slot++)
+			n += (lens_slot_position(&p->capture.positions, slot, length,
+						 (size_t)p->prompts->read_pos[row]) >= 0) *
+			     (square ? length * s->extent[1] : 1);
+	}
+	for (k = 2; k < s->rank && !square; k++)
+		width *= s->extent[k];
+	return n * width;
+}
+
+static void check_plan(const struct lens_plan *p)
+{
+	struct count count = { .plan = p, .most = lens_capture_buffer_bytes(&p->capture) };
+	uint64_t data = 0, file = 0;
+	struct lens_memory m;
+	size_t i;
+
+	assert_int_equal(p->n_batches,
+			 (p->prompts->n_rows + p->batch_rows - 1) / p->batch_rows);
+	assert_true(p->max_packed % 12 == 0);
+	count.bytes = lens_calloc(p->n_datasets, sizeof(*count.bytes));
+	count.rows = lens_calloc(p->n_datasets, sizeof(*count.rows));
+	count.buffer = lens_alloc_aligned(count.most, 1);
+	show_all(p, &count);
+	for (i = 0; i < p->n_datasets; i++) {
+		const struct lens_planned *d = &p->dataset[i];
+
+		check_chunks(p, d);
+		data += d->data_bytes;
+		file += d->file_bytes;
+		if (d->from == LENS_FROM_TABLE)
+			continue;
+		if (p->capture.spec[d->source].by_rows) {
+			assert_int_equal(count.rows[i], p->prompts->n_rows);
+			count.bytes[i] = gathered_bytes(&d->spec);
+		}
+		if (d->file_bytes != count.bytes[i])
+			fail_msg("%s: %llu bytes planned, %llu written", d->path,
+				 (unsigned long long)d->file_bytes,
+				 (unsigned long long)count.bytes[i]);
+		assert_int_equal(d->data_bytes, data_bytes(p, &p->capture.spec[d->source]));
+		assert_true(d->data_bytes <= d->file_bytes);
+	}
+	assert_true(p->data_bytes >= data && p->file_bytes >= file);
+	assert_int_equal(lens_plan_memory(p, 2, 0, &m, NULL), LENS_OK);
+	assert_true(m.buffer >= count.most);
+	lens_free(count.bytes);
+	lens_free(count.rows);
+	lens_free(count.buffer);
+}
+
+/* The same plan, whatever the threads, the memory and the output. */
+static void check_pure(const struct lens_plan *p, struct lens_experiment *e)
+{
+	struct lens_plan again;
+	size_t i;
+
+	test_set(e, "threads", "7", "memory", "64M", "output", "elsewhere.h5", NULL);
+	assert_int_equal(lens_plan_init(&again, p->model, p->prompts, e, NULL), LENS_OK);
+	assert_int_equal(again.batch_rows, p->batch_rows);
+	assert_int_equal(again.n_datasets, p->n_datasets);
+	assert_int_equal(again.file_bytes, p->file_bytes);
+	for (i = 0; i < p->n_datasets; i++)
+		assert_memory_equal(again.dataset[i].spec.chunk, p->dataset[i].spec.chunk,
+				    sizeof(p->dataset[i].spec.chunk));
+	lens_plan_release(&again);
+}
+
+static void check(struct lens_prompts *prompts, const char *hooks, const char *positions,
+		  const char *dtype)
+{
+	struct lens_experiment e = test_plan_experiment(hooks, positions, dtype);
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_plan p;
+
+	if (lens_plan_init(&p, &test_shapes, prompts, &e, &err) != LENS_OK)
+		fail_msg("%s", err.text);
+	check_plan(&p);
+	check_pure(&p, &e);
+	lens_plan_release(&p);
+	lens_experiment_release(&e);
+}
+
+#define EVERYTHING "*,blocks.1.attn.hook_result,logits"
+#define SLOTS30                                                                                \
+	"0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,-1,-2,-3,-4,-5,-6,-7,-8,-9,-10"
+
+static void random_sets(void **state)
+{
+	static const char *const positions[] = { "all", "last", "read", "0,-1,-2", SLOTS30 };
+	size_t i, n, k;
+
+	(void)state;
+	for (i = 0; i < TEST_KINDS; i++) {
+		size_t most = i == TEST_LONG ? 2 : test_quick() ? 30 : 200;
+
+		for (n = 1; n <= most; n = n * 3 + test_random_below(&rnd, 3)) {
+			struct lens_prompts *p =
+				test_random_prompts(&rnd, (enum test_kind_of_prompts)i, n);
+
+			for (k = 0; k < 5; k++) {
+				/* -10 and 19 must exist somewhere */
+				if (k == 4 && p->max_length < 20)
+					continue;
+				if (k == 3 && p->max_length < 2)
+					continue;
+				check(p, k ? EVERYTHING : "*", positions[k],
+				      (n + k) % 2 ? "f32" : "f16");
+			}
+			lens_prompts_destroy(p);
+		}
+	}
+}
+
+/* Slots that only the one long prompt has: their chunks are written for it alone. */
+static void slots_of_an_outlier(void **state)
+{
+	struct lens_prompts *p = test_make_prompts(40, 2);
+	struct lens_buf slots = LENS_BUF_INIT;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < 40; i++)
+		test_set_length(&rnd, p, i, i == 17 ? 400 : 3 + i % 7);
+	lens_buf_printf(&slots, NULL, "-1");
+	for (i = 0; i < 60; i++)
+		lens_buf_printf(&slots, NULL, ",%zu", i + 5 + i / 8 * 20);
+	check(p, EVERYTHING, slots.data, "f32");
+	check(p, EVERYTHING, slots.data, "f16");
+	lens_buf_release(&slots);
+	lens_prompts_destroy(p);
+}
+
+/* One prompt of one token; a thousand alike. */
+static void extremes(void **state)
+{
+	struct lens_prompts *p = test_make_prompts(1, 2);
+
+	(void)state;
+	test_set_length(&rnd, p, 0, 1);
+	check(p, EVERYTHING, "all", "f32");
+	check(p, EVERYTHING, "last", "f16");
+	lens_prompts_destroy(p);
+	p = test_random_prompts(&rnd, TEST_EQUAL, 1000);
+	check(p, "blocks.0.hook_resid_post", "all", "f32");
+	check(p, "blocks.*.attn.hook_pattern", "read", "f16");
+	lens_prompts_destroy(p);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(random_sets),
+		cmocka_unit_test(slots_of_an_outlier),
+		cmocka_unit_test(extremes),
+	};
+
+	return cmocka_run_group_tests(tests, test_open_kernels, NULL);
+}
