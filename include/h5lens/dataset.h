@@ -54,6 +54,12 @@ struct lens_prompts {
 	uint8_t sha256[LENS_SHA256_BYTES]; /* of the file */
 };
 
+/* Tokens of a row. */
+static inline size_t lens_prompt_length(const struct lens_prompts *p, size_t row)
+{
+	return (size_t)(p->offset[row + 1] - p->offset[row]);
+}
+
 /*
  * Reads and checks the whole file. report may not be NULL; it is filled in
  * either case. With bad rows and !skip_bad_rows the status is LENS_ERR_FORMAT

@@ -93,6 +93,11 @@ struct lens_progress {
 	uint64_t tokens_done, bytes_written; /* by this run */
 	double seconds;
 };
+/* Prompts a second, of this run. */
+static inline double lens_progress_rate(const struct lens_progress *p)
+{
+	return p->seconds > 0 ? (double)(p->rows_done - p->rows_kept) / p->seconds : 0;
+}
 
 struct lens_run_options {
 	bool dry_run, overwrite;

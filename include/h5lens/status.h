@@ -48,6 +48,9 @@ enum lens_status lens_error_at(struct lens_error *err, enum lens_status code, co
 			       long row, long column, const char *fmt, ...)
 	__attribute__((format(printf, 6, 7)));
 
+/* err becomes why, unless it holds an error already: the first one wins. Returns why's code. */
+enum lens_status lens_error_pass(struct lens_error *err, const struct lens_error *why);
+
 /* Appends to the text of an error that is set. */
 void lens_error_add(struct lens_error *err, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));

@@ -214,8 +214,7 @@ struct screen {
 static void show_progress(void *ctx, const struct lens_progress *p)
 {
 	struct screen *s = ctx;
-	double done = (double)(p->rows_done - p->rows_kept), left;
-	double rate = p->seconds > 0 ? done / p->seconds : 0;
+	double left, rate = lens_progress_rate(p);
 
 	if (s->quiet || p->seconds - s->last < (s->terminal ? 0.2 : 30))
 		return;
@@ -318,7 +317,7 @@ static void show_done(const struct lens_experiment *e, const struct lens_run_res
 		lens_sweep_release(&sweep);
 	}
 	printf("%s: %zu prompts in %.1f s (%.1f/s), %s", e->output, n, p->seconds,
-	       p->seconds > 0 ? (double)n / p->seconds : 0, human_bytes((double)bytes, text));
+	       lens_progress_rate(p), human_bytes((double)bytes, text));
 	if (r->n_shards > 1)
 		printf(" in %zu shards", r->n_shards);
 	if (p->rows_kept)

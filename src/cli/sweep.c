@@ -6,19 +6,33 @@
 
 /* --- status ---------------------------------------------------------------------------- */
 
-static void print_running(void *ctx, const struct lens_running *r)
+struct runs {
+	struct lens_running *v;
+	size_t n, cap;
+};
+
+static void keep_run(void *ctx, const struct lens_running *r)
+{
+	struct runs *runs = ctx;
+	struct lens_running *v = lens_grow(runs->v, runs->n, &runs->cap, sizeof(*v), NULL);
+
+	if (!v)
+		return;
+	runs->v = v;
+	v[runs->n++] = *r;
+}
+
+/* Is it at work? */
+static bool print_run(const struct lens_running *r)
 {
 	const struct lens_progress *p = &r->progress;
-	double done = (double)(p->rows_done - p->rows_kept);
-	double rate = p->seconds > 0 ? done / p->seconds : 0;
-	bool *any = ctx;
+	double rate = lens_progress_rate(p);
 
 	if (!r->alive) {
 		printf("  process %ld on %s died; the same command goes on\n", r->pid,
 		       visible(r->host, strlen(r->host)));
-		return;
+		return false;
 	}
-	*any = true;
 	printf("  process %ld on %s is at work", r->pid, visible(r->host, strlen(r->host)));
 	if (r->share.n_tasks > 1)
 		printf(", task %zu/%zu", r->share.task + 1, r->share.n_tasks);
@@ -30,6 +44,7 @@ static void print_running(void *ctx, const struct lens_running *r)
 		       (double)p->bytes_written / p->seconds / 1e6,
 		       (double)(p->rows_total - p->rows_done) / rate);
 	printf("\n");
+	return true;
 }
 
 /* "00003, 00005 to 00011": the shards in a state. */
@@ -86,21 +101,25 @@ int cmd_status(int argc, char **argv)
 		.most = 1,
 	};
 	struct lens_error err = LENS_ERROR_INIT;
+	struct runs runs = { NULL, 0, 0 };
 	struct lens_sweep s;
 	const char *plain[1];
 	bool any = false;
+	size_t i;
 	int n, code = parse_args(&u, argc, argv, plain, &n);
 
 	if (code >= 0)
 		return code;
-	if (lens_sweep_read(plain[0], &s, NULL, NULL, &err) != LENS_OK)
+	if (lens_sweep_read(plain[0], &s, keep_run, &runs, &err) != LENS_OK) {
+		lens_free(runs.v);
 		return fail(&err);
+	}
 	print_sweep(plain[0], &s);
 	code = s.finished && s.n_done == s.n_shards ? EXIT_DONE : EXIT_RESUMABLE;
 	lens_sweep_release(&s);
-	if (lens_sweep_read(plain[0], &s, print_running, &any, &err) != LENS_OK)
-		return fail(&err);
-	lens_sweep_release(&s);
+	for (i = 0; i < runs.n; i++)
+		any |= print_run(&runs.v[i]);
+	lens_free(runs.v);
 	if (!any && code != EXIT_DONE)
 		printf("  nobody is at work on it\n");
 	return code;

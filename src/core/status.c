@@ -44,6 +44,13 @@ enum lens_status lens_error_at(struct lens_error *err, enum lens_status code, co
 	return code;
 }
 
+enum lens_status lens_error_pass(struct lens_error *err, const struct lens_error *why)
+{
+	if (err && err->code == LENS_OK)
+		*err = *why;
+	return why->code;
+}
+
 void lens_error_add(struct lens_error *err, const char *fmt, ...)
 {
 	size_t n = err ? strlen(err->text) : 0;

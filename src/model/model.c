@@ -191,8 +191,7 @@ static enum lens_status load_blocks(struct loader *l, struct lens_error *err)
 #pragma omp ordered
 		if (st != LENS_OK && status == LENS_OK) {
 			status = st;
-			if (err)
-				*err = e;
+			lens_error_pass(err, &e);
 		}
 	}
 	return status;

@@ -9,16 +9,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static size_t length_of(const struct lens_prompts *p, size_t row)
-{
-	return (size_t)(p->offset[row + 1] - p->offset[row]);
-}
-
 /* Slots of a prompt that stand for a position. */
 static size_t slots_held(const struct lens_plan *p, size_t row)
 {
 	const struct lens_positions *positions = &p->capture.positions;
-	size_t slot, n = 0, length = length_of(p->prompts, row);
+	size_t slot, n = 0, length = lens_prompt_length(p->prompts, row);
 
 	if (positions->kind == LENS_POS_ALL)
 		return length;
@@ -41,7 +36,7 @@ static size_t longest_with(const struct lens_plan *p, size_t row0, size_t rows, 
 	size_t row, slot, most = 0;
 
 	for (row = row0; row < row0 + rows && row < p->prompts->n_rows; row++) {
-		size_t length = length_of(p->prompts, row);
+		size_t length = lens_prompt_length(p->prompts, row);
 
 		if (length <= most)
 			continue;
@@ -90,7 +85,7 @@ void lens_count_hook_bytes(const struct lens_plan *p, const struct lens_capture_
 		uint64_t held = slots_held(p, row);
 
 		if (square)
-			held *= s->extent[1] * length_of(p->prompts, row);
+			held *= s->extent[1] * lens_prompt_length(p->prompts, row);
 		d->data_bytes += held * width;
 	}
 	for (row = 0; row < p->prompts->n_rows; row += s->chunk[0])

@@ -76,6 +76,10 @@ enum lens_status lens_claim_list(const char *folder, lens_running_fn fn, void *c
 
 /* --- resume.c ------------------------------------------------------------------------- */
 
+/* Tells the user, who may not listen. */
+void lens_note(const struct lens_run_options *opt, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
 /*
  * Which shards of the share are done: *done is [n_shards], the caller's to free.
  * Each is verified; one that is damaged is an error, or under repair removed.

@@ -116,9 +116,7 @@ enum lens_status lens_identity_check(const char *output, const char *identity, b
 		return LENS_OK;
 	st = lens_store_read_attr(output, "/", "identity", &was, &cause);
 	if (st == LENS_ERR_NOMEM || st == LENS_ERR_IO) {
-		/* It may be ours all the same. */
-		if (err && err->code == LENS_OK)
-			*err = cause;
+		lens_error_pass(err, &cause); /* it may be ours all the same */
 	} else if (st != LENS_OK || !was) {
 		st = lens_error_at(err, LENS_ERR_FORMAT, output, 0, 0,
 				   "exists and is no output of h5lens%s",

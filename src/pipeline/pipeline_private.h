@@ -19,6 +19,8 @@ enum lens_status lens_plan_part(struct lens_plan *p, const struct lens_model *m,
 				const struct lens_prompts *prompts, size_t n_whole,
 				const struct lens_experiment *e, struct lens_error *err);
 
+enum lens_status lens_median_length(const struct lens_prompts *p, size_t *out,
+				    struct lens_error *err);
 /* Rows that a prompt takes in a batch: its length, or the next multiple of 12. */
 size_t lens_packed_length(size_t length);
 /* Rows of a chunk that batches share. */

@@ -23,11 +23,6 @@ size_t lens_packed_length(size_t length)
 	return (length + align - 1) / align * align;
 }
 
-static size_t length_of(const struct lens_prompts *p, size_t row)
-{
-	return (size_t)(p->offset[row + 1] - p->offset[row]);
-}
-
 /* --- batches --------------------------------------------------------------------- */
 
 static size_t largest_batch(const struct lens_prompts *p, size_t batch_rows)
@@ -35,7 +30,7 @@ static size_t largest_batch(const struct lens_prompts *p, size_t batch_rows)
 	size_t i, sum = 0, most = 0;
 
 	for (i = 0; i < p->n_rows; i++) {
-		sum = (i % batch_rows ? sum : 0) + lens_packed_length(length_of(p, i));
+		sum = (i % batch_rows ? sum : 0) + lens_packed_length(lens_prompt_length(p, i));
 		most = sum > most ? sum : most;
 	}
 	return most;
@@ -68,6 +63,21 @@ static int by_size(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+enum lens_status lens_median_length(const struct lens_prompts *p, size_t *out,
+				    struct lens_error *err)
+{
+	size_t i, *length = lens_calloc(p->n_rows, sizeof(*length));
+
+	if (!length)
+		return lens_error_nomem(err, p->n_rows, sizeof(*length));
+	for (i = 0; i < p->n_rows; i++)
+		length[i] = lens_prompt_length(p, i);
+	qsort(length, p->n_rows, sizeof(*length), by_size);
+	*out = length[p->n_rows / 2];
+	lens_free(length);
+	return LENS_OK;
+}
+
 /*
  * Positions of a chunk: all, unless the longest prompt is far longer than most;
  * then about as many as most have, so that one long row does not fill
@@ -76,16 +86,10 @@ static int by_size(const void *a, const void *b)
 static enum lens_status position_chunk(const struct lens_prompts *p, size_t *out,
 				       struct lens_error *err)
 {
-	size_t i, median, *length = lens_calloc(p->n_rows, sizeof(*length));
+	size_t median;
 
 	*out = p->max_length;
-	if (!length)
-		return lens_error_nomem(err, p->n_rows, sizeof(*length));
-	for (i = 0; i < p->n_rows; i++)
-		length[i] = length_of(p, i);
-	qsort(length, p->n_rows, sizeof(*length), by_size);
-	median = length[p->n_rows / 2];
-	lens_free(length);
+	LENS_TRY(lens_median_length(p, &median, err));
 	if (p->max_length > 2 * median)
 		*out = (median + 7) / 8 * 8;
 	return LENS_OK;
@@ -355,7 +359,7 @@ static enum lens_status check_positions(const struct lens_plan *p, struct lens_e
 	for (i = 0; i < n; i++) {
 		for (row = 0; row < p->prompts->n_rows; row++) {
 			if (lens_slot_position(&p->capture.positions, i,
-					       length_of(p->prompts, row), 0) >= 0)
+					       lens_prompt_length(p->prompts, row), 0) >= 0)
 				break;
 		}
 		if (row == p->prompts->n_rows)

@@ -127,7 +127,7 @@ static enum lens_status write_row(struct lens_store *s, const struct lens_plan *
 				  struct numbers *n, struct lens_error *err)
 {
 	const struct lens_prompts *q = p->prompts;
-	size_t i, length = (size_t)(q->offset[row + 1] - q->offset[row]);
+	size_t i, length = lens_prompt_length(q, row);
 	int32_t length32 = (int32_t)length;
 
 	for (i = 0; i < q->max_length; i++)

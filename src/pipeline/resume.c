@@ -12,14 +12,16 @@
 
 /* --- looking ------------------------------------------------------------------------ */
 
-static void note(const struct lens_run_options *opt, const char *fmt, const char *path,
-		 const char *what)
+void lens_note(const struct lens_run_options *opt, const char *fmt, ...)
 {
 	char text[1024];
+	va_list ap;
 
 	if (!opt->note)
 		return;
-	snprintf(text, sizeof(text), fmt, path, what);
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
 	opt->note(opt->ctx, text);
 }
 
@@ -83,8 +85,8 @@ static enum lens_status look_at(const struct lens_folder *f, size_t i, const cha
 		snprintf(damage, 512, "%.500s", cause.text);
 		return LENS_OK;
 	}
-	if (st != LENS_OK && err && err->code == LENS_OK)
-		*err = cause;
+	if (st != LENS_OK)
+		lens_error_pass(err, &cause);
 	return st;
 }
 
@@ -107,7 +109,7 @@ static enum lens_status take(const struct lens_folder *f, size_t i, const char *
 		return lens_error_at(err, LENS_ERR_FORMAT, path, 0, 0,
 				     "is damaged (%s); `run --repair` computes it again",
 				     damage);
-	note(opt, "%s is damaged (%s): it is computed again", path, damage);
+	lens_note(opt, "%s is damaged (%s): it is computed again", path, damage);
 	if (lens_sys_unlink(path))
 		return lens_error_sys(err, errno, path, "remove the damaged file");
 	return LENS_OK;
@@ -216,29 +218,39 @@ enum lens_status lens_join(const struct lens_folder *f, const char *final, enum 
 
 /* --- a finished output ------------------------------------------------------------------ */
 
+/* Where the shards are that a joined output names; entries stay the caller's. */
+static enum lens_status find_shards(const char *output, const struct lens_shard_entry *e,
+				    size_t n, struct lens_shard **out, struct lens_error *err)
+{
+	struct lens_shard *s = lens_calloc(n + 1, sizeof(*s));
+	enum lens_status st = s ? LENS_OK : lens_error_nomem(err, n + 1, sizeof(*s));
+	size_t i;
+
+	for (i = 0; st == LENS_OK && i < n; i++) {
+		char *path = NULL;
+
+		st = lens_store_shard_path(output, e[i].name, &path, err);
+		s[i].file = path;
+		s[i].name = lens_strdup(e[i].name);
+		if (st == LENS_OK && !s[i].name)
+			st = lens_error_nomem(err, strlen(e[i].name), 1);
+	}
+	if (st != LENS_OK) {
+		lens_shard_list_release(s, n);
+		s = NULL;
+	}
+	*out = s;
+	return st;
+}
+
 enum lens_status lens_joined_shards(const char *output, struct lens_shard **out, size_t *n,
 				    struct lens_error *err)
 {
 	struct lens_shard_entry *e;
-	enum lens_status st = LENS_OK;
-	size_t i;
+	enum lens_status st;
 
 	LENS_TRY(lens_store_read_shards(output, &e, n, err));
-	*out = lens_calloc(*n + 1, sizeof(**out));
-	if (!*out)
-		st = lens_error_nomem(err, *n + 1, sizeof(**out));
-	for (i = 0; st == LENS_OK && i < *n; i++) {
-		char *path = NULL;
-
-		st = lens_store_shard_path(output, e[i].name, &path, err);
-		(*out)[i].file = path;
-		(*out)[i].name = e[i].name;
-		e[i].name = NULL;
-	}
-	if (st != LENS_OK) {
-		lens_shard_list_release(*out, *n);
-		*out = NULL;
-	}
+	st = find_shards(output, e, *n, out, err);
 	lens_store_shards_release(e, *n);
 	return st;
 }
@@ -247,41 +259,38 @@ enum lens_status lens_joined_shards(const char *output, struct lens_shard **out,
  * Are the shards the ones that were joined, by size and digest? Cheap: their
  * names and attributes are read, not their data, which is for `verify`.
  */
-static enum lens_status as_joined(const char *output, const struct lens_shard *s, size_t n,
-				  struct lens_error *err)
+static enum lens_status as_joined(const struct lens_shard *s, const struct lens_shard_entry *e,
+				  size_t n, struct lens_error *err)
 {
-	struct lens_shard_entry *e;
 	struct lens_shard_state is;
-	enum lens_status st;
-	size_t i, n_entries;
+	size_t i;
 
-	LENS_TRY(lens_store_read_shards(output, &e, &n_entries, err));
-	st = n_entries == n ? LENS_OK
-			    : lens_error_at(err, LENS_ERR_FORMAT, output, 0, 0, "changed");
-	for (i = 0; st == LENS_OK && i < n; i++) {
-		st = lens_store_check(s[i].file, NULL, &is, err);
-		if (st == LENS_OK &&
-		    (is.size != e[i].size || strcmp(is.sha256, e[i].sha256) != 0))
-			st = lens_error_at(err, LENS_ERR_FORMAT, s[i].file, 0, 0,
-					   "is not the shard that was joined");
+	for (i = 0; i < n; i++) {
+		LENS_TRY(lens_store_check(s[i].file, NULL, &is, err));
+		if (is.size != e[i].size || strcmp(is.sha256, e[i].sha256) != 0)
+			return lens_error_at(err, LENS_ERR_FORMAT, s[i].file, 0, 0,
+					     "is not the shard that was joined");
 	}
-	lens_store_shards_release(e, n_entries);
-	return st;
+	return LENS_OK;
 }
 
 /* It must not be taken for whole when its shards are gone. */
 enum lens_status lens_join_check(const char *output, struct lens_error *err)
 {
-	struct lens_shard *s;
+	struct lens_shard_entry *e;
+	struct lens_shard *s = NULL;
 	enum lens_status st;
 	size_t n;
 
-	LENS_TRY(lens_joined_shards(output, &s, &n, err));
-	st = all_there(output, s, n, err);
-	if (st == LENS_OK && n)
-		st = as_joined(output, s, n, err);
+	LENS_TRY(lens_store_read_shards(output, &e, &n, err));
+	st = find_shards(output, e, n, &s, err);
+	if (st == LENS_OK)
+		st = all_there(output, s, n, err);
+	if (st == LENS_OK)
+		st = as_joined(s, e, n, err);
 	if (st == LENS_ERR_FORMAT)
 		lens_error_add(err, "; `run --repair` computes what is wrong again");
 	lens_shard_list_release(s, n);
+	lens_store_shards_release(e, n);
 	return st;
 }

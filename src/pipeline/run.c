@@ -98,16 +98,6 @@ static enum lens_status plan(struct run *r, struct lens_error *err)
 	return LENS_OK;
 }
 
-static void note_count(const struct run *r, size_t n, const char *what)
-{
-	char text[160];
-
-	if (!n || !r->options->note)
-		return;
-	snprintf(text, sizeof(text), "%zu %s", n, what);
-	r->options->note(r->options->ctx, text);
-}
-
 /*
  * --overwrite of an output that is there, or of another sweep's shards. What the
  * same command began and did not finish is no such thing: it goes on.
@@ -124,7 +114,9 @@ static enum lens_status clear(struct run *r, struct lens_error *err)
 	    lens_sys_unlink(r->output))
 		return lens_error_sys(err, errno, r->output, "remove");
 	LENS_TRY(lens_folder_clean(&r->folder, LENS_CLEAN_EVERYTHING, &n, err));
-	note_count(r, n, "shards of an earlier run were removed (--overwrite)");
+	if (n)
+		lens_note(r->options, "%zu shards of an earlier run were removed (--overwrite)",
+			  n);
 	return LENS_OK;
 }
 
@@ -142,8 +134,8 @@ static enum lens_status enter(struct run *r, struct lens_error *err)
 		if (st == LENS_OK || lens_folder_exists(r->output))
 			break;
 	}
-	if (st != LENS_OK && err && err->code == LENS_OK)
-		*err = why;
+	if (st != LENS_OK)
+		lens_error_pass(err, &why);
 	return st;
 }
 
@@ -161,7 +153,8 @@ static enum lens_status claim(struct run *r, struct lens_error *err)
 	LENS_TRY(lens_folder_keep_plan(&r->folder, err));
 	LENS_TRY(lens_folder_clean(&r->folder, alone ? LENS_CLEAN_HALF_DONE : LENS_CLEAN_SHARE,
 				   &n, err));
-	note_count(r, n, "half-done shards of an earlier run were removed");
+	if (n)
+		lens_note(r->options, "%zu half-done shards of an earlier run were removed", n);
 	return LENS_OK;
 }
 
@@ -242,19 +235,17 @@ static enum lens_status look_at_output(const struct run *r, bool *finished,
 	if (r->options->overwrite)
 		return LENS_OK;
 	st = lens_identity_check(r->output, r->identity, finished, &why);
-	if (st == LENS_ERR_FORMAT && r->options->repair && lens_store_is_hdf5(r->output) &&
-	    lens_folder_is_of(r->output, r->identity)) {
-		if (r->options->note)
-			r->options->note(r->options->ctx,
-					 "the output is damaged: it is made again of its "
-					 "shards");
-		return LENS_OK;
-	}
 	if (st == LENS_ERR_FORMAT && lens_store_is_hdf5(r->output) &&
-	    lens_folder_is_of(r->output, r->identity))
+	    lens_folder_is_of(r->output, r->identity)) {
+		if (r->options->repair) {
+			lens_note(r->options,
+				  "the output is damaged: it is made again of its shards");
+			return LENS_OK;
+		}
 		lens_error_add(&why, "; `run --repair` makes it again of its shards");
-	if (st != LENS_OK && err && err->code == LENS_OK)
-		*err = why;
+	}
+	if (st != LENS_OK)
+		lens_error_pass(err, &why);
 	return st;
 }
 

@@ -9,7 +9,6 @@
  */
 #include "pipeline/pipeline_private.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* Multiplications and additions of a shard: six minutes of a core at 50 GFLOP/s. */
@@ -25,11 +24,6 @@ struct cost {
 	double bytes, bytes_per_token, bytes_per_token2;
 	double flop, flop_per_token, flop_per_token2;
 };
-
-static size_t length_of(const struct lens_prompts *p, size_t row)
-{
-	return (size_t)(p->offset[row + 1] - p->offset[row]);
-}
 
 static void add_dataset_cost(const struct lens_plan *p, const struct lens_planned *d,
 			     struct cost *c)
@@ -86,31 +80,20 @@ static double poly(double a, double b, double c, double x)
 	return a + b * x + c * x * x;
 }
 
-static int by_size(const void *a, const void *b)
-{
-	size_t x = *(const size_t *)a, y = *(const size_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
 /* Rows with more tokens than this stand in shards of their own. */
 static enum lens_status outlier_limit(const struct lens_prompts *p, size_t *out,
 				      struct lens_error *err)
 {
-	size_t i, limit, runs, *length = lens_calloc(p->n_rows, sizeof(*length));
+	size_t i, limit, runs;
 
-	if (!length)
-		return lens_error_nomem(err, p->n_rows, sizeof(*length));
-	for (i = 0; i < p->n_rows; i++)
-		length[i] = length_of(p, i);
-	qsort(length, p->n_rows, sizeof(*length), by_size);
-	limit = OUTLIER_FACTOR * length[p->n_rows / 2];
-	lens_free(length);
+	LENS_TRY(lens_median_length(p, &limit, err));
+	limit *= OUTLIER_FACTOR;
 	if (limit < OUTLIER_TOKENS)
 		limit = OUTLIER_TOKENS;
 	do {
 		for (i = 0, runs = 0; i < p->n_rows; i++)
-			runs += length_of(p, i) > limit && (!i || length_of(p, i - 1) <= limit);
+			runs += lens_prompt_length(p, i) > limit &&
+				(!i || lens_prompt_length(p, i - 1) <= limit);
 		limit *= runs > MOST_OUTLIERS ? 2 : 1;
 	} while (runs > MOST_OUTLIERS);
 	*out = limit;
@@ -130,9 +113,9 @@ static size_t cut(const struct lens_prompts *p, const struct cost *c,
 	size_t row, start = 0, n = 0;
 
 	for (row = 0; row < p->n_rows; row++) {
-		double x = (double)length_of(p, row);
-		bool outlier = length_of(p, row) > limit->outlier;
-		bool was = row && length_of(p, row - 1) > limit->outlier;
+		double x = (double)lens_prompt_length(p, row);
+		bool outlier = lens_prompt_length(p, row) > limit->outlier;
+		bool was = row && lens_prompt_length(p, row - 1) > limit->outlier;
 		size_t held = row - start;
 
 		if (held && (outlier != was || held == limit->prompts ||
@@ -205,8 +188,8 @@ struct lens_prompts lens_shard_prompts(const struct lens_prompts *p, size_t firs
 	view.record += first;
 	view.max_length = 0;
 	for (row = 0; row < n; row++) {
-		if (length_of(&view, row) > view.max_length)
-			view.max_length = length_of(&view, row);
+		if (lens_prompt_length(&view, row) > view.max_length)
+			view.max_length = lens_prompt_length(&view, row);
 	}
 	return view;
 }

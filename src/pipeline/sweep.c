@@ -11,6 +11,20 @@
 
 /* --- status --------------------------------------------------------------------------- */
 
+/* Is shard i there? */
+static bool count_done(struct lens_sweep *s, size_t i, const char *path, size_t rows)
+{
+	struct stat sb;
+
+	if (stat(path, &sb))
+		return false;
+	s->state[i] = LENS_SHARD_DONE;
+	s->n_done++;
+	s->rows_done += rows;
+	s->bytes += (uint64_t)sb.st_size;
+	return true;
+}
+
 static enum lens_status look_at_shard(struct lens_sweep *s, const struct lens_folder *f,
 				      size_t i, struct lens_error *err)
 {
@@ -20,14 +34,9 @@ static enum lens_status look_at_shard(struct lens_sweep *s, const struct lens_fo
 	enum lens_status st = path ? lens_buf_printf(&part, err, "%s.part", path)
 				   : lens_error_nomem(err, strlen(f->path), 1);
 
-	if (st == LENS_OK && !stat(path, &sb)) {
-		s->state[i] = LENS_SHARD_DONE;
-		s->n_done++;
-		s->rows_done += f->first[i + 1] - f->first[i];
-		s->bytes += (uint64_t)sb.st_size;
-	} else if (st == LENS_OK && !stat(part.data, &sb)) {
+	if (st == LENS_OK && !count_done(s, i, path, f->first[i + 1] - f->first[i]) &&
+	    !stat(part.data, &sb))
 		s->state[i] = LENS_SHARD_WRITING;
-	}
 	lens_buf_release(&part);
 	lens_free(path);
 	return st;
@@ -64,7 +73,6 @@ static enum lens_status look_at_joined(struct lens_sweep *s, const char *output,
 {
 	struct lens_shard_entry *e;
 	enum lens_status st;
-	struct stat sb;
 	size_t i, n;
 
 	LENS_TRY(lens_store_read_shards(output, &e, &n, err));
@@ -75,20 +83,13 @@ static enum lens_status look_at_joined(struct lens_sweep *s, const char *output,
 		char *path;
 
 		st = lens_store_shard_path(output, e[i].name, &path, err);
-		if (path && !stat(path, &sb)) {
-			s->state[i] = LENS_SHARD_DONE;
-			s->n_done++;
-			s->rows_done += e[i].n_rows;
-			s->bytes += (uint64_t)sb.st_size;
-		}
+		if (path)
+			count_done(s, i, path, e[i].n_rows);
 		s->n_rows += e[i].n_rows;
 		lens_free(path);
 	}
-	if (st == LENS_OK && !n && !stat(output, &sb)) {
-		s->state[0] = LENS_SHARD_DONE;
-		s->n_done = 1;
-		s->bytes = (uint64_t)sb.st_size;
-	}
+	if (st == LENS_OK && !n)
+		count_done(s, 0, output, 0);
 	lens_store_shards_release(e, n);
 	return st;
 }

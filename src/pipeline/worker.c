@@ -86,7 +86,7 @@ static struct lens_batch pack(struct worker *w, size_t row0, size_t n)
 		uint64_t at = p->offset[row0 + i];
 
 		w->tokens[i] = p->tokens + at;
-		w->length[i] = (size_t)(p->offset[row0 + i + 1] - at);
+		w->length[i] = lens_prompt_length(p, row0 + i);
 		w->offset[i] = b.n_rows;
 		b.n_rows += lens_packed_length(w->length[i]);
 	}
@@ -205,11 +205,8 @@ enum lens_status lens_work_run(struct lens_work *w, struct lens_error *err)
 	one_worker(w, &first);
 	/* A failure of the writer makes workers fail: tell the cause. */
 	st = lens_writer_finish(w->writer, err);
-	if (st == LENS_OK && first.code != LENS_OK) {
-		st = first.code;
-		if (err)
-			*err = first;
-	}
+	if (st == LENS_OK)
+		st = lens_error_pass(err, &first);
 	w->result->progress.bytes_written = w->bytes_before + lens_writer_bytes(w->writer);
 	w->result->progress.seconds = lens_now() - w->started;
 	return st;

@@ -216,9 +216,7 @@ enum lens_status lens_writer_finish(struct lens_writer *w, struct lens_error *er
 		pthread_join(w->thread, NULL);
 		w->running = false;
 	}
-	if (w->error.code != LENS_OK && err && err->code == LENS_OK)
-		*err = w->error;
-	return w->error.code;
+	return lens_error_pass(err, &w->error);
 }
 
 uint64_t lens_writer_bytes(struct lens_writer *w)
