@@ -112,8 +112,6 @@ void lens_sha256_destroy(struct lens_sha256 *s);
 /* One shot. Safe to call from any thread. */
 enum lens_status lens_sha256(const void *data, size_t n, uint8_t out[LENS_SHA256_BYTES],
 			     struct lens_error *err);
-enum lens_status lens_sha256_file(const char *path, uint8_t out[LENS_SHA256_BYTES],
-				  struct lens_error *err);
 void lens_hex(const uint8_t *bytes, size_t n, char *out /* 2n + 1 */);
 
 /*

@@ -1,7 +1,7 @@
 /*
  * core/file.c: whole files and paths.
  */
-#include "h5lens/core.h"
+#include "h5lens/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,7 +36,7 @@ enum lens_status lens_file_read(const char *path, size_t max_bytes, struct lens_
 {
 	enum lens_status st;
 	struct stat sb;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int fd = lens_sys_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
 
 	b->len = 0;
 	if (fd < 0)
@@ -47,7 +47,7 @@ enum lens_status lens_file_read(const char *path, size_t max_bytes, struct lens_
 		st = lens_error_at(err, LENS_ERR_IO, path, 0, 0, "not a regular file");
 	else
 		st = read_all(fd, path, max_bytes, b, err);
-	close(fd);
+	lens_sys_close(fd); /* nothing is lost with it */
 	return st;
 }
 

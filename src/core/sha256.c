@@ -3,8 +3,6 @@
  */
 #include "h5lens/core.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <openssl/evp.h>
 
 struct lens_sha256 {
@@ -59,38 +57,6 @@ enum lens_status lens_sha256(const void *data, size_t n, uint8_t out[LENS_SHA256
 			     struct lens_error *err)
 {
 	return EVP_Digest(data, n, out, NULL, EVP_sha256(), NULL) == 1 ? LENS_OK : failed(err);
-}
-
-static enum lens_status hash_stream(struct lens_sha256 *s, FILE *f, const char *path,
-				    struct lens_error *err)
-{
-	char block[65536];
-	size_t n;
-
-	while ((n = fread(block, 1, sizeof(block), f)) > 0)
-		LENS_TRY(lens_sha256_update(s, block, n, err));
-	if (ferror(f))
-		return lens_error_sys(err, errno, path, "read");
-	return LENS_OK;
-}
-
-enum lens_status lens_sha256_file(const char *path, uint8_t out[LENS_SHA256_BYTES],
-				  struct lens_error *err)
-{
-	struct lens_sha256 *s = NULL;
-	FILE *f = fopen(path, "rbe");
-	enum lens_status st;
-
-	if (!f)
-		return lens_error_sys(err, errno, path, "open");
-	st = lens_sha256_create(&s, err);
-	if (st == LENS_OK)
-		st = hash_stream(s, f, path, err);
-	if (st == LENS_OK)
-		st = lens_sha256_final(s, out, err);
-	lens_sha256_destroy(s);
-	fclose(f);
-	return st;
 }
 
 void lens_hex(const uint8_t *bytes, size_t n, char *out)

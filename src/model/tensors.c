@@ -2,6 +2,7 @@
  * model/tensors.c: all tensors of a model directory, whatever files they are
  * in, and their conversion to float64.
  */
+#include "h5lens/sys.h"
 #include "model/model_private.h"
 
 #include <errno.h>
@@ -47,7 +48,7 @@ static enum lens_status map_file(struct lens_mapped_file *f, struct lens_error *
 {
 	enum lens_status st = LENS_OK;
 	struct stat sb;
-	int fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int fd = lens_sys_open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
 
 	if (fd < 0)
 		return lens_error_sys(err, errno, f->path, "open");
@@ -65,7 +66,7 @@ static enum lens_status map_file(struct lens_mapped_file *f, struct lens_error *
 			f->data = p;
 		f->size = f->data ? (size_t)sb.st_size : 0;
 	}
-	close(fd);
+	lens_sys_close(fd); /* nothing is lost with it */
 	return st;
 }
 

@@ -352,7 +352,7 @@ static void sha256_vectors(void **state)
 {
 	uint8_t digest[LENS_SHA256_BYTES];
 	struct lens_sha256 *s;
-	char block[1000], *path;
+	char block[1000];
 	int i;
 
 	(void)state;
@@ -377,29 +377,6 @@ static void sha256_vectors(void **state)
 	assert_digest(digest, SHA_EMPTY);
 	lens_sha256_destroy(s);
 	lens_sha256_destroy(NULL);
-	path = test_write_file("sha", "abc", 3);
-	assert_int_equal(lens_sha256_file(path, digest, NULL), LENS_OK);
-	assert_digest(digest, SHA_ABC);
-	unlink(path);
-	assert_int_equal(lens_sha256_file(path, digest, NULL), LENS_ERR_IO);
-	lens_free(path);
-}
-
-static enum lens_status hash_a_file(void *ctx)
-{
-	uint8_t digest[LENS_SHA256_BYTES];
-
-	return lens_sha256_file(ctx, digest, NULL);
-}
-
-static void sha256_failures(void **state)
-{
-	char path[] = "Makefile";
-	uint8_t digest[LENS_SHA256_BYTES];
-
-	(void)state;
-	test_alloc_failures(hash_a_file, path);
-	assert_int_equal(lens_sha256_file("tests", digest, NULL), LENS_ERR_IO);
 }
 
 static void hexadecimal(void **state)
@@ -520,7 +497,6 @@ int main(void)
 		cmocka_unit_test(not_regular_files),
 		cmocka_unit_test(paths),
 		cmocka_unit_test(sha256_vectors),
-		cmocka_unit_test(sha256_failures),
 		cmocka_unit_test(hexadecimal),
 		cmocka_unit_test(utf8),
 		cmocka_unit_test(utf8_code_points),
