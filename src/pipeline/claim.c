@@ -3,10 +3,9 @@
  * file <host>-<pid>.run in out.shards: its lock (flock, which the system drops
  * when the process dies, however it dies), and what `status` shows.
  *
- * The file is RUN_BYTES of JSON padded with spaces, written in place by one
- * call, so that a reader sees one state of it. It is written every second; where
- * locks do not reach from host to host, a file that has not been written for
- * STALE_SECONDS is taken for dead. Its times come from the file system's clock.
+ * The file is LENS_RUN_BYTES of JSON padded with spaces, written in place by one
+ * call, so that a reader (running.c) sees one state of it. It is written every
+ * second.
  */
 #include "pipeline/folder.h"
 
@@ -22,9 +21,6 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-
-#define RUN_BYTES 1024
-#define STALE_SECONDS 120
 
 struct lens_claim {
 	char *path;
@@ -42,12 +38,12 @@ struct lens_claim {
 
 /*
  * Allocates nothing: the thread that calls it must not hold the allocator's lock
- * while the main thread forks. The host's name needs no escapes (host_name).
+ * while the main thread forks. The host's name needs no escapes (lens_host_name).
  */
 static void write_file(struct lens_claim *c)
 {
 	const struct lens_progress *p = &c->progress;
-	char text[RUN_BYTES + 1];
+	char text[LENS_RUN_BYTES + 1];
 	int n = snprintf(text, sizeof(text),
 			 "{\"host\":\"%s\",\"pid\":%ld,\"task\":%zu,\"n_tasks\":%zu,"
 			 "\"rows_total\":%zu,\"rows_kept\":%zu,\"rows_done\":%zu,"
@@ -59,140 +55,13 @@ static void write_file(struct lens_claim *c)
 			 (unsigned long long)p->bytes_written, p->shard, p->n_shards,
 			 p->seconds);
 
-	if (n < 0 || n >= RUN_BYTES)
+	if (n < 0 || n >= LENS_RUN_BYTES)
 		return;
-	memset(text + n, ' ', RUN_BYTES - (size_t)n);
-	text[RUN_BYTES - 1] = '\n';
+	memset(text + n, ' ', LENS_RUN_BYTES - (size_t)n);
+	text[LENS_RUN_BYTES - 1] = '\n';
 	/* Nothing hangs on it: a run does not die because its status cannot be told. */
-	if (pwrite(c->fd, text, RUN_BYTES, 0) != RUN_BYTES)
+	if (pwrite(c->fd, text, LENS_RUN_BYTES, 0) != LENS_RUN_BYTES)
 		return;
-}
-
-static long long number(const json_t *j, const char *key)
-{
-	return json_integer_value(json_object_get(j, key));
-}
-
-/* Whatever lies in the folder: no count may be below 0 or above its whole. */
-static bool is_sane(const json_t *j)
-{
-	long long pid = number(j, "pid"), task = number(j, "task"),
-		  total = number(j, "rows_total"), done = number(j, "rows_done"),
-		  kept = number(j, "rows_kept");
-
-	return json_is_string(json_object_get(j, "host")) && pid > 0 && pid <= INT32_MAX &&
-	       task >= 0 && task < number(j, "n_tasks") && kept >= 0 && kept <= done &&
-	       done <= total && number(j, "tokens_done") >= 0 &&
-	       number(j, "bytes_written") >= 0 && number(j, "shard") >= 0 &&
-	       number(j, "n_shards") >= 0 &&
-	       json_number_value(json_object_get(j, "seconds")) >= 0;
-}
-
-/* False when it is none, or half written. */
-static bool read_file(int fd, struct lens_running *r)
-{
-	char text[RUN_BYTES];
-	ssize_t n = pread(fd, text, sizeof(text), 0);
-	json_t *j = n > 0 ? json_loadb(text, (size_t)n, JSON_DISABLE_EOF_CHECK, NULL) : NULL;
-	bool ok = is_sane(j);
-
-	memset(r, 0, sizeof(*r));
-	if (ok) {
-		snprintf(r->host, sizeof(r->host), "%s",
-			 json_string_value(json_object_get(j, "host")));
-		r->pid = (long)number(j, "pid");
-		r->share.task = (size_t)number(j, "task");
-		r->share.n_tasks = (size_t)number(j, "n_tasks");
-		r->progress = (struct lens_progress){
-			.rows_total = (size_t)number(j, "rows_total"),
-			.rows_kept = (size_t)number(j, "rows_kept"),
-			.rows_done = (size_t)number(j, "rows_done"),
-			.tokens_done = (uint64_t)number(j, "tokens_done"),
-			.bytes_written = (uint64_t)number(j, "bytes_written"),
-			.shard = (size_t)number(j, "shard"),
-			.n_shards = (size_t)number(j, "n_shards"),
-			.seconds = json_number_value(json_object_get(j, "seconds")),
-		};
-	}
-	json_decref(j);
-	return ok;
-}
-
-/* --- is it alive? -------------------------------------------------------------------- */
-
-static void host_name(char *out, size_t size)
-{
-	if (gethostname(out, size) || !*out)
-		snprintf(out, size, "unknown");
-	out[size - 1] = '\0';
-	/* It becomes a part of a file's name and of JSON. */
-	for (; *out; out++) {
-		if (!isalnum((unsigned char)*out) && *out != '.' && *out != '-')
-			*out = '_';
-	}
-}
-
-/* Seconds since the file was written, by the file system's own clock. */
-static double age(int fd, time_t now)
-{
-	struct stat sb;
-
-	return fstat(fd, &sb) ? 0 : difftime(now, sb.st_mtime);
-}
-
-/* now: the file system's clock, or 0 when it is not known. */
-static bool is_alive(int fd, const struct lens_running *r, time_t now)
-{
-	char host[128];
-
-	if (!flock(fd, LOCK_SH | LOCK_NB)) {
-		flock(fd, LOCK_UN);
-		host_name(host, sizeof(host));
-		/* On this host the lock is the truth; elsewhere it may not reach us. */
-		return strcmp(host, r->host) != 0 && age(fd, now) < STALE_SECONDS;
-	}
-	if (errno == EWOULDBLOCK)
-		return true;
-	host_name(host, sizeof(host)); /* no locks here */
-	if (!strcmp(host, r->host))
-		return !kill((pid_t)r->pid, 0) || errno == EPERM;
-	return age(fd, now) < STALE_SECONDS;
-}
-
-static bool is_run_name(const char *name)
-{
-	size_t n = strlen(name);
-
-	return n > 4 && !strcmp(name + n - 4, ".run");
-}
-
-typedef void (*each_run_fn)(void *ctx, const char *path, const struct lens_running *r);
-
-static enum lens_status each_run(const char *folder, time_t now, each_run_fn fn, void *ctx,
-				 struct lens_error *err)
-{
-	DIR *d = opendir(folder);
-	struct dirent *e;
-
-	/* A run that ends removes a folder that is empty: nobody is in it. */
-	if (!d)
-		return errno == ENOENT ? LENS_OK
-				       : lens_error_sys(err, errno, folder, "read the folder");
-	while ((e = readdir(d)) != NULL) {
-		char *path = is_run_name(e->d_name) ? lens_path_join(folder, e->d_name) : NULL;
-		int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
-		struct lens_running r;
-
-		if (fd >= 0 && read_file(fd, &r)) {
-			r.alive = is_alive(fd, &r, now);
-			fn(ctx, path, &r);
-		}
-		if (fd >= 0)
-			close(fd);
-		lens_free(path);
-	}
-	closedir(d);
-	return LENS_OK;
 }
 
 /* --- taking --------------------------------------------------------------------------- */
@@ -287,7 +156,7 @@ static void *keep_up(void *arg)
 /* Between making our file and looking for others nobody else may do the same. */
 static enum lens_status take(struct lens_claim *c, const char *folder, struct lens_error *err)
 {
-	int door = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int door = lens_sys_open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 	struct rivals x = { .claim = c };
 	enum lens_status st;
 	struct stat sb;
@@ -297,7 +166,7 @@ static enum lens_status take(struct lens_claim *c, const char *folder, struct le
 	flock(door, LOCK_EX);
 	st = make_file(c, folder, err);
 	if (st == LENS_OK)
-		st = each_run(folder, fstat(c->fd, &sb) ? 0 : sb.st_mtime, look, &x, err);
+		st = lens_each_run(folder, fstat(c->fd, &sb) ? 0 : sb.st_mtime, look, &x, err);
 	if (st == LENS_OK && x.found)
 		st = busy(folder, &x.rival, err);
 	/* Gone before the next one looks. */
@@ -319,7 +188,7 @@ enum lens_status lens_claim_take(const char *folder, const struct lens_share *sh
 		return lens_error_nomem(err, 1, sizeof(*c));
 	c->fd = -1;
 	c->share = *share;
-	host_name(c->host, sizeof(c->host));
+	lens_host_name(c->host, sizeof(c->host));
 	pthread_mutex_init(&c->mutex, NULL);
 	pthread_cond_init(&c->woken, NULL);
 	st = take(c, folder, err);
@@ -371,12 +240,12 @@ static void drop_dead(void *ctx, const char *path, const struct lens_running *r)
 
 void lens_claim_clean(const char *folder)
 {
-	int door = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int door = lens_sys_open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 
 	if (door < 0)
 		return;
 	flock(door, LOCK_EX);
-	each_run(folder, time(NULL), drop_dead, NULL, NULL);
+	lens_each_run(folder, time(NULL), drop_dead, NULL, NULL);
 	flock(door, LOCK_UN);
 	close(door);
 }
@@ -401,5 +270,5 @@ enum lens_status lens_claim_list(const char *folder, lens_running_fn fn, void *c
 {
 	struct listing l = { fn, ctx };
 
-	return each_run(folder, time(NULL), list_one, &l, err);
+	return lens_each_run(folder, time(NULL), list_one, &l, err);
 }

@@ -234,14 +234,16 @@ enum lens_status lens_folder_keep_plan(const struct lens_folder *f, struct lens_
 	return st;
 }
 
-/* The store locks what it is writing. */
+/* The store locks what it is writing. What cannot be asked is left alone. */
 static bool is_being_written(const char *path)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	bool is = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
+	int fd = lens_sys_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
+	bool is;
 
-	if (fd >= 0)
-		close(fd);
+	if (fd < 0)
+		return errno != ENOENT;
+	is = flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
+	lens_sys_close(fd);
 	return is;
 }
 

@@ -2,6 +2,8 @@
 #ifndef PIPELINE_FOLDER_H
 #define PIPELINE_FOLDER_H
 
+#include <time.h>
+
 #include "h5lens/sys.h"
 #include "pipeline/pipeline_private.h"
 
@@ -74,6 +76,20 @@ void lens_claim_clean(const char *folder);
 enum lens_status lens_claim_list(const char *folder, lens_running_fn fn, void *ctx,
 				 struct lens_error *err);
 
+/* --- running.c -------------------------------------------------------------------- */
+
+#define LENS_RUN_BYTES 1024
+
+/* What a run's file calls this host: letters, digits, '.', '-' and '_'. */
+void lens_host_name(char *out, size_t size);
+/*
+ * Each run's file in the folder; one that cannot be read is taken for alive. now:
+ * the file system's clock.
+ */
+typedef void (*lens_each_run_fn)(void *ctx, const char *path, const struct lens_running *r);
+enum lens_status lens_each_run(const char *folder, time_t now, lens_each_run_fn fn, void *ctx,
+			       struct lens_error *err);
+
 /* --- resume.c ------------------------------------------------------------------------- */
 
 /* Tells the user, who may not listen. */
@@ -87,6 +103,16 @@ void lens_note(const struct lens_run_options *opt, const char *fmt, ...)
 enum lens_status lens_shards_look(const struct lens_folder *f, const struct lens_share *share,
 				  const struct lens_run_options *opt, bool **done,
 				  struct lens_run_result *result, struct lens_error *err);
+/*
+ * An output that is one file where the folder has shards: packed. *whole: its
+ * every digest is right. One that shows shards is not looked at.
+ */
+enum lens_status lens_packed_look(const struct lens_folder *f,
+				  const struct lens_run_options *opt, bool *whole,
+				  struct lens_error *err);
+
+/* --- joined.c ------------------------------------------------------------------------- */
+
 /* Makes one file of all shards; one that is missing is an error that names it. */
 enum lens_status lens_join(const struct lens_folder *f, const char *final, enum lens_join how,
 			   const struct lens_join_options *opt, struct lens_error *err);
@@ -97,6 +123,11 @@ enum lens_status lens_join(const struct lens_folder *f, const char *final, enum 
 enum lens_status lens_joined_shards(const char *output, struct lens_shard **out, size_t *n,
 				    struct lens_error *err);
 void lens_shard_list_release(struct lens_shard *s, size_t n);
+/*
+ * Were an output and its folder given another name? What it shows is not where
+ * it says then, but in the folder, and joining anew mends it.
+ */
+bool lens_join_renamed(const char *output);
 /* Are the shards of a finished output there? */
 enum lens_status lens_join_check(const char *output, struct lens_error *err);
 

@@ -1,16 +1,11 @@
 /*
- * pipeline/resume.c: what is there already, and what is made of it: shards of
- * earlier runs are looked at before they count, and all of them together become
- * the output.
+ * pipeline/resume.c: what is there already: shards of earlier runs, and a file
+ * that was packed of them, are looked at before they count.
  */
 #include "pipeline/folder.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-/* --- looking ------------------------------------------------------------------------ */
 
 void lens_note(const struct lens_run_options *opt, const char *fmt, ...)
 {
@@ -147,150 +142,26 @@ enum lens_status lens_shards_look(const struct lens_folder *f, const struct lens
 	return st;
 }
 
-/* --- joining ------------------------------------------------------------------------- */
-
-void lens_shard_list_release(struct lens_shard *s, size_t n)
-{
-	size_t i;
-
-	for (i = 0; s && i < n; i++) {
-		lens_free((char *)(uintptr_t)s[i].file);
-		lens_free((char *)(uintptr_t)s[i].name);
-	}
-	lens_free(s);
-}
-
-static enum lens_status list_shards(const struct lens_folder *f, struct lens_shard **out,
-				    struct lens_error *err)
-{
-	struct lens_shard *s = lens_calloc(f->n_shards, sizeof(*s));
-	size_t i;
-
-	*out = s;
-	for (i = 0; s && i < f->n_shards; i++) {
-		s[i].file = lens_shard_path(f, i);
-		s[i].name = lens_shard_name(f, i);
-		if (!s[i].file || !s[i].name)
-			break;
-	}
-	return s && i == f->n_shards ? LENS_OK : lens_error_nomem(err, f->n_shards, sizeof(*s));
-}
-
-/* "3 of 12 shards are missing: 00002.h5, 00005.h5, …" */
-static enum lens_status all_there(const char *where, const struct lens_shard *s, size_t n,
+enum lens_status lens_packed_look(const struct lens_folder *f,
+				  const struct lens_run_options *opt, bool *whole,
 				  struct lens_error *err)
 {
-	struct lens_buf list = LENS_BUF_INIT;
-	enum lens_status st = LENS_OK;
-	size_t i, missing = 0;
+	size_t n, rows[] = { 0, f->first[f->n_shards] };
+	struct lens_folder one = *f;
+	struct lens_shard *s;
+	char damage[512];
 
-	for (i = 0; st == LENS_OK && i < n; i++) {
-		const char *slash = strrchr(s[i].name, '/');
-
-		if (lens_file_exists(s[i].file))
-			continue;
-		if (missing < 10)
-			st = lens_buf_printf(&list, err, "%s%s", missing ? ", " : "",
-					     slash ? slash + 1 : s[i].name);
-		missing++;
-	}
-	if (st == LENS_OK && missing)
-		st = lens_error_at(err, LENS_ERR_FORMAT, where, 0, 0,
-				   "%zu of %zu shards are missing: %s%s", missing, n, list.data,
-				   missing > 10 ? ", …" : "");
-	lens_buf_release(&list);
-	return st;
-}
-
-enum lens_status lens_join(const struct lens_folder *f, const char *final, enum lens_join how,
-			   const struct lens_join_options *opt, struct lens_error *err)
-{
-	struct lens_shard *s = NULL;
-	enum lens_status st = list_shards(f, &s, err);
-
-	if (st == LENS_OK)
-		st = all_there(f->path, s, f->n_shards, err);
-	if (st == LENS_OK)
-		st = lens_store_join(s, f->n_shards, final, how, opt, err);
-	lens_shard_list_release(s, f->n_shards);
-	return st;
-}
-
-/* --- a finished output ------------------------------------------------------------------ */
-
-/* Where the shards are that a joined output names; entries stay the caller's. */
-static enum lens_status find_shards(const char *output, const struct lens_shard_entry *e,
-				    size_t n, struct lens_shard **out, struct lens_error *err)
-{
-	struct lens_shard *s = lens_calloc(n + 1, sizeof(*s));
-	enum lens_status st = s ? LENS_OK : lens_error_nomem(err, n + 1, sizeof(*s));
-	size_t i;
-
-	for (i = 0; st == LENS_OK && i < n; i++) {
-		char *path = NULL;
-
-		st = lens_store_shard_path(output, e[i].name, &path, err);
-		s[i].file = path;
-		s[i].name = lens_strdup(e[i].name);
-		if (st == LENS_OK && !s[i].name)
-			st = lens_error_nomem(err, strlen(e[i].name), 1);
-	}
-	if (st != LENS_OK) {
-		lens_shard_list_release(s, n);
-		s = NULL;
-	}
-	*out = s;
-	return st;
-}
-
-enum lens_status lens_joined_shards(const char *output, struct lens_shard **out, size_t *n,
-				    struct lens_error *err)
-{
-	struct lens_shard_entry *e;
-	enum lens_status st;
-
-	LENS_TRY(lens_store_read_shards(output, &e, n, err));
-	st = find_shards(output, e, *n, out, err);
-	lens_store_shards_release(e, *n);
-	return st;
-}
-
-/*
- * Are the shards the ones that were joined, by size and digest? Cheap: their
- * names and attributes are read, not their data, which is for `verify`.
- */
-static enum lens_status as_joined(const struct lens_shard *s, const struct lens_shard_entry *e,
-				  size_t n, struct lens_error *err)
-{
-	struct lens_shard_state is;
-	size_t i;
-
-	for (i = 0; i < n; i++) {
-		LENS_TRY(lens_store_check(s[i].file, NULL, &is, err));
-		if (is.size != e[i].size || strcmp(is.sha256, e[i].sha256) != 0)
-			return lens_error_at(err, LENS_ERR_FORMAT, s[i].file, 0, 0,
-					     "is not the shard that was joined");
-	}
-	return LENS_OK;
-}
-
-/* It must not be taken for whole when its shards are gone. */
-enum lens_status lens_join_check(const char *output, struct lens_error *err)
-{
-	struct lens_shard_entry *e;
-	struct lens_shard *s = NULL;
-	enum lens_status st;
-	size_t n;
-
-	LENS_TRY(lens_store_read_shards(output, &e, &n, err));
-	st = find_shards(output, e, n, &s, err);
-	if (st == LENS_OK)
-		st = all_there(output, s, n, err);
-	if (st == LENS_OK)
-		st = as_joined(s, e, n, err);
-	if (st == LENS_ERR_FORMAT)
-		lens_error_add(err, "; `run --repair` computes what is wrong again");
+	*whole = false;
+	LENS_TRY(lens_joined_shards(f->output, &s, &n, err));
 	lens_shard_list_release(s, n);
-	lens_store_shards_release(e, n);
-	return st;
+	if (n || f->n_shards == 1)
+		return LENS_OK;
+	one.n_shards = 1;
+	one.first = rows;
+	LENS_TRY(look_at(&one, 0, f->output, opt, damage, err));
+	*whole = !damage[0];
+	if (damage[0])
+		lens_note(opt, "%s is damaged (%s): it is made again of its shards", f->output,
+			  damage);
+	return LENS_OK;
 }

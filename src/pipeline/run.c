@@ -61,6 +61,14 @@ static struct lens_processing processing(const struct lens_experiment *e)
 	};
 }
 
+/* Between steps that take their time; workers look for themselves. */
+static enum lens_status go_on(const struct run *r, struct lens_error *err)
+{
+	if (r->options->stop && atomic_load(r->options->stop))
+		return lens_error_set(err, LENS_ERR_INTERRUPTED, "stopped by a signal");
+	return LENS_OK;
+}
+
 /* The cheap inputs come first: a bad row is found before the weights are read. */
 static enum lens_status open_inputs(struct run *r, struct lens_error *err)
 {
@@ -73,7 +81,9 @@ static enum lens_status open_inputs(struct run *r, struct lens_error *err)
 	LENS_TRY(lens_tokenizer_open(e->model, &r->tokenizer, err));
 	r->data = dataset_options(e, &config, r->tokenizer);
 	LENS_TRY(lens_prompts_load(&r->data, &r->prompts, &r->result->report, err));
+	LENS_TRY(go_on(r, err));
 	LENS_TRY(lens_model_open(e->model, &p, &r->model, err));
+	LENS_TRY(go_on(r, err));
 	r->in.experiment = e;
 	r->in.data = &r->data;
 	r->in.prompts = r->prompts;
@@ -235,6 +245,11 @@ static enum lens_status look_at_output(const struct run *r, bool *finished,
 	if (r->options->overwrite)
 		return LENS_OK;
 	st = lens_identity_check(r->output, r->identity, finished, &why);
+	if (*finished && lens_join_renamed(r->output)) {
+		*finished = false;
+		lens_note(r->options, "the output and its shards have another name now: they "
+				      "are joined anew");
+	}
 	if (st == LENS_ERR_FORMAT && lens_store_is_hdf5(r->output) &&
 	    lens_folder_is_of(r->output, r->identity)) {
 		if (r->options->repair) {
@@ -259,33 +274,25 @@ static enum lens_status check_options(const struct run *r, struct lens_error *er
 			     "remove the output and its shards first");
 }
 
-static enum lens_status run(struct run *r, struct lens_error *err)
+/* Nothing to do, unless shards that it shows are gone. */
+static enum lens_status already_done(struct run *r, struct lens_error *err)
+{
+	r->result->outcome = LENS_RUN_ALREADY_DONE;
+	LENS_TRY(lens_join_check(r->output, err));
+	/* A run that was killed at its very end left its file. */
+	LENS_TRY(lens_folder_start(&r->folder, r->output, err));
+	lens_claim_clean(r->folder.path);
+	return LENS_OK;
+}
+
+/* What is missing is computed, and all of it joined. */
+static enum lens_status complete(struct run *r, struct lens_error *err)
 {
 	/* Every shard was verified when it was found, or written by this run. */
 	const struct lens_join_options join = { .stop = r->options->stop,
 						.identity = r->identity,
 						.quick = true };
-	bool finished;
 
-	LENS_TRY(check_options(r, err));
-	LENS_TRY(lens_output_resolve(r->experiment->output, r->options->overwrite, &r->output,
-				     err));
-	LENS_TRY(open_inputs(r, err));
-	LENS_TRY(look_at_output(r, &finished, err));
-	if (finished && !r->options->repair) {
-		r->result->outcome = LENS_RUN_ALREADY_DONE;
-		LENS_TRY(lens_join_check(r->output, err));
-		/* A run that was killed at its very end left its file. */
-		LENS_TRY(lens_folder_start(&r->folder, r->output, err));
-		lens_claim_clean(r->folder.path);
-		return LENS_OK;
-	}
-	LENS_TRY(plan(r, err));
-	if (r->options->dry_run) {
-		r->result->outcome = LENS_RUN_DRY;
-		return LENS_OK;
-	}
-	LENS_TRY(claim(r, err));
 	LENS_TRY(lens_shards_look(&r->folder, &r->share, r->options, &r->done, r->result, err));
 	LENS_TRY(lens_output_check_disk(r->output, missing_bytes(r), err));
 	LENS_TRY(compute_missing(r, err));
@@ -296,6 +303,32 @@ static enum lens_status run(struct run *r, struct lens_error *err)
 	r->result->outcome = LENS_RUN_DONE;
 	return r->shards.n > 1 ? lens_join(&r->folder, r->output, LENS_JOIN_VIRTUAL, &join, err)
 			       : LENS_OK;
+}
+
+static enum lens_status run(struct run *r, struct lens_error *err)
+{
+	bool finished;
+
+	LENS_TRY(check_options(r, err));
+	LENS_TRY(lens_output_resolve(r->experiment->output, r->options->overwrite, &r->output,
+				     err));
+	LENS_TRY(open_inputs(r, err));
+	LENS_TRY(look_at_output(r, &finished, err));
+	if (finished && !r->options->repair)
+		return already_done(r, err);
+	LENS_TRY(plan(r, err));
+	if (r->options->dry_run) {
+		r->result->outcome = LENS_RUN_DRY;
+		return LENS_OK;
+	}
+	LENS_TRY(claim(r, err));
+	if (finished)
+		LENS_TRY(lens_packed_look(&r->folder, r->options, &finished, err));
+	if (finished) {
+		r->result->outcome = LENS_RUN_ALREADY_DONE;
+		return LENS_OK;
+	}
+	return complete(r, err);
 }
 
 /* Of the sweep, not of this run's share: by their names, as they will be found. */
@@ -323,6 +356,8 @@ static void tell_what_is_kept(const struct run *r, struct lens_error *err)
 			       count_kept(r), r->shards.n);
 	else if (r->shards.n)
 		lens_error_add(err, "; nothing is kept, and the same command starts anew");
+	else
+		lens_error_add(err, "; nothing was changed, and the same command goes on");
 }
 
 /* A plan of which nothing was made would only stand in another's way. */

@@ -4,10 +4,16 @@
  */
 #include "pipeline/folder.h"
 
-#include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+static enum lens_status nothing_there(const char *output, struct lens_error *err)
+{
+	return lens_error_at(err, LENS_ERR_IO, output, 0, 0,
+			     "cannot find it or its shards: nothing was begun under this name, "
+			     "or nothing of it was kept");
+}
 
 /* --- status --------------------------------------------------------------------------- */
 
@@ -101,7 +107,7 @@ static enum lens_status look_at_one(struct lens_sweep *s, const char *output,
 	if (s->finished)
 		return look_at_joined(s, output, err);
 	if (!lens_folder_exists(output))
-		return lens_error_sys(err, ENOENT, output, "find it or its shards");
+		return nothing_there(output, err);
 	s->n_shards = 1;
 	s->state = lens_calloc(1, sizeof(*s->state));
 	return s->state ? LENS_OK : lens_error_nomem(err, 1, sizeof(*s->state));
@@ -118,7 +124,7 @@ enum lens_status lens_sweep_read(const char *output, struct lens_sweep *s, lens_
 	st = lens_output_follow(output, &file, err);
 	if (st == LENS_OK)
 		st = lens_folder_start(&f, file, err);
-	s->finished = file && lens_file_exists(file);
+	s->finished = file && lens_file_exists(file) && !lens_join_renamed(file);
 	if (st == LENS_OK)
 		st = lens_file_exists(f.plan) ? look_at_shards(s, file, err)
 					      : look_at_one(s, file, err);
@@ -177,7 +183,7 @@ enum lens_status lens_merge(const char *output, const atomic_int *stop, struct l
 	if (st == LENS_OK && lens_file_exists(file) && !has_plan(file))
 		st = lens_join_check(file, err); /* one file, or joined before */
 	else if (st == LENS_OK && !lens_folder_exists(file))
-		st = lens_error_sys(err, ENOENT, output, "find it or its shards");
+		st = nothing_there(output, err);
 	else if (st == LENS_OK)
 		st = merge(&f, file, stop, err);
 	lens_folder_release(&f);
@@ -239,7 +245,7 @@ enum lens_status lens_pack(const char *output, const char *final, bool overwrite
 	if (st == LENS_OK)
 		st = lens_output_resolve(final, overwrite, &resolved, err);
 	if (st == LENS_OK && !lens_file_exists(file) && !lens_folder_exists(file))
-		st = lens_error_sys(err, ENOENT, output, "find it or its shards");
+		st = nothing_there(output, err);
 	else if (st == LENS_OK && !lens_file_exists(file))
 		st = pack_shards(file, resolved, &opt, err);
 	else if (st == LENS_OK)

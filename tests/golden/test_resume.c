@@ -15,7 +15,6 @@
 
 #include <cmocka.h>
 
-#include "support/h5file.h"
 #include "support/runs.h"
 #include "support/samefile.h"
 #include "support/sweeps.h"
@@ -194,29 +193,6 @@ static void test_comment(void **state)
 
 /* --- harm -------------------------------------------------------------------------------- */
 
-/* Flips a bit of the first value of an array, where it lies in the file. */
-static void flip(const char *path)
-{
-	struct test_h5 *h = test_h5_open(path);
-	struct lens_buf b = LENS_BUF_INIT;
-	struct test_array a;
-	char *at;
-	FILE *f;
-
-	test_h5_bytes(h, "/cache/blocks.1.hook_resid_post", &a);
-	test_h5_close(h);
-	assert_int_equal(lens_file_read(path, (size_t)1 << 26, &b, NULL), LENS_OK);
-	at = memmem(b.data, b.len, a.bytes, 32);
-	assert_non_null(at);
-	*at ^= 1;
-	f = fopen(path, "wb");
-	assert_non_null(f);
-	assert_int_equal(fwrite(b.data, 1, b.len, f), b.len);
-	assert_int_equal(fclose(f), 0);
-	test_array_release(&a);
-	lens_buf_release(&b);
-}
-
 static void harm(size_t kind, const char *path)
 {
 	struct stat sb;
@@ -224,7 +200,7 @@ static void harm(size_t kind, const char *path)
 	assert_int_equal(stat(path, &sb), 0);
 	switch (kind) {
 	case 0:
-		flip(path);
+		test_flip(path);
 		break;
 	case 1:
 		assert_int_equal(truncate(path, sb.st_size / 2), 0);

@@ -127,9 +127,14 @@ static void test_alias(void **state)
 static void test_stopped(void **state)
 {
 	size_t rows, k, n = test_quick() ? 2 : 5;
+	atomic_int stop = 1;
+	const struct lens_run_options at_once = { .stop = &stop };
 
 	(void)state;
 	test_sweep_must(&whole, NULL);
+	assert_int_equal(test_sweep_run(&sharded, &at_once), LENS_ERR_INTERRUPTED);
+	test_expect_said(sharded.err.text, "nothing was changed");
+	assert_false(lens_file_exists(sharded.shards));
 	test_sweep_stop_after(&sharded, 0);
 	test_expect_said(sharded.err.text, "0 of 6 shards are kept");
 	for (k = 1; k <= n; k++) {

@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "support/h5file.h"
 #include "support/runs.h"
 
 #define MOST_ROWS 256
@@ -115,13 +116,24 @@ static void stop_when_enough(void *ctx, const struct lens_progress *p)
 		atomic_store(&stopping.stop, 1);
 }
 
+static void stop_when_planned(void *ctx, const struct lens_plan *p, const struct lens_shards *s,
+			      const struct lens_memory *m)
+{
+	(void)ctx;
+	(void)p;
+	(void)s;
+	(void)m;
+	atomic_store(&stopping.stop, stopping.rows == 0);
+}
+
 void test_sweep_stop_after(struct test_sweep *s, size_t rows)
 {
 	const struct lens_run_options opt = { .stop = &stopping.stop,
+					      .planned = stop_when_planned,
 					      .progress = stop_when_enough };
 
 	stopping.rows = rows;
-	atomic_store(&stopping.stop, rows == 0);
+	atomic_store(&stopping.stop, 0);
 	assert_int_equal(test_sweep_run(s, &opt), LENS_ERR_INTERRUPTED);
 	assert_false(lens_file_exists(s->output));
 }
@@ -209,4 +221,27 @@ void test_expect_said(const char *text, const char *what)
 {
 	if (!strstr(text, what))
 		fail_msg("no '%s' in '%s'", what, text);
+}
+
+/* Flips a bit of the first value of an array, where it lies in the file. */
+void test_flip(const char *path)
+{
+	struct test_h5 *h = test_h5_open(path);
+	struct lens_buf b = LENS_BUF_INIT;
+	struct test_array a;
+	char *at;
+	FILE *f;
+
+	test_h5_bytes(h, "/cache/blocks.1.hook_resid_post", &a);
+	test_h5_close(h);
+	assert_int_equal(lens_file_read(path, (size_t)1 << 26, &b, NULL), LENS_OK);
+	at = memmem(b.data, b.len, a.bytes, 32);
+	assert_non_null(at);
+	*at ^= 1;
+	f = fopen(path, "wb");
+	assert_non_null(f);
+	assert_int_equal(fwrite(b.data, 1, b.len, f), b.len);
+	assert_int_equal(fclose(f), 0);
+	test_array_release(&a);
+	lens_buf_release(&b);
 }

@@ -38,6 +38,9 @@ void test_sweep_clear(const struct test_sweep *s);
 void test_copy_file(const char *from, const char *to);
 void test_remove_tree(const char *path);
 
+/* One bit of the file's cache of blocks.1.hook_resid_post is another one. */
+void test_flip(const char *path);
+
 /* Every digest of the file is right. */
 void test_expect_sound(const char *file);
 /* Does the error, or do the notes, say it? */

@@ -202,9 +202,10 @@ struct rival {
 	enum lens_status st;
 };
 
-static struct rival take_elsewhere(const char *folder, size_t task, size_t n)
+static struct lens_claim *held; /* by the other process */
+
+static struct rival elsewhere(enum lens_status (*take)(void *ctx), void *ctx)
 {
-	const struct lens_share share = { task, n };
 	struct rival r = { .pid = 0 };
 	int told[2], hold[2];
 	char byte = 0;
@@ -213,13 +214,11 @@ static struct rival take_elsewhere(const char *folder, size_t task, size_t n)
 	assert_int_equal(pipe(hold), 0);
 	r.pid = fork();
 	if (!r.pid) {
-		struct lens_claim *c;
-
 		close(hold[1]);
-		byte = (char)lens_claim_take(folder, &share, &c, NULL);
+		byte = (char)take(ctx);
 		if (write(told[1], &byte, 1) != 1 || read(hold[0], &byte, 1) < 0)
 			_exit(1);
-		lens_claim_release(c);
+		lens_claim_release(held);
 		_exit(0);
 	}
 	close(told[1]);
@@ -229,6 +228,30 @@ static struct rival take_elsewhere(const char *folder, size_t task, size_t n)
 	r.st = (enum lens_status)byte;
 	r.hold = hold[1];
 	return r;
+}
+
+struct wish {
+	const char *folder;
+	struct lens_share share;
+};
+
+static enum lens_status take_share(void *ctx)
+{
+	const struct wish *w = ctx;
+
+	return lens_claim_take(w->folder, &w->share, &held, NULL);
+}
+
+static struct rival take_elsewhere(const char *folder, size_t task, size_t n)
+{
+	struct wish w = { folder, { task, n } };
+
+	return elsewhere(take_share, &w);
+}
+
+static enum lens_status lock(void *ctx)
+{
+	return flock(open(ctx, O_RDWR), LOCK_EX) ? LENS_ERR_IO : LENS_OK;
 }
 
 static void let_go(struct rival *r)
@@ -415,6 +438,44 @@ static void test_odd_files(void **state)
 	lens_folder_release(&f);
 }
 
+/* A disk that was full, or one that fails: a run that says nothing still counts. */
+static void test_silent(void **state)
+{
+	const struct lens_share all = { 0, 1 };
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_claim *c;
+	struct lens_folder f;
+	struct rival r;
+	char name[192];
+	char *path;
+
+	(void)state;
+	start(&f, "{}");
+	write_text(f.path, "odd-host-77.run", "");
+	path = lens_path_join(f.path, "odd-host-77.run");
+	r = elsewhere(lock, path);
+	assert_int_equal(lens_claim_take(f.path, &all, &c, &err), LENS_ERR_BUSY);
+	assert_non_null(strstr(err.text, "process 77 on odd-host "));
+	let_go(&r);
+	assert_int_equal(lens_claim_take(f.path, &all, &c, NULL), LENS_OK);
+	lens_claim_release(c);
+	unlink(path);
+	lens_free(path);
+
+	r = take_elsewhere(f.path, 0, 1);
+	lens_sys_fail_at(1, EMFILE, false); /* its file cannot be opened */
+	assert_int_equal(list(f.path).alive, 1);
+	assert_int_equal(list(f.path).last.pid, r.pid);
+	snprintf(name, sizeof(name), "process %ld on ", (long)r.pid);
+	lens_sys_fail_at(3, EMFILE, false); /* after the folder and our own */
+	err = (struct lens_error)LENS_ERROR_INIT;
+	assert_int_equal(lens_claim_take(f.path, &all, &c, &err), LENS_ERR_BUSY);
+	assert_non_null(strstr(err.text, name));
+	lens_sys_fail_at(0, 0, false);
+	let_go(&r);
+	lens_folder_release(&f);
+}
+
 /* --- memory and disk ------------------------------------------------------------------------
  */
 
@@ -486,9 +547,9 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		T(test_names),  T(test_plan), T(test_in_the_way), T(test_clean),
-		T(test_shares), T(test_dead), T(test_other_host), T(test_odd_files),
-		T(test_alloc),  T(test_disk),
+		T(test_names),  T(test_plan),  T(test_in_the_way), T(test_clean),
+		T(test_shares), T(test_dead),  T(test_other_host), T(test_odd_files),
+		T(test_silent), T(test_alloc), T(test_disk),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
