@@ -6,8 +6,8 @@ fills up, folders that are read-only or vanish, two runs at once, tasks side by
 side, `status` from another terminal. Every sweep that is finished in the end must
 hold what an undisturbed one holds, bit for bit.
 
-H5LENS is the program, WORK a folder for its files. --kills 200 takes minutes; the
-default is short enough for `make test`.
+H5LENS is the program, WORK a folder for its files. --kills 200 --minutes takes a
+quarter of an hour; the default is short enough for `make test`.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class Sweep:
     """One output in a folder of its own."""
 
     def __init__(self, folder: Path, rows: int = 240, hooks: str = "*resid_post,*hook_pattern",
-                 shard: int = SHARD):
+                 shard: int = SHARD, data: str = CSV):
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.rows, self.hooks, self.shard = folder, rows, hooks, shard
+        self.folder, self.rows, self.hooks, self.shard, self.data = folder, rows, hooks, shard, data
         self.output, self.shards = folder / "out.h5", folder / "out.shards"
         self.n_shards = -(-rows // shard)
 
     def command(self, *more: str, threads: int = 1) -> list[str]:
-        return [PROGRAM, "run", "--model", MODEL, "--data", CSV, "--answers", "correct,incorrect",
+        return [PROGRAM, "run", "--model", MODEL, "--data", self.data, "--answers", "correct,incorrect",
                 "--hooks", self.hooks, "--limit", str(self.rows), "--set", f"shards.prompts={self.shard}",
                 "-o", str(self.output), "--threads", str(threads), *more]
 
@@ -168,24 +168,38 @@ def phase(s: Sweep, pid: int) -> str:
     return "looking at shards, or between them"
 
 
-def kills(work: Path, n: int, seed: int) -> None:
+def long_csv(path: Path, times: int) -> str:
+    """The shipped prompts, over and over."""
+    head, *rows = Path(CSV).read_text().splitlines(keepends=True)
+    path.write_text(head + "".join(rows) * times)
+    return str(path)
+
+
+def kills(work: Path, n: int, seed: int, minutes: bool) -> None:
+    """Each sweep is killed until it ends: at any moment of a short one, or every few
+    seconds of one that takes minutes."""
     rng = random.Random(seed)
-    rows = 480 if n < 50 else 1200
     # Each start reads all shards that are there: little data, so that computing takes longer.
-    reference = Sweep(work / "kill-reference", rows, "*resid_post", 3 * SHARD)
+    if minutes:
+        rows, shard, data = 240_000, 2400, long_csv(work / "long.csv", 200)
+    else:
+        rows, shard, data = 480, 3 * SHARD, CSV
+    reference = Sweep(work / "kill-reference", rows, "ln_final.hook_normalized" if minutes else "*resid_post",
+                      shard, data)
     began = time.monotonic()
     code, told = reference.run(threads=2)
     whole = time.monotonic() - began
     if not check("kills: undisturbed", code == 0, told):
         return
-    s = Sweep(work / "kill", rows, reference.hooks, reference.shard)
+    s = Sweep(work / "kill", rows, reference.hooks, shard, data)
+    longest = 0.03 * whole if minutes else 1.2 * whole
     where: dict[str, int] = {}
     done = rounds = busy = after_commit = 0
     while done < n:
         before = s.done()
         p = s.start(threads=rng.choice((1, 2, 3)))
         try:
-            p.wait(rng.uniform(0.0, 1.2 * whole))
+            p.wait(rng.uniform(0.0, longest))
         except subprocess.TimeoutExpired:
             p.kill()
             code, told = end(p)
@@ -209,7 +223,7 @@ def kills(work: Path, n: int, seed: int) -> None:
     code, told = s.run(threads=2)
     check("kills: the last resume", code == 0, told)
     same_as("kills: the last round", s, reference)
-    print(f"{done} kills (seed {seed}): " + ", ".join(f"{v} {k}" for k, v in sorted(where.items())) +
+    print(f"{done} kills (seed {seed}; undisturbed, the run takes {whole:.1f} s): " + ", ".join(f"{v} {k}" for k, v in sorted(where.items())) +
           f"; {after_commit} after the run had committed a shard, {busy} starts too early; {rounds + 1} sweeps of "
           f"{s.n_shards} shards finished, all equal; {time.monotonic() - began:.0f} s")
 
@@ -465,6 +479,7 @@ def small_disk(place: Path, reference: Sweep) -> None:
 def main() -> int:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--kills", type=int, default=int(os.environ.get("H5LENS_KILLS", "20")))
+    a.add_argument("--minutes", action="store_true", help="kill a run that takes minutes, not short ones")
     a.add_argument("--seed", type=int, default=5)
     a.add_argument("--only", help="one part: kills, signals, two_runs, statuses, tasks, vanishing, disk")
     a.add_argument("--disk", nargs=2, metavar=("PLACE", "REFERENCE"), help=argparse.SUPPRESS)
@@ -484,7 +499,7 @@ def main() -> int:
         if args.only in (None, "disk") and not in_namespace(work, reference):
             print("no file system can be mounted here: the small disk is skipped")
         if args.only in (None, "kills"):
-            kills(work, args.kills, args.seed)
+            kills(work, args.kills, args.seed, args.minutes)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     print(f"{passed} passed, {len(failures)} failed")
