@@ -91,6 +91,7 @@ enum lens_status lens_file_read(const char *path, size_t max_bytes, struct lens_
 char *lens_path_join(const char *dir, const char *name);
 /* The folder that a path is in ("." without one); the caller frees. NULL: memory is out. */
 char *lens_path_folder(const char *path);
+/* Also true of what cannot be asked for: opening it tells why. */
 bool lens_file_exists(const char *path);
 
 /* Is s[0..n) valid UTF-8 (no surrogates, no overlong forms)? */

@@ -121,6 +121,8 @@ void lens_store_destroy(struct lens_store *s);
  * and stays full.
  */
 void lens_store_fail_at(unsigned long k, int errno_);
+/* The same for reading: the k-th read from now and all later ones fail; 0: none. */
+void lens_store_fail_reads_at(unsigned long k, int errno_);
 
 /* Does the file start with HDF5's signature? False also when it cannot be read. */
 bool lens_store_is_hdf5(const char *file);
@@ -130,7 +132,10 @@ const char *lens_store_hdf5_version(void);
 
 /* --- reading back ----------------------------------------------------------- */
 
-/* The string attribute of path "/" or of an object; *out is NULL when absent. */
+/*
+ * The string attribute of path "/" or of an object; *out is NULL when absent. In a
+ * child process, as lens_store_check.
+ */
 enum lens_status lens_store_read_attr(const char *file, const char *path, const char *name,
 				      char **out, struct lens_error *err);
 
@@ -142,6 +147,7 @@ struct lens_dataset_info {
 	size_t extent[LENS_MAX_RANK];
 	const char *dim[LENS_MAX_RANK]; /* NULL: not attached, or damaged */
 	uint64_t stored_bytes;          /* allocated in the file */
+	bool is_virtual;                /* its data are in the shards */
 	const char *link_to;            /* the first path of the same object, or NULL */
 };
 typedef enum lens_status (*lens_dataset_info_fn)(void *ctx, const struct lens_dataset_info *d,
@@ -162,7 +168,8 @@ typedef void (*lens_verify_fn)(void *ctx, const char *dataset, const char *what)
  * Recomputes every digest, an object of several names once. *n_bad counts
  * datasets whose digest is wrong or missing, and "/"; dimensions without labels
  * have none. A file that does not open as ours is an error. what names the
- * chunk, "chunk [0,3,0] does not match its digest", in files that have marks.
+ * chunk, "chunk [0,3,0] does not match its digest", in files that have marks. A read
+ * that fails, or lack of memory, is an error and never damage: the file may be whole.
  *
  * Of a joined file, the shards beside it too: each must be there, of the size
  * and digest that /shards says, and is verified itself, reported as
@@ -259,6 +266,14 @@ enum lens_status lens_store_join(const struct lens_shard *shard, size_t n, const
 				 enum lens_join how, const struct lens_join_options *opt,
 				 struct lens_error *err);
 
+/*
+ * lens_store_check of each, in one child process. The first that fails ends it;
+ * err->file names it. out is [n], or NULL; stop as above.
+ */
+enum lens_status lens_store_check_all(const struct lens_shard *shard, size_t n,
+				      const char *identity, const atomic_int *stop,
+				      struct lens_shard_state *out, struct lens_error *err);
+
 /* A row of /shards. */
 struct lens_shard_entry {
 	char *name; /* relative, without "..": safe to be opened below the file's folder */
@@ -266,7 +281,7 @@ struct lens_shard_entry {
 	char sha256[LENS_SHA256_HEX];
 	size_t first_row, n_rows;
 };
-/* *n is 0 for a file that was not joined from shards. */
+/* *n is 0 for a file that was not joined from shards. In a child process. */
 enum lens_status lens_store_read_shards(const char *file, struct lens_shard_entry **out,
 					size_t *n, struct lens_error *err);
 void lens_store_shards_release(struct lens_shard_entry *e, size_t n);

@@ -6,6 +6,7 @@
 #ifndef H5LENS_SYS_H
 #define H5LENS_SYS_H
 
+#include <stdatomic.h>
 #include <sys/types.h>
 
 #include "h5lens/core.h"
@@ -61,6 +62,9 @@ struct lens_child {
 	bool nomem; /* why receive gave up */
 };
 
+/* A hung disk makes children late: how soon who waits for one looks at a stop flag. */
+#define LENS_CHILD_POLL_MS 200
+
 typedef void (*lens_child_fn)(void *ctx, int fd);
 /* fn runs in a child; when it returns, the child ends. */
 enum lens_status lens_child_start(struct lens_child *c, lens_child_fn fn, void *ctx,
@@ -72,25 +76,43 @@ bool lens_child_send(int fd, const void *data, size_t n);
  * more will come, or it is none.
  */
 int lens_child_receive(struct lens_child *c, const void **data, size_t *n);
-/* Waits for a message of exactly n bytes; false: it ended, or sent another. */
-bool lens_child_take(struct lens_child *c, void *out, size_t n);
-/* Waits for its end: 0, or the signal that killed it, or -1 (it ended otherwise). */
+/*
+ * Waits for a message of exactly n bytes; false: it ended, or sent another, or
+ * *stop (which may be NULL) is not 0.
+ */
+bool lens_child_take(struct lens_child *c, const atomic_int *stop, void *out, size_t n);
+/*
+ * In a child: the system failed it with errno_, so it ends, and what it was asked
+ * fails with that. HDF5 crashes after some failed reads, which would look like
+ * damage. Does nothing in a process that lens_child_start did not make.
+ */
+void lens_child_give_up(int errno_);
+/* Waits for its end: 0, the signal that killed it, or its exit code, negative. */
 int lens_child_wait(struct lens_child *c);
 /*
- * What such an end says of the file that the child was reading: damage, or (a
- * signal that somebody sent) nothing. Never LENS_OK.
+ * What such an end says of the file that the child was reading: damage, or that
+ * it could not be read, or (a signal that somebody sent) nothing. Never LENS_OK.
  */
 enum lens_status lens_child_died(int end, const char *file, struct lens_error *err);
+/* Ends a child from which a message did not come, and says why. Never LENS_OK. */
+enum lens_status lens_child_failed(struct lens_child *c, const atomic_int *stop,
+				   const char *file, struct lens_error *err);
 /* Kills a child that is not wanted any more. */
 void lens_child_kill(struct lens_child *c);
 
 /*
- * One call in a child: fn's status, error and the n bytes of result come back.
- * A child that crashed is LENS_ERR_FORMAT, "damaged: reading it failed with
- * signal …", of file; one that was killed is LENS_ERR_INTERRUPTED.
+ * One call in a child: fn's status and error come back, and without an error what
+ * it appends to result. A child that crashed is LENS_ERR_FORMAT, "damaged: reading
+ * it failed with signal …", of file; one that was killed is LENS_ERR_INTERRUPTED,
+ * as is *stop not 0, which kills it.
  */
-typedef enum lens_status (*lens_child_call_fn)(void *ctx, void *result, struct lens_error *err);
-enum lens_status lens_child_call(const char *file, lens_child_call_fn fn, void *ctx,
-				 void *result, size_t n, struct lens_error *err);
+struct lens_child_job {
+	enum lens_status (*fn)(void *ctx, struct lens_buf *result, struct lens_error *err);
+	void *ctx;
+	const char *file;       /* that it reads */
+	const atomic_int *stop; /* or NULL */
+};
+enum lens_status lens_child_call(const struct lens_child_job *job, struct lens_buf *result,
+				 struct lens_error *err);
 
 #endif

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,15 +17,37 @@
 
 #define LARGEST ((uint32_t)16 << 20) /* a child that sends more has lost its mind */
 
+static bool is_child;
+
+/* --- the child -------------------------------------------------------------------- */
+
+#define SPARE ((size_t)1 << 20)
+
+/*
+ * Without memory HDF5 crashes as well, by a null pointer or a stack that cannot
+ * grow: that is not the file's fault.
+ */
+static void crashed(int sig)
+{
+	void *p = mmap(NULL, SPARE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		_exit(ENOMEM);
+	raise(sig); /* SA_RESETHAND: it ends the child now */
+}
+
 /* A crash must end the child, whatever handlers its parent has. */
-static void default_signals(void)
+static void catch_crashes(void)
 {
 	static const int crashes[] = { SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL };
-	struct sigaction plain = { .sa_handler = SIG_DFL };
+	static char stack[64 << 10];
+	struct sigaction a = { .sa_handler = crashed,
+			       .sa_flags = SA_ONSTACK | (int)SA_RESETHAND | SA_NODEFER };
 	size_t i;
 
+	sigaltstack(&(stack_t){ .ss_sp = stack, .ss_size = sizeof(stack) }, NULL);
 	for (i = 0; i < sizeof(crashes) / sizeof(crashes[0]); i++)
-		sigaction(crashes[i], &plain, NULL);
+		sigaction(crashes[i], &a, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
 
@@ -47,11 +70,12 @@ enum lens_status lens_child_start(struct lens_child *c, lens_child_fn fn, void *
 		return lens_error_sys(err, e, NULL, "start a process");
 	}
 	if (!c->pid) {
-		default_signals();
+		is_child = true;
+		catch_crashes();
 		/* It has the parent's locks: they must not outlive the parent. */
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (getppid() != parent)
-			_exit(1);
+			_exit(EXIT_FAILURE);
 		close(fd[0]);
 		fn(ctx, fd[1]);
 		_exit(0); /* nothing of the parent's is flushed or freed twice */
@@ -130,6 +154,13 @@ int lens_child_receive(struct lens_child *c, const void **data, size_t *n)
 	return 1;
 }
 
+/* An exit code is an errno, but for EXIT_FAILURE, as of a sanitizer. */
+void lens_child_give_up(int errno_)
+{
+	if (is_child)
+		_exit(errno_ > EXIT_FAILURE && errno_ < 256 ? errno_ : EIO);
+}
+
 int lens_child_wait(struct lens_child *c)
 {
 	int status = 0;
@@ -140,18 +171,20 @@ int lens_child_wait(struct lens_child *c)
 	lens_buf_release(&c->got);
 	*c = (struct lens_child){ .fd = -1 };
 	if (!pid)
-		return -1;
+		return -EXIT_FAILURE;
 	while (waitpid(pid, &status, 0) < 0) {
 		if (errno != EINTR)
-			return -1;
+			return -EXIT_FAILURE;
 	}
 	if (WIFSIGNALED(status))
 		return WTERMSIG(status);
-	return WIFEXITED(status) && !WEXITSTATUS(status) ? 0 : -1;
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EXIT_FAILURE;
 }
 
 enum lens_status lens_child_died(int end, const char *file, struct lens_error *err)
 {
+	if (end < -EXIT_FAILURE)
+		return lens_error_sys(err, -end, file, "read the file");
 	switch (end) {
 	case SIGSEGV:
 	case SIGBUS:
@@ -161,7 +194,7 @@ enum lens_status lens_child_died(int end, const char *file, struct lens_error *e
 		return lens_error_at(err, LENS_ERR_FORMAT, file, 0, 0,
 				     "damaged: reading it failed with signal %d", end);
 	case 0:
-	case -1:
+	case -EXIT_FAILURE:
 		return lens_error_at(err, LENS_ERR_FORMAT, file, 0, 0,
 				     "damaged: the process that read it failed");
 	default:
@@ -178,61 +211,80 @@ void lens_child_kill(struct lens_child *c)
 		lens_child_wait(c);
 }
 
-/* --- one call -------------------------------------------------------------------- */
-
-struct call {
-	lens_child_call_fn fn;
-	void *ctx, *result;
-	size_t n;
-};
-
-static void call_child(void *ctx, int fd)
+static bool stopped(const atomic_int *stop)
 {
-	struct lens_error why = LENS_ERROR_INIT;
-	struct call *c = ctx;
-	enum lens_status st = c->fn(c->ctx, c->result, &why);
-
-	why.code = st;
-	if (lens_child_send(fd, &why, sizeof(why)))
-		lens_child_send(fd, c->result, c->n);
+	return stop && atomic_load(stop);
 }
 
-bool lens_child_take(struct lens_child *c, void *out, size_t n)
+/* As receive, but waits: false: none came. */
+static bool await(struct lens_child *c, const atomic_int *stop, const void **data, size_t *n)
 {
 	struct pollfd p = { .fd = c->fd, .events = POLLIN };
+	int rc = 0;
+
+	while (!stopped(stop) && (rc = lens_child_receive(c, data, n)) == 0)
+		poll(&p, 1, LENS_CHILD_POLL_MS);
+	return rc > 0;
+}
+
+bool lens_child_take(struct lens_child *c, const atomic_int *stop, void *out, size_t n)
+{
 	const void *data;
 	size_t got;
-	int rc;
 
-	while ((rc = lens_child_receive(c, &data, &got)) == 0)
-		poll(&p, 1, -1);
-	if (rc < 0 || got != n)
+	if (!await(c, stop, &data, &got) || got != n)
 		return false;
 	memcpy(out, data, n);
 	return true;
 }
 
-enum lens_status lens_child_call(const char *file, lens_child_call_fn fn, void *ctx,
-				 void *result, size_t n, struct lens_error *err)
+enum lens_status lens_child_failed(struct lens_child *c, const atomic_int *stop,
+				   const char *file, struct lens_error *err)
 {
-	struct call call = { .fn = fn, .ctx = ctx, .result = result, .n = n };
-	struct lens_error why = LENS_ERROR_INIT;
-	struct lens_child c;
-	bool whole, nomem;
-	int end;
+	bool nomem = c->nomem;
 
-	LENS_TRY(lens_child_start(&c, call_child, &call, err));
-	whole = lens_child_take(&c, &why, sizeof(why)) && lens_child_take(&c, result, n);
-	nomem = c.nomem;
-	end = lens_child_wait(&c);
+	if (!nomem && !stopped(stop))
+		return lens_child_died(lens_child_wait(c), file, err);
+	lens_child_kill(c);
 	if (nomem)
-		return lens_error_nomem(err, n, 1);
-	if (!whole || end)
-		return lens_child_died(end, file, err);
+		return lens_error_nomem(err, 1, LARGEST);
+	return lens_error_at(err, LENS_ERR_INTERRUPTED, file, 0, 0,
+			     "stopped while it was read");
+}
+
+/* --- one call -------------------------------------------------------------------- */
+
+static void call_child(void *ctx, int fd)
+{
+	const struct lens_child_job *job = ctx;
+	struct lens_error why = LENS_ERROR_INIT;
+	struct lens_buf result = LENS_BUF_INIT;
+
+	why.code = job->fn(job->ctx, &result, &why);
+	if (lens_child_send(fd, &why, sizeof(why)))
+		lens_child_send(fd, result.data, result.len);
+	lens_buf_release(&result);
+}
+
+enum lens_status lens_child_call(const struct lens_child_job *job, struct lens_buf *result,
+				 struct lens_error *err)
+{
+	struct lens_error why = LENS_ERROR_INIT;
+	enum lens_status st = LENS_OK;
+	struct lens_child c;
+	const void *data;
+	size_t n;
+
+	LENS_TRY(lens_child_start(&c, call_child, (void *)(uintptr_t)job, err));
+	if (!lens_child_take(&c, job->stop, &why, sizeof(why)) ||
+	    !await(&c, job->stop, &data, &n))
+		return lens_child_failed(&c, job->stop, job->file, err);
 	why.file[sizeof(why.file) - 1] = '\0';
 	why.text[sizeof(why.text) - 1] = '\0';
 	if (why.code != LENS_OK)
-		return lens_error_at(err, why.code, why.file, why.row, why.column, "%s",
-				     why.text);
-	return LENS_OK;
+		st = lens_error_pass(err, &why);
+	else
+		st = lens_buf_append(result, data, n, err);
+	lens_child_kill(&c);
+	return st;
 }

@@ -79,5 +79,5 @@ bool lens_file_exists(const char *path)
 {
 	struct stat sb;
 
-	return stat(path, &sb) == 0;
+	return stat(path, &sb) == 0 || (errno != ENOENT && errno != ENOTDIR);
 }

@@ -119,16 +119,18 @@ enum lens_status lens_joined_shards(const char *output, struct lens_shard **out,
 static enum lens_status as_joined(const struct lens_shard *s, const struct lens_shard_entry *e,
 				  size_t n, struct lens_error *err)
 {
-	struct lens_shard_state is;
+	struct lens_shard_state *is = lens_calloc(n + 1, sizeof(*is));
+	enum lens_status st = is ? lens_store_check_all(s, n, NULL, NULL, is, err)
+				 : lens_error_nomem(err, n + 1, sizeof(*is));
 	size_t i;
 
-	for (i = 0; i < n; i++) {
-		LENS_TRY(lens_store_check(s[i].file, NULL, &is, err));
-		if (is.size != e[i].size || strcmp(is.sha256, e[i].sha256) != 0)
-			return lens_error_at(err, LENS_ERR_FORMAT, s[i].file, 0, 0,
-					     "is not the shard that was joined");
+	for (i = 0; st == LENS_OK && i < n; i++) {
+		if (is[i].size != e[i].size || strcmp(is[i].sha256, e[i].sha256) != 0)
+			st = lens_error_at(err, LENS_ERR_FORMAT, s[i].file, 0, 0,
+					   "is not the shard that was joined");
 	}
-	return LENS_OK;
+	lens_free(is);
+	return st;
 }
 
 /* Do the folder's own shards stand for those that the output names and that are gone? */

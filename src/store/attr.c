@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "h5lens/sys.h"
 #include "store_private.h"
 
 /* Once only: a replaced string would leave a gap in the heap (gheap.c). */
@@ -160,22 +161,48 @@ enum lens_status lens_h5_attr_text(const struct lens_h5_file *f, hid_t obj, cons
 	return LENS_OK;
 }
 
+struct attr_query {
+	const char *file, *path, *name;
+};
+
+/* One byte that says whether there is one, and the text. */
+static enum lens_status read_in_child(void *ctx, struct lens_buf *out, struct lens_error *err)
+{
+	const struct attr_query *q = ctx;
+	struct lens_h5_file f;
+	enum lens_status st;
+	char *text = NULL;
+	hid_t obj;
+
+	LENS_TRY(lens_h5_open(q->file, &f, err));
+	obj = H5Oopen(f.id, q->path, H5P_DEFAULT);
+	if (obj < 0)
+		st = lens_h5_fail(f.io, err, "find '%s'", q->path);
+	else
+		st = lens_h5_attr_text(&f, obj, q->name, &text, err);
+	H5Oclose(obj);
+	st = lens_h5_finish(&f, st, err);
+	if (st == LENS_OK)
+		st = lens_buf_printf(out, err, "%s%s", text ? "+" : "-", text ? text : "");
+	lens_free(text);
+	return st;
+}
+
 enum lens_status lens_store_read_attr(const char *file, const char *path, const char *name,
 				      char **out, struct lens_error *err)
 {
-	struct lens_h5_file f;
-	enum lens_status st;
-	hid_t obj;
+	struct attr_query q = { .file = file, .path = path, .name = name };
+	const struct lens_child_job job = { .fn = read_in_child, .ctx = &q, .file = file };
+	struct lens_buf text = LENS_BUF_INIT;
+	enum lens_status st = lens_child_call(&job, &text, err);
 
 	*out = NULL;
-	LENS_TRY(lens_h5_open(file, &f, err));
-	obj = H5Oopen(f.id, path, H5P_DEFAULT);
-	if (obj < 0)
-		st = lens_h5_fail(f.io, err, "find '%s'", path);
-	else
-		st = lens_h5_attr_text(&f, obj, name, out, err);
-	H5Oclose(obj);
-	lens_h5_close(&f);
+	if (st == LENS_OK && text.len && text.data[0] == '+') {
+		*out = lens_strdup(text.data + 1);
+		if (!*out)
+			st = lens_error_nomem(err, text.len, 1);
+	}
+	lens_buf_release(&text);
 	return st;
 }
 
@@ -214,10 +241,7 @@ enum lens_status lens_store_walk_attrs(const char *file, lens_attr_fn fn, void *
 				       struct lens_error *err)
 {
 	struct lens_h5_file f;
-	enum lens_status st;
 
 	LENS_TRY(lens_h5_open(file, &f, err));
-	st = lens_h5_walk_attrs(&f, f.id, fn, ctx, err);
-	lens_h5_close(&f);
-	return st;
+	return lens_h5_finish(&f, lens_h5_walk_attrs(&f, f.id, fn, ctx, err), err);
 }

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #define HEADER 16
-#define MAX_OBJECTS 65536
 
 struct lens_gheap {
 	struct lens_io *io;
@@ -18,7 +17,7 @@ struct lens_gheap {
 	uint8_t *image;
 	size_t size, cap;
 	size_t n;      /* objects, numbered from 1 */
-	size_t *start; /* [n + 1] of their headers */
+	size_t *start; /* [cap / HEADER] of their headers */
 	char *text;
 	size_t text_cap;
 };
@@ -41,11 +40,6 @@ enum lens_status lens_gheap_create(struct lens_io *io, struct lens_gheap **out,
 	if (!h)
 		return lens_error_nomem(err, 1, sizeof(*h));
 	h->io = io;
-	h->start = lens_calloc(MAX_OBJECTS, sizeof(*h->start));
-	if (!h->start) {
-		lens_free(h);
-		return lens_error_nomem(err, MAX_OBJECTS, sizeof(*h->start));
-	}
 	*out = h;
 	return LENS_OK;
 }
@@ -79,6 +73,7 @@ static bool index_objects(struct lens_gheap *h)
 	uint64_t number, size;
 
 	h->n = 0;
+	h->start[0] = 0;
 	while (h->size - pos >= HEADER) {
 		number = little(h->image + pos, 2);
 		size = little(h->image + pos + 8, 8);
@@ -96,9 +91,29 @@ static bool index_objects(struct lens_gheap *h)
 	return true;
 }
 
+/* Room for a collection of size bytes; the header leaves a place for number 0. */
+static enum lens_status make_room(struct lens_gheap *h, size_t size, struct lens_error *err)
+{
+	uint8_t *image;
+	size_t *start;
+
+	if (size <= h->cap)
+		return LENS_OK;
+	image = lens_realloc(h->image, size, 1);
+	if (!image)
+		return lens_error_nomem(err, size, 1);
+	h->image = image;
+	start = lens_realloc(h->start, size / HEADER, sizeof(*start));
+	if (!start)
+		return lens_error_nomem(err, size / HEADER, sizeof(*start));
+	h->start = start;
+	h->cap = size;
+	return LENS_OK;
+}
+
 static enum lens_status load(struct lens_gheap *h, uint64_t at, struct lens_error *err)
 {
-	uint8_t head[HEADER], *image;
+	uint8_t head[HEADER];
 	uint64_t size;
 
 	if (at && h->at == at)
@@ -109,13 +124,7 @@ static enum lens_status load(struct lens_gheap *h, uint64_t at, struct lens_erro
 	size = little(head + 8, 8);
 	if (memcmp(head, "GCOL\1\0\0", 8) != 0 || size < HEADER || size > h->io->size - at)
 		return damaged(h, err);
-	if (size > h->cap) {
-		image = lens_realloc(h->image, (size_t)size, 1);
-		if (!image)
-			return lens_error_nomem(err, (size_t)size, 1);
-		h->image = image;
-		h->cap = (size_t)size;
-	}
+	LENS_TRY(make_room(h, (size_t)size, err));
 	h->size = (size_t)size;
 	if (!lens_io_read(h->io, at, h->image, h->size) || !index_objects(h))
 		return damaged(h, err);
@@ -158,7 +167,7 @@ enum lens_status lens_gheap_string(struct lens_gheap *h,
 bool lens_gheap_admit(struct lens_io *io, uint64_t at, size_t n)
 {
 	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_gheap *h;
+	struct lens_gheap *h = NULL;
 	enum lens_status st;
 	uint8_t head[4];
 
@@ -176,9 +185,7 @@ bool lens_gheap_admit(struct lens_io *io, uint64_t at, size_t n)
 		}
 		lens_gheap_destroy(h);
 	}
-	if (st == LENS_ERR_NOMEM) {
-		io->err = ENOMEM;
-		io->op = "read strings";
-	}
+	if (st == LENS_ERR_NOMEM)
+		lens_io_fail(io, ENOMEM, "read strings");
 	return st == LENS_OK;
 }

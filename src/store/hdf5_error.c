@@ -2,6 +2,7 @@
  * store/hdf5_error.c: HDF5's set-up, and its error stack as text of a struct
  * lens_error.
  */
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,12 +19,44 @@ static void setup(void)
 	H5open();
 }
 
+/* --- lack of memory --------------------------------------------------------------- */
+
+/* HDF5 tells of it in its error stack only, which the next call clears. */
+static bool out_of_memory;
+
+static bool is_memory(const H5E_error2_t *e)
+{
+	return e->maj_num == H5E_RESOURCE &&
+	       (e->min_num == H5E_NOSPACE || e->min_num == H5E_CANTALLOC);
+}
+
+static herr_t find_memory(unsigned n, const H5E_error2_t *e, void *ctx)
+{
+	(void)n, (void)ctx;
+	out_of_memory = out_of_memory || is_memory(e);
+	return 0;
+}
+
+/* HDF5 calls it for each of its functions that fails. */
+static herr_t see_failure(hid_t stack, void *ctx)
+{
+	return H5Ewalk2(stack, H5E_WALK_DOWNWARD, find_memory, ctx);
+}
+
 void lens_h5_begin(void)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 	pthread_once(&once, setup);
-	H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+	out_of_memory = false;
+	H5Eset_auto2(H5E_DEFAULT, see_failure, NULL);
+}
+
+bool lens_h5_system_failed(struct lens_io *io)
+{
+	if (out_of_memory)
+		lens_io_fail(io, ENOMEM, io->writable ? "write the file" : "read the file");
+	return io->err != 0;
 }
 
 const char *lens_store_hdf5_version(void)
@@ -37,10 +70,11 @@ const char *lens_store_hdf5_version(void)
 	return text;
 }
 
+/* --- the error stack as text -------------------------------------------------------- */
+
 /* The outermost and the innermost reason; those between are HDF5's own path. */
 struct stack {
 	char outer[160], inner[160];
-	bool memory;
 };
 
 static herr_t collect(unsigned n, const H5E_error2_t *e, void *ctx)
@@ -50,14 +84,12 @@ static herr_t collect(unsigned n, const H5E_error2_t *e, void *ctx)
 	if (n == 0)
 		snprintf(s->outer, sizeof(s->outer), "%s", e->desc ? e->desc : "");
 	snprintf(s->inner, sizeof(s->inner), "%s", e->desc ? e->desc : "");
-	s->memory = e->maj_num == H5E_RESOURCE && e->min_num == H5E_NOSPACE;
 	return 0;
 }
 
-enum lens_status lens_h5_fail(const struct lens_io *io, struct lens_error *err, const char *fmt,
-			      ...)
+enum lens_status lens_h5_fail(struct lens_io *io, struct lens_error *err, const char *fmt, ...)
 {
-	struct stack stack = { .memory = false };
+	struct stack stack = { .outer = "" };
 	enum lens_status code = io->writable ? LENS_ERR_INTERNAL : LENS_ERR_FORMAT;
 	char what[700];
 	va_list ap;
@@ -66,10 +98,8 @@ enum lens_status lens_h5_fail(const struct lens_io *io, struct lens_error *err, 
 	va_start(ap, fmt);
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
-	if (io->err)
+	if (lens_h5_system_failed(io))
 		return lens_error_sys(err, io->err, io->path, io->op);
-	if (stack.memory && io->writable)
-		code = LENS_ERR_NOMEM;
 	if (!strcmp(stack.outer, stack.inner))
 		stack.inner[0] = '\0';
 	return lens_error_at(err, code, io->path, 0, 0, "cannot %s: HDF5: %s%s%s", what,

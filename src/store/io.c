@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -20,8 +21,32 @@ void lens_store_fail_at(unsigned long k, int errno_)
 	lens_sys_fail_at(k, errno_, true);
 }
 
-static bool failed(struct lens_io *io, int errno_, const char *op)
+static atomic_ulong reads_left; /* 0: no fault is planned; 1: all fail */
+static atomic_int read_errno;
+
+void lens_store_fail_reads_at(unsigned long k, int errno_)
 {
+	atomic_store(&read_errno, errno_);
+	atomic_store(&reads_left, k);
+}
+
+static ssize_t read_at(int fd, void *buf, size_t n, off_t at)
+{
+	unsigned long left = atomic_load(&reads_left);
+
+	if (left == 1) {
+		errno = atomic_load(&read_errno);
+		return -1;
+	}
+	if (left)
+		atomic_store(&reads_left, left - 1); /* one thread reads */
+	return pread(fd, buf, n, at);
+}
+
+bool lens_io_fail(struct lens_io *io, int errno_, const char *op)
+{
+	if (!io->writable)
+		lens_child_give_up(errno_);
 	if (!io->err) {
 		io->err = errno_;
 		io->op = op;
@@ -173,7 +198,7 @@ static void start_writeback(struct lens_io *io, uint64_t at, size_t n)
 	if (n >= (64u << 10) &&
 	    sync_file_range(io->fd, (off_t)at, (off_t)n, SYNC_FILE_RANGE_WRITE) != 0 &&
 	    (errno == EIO || errno == ENOSPC || errno == EDQUOT))
-		failed(io, errno, "write the file");
+		lens_io_fail(io, errno, "write the file");
 #else
 	(void)io, (void)at, (void)n;
 #endif
@@ -182,7 +207,7 @@ static void start_writeback(struct lens_io *io, uint64_t at, size_t n)
 void lens_io_write(struct lens_io *io, uint64_t at, const void *buf, size_t n)
 {
 	if (!io->writable || at > INT64_MAX - n) {
-		failed(io, EINVAL, "write the file");
+		lens_io_fail(io, EINVAL, "write the file");
 		return;
 	}
 	if (at + n > io->size)
@@ -190,7 +215,7 @@ void lens_io_write(struct lens_io *io, uint64_t at, const void *buf, size_t n)
 	if (io->abandoned)
 		return;
 	if (lens_sys_pwrite(io->fd, buf, n, (off_t)at) != 0)
-		failed(io, errno, "write the file");
+		lens_io_fail(io, errno, "write the file");
 	else
 		start_writeback(io, at, n);
 }
@@ -205,14 +230,14 @@ bool lens_io_read(struct lens_io *io, uint64_t at, void *buf, size_t n)
 	size_t done = 0;
 	ssize_t got;
 
-	if (at > INT64_MAX - n)
-		return failed(io, EINVAL, "read the file");
+	if (at > INT64_MAX - n) /* a damaged address is nothing that the system failed at */
+		return false;
 	while (done < n) {
-		got = pread(io->fd, p + done, n - done, (off_t)(at + done));
+		got = read_at(io->fd, p + done, n - done, (off_t)(at + done));
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)
-			return failed(io, errno, "read the file");
+			return lens_io_fail(io, errno, "read the file");
 		if (got == 0)
 			break;
 		done += (size_t)got;
@@ -228,9 +253,9 @@ void lens_io_truncate(struct lens_io *io, uint64_t size)
 	if (size == io->size)
 		return;
 	if (!io->writable || size > INT64_MAX)
-		failed(io, EINVAL, "truncate the file");
+		lens_io_fail(io, EINVAL, "truncate the file");
 	else if (!io->abandoned && lens_sys_truncate(io->fd, (off_t)size) != 0)
-		failed(io, errno, "extend the file");
+		lens_io_fail(io, errno, "extend the file");
 	io->size = size;
 }
 

@@ -48,6 +48,9 @@ void lens_io_truncate(struct lens_io *io, uint64_t size);
 /* false: a failure, or (reading only) past the end. */
 bool lens_io_read(struct lens_io *io, uint64_t at, void *buf, size_t n);
 
+/* Keeps the first failure. Reading in a child process (h5lens/sys.h), it ends that. */
+bool lens_io_fail(struct lens_io *io, int errno_, const char *op);
+
 /* fsync and close; HDF5 must have closed its handles. */
 enum lens_status lens_io_finish(struct lens_io *io, struct lens_error *err);
 enum lens_status lens_io_rename(const char *from, const char *to, struct lens_error *err);

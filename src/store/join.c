@@ -101,14 +101,11 @@ static enum lens_status verify_all(struct join *w, struct lens_error *err)
 
 static enum lens_status check_all(struct join *w, struct lens_error *err)
 {
-	size_t i;
+	const struct lens_join_options *o = w->opt;
 
-	for (i = 0; i < w->n; i++) {
-		LENS_TRY(lens_store_check(w->shard[i].file, w->opt ? w->opt->identity : NULL,
-					  NULL, err));
-		LENS_TRY(lens_join_advance(&w->progress, 0, err));
-	}
-	return w->opt && w->opt->quick ? LENS_OK : verify_all(w, err);
+	LENS_TRY(lens_store_check_all(w->shard, w->n, o ? o->identity : NULL,
+				      o ? o->stop : NULL, NULL, err));
+	return o && o->quick ? LENS_OK : verify_all(w, err);
 }
 
 /* --- layout -------------------------------------------------------------------------- */

@@ -84,8 +84,8 @@ static enum lens_status copy_shard(struct strings *w, const struct lens_joined *
 			st = lens_h5_strings(&f, &d, take, w, err);
 		lens_h5_dataset_close(&d);
 	}
-	lens_h5_close(&f);
-	return st == LENS_OK ? flush(w, err) : st;
+	LENS_TRY(lens_h5_finish(&f, st, err));
+	return flush(w, err);
 }
 
 enum lens_status lens_join_copy_strings(struct lens_store *s, const struct lens_joined *j,

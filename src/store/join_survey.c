@@ -390,8 +390,7 @@ static enum lens_status survey(const struct lens_shard *shard, size_t number,
 		snprintf(err->file, sizeof(err->file), "%s", shard->file);
 	lens_free(s.names);
 	lens_h5_list_release(&s.list);
-	lens_h5_close(&s.f);
-	return st;
+	return lens_h5_finish(&s.f, st, err);
 }
 
 enum lens_status lens_join_survey(const struct lens_shard *shard, size_t n,

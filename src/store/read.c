@@ -36,6 +36,18 @@ void lens_h5_close(struct lens_h5_file *f)
 	lens_io_release(f->io);
 }
 
+enum lens_status lens_h5_finish(struct lens_h5_file *f, enum lens_status st,
+				struct lens_error *err)
+{
+	if (lens_h5_system_failed(f->io)) {
+		if (err)
+			err->code = LENS_OK;
+		st = lens_error_sys(err, f->io->err, f->io->path, f->io->op);
+	}
+	lens_h5_close(f);
+	return st;
+}
+
 static enum lens_status odd(const struct lens_h5_file *f, const char *path, const char *what,
 			    struct lens_error *err)
 {
@@ -141,11 +153,11 @@ enum lens_status lens_store_read_f64(const char *file, const char *path, double 
 			extent[i] = (size_t)d.extent[i];
 		lens_h5_dataset_close(&d);
 	}
+	st = lens_h5_finish(&f, st, err);
 	if (st != LENS_OK) {
 		lens_free(*out);
 		*out = NULL;
 	}
-	lens_h5_close(&f);
 	return st;
 }
 
@@ -266,8 +278,7 @@ enum lens_status lens_store_read_strings(const char *file, const char *path, cha
 	*out = NULL;
 	*n = 0;
 	LENS_TRY(lens_h5_open(file, &f, err));
-	st = read_strings(&f, path, &list, err);
-	lens_h5_close(&f);
+	st = lens_h5_finish(&f, read_strings(&f, path, &list, err), err);
 	if (st == LENS_OK) {
 		*out = list.v;
 		*n = list.n;

@@ -1,19 +1,13 @@
 /*
- * store/shards.c: what a file says of itself as a shard, and of its shards as a
- * joined file. In: files that may be anything. Out: names that are safe to
- * open, sizes, digests.
+ * store/shards.c: what a file says of itself as a shard. In: files that may be
+ * anything. Out: their places, sizes, digests.
  */
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "h5lens/sys.h"
 #include "join.h"
-
-#define MAX_SHARDS ((size_t)1 << 20)
-
-/* --- as a shard ------------------------------------------------------------------- */
 
 static enum lens_status number(const struct lens_h5_file *f, const char *name, int64_t *out,
 			       struct lens_error *err)
@@ -98,225 +92,80 @@ static enum lens_status check_identity(const struct lens_h5_file *f, const char 
 	return st;
 }
 
-struct check {
-	const char *file, *identity;
-};
-
-static enum lens_status check(void *ctx, void *result, struct lens_error *err)
+static enum lens_status check(const char *file, const char *identity,
+			      struct lens_shard_state *out, struct lens_error *err)
 {
-	struct lens_shard_state *out = result;
-	const struct check *c = ctx;
 	struct lens_h5_file f;
 	enum lens_status st;
 
-	LENS_TRY(lens_h5_open(c->file, &f, err));
+	LENS_TRY(lens_h5_open(file, &f, err));
 	st = check_end(&f, err);
 	if (st == LENS_OK)
 		st = lens_h5_shard_state(&f, out, err);
 	if (st == LENS_OK)
 		st = check_digest(&f, out->sha256, err);
 	if (st == LENS_OK)
-		st = check_identity(&f, c->identity, err);
-	lens_h5_close(&f);
+		st = check_identity(&f, identity, err);
+	return lens_h5_finish(&f, st, err);
+}
+
+struct checks {
+	const struct lens_shard *shard;
+	size_t n;
+	const char *identity;
+};
+
+struct checked {
+	struct lens_error error;
+	struct lens_shard_state state;
+};
+
+static void check_in_child(void *ctx, int fd)
+{
+	const struct checks *c = ctx;
+	struct checked m;
+	size_t i;
+
+	for (i = 0; i < c->n; i++) {
+		memset(&m, 0, sizeof(m));
+		m.error.code = check(c->shard[i].file, c->identity, &m.state, &m.error);
+		if (!lens_child_send(fd, &m, sizeof(m)) || m.error.code != LENS_OK)
+			return;
+	}
+}
+
+enum lens_status lens_store_check_all(const struct lens_shard *shard, size_t n,
+				      const char *identity, const atomic_int *stop,
+				      struct lens_shard_state *out, struct lens_error *err)
+{
+	struct checks c = { .shard = shard, .n = n, .identity = identity };
+	enum lens_status st = LENS_OK;
+	struct lens_child child;
+	struct checked m;
+	size_t i;
+
+	LENS_TRY(lens_child_start(&child, check_in_child, &c, err));
+	for (i = 0; i < n && st == LENS_OK; i++) {
+		if (!lens_child_take(&child, stop, &m, sizeof(m))) {
+			st = lens_child_failed(&child, stop, shard[i].file, err);
+			break;
+		}
+		m.error.file[sizeof(m.error.file) - 1] = '\0';
+		m.error.text[sizeof(m.error.text) - 1] = '\0';
+		m.state.sha256[LENS_SHA256_HEX - 1] = '\0';
+		if (m.error.code != LENS_OK)
+			st = lens_error_pass(err, &m.error);
+		else if (out)
+			out[i] = m.state;
+	}
+	lens_child_kill(&child);
 	return st;
 }
 
 enum lens_status lens_store_check(const char *file, const char *identity,
 				  struct lens_shard_state *out, struct lens_error *err)
 {
-	struct check c = { .file = file, .identity = identity };
-	struct lens_shard_state state;
+	const struct lens_shard one = { .file = file };
 
-	memset(&state, 0, sizeof(state));
-	LENS_TRY(lens_child_call(file, check, &c, &state, sizeof(state), err));
-	if (out)
-		*out = state;
-	return LENS_OK;
-}
-
-/* --- as a joined file ------------------------------------------------------------- */
-
-static enum lens_status odd(const char *file, const char *what, struct lens_error *err)
-{
-	return lens_error_at(err, LENS_ERR_FORMAT, file, 0, 0, "/shards: %s", what);
-}
-
-/* Relative, nothing but names between the slashes. */
-static bool safe_name(const char *name)
-{
-	const char *p = name, *end;
-	size_t n;
-
-	do {
-		end = strchrnul(p, '/');
-		n = (size_t)(end - p);
-		if (!n || n > NAME_MAX || (n == 1 && p[0] == '.') ||
-		    (n == 2 && p[0] == '.' && p[1] == '.'))
-			return false;
-		p = end + 1;
-	} while (*end);
-	return true;
-}
-
-static bool safe_digest(const char *hex)
-{
-	return strlen(hex) == LENS_SHA256_HEX - 1 &&
-	       strspn(hex, "0123456789abcdef") == LENS_SHA256_HEX - 1;
-}
-
-static enum lens_status take_strings(const char *file, struct lens_shard_entry *e, size_t n,
-				     struct lens_error *err)
-{
-	char **name, **digest = NULL;
-	enum lens_status st;
-	size_t i, n_names, n_digests = 0;
-
-	LENS_TRY(lens_store_read_strings(file, "/shards/name", &name, &n_names, err));
-	st = lens_store_read_strings(file, "/shards/sha256", &digest, &n_digests, err);
-	if (st == LENS_OK && (n_names != n || n_digests != n))
-		st = odd(file, "its datasets are of different lengths", err);
-	for (i = 0; st == LENS_OK && i < n; i++) {
-		e[i].name = name[i];
-		name[i] = NULL;
-		if (!safe_name(e[i].name) || !safe_digest(digest[i]))
-			st = odd(file, "a name or a digest that cannot be", err);
-		else
-			memcpy(e[i].sha256, digest[i], LENS_SHA256_HEX);
-	}
-	while (n_names)
-		lens_free(name[--n_names]);
-	while (n_digests)
-		lens_free(digest[--n_digests]);
-	lens_free(name);
-	lens_free(digest);
-	return st;
-}
-
-/* Numbers up to 2^53, each of n. */
-static enum lens_status read_numbers(const char *file, const char *path, size_t n, double **out,
-				     struct lens_error *err)
-{
-	size_t extent[LENS_MAX_RANK], i;
-	int rank;
-
-	LENS_TRY(lens_store_read_f64(file, path, out, &rank, extent, err));
-	if (rank != 1 || extent[0] != n)
-		return odd(file, "its datasets are of different lengths", err);
-	for (i = 0; i < n; i++) {
-		if (!((*out)[i] >= 0 && (*out)[i] < 9007199254740992.0))
-			return odd(file, "a size or a row that cannot be", err);
-	}
-	return LENS_OK;
-}
-
-static enum lens_status take_numbers(const char *file, struct lens_shard_entry *e, size_t n,
-				     struct lens_error *err)
-{
-	double *size = NULL, *first = NULL, *rows = NULL;
-	enum lens_status st;
-	size_t i, row = 0;
-
-	st = read_numbers(file, "/shards/size", n, &size, err);
-	if (st == LENS_OK)
-		st = read_numbers(file, "/shards/first_row", n, &first, err);
-	if (st == LENS_OK)
-		st = read_numbers(file, "/shards/n_rows", n, &rows, err);
-	for (i = 0; st == LENS_OK && i < n; i++) {
-		e[i].size = (int64_t)size[i];
-		e[i].first_row = (size_t)first[i];
-		e[i].n_rows = (size_t)rows[i];
-		if (e[i].first_row != row || rows[i] > INT32_MAX)
-			st = odd(file, "the shards' rows do not follow each other", err);
-		row += e[i].n_rows;
-	}
-	lens_free(size);
-	lens_free(first);
-	lens_free(rows);
-	return st;
-}
-
-/* -1: no group of shards. */
-static enum lens_status count_shards(const char *file, int64_t *n, struct lens_error *err)
-{
-	struct lens_h5_dataset d;
-	struct lens_h5_file f;
-	enum lens_status st = LENS_OK;
-
-	*n = -1;
-	LENS_TRY(lens_h5_open(file, &f, err));
-	if (H5Lexists(f.id, "shards", H5P_DEFAULT) > 0) {
-		st = lens_h5_dataset_open(&f, "/shards/name", &d, err);
-		if (st == LENS_OK) {
-			if (d.rank == 1 && d.extent[0] && d.extent[0] <= MAX_SHARDS &&
-			    d.extent[0] <= f.io->size / 16)
-				*n = (int64_t)d.extent[0];
-			else
-				st = odd(file, "an impossible number of shards", err);
-			lens_h5_dataset_close(&d);
-		}
-	}
-	lens_h5_close(&f);
-	return st;
-}
-
-enum lens_status lens_store_read_shards(const char *file, struct lens_shard_entry **out,
-					size_t *n, struct lens_error *err)
-{
-	struct lens_shard_entry *e;
-	enum lens_status st;
-	int64_t count;
-
-	*out = NULL;
-	*n = 0;
-	LENS_TRY(count_shards(file, &count, err));
-	if (count < 0)
-		return LENS_OK;
-	e = lens_calloc((size_t)count, sizeof(*e));
-	if (!e)
-		return lens_error_nomem(err, (size_t)count, sizeof(*e));
-	st = take_strings(file, e, (size_t)count, err);
-	if (st == LENS_OK)
-		st = take_numbers(file, e, (size_t)count, err);
-	if (st != LENS_OK) {
-		lens_store_shards_release(e, (size_t)count);
-		return st;
-	}
-	*out = e;
-	*n = (size_t)count;
-	return LENS_OK;
-}
-
-void lens_store_shards_release(struct lens_shard_entry *e, size_t n)
-{
-	size_t i;
-
-	for (i = 0; e && i < n; i++)
-		lens_free(e[i].name);
-	lens_free(e);
-}
-
-enum lens_status lens_store_shard_path(const char *file, const char *name, char **out,
-				       struct lens_error *err)
-{
-	char *dir = lens_path_folder(file), *real, *other;
-
-	*out = dir ? lens_path_join(dir, name) : NULL;
-	lens_free(dir);
-	if (!*out)
-		return lens_error_nomem(err, strlen(file) + strlen(name) + 2, 1);
-	if (lens_file_exists(*out))
-		return LENS_OK;
-	/* HDF5 looks there too: the file may be a link to the real one. */
-	real = realpath(file, NULL);
-	dir = real ? lens_path_folder(real) : NULL;
-	other = dir ? lens_path_join(dir, name) : NULL;
-	free(real);
-	lens_free(dir);
-	if (other && lens_file_exists(other)) {
-		lens_free(*out);
-		*out = other;
-		return LENS_OK;
-	}
-	lens_free(other);
-	return LENS_OK;
+	return lens_store_check_all(&one, 1, identity, NULL, out, err);
 }

@@ -19,12 +19,18 @@
 void lens_h5_begin(void);
 
 /*
- * Turns what HDF5 says into an error. The code is the system's (LENS_ERR_IO or
- * NOSPACE) when a call failed below HDF5, else LENS_ERR_INTERNAL when writing,
+ * Did the system fail us, by an errno or by lack of memory in HDF5? Then io->err
+ * says so from now on, and what HDF5 makes of the file means nothing.
+ */
+bool lens_h5_system_failed(struct lens_io *io);
+
+/*
+ * Turns what HDF5 says into an error. The code is the system's (LENS_ERR_IO,
+ * NOSPACE or NOMEM) when a call failed below HDF5, else LENS_ERR_INTERNAL when writing,
  * LENS_ERR_FORMAT when reading. fmt says what was tried: "cannot <fmt>: …".
  */
-enum lens_status lens_h5_fail(const struct lens_io *io, struct lens_error *err, const char *fmt,
-			      ...) __attribute__((format(printf, 3, 4)));
+enum lens_status lens_h5_fail(struct lens_io *io, struct lens_error *err, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /* A file access list that goes through io. Negative: failed. */
 hid_t lens_h5_fapl(struct lens_io *io);
@@ -150,6 +156,12 @@ struct lens_h5_file {
 };
 enum lens_status lens_h5_open(const char *path, struct lens_h5_file *f, struct lens_error *err);
 void lens_h5_close(struct lens_h5_file *f);
+/*
+ * Closes it. st is what came of reading it, with its error in err; a failure of
+ * the system takes its place, lest a whole file be called damaged.
+ */
+enum lens_status lens_h5_finish(struct lens_h5_file *f, enum lens_status st,
+				struct lens_error *err);
 
 /* An open dataset with its shape; extents are as hostile as the file. */
 struct lens_h5_dataset {
@@ -209,6 +221,12 @@ struct lens_h5_list {
  */
 enum lens_status lens_h5_file_digest(const struct lens_h5_file *f,
 				     const struct lens_h5_list *list, char hex[LENS_SHA256_HEX],
+				     struct lens_error *err);
+/* lens_store_read_shards in this process, and in a child that *stop (or NULL) ends. */
+enum lens_status lens_h5_read_shards(const char *file, struct lens_shard_entry **out, size_t *n,
+				     struct lens_error *err);
+enum lens_status lens_h5_list_shards(const char *file, const atomic_int *stop,
+				     struct lens_shard_entry **out, size_t *n,
 				     struct lens_error *err);
 /* Calls fn with the attributes of obj that lens_h5_attr_text can read. */
 enum lens_status lens_h5_walk_attrs(const struct lens_h5_file *f, hid_t obj, lens_attr_fn fn,

@@ -11,6 +11,7 @@ struct verify {
 	struct lens_h5_file f;
 	const struct lens_verify_file *vf;
 	struct lens_verify_sink *sink;
+	bool joined;
 };
 
 void lens_verify_bad(struct lens_verify_sink *sink, const char *label, const char *dataset,
@@ -38,8 +39,8 @@ static enum lens_status odd(const struct lens_h5_file *f, struct lens_error *err
 struct found {
 	char hex[LENS_SHA256_HEX];
 	struct lens_h5_grid grid;
-	uint32_t *marks; /* [LENS_MAX_MARKS] */
-	size_t n_marks;  /* 0: strings */
+	uint32_t *marks;            /* [2 * most_marks]; the second half for the stored ones */
+	size_t n_marks, most_marks; /* 0: strings */
 };
 
 /* The digest of chunk number index, zeros when it was never written. */
@@ -96,13 +97,17 @@ static enum lens_status hash_numbers(const struct lens_h5_file *f,
 	size_t step;
 
 	LENS_TRY(lens_h5_grid(f, d, g, err));
+	step = lens_marks_step((size_t)g->n_chunks);
+	found->most_marks = (size_t)(g->n_chunks + step - 1) / step;
+	found->marks = lens_calloc(2 * found->most_marks, sizeof(*found->marks));
+	if (!found->marks)
+		return lens_error_nomem(err, 2 * found->most_marks, sizeof(*found->marks));
 	/* A chunk larger than the file cannot have been written. */
 	if (g->chunk_bytes <= f->io->size) {
 		buf = lens_alloc_aligned((size_t)g->chunk_bytes, 1);
 		if (!buf)
 			return lens_error_nomem(err, (size_t)g->chunk_bytes, 1);
 	}
-	step = lens_marks_step((size_t)g->n_chunks);
 	for (i = 0; i < g->n_chunks && st == LENS_OK; i += n) {
 		n = g->n_chunks - i < step ? g->n_chunks - i : step;
 		st = hash_group(f, d, found, i, n, buf, h, err);
@@ -115,6 +120,8 @@ static enum lens_status hash_numbers(const struct lens_h5_file *f,
 
 static enum lens_status hash_row(void *ctx, const char *str, struct lens_error *err)
 {
+	if (!lens_utf8_valid(str, strlen(str)))
+		return lens_error_set(err, LENS_ERR_FORMAT, "a string is not valid UTF-8");
 	return lens_store_hash_string(ctx, str, err);
 }
 
@@ -207,15 +214,10 @@ static enum lens_status compare(struct verify *v, const char *path,
 				const struct lens_h5_dataset *d, const char *want,
 				struct lens_error *err)
 {
-	struct found found = { .n_marks = 0 };
-	enum lens_status st;
-	uint32_t *stored;
+	struct found found = { .marks = NULL };
+	enum lens_status st = recompute(&v->f, d, &found, err);
+	uint32_t *stored = found.marks ? found.marks + found.most_marks : NULL;
 
-	found.marks = lens_calloc(2 * LENS_MAX_MARKS, sizeof(*found.marks));
-	if (!found.marks)
-		return lens_error_nomem(err, 2 * LENS_MAX_MARKS, sizeof(*found.marks));
-	stored = found.marks + LENS_MAX_MARKS;
-	st = recompute(&v->f, d, &found, err);
 	if (st == LENS_OK && strcmp(found.hex, want) != 0 &&
 	    (!stored_marks(d->id, stored, found.n_marks) ||
 	     !report_chunks(v, path, d, &found, stored)))
@@ -244,7 +246,7 @@ static enum lens_status check_open(struct verify *v, const char *path,
 	char *want;
 
 	if (lens_h5_is_virtual(d->id)) {
-		if (!v->vf->joined) {
+		if (!v->joined) {
 			v->sink->n_datasets++;
 			bad(v, path, "it is virtual, and the file names no shards");
 		}
@@ -266,7 +268,7 @@ static enum lens_status check_open(struct verify *v, const char *path,
 	return st;
 }
 
-/* Only lack of memory stops the verification. */
+/* What is no damage stops the verification. */
 static enum lens_status check(struct verify *v, const char *path, struct lens_error *err)
 {
 	struct lens_error why = LENS_ERROR_INIT;
@@ -281,13 +283,12 @@ static enum lens_status check(struct verify *v, const char *path, struct lens_er
 		st = check_open(v, path, &d, &why);
 		lens_h5_dataset_close(&d);
 	}
-	if (st == LENS_ERR_NOMEM)
-		return lens_error_set(err, st, "%s", why.text);
-	if (st != LENS_OK) {
-		v->sink->n_datasets = counted + 1;
-		bad(v, path, why.text);
-		v->f.io->err = 0; /* of this dataset only */
-	}
+	if (lens_h5_system_failed(v->f.io) || st == LENS_OK)
+		return LENS_OK; /* lens_h5_finish tells */
+	if (st != LENS_ERR_FORMAT)
+		return lens_error_pass(err, &why);
+	v->sink->n_datasets = counted + 1;
+	bad(v, path, why.text);
 	return LENS_OK;
 }
 
@@ -372,8 +373,8 @@ static enum lens_status check_file(struct verify *v, const struct lens_h5_list *
 	else if (st == LENS_OK && v->vf->sha256 && strcmp(want, v->vf->sha256) != 0)
 		bad(v, "/", "it is another file than the one that was joined");
 	lens_free(want);
-	if (st == LENS_ERR_NOMEM)
-		return lens_error_set(err, st, "%s", why.text);
+	if (st != LENS_OK && st != LENS_ERR_FORMAT)
+		return lens_error_pass(err, &why);
 	if (st != LENS_OK)
 		bad(v, "/", why.text);
 	return LENS_OK;
@@ -391,14 +392,15 @@ enum lens_status lens_verify_part(const struct lens_verify_file *vf, size_t part
 	if (sink->begin)
 		sink->begin(sink->ctx, vf->label, "/");
 	LENS_TRY(lens_h5_open(vf->file, &v.f, err));
+	v.joined = !vf->label && H5Lexists(v.f.id, "shards", H5P_DEFAULT) > 0;
+	sink->joined = sink->joined || v.joined;
 	st = lens_h5_list(&v.f, &list, err);
 	if (st == LENS_OK && part == 0)
 		st = check_file(&v, &list, err);
-	for (i = part; i < list.n && st == LENS_OK; i += n_parts) {
+	for (i = part; i < list.n && st == LENS_OK && !v.f.io->err; i += n_parts) {
 		if (list.v[i].first == i)
 			st = check(&v, list.v[i].path, err);
 	}
 	lens_h5_list_release(&list);
-	lens_h5_close(&v.f);
-	return st;
+	return lens_h5_finish(&v.f, st, err);
 }

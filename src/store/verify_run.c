@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "h5lens/sys.h"
 #include "verify.h"
@@ -30,7 +31,7 @@ struct shared {
 struct run {
 	const struct lens_verify_job *job;
 	struct lens_verify_sink *sink;
-	size_t n_parts,
+	size_t n_processes, n_parts,
 		n_tasks; /* parts of each file; the virtual datasets are the last task */
 	struct shared *shared;
 	size_t *parts_left; /* [n_files] */
@@ -44,6 +45,7 @@ enum kind { FOUND, DONE };
 struct message {
 	enum kind kind;
 	size_t task, n_datasets, n_bad;
+	bool joined;
 	struct lens_error error; /* of the task */
 	bool labelled;
 	char label[300], dataset[700], what[1000];
@@ -63,8 +65,8 @@ static enum lens_status run_task(const struct run *r, size_t task,
 		return lens_verify_virtual(j->master, j->shard, j->n_shards, sink, err);
 	vf = &j->file[task / r->n_parts];
 	st = lens_verify_part(vf, task % r->n_parts, r->n_parts, sink, &why);
-	if (st == LENS_ERR_NOMEM || (st != LENS_OK && !vf->label))
-		return lens_error_at(err, st, why.file, 0, 0, "%s", why.text);
+	if (st != LENS_OK && (st != LENS_ERR_FORMAT || !vf->label))
+		return lens_error_pass(err, &why);
 	if (st != LENS_OK) {
 		sink->n_datasets++;
 		lens_verify_bad(sink, vf->label, "/", why.text);
@@ -153,6 +155,7 @@ static void child_main(void *ctx, int fd)
 		m.error.code = run_task(in->r, task, &sink, &m.error);
 		m.n_datasets = sink.n_datasets;
 		m.n_bad = sink.n_bad;
+		m.joined = sink.joined;
 		if (!lens_child_send(fd, &m, sizeof(m)))
 			return;
 		atomic_store(&in->slot->task, 0);
@@ -195,37 +198,44 @@ static enum lens_status take_message(struct run *r, const void *data, size_t n,
 				     m.error.column, "%s", m.error.text);
 	r->sink->n_datasets += m.n_datasets;
 	r->sink->n_bad += m.n_bad;
+	r->sink->joined = r->sink->joined || m.joined;
 	task_finished(r, m.task);
 	return LENS_OK;
 }
 
-/* It ended: as it should, or in the middle of a task, which is the file's fault. */
+/* It ended in the middle of a task, which is the file's fault. */
+static void child_crashed(struct run *r, size_t i, size_t task, const char *what)
+{
+	size_t file = task / r->n_parts;
+	char dataset[600];
+
+	memcpy(dataset, r->shared->slot[i].doing, sizeof(dataset));
+	dataset[sizeof(dataset) - 1] = '\0';
+	r->sink->n_datasets++;
+	lens_verify_bad(r->sink, file < r->job->n_files ? r->job->file[file].label : NULL,
+			dataset[0] ? dataset : "/", what);
+	if (task < r->n_tasks)
+		task_finished(r, task);
+}
+
 static enum lens_status child_ended(struct run *r, size_t i, struct lens_error *err)
 {
 	struct lens_error why = LENS_ERROR_INIT;
-	const char *label = NULL;
-	char dataset[600];
-	size_t task;
+	const char *name = r->job->master;
 	bool nomem = r->child[i].nomem;
 	int end = lens_child_wait(&r->child[i]);
+	size_t task = atomic_load(&r->shared->slot[i].task); /* and 1 */
 
 	r->n_children--;
-	task = atomic_load(&r->shared->slot[i].task);
 	if (nomem)
 		return lens_error_nomem(err, 1, sizeof(struct message));
 	if (!task && !end)
 		return LENS_OK;
-	if (lens_child_died(end, NULL, &why) != LENS_ERR_FORMAT || !task)
-		return lens_error_set(err, why.code, "%s", why.text);
-	task--;
-	if (task / r->n_parts < r->job->n_files)
-		label = r->job->file[task / r->n_parts].label;
-	memcpy(dataset, r->shared->slot[i].doing, sizeof(dataset));
-	dataset[sizeof(dataset) - 1] = '\0';
-	r->sink->n_datasets++;
-	lens_verify_bad(r->sink, label, dataset[0] ? dataset : "/", why.text);
-	if (task < r->n_tasks)
-		task_finished(r, task);
+	if (task && (task - 1) / r->n_parts < r->job->n_files)
+		name = r->job->file[(task - 1) / r->n_parts].file;
+	if (lens_child_died(end, name, &why) != LENS_ERR_FORMAT || !task)
+		return lens_error_pass(err, &why);
+	child_crashed(r, i, task - 1, why.text);
 	if (atomic_load(&r->shared->next) >= r->n_tasks)
 		return LENS_OK;
 	return start(r, i, err);
@@ -240,7 +250,7 @@ static enum lens_status listen(struct run *r, size_t n, struct lens_error *err)
 
 	for (i = 0; i < n; i++)
 		p[i] = (struct pollfd){ .fd = r->child[i].fd, .events = POLLIN };
-	if (poll(p, (nfds_t)n, 200) < 0 && errno != EINTR)
+	if (poll(p, (nfds_t)n, LENS_CHILD_POLL_MS) < 0 && errno != EINTR)
 		return lens_error_sys(err, errno, NULL, "wait for processes");
 	if (stopped(r))
 		return interrupted(err);
@@ -257,11 +267,9 @@ static enum lens_status listen(struct run *r, size_t n, struct lens_error *err)
 
 static enum lens_status run_children(struct run *r, struct lens_error *err)
 {
-	size_t i, n = r->job->n_processes;
+	size_t i, n = r->n_processes < r->n_tasks ? r->n_processes : r->n_tasks;
 	enum lens_status st = LENS_OK;
 
-	n = n > MAX_PROCESSES ? MAX_PROCESSES : n;
-	n = n > r->n_tasks ? r->n_tasks : n;
 	r->shared = mmap(NULL, sizeof(*r->shared), PROT_READ | PROT_WRITE,
 			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (r->shared == MAP_FAILED)
@@ -278,6 +286,20 @@ static enum lens_status run_children(struct run *r, struct lens_error *err)
 	return st;
 }
 
+uint64_t lens_verify_share = (uint64_t)4 << 20;
+
+/* So many that each has its share; a small file is verified sooner than one starts. */
+static size_t count_processes(const struct lens_verify_job *job)
+{
+	uint64_t bytes = 0;
+	struct stat sb;
+	size_t i, n = job->n_processes < MAX_PROCESSES ? job->n_processes : MAX_PROCESSES;
+
+	for (i = 0; i < job->n_files && bytes / lens_verify_share < n; i++)
+		bytes += !stat(job->file[i].file, &sb) ? (uint64_t)sb.st_size : 0;
+	return n && bytes / lens_verify_share < n ? 1 + (size_t)(bytes / lens_verify_share) : n;
+}
+
 enum lens_status lens_verify_run(const struct lens_verify_job *job,
 				 struct lens_verify_sink *sink, struct lens_error *err)
 {
@@ -290,9 +312,10 @@ enum lens_status lens_verify_run(const struct lens_verify_job *job,
 	r->job = job;
 	r->sink = sink;
 	/* Many files are shared out whole; of few, the datasets. */
+	r->n_processes = count_processes(job);
 	r->n_parts = 1;
-	if (job->n_processes > 1 && job->n_files < 2 * job->n_processes)
-		r->n_parts = PARTS_PER_PROCESS * job->n_processes;
+	if (r->n_processes > 1 && job->n_files < 2 * r->n_processes)
+		r->n_parts = PARTS_PER_PROCESS * r->n_processes;
 	r->n_tasks = job->n_files * r->n_parts + (job->master != NULL);
 	r->parts_left = lens_calloc(job->n_files, sizeof(*r->parts_left));
 	if (!r->parts_left) {
@@ -301,7 +324,7 @@ enum lens_status lens_verify_run(const struct lens_verify_job *job,
 	}
 	for (i = 0; i < job->n_files; i++)
 		r->parts_left[i] = r->n_parts;
-	st = job->n_processes ? run_children(r, err) : run_here(r, err);
+	st = r->n_processes ? run_children(r, err) : run_here(r, err);
 	lens_free(r->parts_left);
 	lens_free(r);
 	return st;

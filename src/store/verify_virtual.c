@@ -135,7 +135,8 @@ static void check_mappings(struct virtual *v, const struct lens_join_dataset *d,
 	H5Pclose(dcpl);
 }
 
-static enum lens_status check_dataset(struct virtual *v, const struct lens_join_dataset *d)
+static enum lens_status check_dataset(struct virtual *v, const struct lens_join_dataset *d,
+				      struct lens_error *err)
 {
 	struct lens_error why = LENS_ERROR_INIT;
 	struct lens_store_part part;
@@ -147,11 +148,10 @@ static enum lens_status check_dataset(struct virtual *v, const struct lens_join_
 	if (v->sink->begin)
 		v->sink->begin(v->sink->ctx, NULL, d->path);
 	st = lens_h5_dataset_open(&v->f, d->path, &h, &why);
-	if (st == LENS_ERR_NOMEM)
-		return st;
+	if (st != LENS_OK && st != LENS_ERR_FORMAT)
+		return lens_error_pass(err, &why);
 	if (st != LENS_OK) {
 		bad(v, d->path, why.text);
-		v->f.io->err = 0;
 		return LENS_OK;
 	}
 	for (shard = 0; shard < v->j.n_shards; shard++) {
@@ -203,11 +203,9 @@ static enum lens_status check_all(struct virtual *v, struct lens_error *err)
 
 	for (i = 0; i < v->j.n_datasets && st == LENS_OK; i++) {
 		if (v->j.dataset[i].virtual)
-			st = check_dataset(v, &v->j.dataset[i]);
+			st = check_dataset(v, &v->j.dataset[i], err);
 	}
-	if (st != LENS_OK)
-		return lens_error_set(err, st, "out of memory");
-	return check_others(v, err);
+	return st == LENS_OK ? check_others(v, err) : st;
 }
 
 enum lens_status lens_verify_virtual(const char *file, const struct lens_shard *shard, size_t n,
@@ -224,11 +222,10 @@ enum lens_status lens_verify_virtual(const char *file, const struct lens_shard *
 	if (st == LENS_OK) {
 		st = lens_h5_open(file, &v.f, err);
 		if (st == LENS_OK) {
-			st = check_all(&v, err);
-			lens_h5_close(&v.f);
+			st = lens_h5_finish(&v.f, check_all(&v, err), err);
 		}
-	} else if (st == LENS_ERR_NOMEM) {
-		lens_error_set(err, st, "%s", why.text);
+	} else if (st != LENS_ERR_FORMAT && st != LENS_ERR_MISMATCH) {
+		lens_error_pass(err, &why);
 	} else {
 		sink->n_datasets++;
 		bad(&v, "/shards", lens_error_format(&why, what, sizeof(what)));

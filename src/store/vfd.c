@@ -33,8 +33,7 @@ static H5FD_t *driver_open(const char *name, unsigned flags, hid_t fapl, haddr_t
 		return NULL;
 	h = lens_calloc(1, sizeof(*h));
 	if (!h) {
-		info->io->err = ENOMEM;
-		info->io->op = "open the file";
+		lens_io_fail(info->io, ENOMEM, "open the file");
 		return NULL;
 	}
 	h->io = info->io;

@@ -202,11 +202,12 @@ static enum lens_status describe(const struct lens_h5_file *f, const struct lens
 	LENS_TRY(lens_h5_dataset_open(f, e->path, &d, err));
 	*info = (struct lens_dataset_info){
 		.path = e->path,
+		.is_virtual = lens_h5_is_virtual(d.id),
 		.dtype = lens_dtype_name(d.dtype),
 		.rank = d.rank,
-		.stored_bytes = lens_h5_is_virtual(d.id) ? 0 : H5Dget_storage_size(d.id),
 		.link_to = e->first == index ? NULL : list->v[e->first].path,
 	};
+	info->stored_bytes = info->is_virtual ? 0 : H5Dget_storage_size(d.id);
 	for (i = 0; i < d.rank; i++)
 		info->extent[i] = (size_t)d.extent[i];
 	lens_h5_dataset_close(&d);
@@ -249,6 +250,5 @@ enum lens_status lens_store_walk(const char *file, lens_dataset_info_fn fn, void
 	if (st == LENS_OK)
 		st = walk(&f, &list, fn, ctx, err);
 	lens_h5_list_release(&list);
-	lens_h5_close(&f);
-	return st;
+	return lens_h5_finish(&f, st, err);
 }

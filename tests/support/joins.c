@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "h5lens/sys.h"
+#include "store/verify.h" /* lens_verify_share */
 #include "support/storefile.h"
 
 const size_t test_shard_rows[TEST_SHARDS] = { 5, 3, 4 },
@@ -204,6 +205,7 @@ int test_join_setup(void **state)
 
 	if (test_store_setup(state))
 		return -1;
+	lens_verify_share = 1; /* several processes for small files too */
 	snprintf(folder, sizeof(folder), "%s/out.shards", test_dir);
 	if (mkdir(folder, 0777))
 		return -1;
@@ -225,6 +227,7 @@ int test_join_teardown(void **state)
 {
 	size_t i;
 
+	lens_verify_share = (uint64_t)4 << 20;
 	lens_sys_fail_at(0, 0, false);
 	for (i = 0; i < TEST_SHARDS; i++)
 		unlink(test_shard_file[i]);

@@ -125,7 +125,7 @@ static void test_no_memory(void **state)
 		st = read_all(&err);
 		lens_alloc_fail_at(0);
 		if (st != LENS_OK)
-			assert_true(st == LENS_ERR_NOMEM || st == LENS_ERR_FORMAT);
+			assert_int_equal(st, LENS_ERR_NOMEM);
 	}
 	assert_true(k > 20);
 }
@@ -203,8 +203,9 @@ static void test_verify(void **state)
 	fails(LENS_ERR_FORMAT, lens_store_verify(test_path, see, &seen, &n, &n_bad, err));
 }
 
-/* Changes the only place of needle in the file; what is reported then? */
-static void damage(const void *needle, size_t n, const char *dataset, const char *what)
+/* Changes the last byte of the only needle in the file; what is reported then? */
+static void damage(const void *needle, size_t n, int bits, const char *dataset,
+		   const char *what)
 {
 	struct seen seen = { .n = 0 };
 	struct lens_buf b;
@@ -215,7 +216,7 @@ static void damage(const void *needle, size_t n, const char *dataset, const char
 	b = test_slurp(test_path);
 	at = memmem(b.data, b.len, needle, n);
 	assert_non_null(at);
-	at[n - 1] ^= 1;
+	at[n - 1] = (char)(at[n - 1] ^ bits);
 	spit(test_path, b.data, b.len);
 	lens_buf_release(&b);
 	ok(lens_store_verify(test_path, see, &seen, &n_datasets, &n_bad, err));
@@ -232,10 +233,11 @@ static void test_damage(void **state)
 
 	(void)state;
 	test_fill_f32(v, 1, 0);
-	damage(v, sizeof(v), "/cache/blocks.0.hook_resid_post", "does not match its digest");
-	damage("zw\xc3\xb6lf Boxk", 9, "/prompts/text", "does not match its digest");
-	damage("1_pre", 5, "/pos", "does not match its digest");
-	damage("logit", 5, "/", "attributes");
+	damage(v, sizeof(v), 1, "/cache/blocks.0.hook_resid_post", "does not match its digest");
+	damage("zw\xc3\xb6lf Boxk", 9, 1, "/prompts/text", "does not match its digest");
+	damage("zw\xc3\xb6", 4, 0x80, "/prompts/text", "UTF-8");
+	damage("1_pre", 5, 1, "/pos", "does not match its digest");
+	damage("logit", 5, 1, "/", "attributes");
 }
 
 /* In a process of its own: HDF5 leaks memory over some damaged files. */

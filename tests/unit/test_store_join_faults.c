@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -164,7 +165,7 @@ static void test_flipped(void **state)
 
 /* --- children ---------------------------------------------------------------------- */
 
-static enum lens_status crash(void *ctx, void *result, struct lens_error *err)
+static enum lens_status crash(void *ctx, struct lens_buf *result, struct lens_error *err)
 {
 	(void)err, (void)result;
 	if (*(int *)ctx == 0)
@@ -174,23 +175,50 @@ static enum lens_status crash(void *ctx, void *result, struct lens_error *err)
 	return LENS_OK;
 }
 
+static enum lens_status sleep_long(void *ctx, struct lens_buf *result, struct lens_error *err)
+{
+	(void)ctx, (void)err;
+	for (;;)
+		pause();
+	return lens_buf_append(result, "x", 1, err);
+}
+
+/* A child that a dead disk keeps does not keep its parent. */
+static void test_stop(void **state)
+{
+	struct lens_buf result = LENS_BUF_INIT;
+	atomic_int stop = 1;
+	const struct lens_child_job job = { .fn = sleep_long, .file = "x.h5", .stop = &stop };
+	size_t n, n_bad;
+
+	(void)state;
+	fails(LENS_ERR_INTERRUPTED, lens_child_call(&job, &result, err));
+	assert_int_equal(result.len, 0);
+	fails(LENS_ERR_INTERRUPTED,
+	      lens_store_check_all(test_shards, TEST_SHARDS, NULL, &stop, NULL, err));
+	fails(LENS_ERR_INTERRUPTED, lens_store_verify_parallel(test_shard_file[0], 1, &stop,
+							       NULL, NULL, &n, &n_bad, err));
+	errno = 0;
+	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* no child is left */
+	assert_int_equal(errno, ECHILD);
+}
+
 static void test_child(void **state)
 {
-	int sig = SIGSEGV, result = 0;
+	struct lens_buf result = LENS_BUF_INIT;
+	int sig = SIGSEGV;
+	const struct lens_child_job job = { .fn = crash, .ctx = &sig, .file = "x.h5" };
 	struct lens_error e = LENS_ERROR_INIT;
 
 	(void)state;
-	assert_int_equal(lens_child_call("x.h5", crash, &sig, &result, sizeof(result), &e),
-			 LENS_ERR_FORMAT);
+	assert_int_equal(lens_child_call(&job, &result, &e), LENS_ERR_FORMAT);
 	assert_string_equal(e.file, "x.h5");
 	assert_non_null(strstr(e.text, "signal 11"));
 	sig = SIGTERM;
-	fails(LENS_ERR_INTERRUPTED,
-	      lens_child_call("x.h5", crash, &sig, &result, sizeof(result), err));
+	fails(LENS_ERR_INTERRUPTED, lens_child_call(&job, &result, err));
 	sig = 0;
 	e = (struct lens_error)LENS_ERROR_INIT;
-	assert_int_equal(lens_child_call("x.h5", crash, &sig, &result, sizeof(result), &e),
-			 LENS_ERR_MISMATCH);
+	assert_int_equal(lens_child_call(&job, &result, &e), LENS_ERR_MISMATCH);
 	assert_string_equal(e.text, "told");
 	assert_int_equal(e.row, 3);
 }
@@ -199,7 +227,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		TEST_JOIN(test_no_memory), TEST_JOIN(test_faults), TEST_JOIN(test_replace),
-		TEST_JOIN(test_flipped),   TEST_JOIN(test_child),
+		TEST_JOIN(test_flipped),   TEST_JOIN(test_child),  TEST_JOIN(test_stop),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
