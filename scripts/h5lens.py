@@ -288,6 +288,8 @@ def load_pieces(where: str | os.PathLike[str]) -> dict[int, bytes]:
 class Run:
     """One output file, open for reading. Close it, or use it in a `with`."""
 
+    _OPEN = ("file", "prompts", "results", "columns", "_cache", "_open_options")  # there until close()
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._tree: Any = None
@@ -380,10 +382,19 @@ class Run:
         if self._tree is not None:
             self._tree.close()
             self._tree = None
-        self.file.close()
+        if "file" in self.__dict__:
+            self.file.close()
+        for name in self._OPEN:
+            self.__dict__.pop(name, None)
+
+    def __getattr__(self, name: str) -> Any:
+        """What close() took away."""
+        if name in self._OPEN:
+            raise ValueError(f"{self.path}: the run is closed")
+        raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
 
     def __repr__(self) -> str:
-        if not self.file:
+        if "file" not in self.__dict__:
             return f"<h5lens run {self.path}, closed>"
         return (f"<h5lens run {self.path}: {len(self)} prompts, {len(self._cache)} activations, "
                 f"results {', '.join(self.results)}>")

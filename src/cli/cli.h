@@ -51,16 +51,26 @@ int parse_args(const struct usage *u, int argc, char **argv, const char **plain,
 int usage_error(const struct usage *u, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/*
+ * A model is a folder, all else a file: an exit code when path is the other kind
+ * (told), −1 to go on. What is not there at all is told by who opens it.
+ */
+int check_kind(const struct usage *u, const char *path, bool folder);
+
 /* read_file(path) in a child process: a crash there becomes an error. */
 int guarded(int (*read_file)(const char *path), const char *path);
 
 /* Prints "h5lens: …" and gives the exit code that belongs to the error. */
 int fail(const struct lens_error *err);
+/* The same of an output that could not be read: perhaps it is not finished. */
+int fail_output(const char *output, struct lens_error *err);
 int exit_code(enum lens_status st);
 
 /* From now on SIGINT, SIGTERM, SIGUSR1 and SIGHUP set what it returns. */
 const atomic_int *catch_signals(void);
 
+/* "" or "s" */
+const char *plural(size_t n);
 /* 1536 → "1.5 KiB"; buf of 32 */
 const char *human_bytes(double n, char *buf);
 /* s with control characters shown as escapes, into a static ring of buffers. */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -58,6 +59,18 @@ int fail(const struct lens_error *err)
 	return exit_code(err->code);
 }
 
+int fail_output(const char *output, struct lens_error *err)
+{
+	struct lens_sweep sweep;
+
+	if (!lens_file_exists(output) &&
+	    lens_sweep_read(output, &sweep, NULL, NULL, NULL) == LENS_OK) {
+		lens_error_add(err, "; it is not finished: see h5lens status %s", output);
+		lens_sweep_release(&sweep);
+	}
+	return fail(err);
+}
+
 int usage_error(const struct usage *u, const char *fmt, ...)
 {
 	va_list ap;
@@ -68,6 +81,19 @@ int usage_error(const struct usage *u, const char *fmt, ...)
 	va_end(ap);
 	fprintf(stderr, "\nusage: %s\n", u->synopsis);
 	return EXIT_USAGE;
+}
+
+int check_kind(const struct usage *u, const char *path, bool folder)
+{
+	struct stat sb;
+
+	if (stat(path, &sb) || !S_ISDIR(sb.st_mode) == !folder)
+		return -1;
+	return usage_error(u,
+			   folder ? "%s is a file; a model is named by its folder, the one "
+				    "with config.json"
+				  : "%s is a folder, and a file is needed here",
+			   visible(path, strlen(path)));
 }
 
 static void print_usage(const struct usage *u)
@@ -133,6 +159,11 @@ int parse_args(const struct usage *u, int argc, char **argv, const char **plain,
 	if (*n_plain < u->least)
 		return usage_error(u, "an argument is missing");
 	return -1;
+}
+
+const char *plural(size_t n)
+{
+	return n == 1 ? "" : "s";
 }
 
 const char *human_bytes(double n, char *buf)

@@ -94,6 +94,25 @@ static enum lens_status print_attr(void *ctx, const char *name, const char *valu
 	return LENS_OK;
 }
 
+/* Of a sweep in shards: where its activations are. */
+static enum lens_status print_shards(const char *path, struct lens_error *err)
+{
+	struct lens_shard_entry *e;
+	uint64_t bytes = 0;
+	char text[32];
+	size_t i, n;
+
+	LENS_TRY(lens_store_read_shards(path, &e, &n, err));
+	for (i = 0; i < n; i++)
+		bytes += (uint64_t)e[i].size;
+	if (n)
+		printf("shards\n  %zu file%s, %s together: %s%s\n", n, plural(n),
+		       human_bytes((double)bytes, text), visible(e[0].name, strlen(e[0].name)),
+		       n > 1 ? " …" : "");
+	lens_store_shards_release(e, n);
+	return LENS_OK;
+}
+
 static enum lens_status print_dataset(void *ctx, const struct lens_dataset_info *d,
 				      struct lens_error *err)
 {
@@ -114,7 +133,8 @@ static enum lens_status print_dataset(void *ctx, const struct lens_dataset_info 
 	else
 		printf("  %-44s %s [%s] %s\n", path, d->dtype,
 		       at ? visible(shape, strlen(shape)) : "",
-		       human_bytes((double)d->stored_bytes, bytes));
+		       d->is_virtual ? "in the shards"
+				     : human_bytes((double)d->stored_bytes, bytes));
 	return LENS_OK;
 }
 
@@ -126,7 +146,7 @@ static int info_file(const char *path)
 
 	/* Attributes alone first: a file that is none of ours prints nothing. */
 	if (lens_store_read_attr(path, "/", "identity", &identity, &err) != LENS_OK)
-		return fail(&err);
+		return fail_output(path, &err);
 	if (!identity) {
 		lens_error_at(&err, LENS_ERR_FORMAT, path, 0, 0, "is no output of h5lens");
 		return fail(&err);
@@ -136,7 +156,8 @@ static int info_file(const char *path)
 	if (lens_store_walk_attrs(path, print_attr, NULL, &err) != LENS_OK)
 		return fail(&err);
 	printf("datasets\n");
-	if (lens_store_walk(path, print_dataset, NULL, &err) != LENS_OK)
+	if (lens_store_walk(path, print_dataset, NULL, &err) != LENS_OK ||
+	    print_shards(path, &err) != LENS_OK)
 		return fail(&err);
 	if (lens_summary_read(path, &s, &err) != LENS_OK)
 		return fail(&err);
@@ -151,7 +172,7 @@ int cmd_info(int argc, char **argv)
 		.synopsis = "h5lens info DIR | OUT.h5",
 		.description =
 			"Of a model directory: its shapes and hook points. Of an output: its "
-			"attributes,\ndatasets and results.",
+			"attributes,\ndatasets, shards and results.",
 		.least = 1,
 		.most = 1,
 	};

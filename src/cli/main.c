@@ -46,20 +46,8 @@ static void print_help(FILE *out)
 		fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].summary);
 	fprintf(out,
 		"\n  --version   the build, and what it runs on\n\n"
-		"exit codes: 0 done, 1 failed, 2 usage, 75 stopped (type the same again)\n");
-}
-
-static int cmd_help(int argc, char **argv)
-{
-	char *args[] = { NULL, "--help", NULL };
-	const struct command *c = argc > 1 ? find(argv[1]) : NULL;
-
-	if (c && c->run != cmd_help) {
-		args[0] = argv[1];
-		return c->run(2, args);
-	}
-	print_help(stdout);
-	return EXIT_DONE;
+		"exit codes: 0 done, 1 failed, 2 usage, 75 stopped, not finished (type the "
+		"same again)\n");
 }
 
 static int unknown(const char *name)
@@ -73,6 +61,21 @@ static int unknown(const char *name)
 	fprintf(stderr, "h5lens: no command '%s'%s%s%s; see h5lens --help\n", name,
 		near ? ", did you mean '" : "", near ? near : "", near ? "'" : "");
 	return EXIT_USAGE;
+}
+
+static int cmd_help(int argc, char **argv)
+{
+	char *args[] = { NULL, "--help", NULL };
+	const struct command *c = argc > 1 ? find(argv[1]) : NULL;
+
+	if (c && c->run != cmd_help) {
+		args[0] = argv[1];
+		return c->run(2, args);
+	}
+	if (argc > 1 && !c)
+		return unknown(argv[1]);
+	print_help(stdout);
+	return EXIT_DONE;
 }
 
 int main(int argc, char **argv)

@@ -263,6 +263,8 @@ int cmd_prompt(int argc, char **argv)
 
 	if (code < 0)
 		code = take_values(&u, &a, top, cpu);
+	if (code < 0)
+		code = check_kind(&u, plain[0], true);
 	if (code >= 0)
 		return code;
 	a.dir = plain[0];

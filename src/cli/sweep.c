@@ -38,7 +38,7 @@ static bool print_run(const struct lens_running *r)
 		printf(", task %zu/%zu", r->share.task + 1, r->share.n_tasks);
 	if (p->n_shards > 1)
 		printf(", shard %05zu", p->shard);
-	printf(": %zu of %zu prompts", p->rows_done, p->rows_total);
+	printf(": %zu of %zu prompt%s", p->rows_done, p->rows_total, plural(p->rows_total));
 	if (rate > 0)
 		printf(", %.1f/s, %.1f MB/s, %.0f s left", rate,
 		       (double)p->bytes_written / p->seconds / 1e6,
@@ -94,9 +94,10 @@ int cmd_status(int argc, char **argv)
 {
 	const struct usage u = {
 		.synopsis = "h5lens status OUT.h5",
-		.description = "What is done of an output, and who is at work on it, without "
-			       "disturbing them.\n"
-			       "Exit code 0: finished; 75: not yet, the same command goes on.",
+		.description =
+			"What is done of an output, and who is at work on it, without "
+			"disturbing them.\n"
+			"Exit code 0: finished; 75: not yet, run's command goes on; 1: nothing there.",
 		.least = 1,
 		.most = 1,
 	};
@@ -108,6 +109,8 @@ int cmd_status(int argc, char **argv)
 	size_t i;
 	int n, code = parse_args(&u, argc, argv, plain, &n);
 
+	if (code < 0)
+		code = check_kind(&u, plain[0], false);
 	if (code >= 0)
 		return code;
 	if (lens_sweep_read(plain[0], &s, keep_run, &runs, &err) != LENS_OK) {
@@ -143,12 +146,14 @@ int cmd_merge(int argc, char **argv)
 	const char *plain[1];
 	int n, code = parse_args(&u, argc, argv, plain, &n);
 
+	if (code < 0)
+		code = check_kind(&u, plain[0], false);
 	if (code >= 0)
 		return code;
 	if (lens_merge(plain[0], catch_signals(), &err) != LENS_OK ||
 	    lens_summary_read(plain[0], &summary, &err) != LENS_OK)
-		return fail(&err);
-	printf("%s: %zu prompts\n", plain[0], summary.n_prompts);
+		return fail_output(plain[0], &err);
+	printf("%s: %zu prompt%s\n", plain[0], summary.n_prompts, plural(summary.n_prompts));
 	print_summary(&summary);
 	lens_summary_release(&summary);
 	return EXIT_DONE;
@@ -182,8 +187,13 @@ int cmd_pack(int argc, char **argv)
 		return code;
 	if (!final)
 		return usage_error(&u, "-o ONE.h5 is missing");
+	code = check_kind(&u, plain[0], false);
+	if (code < 0)
+		code = check_kind(&u, final, false);
+	if (code >= 0)
+		return code;
 	if (lens_pack(plain[0], final, overwrite, catch_signals(), &err) != LENS_OK)
-		return fail(&err);
+		return fail_output(plain[0], &err);
 	printf("%s: packed from %s\n", final, plain[0]);
 	return EXIT_DONE;
 }

@@ -46,6 +46,8 @@ int cmd_tokens(int argc, char **argv)
 	size_t i;
 	int n, code = parse_args(&u, argc, argv, plain, &n);
 
+	if (code < 0)
+		code = check_kind(&u, plain[0], true);
 	if (code >= 0)
 		return code;
 	st = lens_tokenizer_open(plain[0], &tok, &err);

@@ -18,8 +18,8 @@ static int verify_file(const char *path, size_t n_processes)
 	fflush(stdout);
 	if (lens_store_verify_parallel(path, n_processes, NULL, print_bad, NULL, &n_datasets,
 				       &n_bad, &err) != LENS_OK)
-		return fail(&err);
-	printf("%s: %zu datasets, %zu bad\n", path, n_datasets, n_bad);
+		return fail_output(path, &err);
+	printf("%s: %zu dataset%s, %zu bad\n", path, n_datasets, plural(n_datasets), n_bad);
 	return n_bad ? EXIT_FAILED : EXIT_DONE;
 }
 
@@ -28,7 +28,7 @@ int cmd_verify(int argc, char **argv)
 	const char *plain[1], *threads = NULL;
 	const struct option_row rows[] = {
 		{ "--threads", NULL, &threads, "N",
-		  "processes that read (default: all cores)" },
+		  "processes that read (default: as many as run's threads)" },
 	};
 	const struct usage u = {
 		.synopsis = "h5lens verify OUT.h5 [--threads N]",
@@ -49,8 +49,12 @@ int cmd_verify(int argc, char **argv)
 	if (threads) {
 		asked = strtol(threads, &end, 10);
 		if (*end || end == threads || asked < 1 || asked > 1024)
-			return usage_error(&u, "--threads takes a number from 1 on, not '%s'",
+			return usage_error(&u,
+					   "--threads takes a number from 1 to 1024, not '%s'",
 					   threads);
 	}
+	code = check_kind(&u, plain[0], false);
+	if (code >= 0)
+		return code;
 	return verify_file(plain[0], lens_thread_count((size_t)asked));
 }

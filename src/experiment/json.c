@@ -87,7 +87,8 @@ static json_t *value_of(const struct lens_experiment *e, const struct lens_key_s
 	case LENS_KEY_COUNT:
 	case LENS_KEY_BYTES:
 		memcpy(&count, field, sizeof(count));
-		return json_integer((json_int_t)count);
+		return count || !s->words ? json_integer((json_int_t)count)
+					  : json_string(s->words[0]);
 	case LENS_KEY_LIST:
 		return string_list(field);
 	case LENS_KEY_TABLES:

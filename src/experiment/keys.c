@@ -53,7 +53,7 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  PATH, data.csv, NULL, false, "CSV file with a header row")                           \
 	X("data.prompt", NULL, NULL, NULL, "a column", "prompt",                               \
 	  TEXT, data.prompt, NULL, true, "the column with the prompts")                        \
-	X("data.answers", "--answers", NULL, NULL, "a column | [column, …]", "[]",                    \
+	X("data.answers", "--answers", NULL, NULL, "a column | [column, …]", "[]",             \
 	  LIST, data.answers, NULL, true,                                                      \
 	  "the columns with the answers; logit_diff is the first minus each other")            \
 	X("data.prepend_bos", NULL, NULL, NULL, BOOLS, "true",                                 \
@@ -63,7 +63,7 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  "the token that the tables read, BOS counted; negative from the end")                \
 	X("data.on_bad_row", NULL, NULL, NULL, "error | skip", "error",                        \
 	  SWITCH, data.skip_bad_rows, on_bad_row, true, "what a row that cannot be used does") \
-	X("data.limit", "--limit", NULL, NULL, "all | a number of rows", "all",                \
+	X("data.limit", "--limit", NULL, NULL, "all | a number of rows from 1", "all",         \
 	  COUNT, data.limit, all, true, "use the first so many good rows")                     \
 	X("cache.hooks", "--hooks", NULL, NULL, "none | name | [name or glob, …]", "[\"*\"]",  \
 	  LIST, cache.hooks, none, true, "the activations to store")                           \
@@ -74,7 +74,7 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	X("tables", NULL, NULL, NULL, TABLES, "default",                                       \
 	  TABLES, tables, lens_table_words, true,                                              \
 	  "the result tables; default is all but token_logprobs and loss")                     \
-	X("top_k", NULL, NULL, NULL, "a number from 1 to 1000", "10",                                  \
+	X("top_k", NULL, NULL, NULL, "a number from 1 to 1000", "10",                          \
 	  COUNT, top_k, NULL, true, "tokens a row in top_tokens")                              \
 	X("lens", NULL, NULL, NULL, "recompute | cached_scale_no_bias", "recompute",           \
 	  CHOICE, lens, lenses, true, "how the logit lens applies the last norm")              \
@@ -82,15 +82,17 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  CHOICE, cpu, cpus, false, "the CPU level, which fixes the bits of the results")       \
 	X("output", "--output", "-o", NULL, "a file", NULL,                                    \
 	  PATH, output, NULL, false, "the HDF5 file to write")                                 \
-	X("shards.bytes", NULL, NULL, NULL, "a size (4GiB, 800M, bytes)", "1GiB",              \
+	X("shards.bytes", NULL, NULL, NULL, "a size with its unit (4GiB, 800M)", "1GiB",       \
 	  BYTES, shards.bytes, NULL, true, "a shard ends at about this size, …")               \
-	X("shards.prompts", NULL, NULL, NULL, "auto | a number", "auto",                       \
+	X("shards.prompts", NULL, NULL, NULL, "auto | a number from 1", "auto",                \
 	  COUNT, shards.prompts, automatic, true,                                              \
 	  "… at so many prompts (auto: no limit), or after minutes of compute")                \
-	X("threads", "--threads", NULL, NULL, "auto | a number", "auto",                       \
-	  COUNT, threads, automatic, false, "worker threads")                                  \
-	X("memory", "--memory", NULL, NULL, "auto | a size (4GiB, 800M, bytes)", "auto",       \
-	  BYTES, memory, automatic, false, "the most memory to use")
+	X("threads", "--threads", NULL, NULL, "auto | a number from 1", "auto",                \
+	  COUNT, threads, automatic, false,                                                    \
+	  "worker threads; auto: SLURM_CPUS_PER_TASK, else the CPUs that the process may use") \
+	X("memory", "--memory", NULL, NULL, "auto | a size with its unit (4GiB, 800M)",        \
+	  "auto", BYTES, memory, automatic, false,                                             \
+	  "the most memory to use; auto: three quarters of what is free")
 /* clang-format on */
 
 #define ROW(name_, flag_, short_, value_, shape_, default_, kind_, field_, words_, id_, help_) \

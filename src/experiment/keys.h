@@ -13,7 +13,7 @@ enum lens_key_kind {
 	LENS_KEY_BOOL,      /* bool */
 	LENS_KEY_SWITCH,    /* bool: false is words[0], true is words[1] */
 	LENS_KEY_CHOICE,    /* an enum: the index into words */
-	LENS_KEY_COUNT,     /* size_t; 0 is words[0], and refused without words */
+	LENS_KEY_COUNT,     /* size_t from 1 on; 0 stands for words[0] */
 	LENS_KEY_BYTES,     /* the same, with a unit: "4GiB" */
 	LENS_KEY_LIST,      /* struct lens_strings; words[0], if any, is the empty list */
 	LENS_KEY_TABLES,    /* tables */

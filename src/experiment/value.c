@@ -12,6 +12,7 @@
 #include <strings.h>
 
 #define MAX_COUNT ((size_t)1 << 48)
+#define MIN_BARE_BYTES 1048576
 
 enum lens_status lens_yaml_error(const struct lens_yaml_source *src, const yaml_node_t *node,
 				 struct lens_error *err, const char *fmt, ...)
@@ -143,7 +144,10 @@ static double unit_bytes(const char *s)
 	return unit;
 }
 
-/* A count, or with units a size; both up to MAX_COUNT, which a double holds. */
+/*
+ * A count from 1 on, or with units a size; both up to MAX_COUNT, which a double
+ * holds. A bare "4" is no size: its unit was forgotten.
+ */
 static bool parse_size(const char *s, bool units, size_t *out)
 {
 	static const char digits[] = "0123456789";
@@ -158,8 +162,10 @@ static bool parse_size(const char *s, bool units, size_t *out)
 	x = unit > 0 ? strtod(s, NULL) * unit : -1;
 	if (!(x >= 0 && x <= (double)MAX_COUNT))
 		return false;
+	if (units && !s[n] && x < MIN_BARE_BYTES)
+		return false;
 	*out = (size_t)x;
-	return *out || x <= 0;
+	return *out > 0;
 }
 
 static enum lens_status set_text(struct lens_experiment *e, const struct lens_yaml_source *src,
@@ -172,6 +178,11 @@ static enum lens_status set_text(struct lens_experiment *e, const struct lens_ya
 
 	if (!s || !*s || lens_yaml_is_null(node))
 		return lens_value_wrong(src, key, node, err);
+	if (store->kind == LENS_KEY_PATH && *s == '~' && strchr(s, '/'))
+		return lens_yaml_error(src, node, err,
+				       "%s: ~ is expanded by a shell only, not here: write the "
+				       "whole path instead of '%.200s'",
+				       key->name, s);
 	if (store->kind == LENS_KEY_PATH && src->dir && *s != '/')
 		copy = lens_path_join(src->dir, s);
 	else
@@ -240,8 +251,7 @@ static bool set_count(struct lens_experiment *e, const struct lens_key_store *st
 	size_t value = 0;
 
 	if (lens_find_word(s, store->words) == LENS_NOT_A_WORD &&
-	    (!parse_size(s, store->kind == LENS_KEY_BYTES, &value) ||
-	     (!value && !store->words)))
+	    !parse_size(s, store->kind == LENS_KEY_BYTES, &value))
 		return false;
 	*(size_t *)lens_key_field(e, store) = value;
 	return true;

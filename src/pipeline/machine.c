@@ -4,6 +4,7 @@
 #include "pipeline/pipeline_private.h"
 
 #include <sched.h>
+#include <string.h>
 #include <unistd.h>
 
 enum lens_status lens_open_cpu(enum lens_cpu_choice choice, enum lens_cpu_level *level,
@@ -25,15 +26,23 @@ static size_t at_most(size_t threads)
 	return threads < most ? threads : most;
 }
 
+/* 0: it says nothing, or no number. */
+static size_t slurm_cpus(void)
+{
+	const char *text = getenv("SLURM_CPUS_PER_TASK");
+
+	return text && strspn(text, "0123456789") == strlen(text) ? strtoul(text, NULL, 10) : 0;
+}
+
 size_t lens_thread_count(size_t asked)
 {
-	const char *slurm = getenv("SLURM_CPUS_PER_TASK");
+	size_t slurm = slurm_cpus();
 	cpu_set_t set;
 
 	if (asked)
 		return at_most(asked);
-	if (slurm && strtoul(slurm, NULL, 10) > 0)
-		return at_most(strtoul(slurm, NULL, 10));
+	if (slurm)
+		return at_most(slurm);
 	if (!sched_getaffinity(0, sizeof(set), &set) && CPU_COUNT(&set) > 0)
 		return (size_t)CPU_COUNT(&set);
 	return 1;

@@ -125,8 +125,8 @@ static enum lens_status clear(struct run *r, struct lens_error *err)
 		return lens_error_sys(err, errno, r->output, "remove");
 	LENS_TRY(lens_folder_clean(&r->folder, LENS_CLEAN_EVERYTHING, &n, err));
 	if (n)
-		lens_note(r->options, "%zu shards of an earlier run were removed (--overwrite)",
-			  n);
+		lens_note(r->options, "%zu shard%s of an earlier run %s removed (--overwrite)",
+			  n, n == 1 ? "" : "s", n == 1 ? "was" : "were");
 	return LENS_OK;
 }
 
@@ -164,7 +164,8 @@ static enum lens_status claim(struct run *r, struct lens_error *err)
 	LENS_TRY(lens_folder_clean(&r->folder, alone ? LENS_CLEAN_HALF_DONE : LENS_CLEAN_SHARE,
 				   &n, err));
 	if (n)
-		lens_note(r->options, "%zu half-done shards of an earlier run were removed", n);
+		lens_note(r->options, "%zu half-done shard%s of an earlier run %s removed", n,
+			  n == 1 ? "" : "s", n == 1 ? "was" : "were");
 	return LENS_OK;
 }
 

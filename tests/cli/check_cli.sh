@@ -34,10 +34,12 @@ run() { "$h5lens" run --model $model --data "$csv" --answers correct,incorrect "
 
 csv=$work/ioi.csv
 head -n 41 experiments/ioi.csv > "$csv"
+mkdir "$work/far"
 
 t "no command" 2 'usage: h5lens COMMAND' "$h5lens"
 t "help" 0 'run .*run an experiment' "$h5lens" --help
 t "help of a command" 0 'usage: h5lens run' "$h5lens" help run
+t "help of no command" 2 "did you mean 'prompt'" "$h5lens" help promt
 t "version" 0 'OpenBLAS [0-9.]+ ' "$h5lens" --version
 t "unknown command" 2 "did you mean 'prompt'" "$h5lens" promt
 t "unknown option" 2 "unknown option '--hook'" run --hook x
@@ -62,6 +64,40 @@ t "info of nothing" 1 'cannot open' "$h5lens" info "$work/none.h5"
 
 t "dry run" 0 'plan: 40 prompts' run -o "$work/a.h5" --dry-run
 absent a.h5
+
+# The wrong kind of thing, or one word too many: what to type.
+a_file='is a folder, and a file is needed here' a_folder='is a file; a model is named by its folder'
+t "a folder as data" 2 "far $a_file" "$h5lens" run --model $model --data "$work/far" -o "$work/m.h5"
+t "a folder as an experiment" 2 "far $a_file" "$h5lens" run "$work/far"
+for c in verify status merge pack; do
+	t "a folder for $c" 2 "far $a_file" "$h5lens" $c "$work/far" $([ $c = pack ] && echo -o "$work/one.h5")
+done
+t "a file as a model" 2 "config.json $a_folder" "$h5lens" run --model $model/config.json --data "$csv" -o "$work/m.h5"
+t "prompt, a file as a model" 2 "config.json $a_folder" "$h5lens" prompt $model/config.json a
+t "tokens, a file as a model" 2 "config.json $a_folder" "$h5lens" tokens $model/config.json a
+t "a CSV as an experiment" 2 'is a CSV file, not an experiment: h5lens run --data .*ioi.csv --model DIR -o' "$h5lens" run "$csv"
+t "no such experiment" 2 'no experiment file .*none.yaml$' "$h5lens" run "$work/none.yaml"
+printf 'model: ~/gpt2\ndata: {csv: ioi.csv}\noutput: x.h5\n' > "$work/home.yaml"
+t "~ in an experiment" 1 'home.yaml:1:8: model: ~ is expanded by a shell only, .*~/gpt2' "$h5lens" run "$work/home.yaml"
+t "a list in two words" 2 "no experiment file incorrect; a list is written without spaces, A,B" \
+	"$h5lens" run --model $model --data "$csv" --answers correct, incorrect -o "$work/m.h5"
+t "a list in two words, and an experiment" 2 "not 'incorrect'; a list is written without spaces" \
+	"$h5lens" run experiments/ioi.yaml --answers correct, incorrect -o "$work/m.h5"
+t "a list with a space, quoted" 0 'plan: 40 prompts' "$h5lens" run --model $model --data "$csv" \
+	--answers "correct, incorrect" -o "$work/m.h5" --dry-run
+t "no rows" 2 "data.limit: expected all . a number of rows from 1, not '0'" run -o "$work/m.h5" --limit 0
+t "no threads" 2 "threads: expected auto . a number from 1, not '0'" run -o "$work/m.h5" --threads 0
+t "a size without its unit" 2 "memory: expected auto . a size with its unit .*, not '4'" run -o "$work/m.h5" --memory 4
+for cpus in abc 0 -1 4x ''; do
+	export SLURM_CPUS_PER_TASK="$cpus"
+	t "Slurm's CPUs: '$cpus'" 0 "warning: SLURM_CPUS_PER_TASK is '$cpus', not a number" run -o "$work/m.h5" --dry-run
+	t "Slurm's CPUs: '$cpus', ignored" 0 "threads $(env -u OMP_NUM_THREADS nproc)$" "$h5lens" --version
+done
+SLURM_CPUS_PER_TASK=3
+t "Slurm's CPUs" 0 'threads 3$' "$h5lens" --version
+unset SLURM_CPUS_PER_TASK
+absent m.h5
+
 t "run" 0 'mean logit difference' run -o "$work/a.h5"
 t "again: finished" 0 'is finished' run -o "$work/a.h5"
 t "another experiment" 1 'cache.dtype: "f32" there, "f16" here' run -o "$work/a.h5" --dtype f16
@@ -77,11 +113,13 @@ t "folder missing" 1 'No such file' run -o "$work/none/a.h5"
 t "overwriting what is not ours" 2 'not overwritten' run -o "$work/foreign.h5" --overwrite
 t "a folder as output" 2 'is a folder' run -o "$work"
 t "dry run, folder missing" 1 'No such file' run -o "$work/none/a.h5" --dry-run
-mkdir "$work/far"
 ln -s far/real.h5 "$work/link.h5"
 t "through a link" 0 'prompts in' run -o "$work/link.h5" --limit 4
 t "the link stays" 0 . sh -c "[ -L '$work/link.h5' ] && [ -f '$work/far/real.h5' ] && echo yes"
 t "too many top tokens" 2 'more than 1000' run -o "$work/m.h5" --set top_k=2000
+t "one of each" 0 'plan: 1 prompt of up to [0-9]+ tokens, 1 batch of .*1 worker of' sh -c "
+	'$h5lens' run --model $model --data '$csv' -o '$work/m.h5' --limit 1 --dry-run | tr '\n' ' '"
+t "one prompt" 0 'o.h5: 1 prompt in ' run -o "$work/o.h5" --limit 1 --hooks none
 echo notes > "$work/m.h5.part"
 t "a foreign file under the temporary name" 1 'is in the way' run -o "$work/m.h5"
 t "it is still there" 0 notes cat "$work/m.h5.part"
@@ -136,7 +174,7 @@ rm -rf "$work/two.h5" "$work/two.shards"
 # A sweep in shards, in tasks and joined, as a user types it. Moments: check_kills.py.
 csv=$work/ioi.csv
 sharded() { run -o "$work/sh.h5" --hooks '*resid_post' --set shards.prompts=16 "$@"; }
-t "status of nothing" 1 'cannot find it or its shards' "$h5lens" status "$work/sh.h5"
+t "status of nothing" 1 'cannot find it or its shards: nothing was begun under this name' "$h5lens" status "$work/sh.h5"
 t "merge of nothing" 1 'cannot find it or its shards' "$h5lens" merge "$work/sh.h5"
 t "pack of nothing" 1 'cannot find it or its shards' "$h5lens" pack "$work/sh.h5" -o "$work/one.h5"
 t "shards, dry run" 0 'plan: 40 prompts.*, 3 shards; files ' sharded --dry-run
@@ -149,6 +187,7 @@ done
 t "a task without its number" 2 '[-][-]task needs I/N' sharded --task
 t "tasks that overwrite" 2 'tasks cannot overwrite' sharded --task 1/3 --overwrite
 t "shards of nothing" 2 'shards.bytes' sharded --set shards.bytes=0
+t "a task, dry run" 0 '^task 3/3: 8 prompts in 1 shard, [0-9.]+ .iB$' sharded --dry-run --task 3/3
 t "task 2 of 3" 0 "this task's share is done: 16 prompts in .*h5lens merge" sharded --task 2/3
 t "status" 75 'sh.h5: 1 of 3 shards done, 16 of 40 prompts' "$h5lens" status "$work/sh.h5"
 t "status, what is missing" 75 'missing: 00000, 00002$' "$h5lens" status "$work/sh.h5"
@@ -156,6 +195,9 @@ t "status, who" 75 'nobody is at work on it' "$h5lens" status "$work/sh.h5"
 t "merge too early" 1 '2 of 3 shards are missing: 00000.h5, 00002.h5' "$h5lens" merge "$work/sh.h5"
 t "pack too early" 1 '2 of 3 shards are missing: 00000.h5, 00002.h5' "$h5lens" pack "$work/sh.h5" -o "$work/one.h5"
 absent one.h5
+for c in verify info merge; do
+	t "$c of what is not finished" 1 'it is not finished: see h5lens status .*sh.h5' "$h5lens" $c "$work/sh.h5"
+done
 t "another experiment's tasks" 1 'top_k: 10 there, 3 here' sharded --task 1/3 --set top_k=3
 t "a task of a Slurm array" 0 "share is done: 16 prompts" env SLURM_ARRAY_TASK_ID=4 SLURM_ARRAY_TASK_MIN=4 \
 	SLURM_ARRAY_TASK_MAX=8 SLURM_ARRAY_TASK_STEP=2 "$h5lens" run --model $model --data "$csv" \
@@ -175,7 +217,10 @@ t "the same command" 0 'is finished' sharded
 t "verify of all shards" 0 ' 0 bad' "$h5lens" verify "$work/sh.h5"
 t "verify with threads" 0 ' 0 bad' "$h5lens" verify "$work/sh.h5" --threads 2
 t "verify, threads that are none" 2 'takes a number' "$h5lens" verify "$work/sh.h5" --threads none
-t "info of a joined file" 0 '/cache/blocks.3.hook_resid_post' "$h5lens" info "$work/sh.h5"
+t "verify, too many threads" 2 "from 1 to 1024, not '2000'" "$h5lens" verify "$work/sh.h5" --threads 2000
+t "info of a joined file" 0 '/cache/blocks.3.hook_resid_post .* in the shards' "$h5lens" info "$work/sh.h5"
+size=$(cat "$work"/sh.shards/*.h5 | wc -c | awk '{printf "%.1f MiB", $1 / 1048576}')
+t "info, the shards" 0 "^  3 files, $size together: sh.shards/00000.h5" "$h5lens" info "$work/sh.h5"
 t "pack without a name" 2 '-o ONE.h5 is missing' "$h5lens" pack "$work/sh.h5"
 t "pack over itself" 2 'is the output itself' "$h5lens" pack "$work/sh.h5" -o "$work/sh.h5"
 t "pack over a shard" 2 '.' "$h5lens" pack "$work/sh.h5" -o "$work/sh.shards/00001.h5" --overwrite

@@ -421,6 +421,20 @@ def check_errors(c: Checks, tmp: Path) -> None:
                 c.that(False, f"{name} is found")
             except KeyError as e:
                 c.that(near in str(e), f"the error for {name} gives {near}: {e}")
+    run.close()  # a second time
+    c.that("closed" in repr(run) and len(run) == len(run.lengths), "a closed run knows its name and length")
+    for name, use in {
+        "cache": lambda: run.cache("resid_post", 0), "activation_cache": lambda: run.activation_cache([0]),
+        "results": lambda: run.results["logit_diff"], "columns": lambda: run.columns, "attr": lambda: run.attr("bos"),
+        "experiment": lambda: run.experiment, "hooks": lambda: run.hooks, "tokens": lambda: run.tokens(0),
+        "mask": run.mask, "positions": run.positions, "str_tokens": lambda: run.str_tokens(0), "verify": run.verify,
+        "tree": lambda: run.tree, "dataset": lambda: run.dataset("hook_embed"), "lens_layers": lambda: run.lens_layers,
+    }.items():
+        try:
+            use()
+            c.that(False, f"{name} of a closed run")
+        except ValueError as e:
+            c.that("the run is closed" in str(e), f"{name} of a closed run: {e}")
 
 
 def check_names(c: Checks) -> None:

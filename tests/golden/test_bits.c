@@ -180,7 +180,7 @@ static void set_memory(struct lens_experiment *e, size_t bytes)
 {
 	char text[32];
 
-	snprintf(text, sizeof(text), "%zu", bytes);
+	snprintf(text, sizeof(text), "%zuB", bytes);
 	test_set(e, "memory", text, NULL);
 }
 

@@ -230,7 +230,7 @@ static void test_compute(void **state)
 static void test_most(void **state)
 {
 	static const char *const limit[][2] = { { "shards.prompts", "1" },
-						{ "shards.bytes", "1" },
+						{ "shards.bytes", "1B" },
 						{ "shards.prompts", "3" } };
 	struct cut c;
 	size_t i;

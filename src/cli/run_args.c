@@ -1,0 +1,217 @@
+/*
+ * cli/run_args.c: the command line of `h5lens run`: settings by flags, which task
+ * of how many, and help.
+ */
+#include "cli/run_args.h"
+
+#include <strings.h>
+
+static const char synopsis[] =
+	"h5lens run [EXPERIMENT.yaml] [--model DIR --data CSV -o OUT.h5] [options]";
+
+static void print_run_help(void)
+{
+	size_t i, n;
+	const struct lens_key *k = lens_keys(&n);
+
+	printf("usage: %s\n\n"
+	       "Runs an experiment. Flags override the file. The same command again goes on\n"
+	       "where the last one was stopped; an output that is finished is left as it is,\n"
+	       "one of another experiment is an error. A sweep larger than one shard goes to\n"
+	       "OUT.shards/, and OUT.h5 shows all of it.\n\n"
+	       "  --dry-run              show bytes per dataset, shards and memory; run "
+	       "nothing\n"
+	       "  --overwrite            replace an existing output and its shards\n"
+	       "  --repair               compute damaged shards again, instead of stopping\n"
+	       "  --task I/N             the I-th of N shares of the shards, for job arrays\n"
+	       "                         (default: from SLURM_ARRAY_TASK_ID); then h5lens merge\n"
+	       "  --quiet                no progress, no results; errors and warnings only\n"
+	       "  --set KEY=VALUE        any key below\n"
+	       "\nkeys (flag: key)\n",
+	       synopsis);
+	for (i = 0; i < n; i++) {
+		printf("  %s%s%s%s%s\n      %s\n      %s",
+		       k[i].short_flag ? k[i].short_flag : "", k[i].short_flag ? ", " : "",
+		       k[i].flag ? k[i].flag : "", k[i].flag ? ": " : "", k[i].name, k[i].help,
+		       k[i].shape);
+		if (k[i].deflt)
+			printf("; default %s", k[i].deflt);
+		printf("\n");
+	}
+}
+
+const struct usage run_usage = { .synopsis = synopsis };
+
+static int add_setting(struct run_args *a, const char *key, const char *value)
+{
+	if (a->n == sizeof(a->key) / sizeof(*a->key))
+		return usage_error(&run_usage, "too many settings");
+	a->key[a->n] = key;
+	a->value[a->n++] = value;
+	return -1;
+}
+
+/* Of other flags the last one counts, but "--hooks A --hooks B" would lose A. */
+static int add_flag(struct run_args *a, const char *flag, const char *key, const char *value)
+{
+	size_t i;
+
+	for (i = 0; i < a->n_flags; i++) {
+		if (a->flag_key[i] == key)
+			return usage_error(&run_usage,
+					   "%s is given twice; a list is written "
+					   "with commas: A,B",
+					   flag);
+	}
+	if (a->n_flags < sizeof(a->flag_key) / sizeof(*a->flag_key))
+		a->flag_key[a->n_flags++] = key;
+	return add_setting(a, key, value);
+}
+
+/* --set key=value, or a flag of the key table. */
+static int take_setting(struct run_args *a, int argc, char **argv, int *i)
+{
+	char *equals = strncmp(argv[*i], "--", 2) ? NULL : strchr(argv[*i], '=');
+	const struct lens_key *k;
+	char *value;
+
+	if (equals)
+		*equals = '\0';
+	k = lens_key_of_flag(argv[*i]);
+	if (!k && strcmp(argv[*i], "--set") != 0)
+		return usage_error(&run_usage, "unknown option '%s'", argv[*i]);
+	if (k && k->flag_value)
+		return equals ? usage_error(&run_usage, "%s takes no value", argv[*i])
+			      : add_setting(a, k->name, k->flag_value);
+	if (!equals && *i + 1 >= argc)
+		return usage_error(&run_usage, "%s needs a value", argv[*i]);
+	value = equals ? equals + 1 : argv[++*i];
+	if (k)
+		return strchr(k->shape, '[') ? add_flag(a, k->flag, k->name, value)
+					     : add_setting(a, k->name, value);
+	equals = strchr(value, '=');
+	if (!equals)
+		return usage_error(&run_usage, "--set needs key=value, not '%s'", value);
+	*equals = '\0';
+	return add_setting(a, value, equals + 1);
+}
+
+/* "3/8" */
+static bool read_task(const char *text, struct run_args *a)
+{
+	unsigned long task, n;
+	char rest;
+
+	if (sscanf(text, "%9lu/%9lu%c", &task, &n, &rest) != 2 || strpbrk(text, "+- ") ||
+	    task < 1 || task > n)
+		return false;
+	a->task = task - 1;
+	a->n_tasks = n;
+	return true;
+}
+
+static int take_task(struct run_args *a, int argc, char **argv, int *i)
+{
+	const char *value = argv[*i][6] ? argv[*i] + 7 : *i + 1 < argc ? argv[++*i] : NULL;
+
+	if (!value || !read_task(value, a))
+		return usage_error(&run_usage, "--task needs I/N, 1 to N of N, not '%s'",
+				   value ? value : "");
+	return -1;
+}
+
+bool number_of(const char *name, unsigned long *out)
+{
+	const char *text = getenv(name);
+	char rest;
+
+	return text && sscanf(text, "%9lu%c", out, &rest) == 1 && !strpbrk(text, "+- ");
+}
+
+/* A Slurm job array says which task this is: ids from min to max in steps. */
+static int task_of_slurm(struct run_args *a)
+{
+	unsigned long id, n, count, min = 0, max = 0, step = 1;
+
+	if (a->n_tasks || !getenv("SLURM_ARRAY_TASK_ID"))
+		return -1;
+	if (!number_of("SLURM_ARRAY_TASK_ID", &id) ||
+	    !number_of("SLURM_ARRAY_TASK_MIN", &min) ||
+	    !number_of("SLURM_ARRAY_TASK_MAX", &max))
+		return usage_error(&run_usage, "SLURM_ARRAY_TASK_ID, _MIN and _MAX do not make "
+					       "a task; say --task I/N");
+	if (getenv("SLURM_ARRAY_TASK_STEP") && !number_of("SLURM_ARRAY_TASK_STEP", &step))
+		step = 0;
+	if (!step || id < min || id > max || (id - min) % step)
+		return usage_error(&run_usage,
+				   "SLURM_ARRAY_TASK_ID %lu is none of %lu to %lu "
+				   "in steps of %lu; say --task I/N",
+				   id, min, max, step);
+	n = (max - min) / step + 1;
+	/* 1,4,9 is a list, not a range: nobody says which of its tasks this is. */
+	if (number_of("SLURM_ARRAY_TASK_COUNT", &count) && count != n)
+		return usage_error(&run_usage,
+				   "the job array has %lu task%s, not the %lu of %lu to %lu "
+				   "in steps of %lu: a list; say --task I/N",
+				   count, plural(count), n, min, max, step);
+	a->task = (id - min) / step;
+	a->n_tasks = n;
+	return -1;
+}
+
+/* "--answers a, b" leaves a second word, which is taken for the experiment. */
+static const char *list_hint(const struct run_args *a)
+{
+	return a->n_flags ? "; a list is written without spaces, A,B" : "";
+}
+
+static int check_yaml(const struct run_args *a)
+{
+	const char *dot = strrchr(a->yaml, '.'), *name = visible(a->yaml, strlen(a->yaml));
+
+	if (dot && !strcasecmp(dot, ".csv"))
+		return usage_error(&run_usage,
+				   "%s is a CSV file, not an experiment: h5lens run --data %s "
+				   "--model DIR -o OUT.h5",
+				   name, name);
+	if (!lens_file_exists(a->yaml))
+		return usage_error(&run_usage, "there is no experiment file %s%s", name,
+				   list_hint(a));
+	return check_kind(&run_usage, a->yaml, false);
+}
+
+int parse_run(struct run_args *a, int argc, char **argv)
+{
+	int i, code;
+
+	for (i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+			print_run_help();
+			return EXIT_DONE;
+		} else if (!strcmp(argv[i], "--dry-run")) {
+			a->dry_run = true;
+		} else if (!strcmp(argv[i], "--overwrite")) {
+			a->overwrite = true;
+		} else if (!strcmp(argv[i], "--quiet")) {
+			a->quiet = true;
+		} else if (!strcmp(argv[i], "--repair")) {
+			a->repair = true;
+		} else if (!strncmp(argv[i], "--task", 6) &&
+			   (!argv[i][6] || argv[i][6] == '=')) {
+			code = take_task(a, argc, argv, &i);
+			if (code >= 0)
+				return code;
+		} else if (argv[i][0] == '-' && argv[i][1]) {
+			code = take_setting(a, argc, argv, &i);
+			if (code >= 0)
+				return code;
+		} else if (a->yaml) {
+			return usage_error(&run_usage, "one experiment at a time, not '%s'%s",
+					   argv[i], list_hint(a));
+		} else {
+			a->yaml = argv[i];
+		}
+	}
+	code = a->yaml ? check_yaml(a) : -1;
+	return code < 0 ? task_of_slurm(a) : code;
+}
