@@ -242,6 +242,15 @@ def signals(work: Path, reference: Sweep) -> None:
         code, told = s.run(threads=3)
         check(f"{sig.name}: goes on", code == 0 and "prompts were there already" in told, told)
         same_as(sig.name, s, reference)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    s = Sweep(work / "nohup")
+    p = s.frozen()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    p.send_signal(signal.SIGHUP)
+    p.send_signal(signal.SIGCONT)
+    code, told = end(p)
+    check("SIGHUP under nohup: goes on to its end", code == 0, f"{code}: {told}")
+    same_as("nohup", s, reference)
 
 
 # --- who is at work ----------------------------------------------------------------------
@@ -484,6 +493,7 @@ def main() -> int:
     a.add_argument("--only", help="one part: kills, signals, two_runs, statuses, tasks, vanishing, disk")
     a.add_argument("--disk", nargs=2, metavar=("PLACE", "REFERENCE"), help=argparse.SUPPRESS)
     args = a.parse_args()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also under nohup
     if args.disk:
         small_disk(Path(args.disk[0]), Sweep(Path(args.disk[1])))
         print(f"{passed} passed, {len(failures)} failed")
