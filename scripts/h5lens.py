@@ -362,8 +362,8 @@ class Run:
         if wrong:
             more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
             raise H5LensError(f"{self.path}: its activations are in {len(names)} shards, and these cannot be "
-                              f"used: {'; '.join(wrong[:5])}{more}. Put them beside the file, or let "
-                              "`h5lens run … --repair` compute them again")
+                              f"used: {'; '.join(wrong[:5])}{more}. Put them beside the file (after a "
+                              "rename of both: `h5lens merge`), or let `h5lens run … --repair` compute them again")
 
     def _shard_path(self, name: str) -> Path:
         parts = Path(name).parts

@@ -158,6 +158,7 @@ struct lens_sweep {
 	size_t n_shards, n_done, n_rows, rows_done;
 	uint64_t bytes;       /* of what is done */
 	bool finished;        /* the output itself is there */
+	bool damaged;         /* something is there that cannot be read */
 	unsigned char *state; /* [n_shards] of enum lens_shard_work */
 };
 /*

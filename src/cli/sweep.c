@@ -38,7 +38,11 @@ static bool print_run(const struct lens_running *r)
 		printf(", task %zu/%zu", r->share.task + 1, r->share.n_tasks);
 	if (p->n_shards > 1)
 		printf(", shard %05zu", p->shard);
-	printf(": %zu of %zu prompt%s", p->rows_done, p->rows_total, plural(p->rows_total));
+	if (p->rows_total)
+		printf(": %zu of %zu prompt%s", p->rows_done, p->rows_total,
+		       plural(p->rows_total));
+	else
+		printf(": it looks at what is there");
 	if (rate > 0)
 		printf(", %.1f/s, %.1f MB/s, %.0f s left", rate,
 		       (double)p->bytes_written / p->seconds / 1e6,
@@ -82,11 +86,25 @@ static void print_sweep(const char *output, const struct lens_sweep *s)
 	}
 	printf("%s: %zu of %zu shards done, %zu of %zu prompts, %s", output, s->n_done,
 	       s->n_shards, s->rows_done, s->n_rows, human_bytes((double)s->bytes, bytes));
-	if (s->n_done == s->n_shards)
-		printf(s->finished ? "; finished" : "; h5lens merge %s", output);
+	if (s->damaged)
+		printf("; the output is damaged: h5lens run … --repair");
+	else if (s->finished)
+		printf(s->n_done == s->n_shards ? "; finished"
+						: "; finished, but shards that it shows are "
+						  "gone: h5lens run … --repair");
+	else if (s->n_done == s->n_shards)
+		printf("; h5lens merge %s", output);
 	printf("\n");
 	print_shards(s, LENS_SHARD_WRITING, "  half done: ");
 	print_shards(s, LENS_SHARD_MISSING, "  missing: ");
+}
+
+/* Who types run's command again and again must know when that does not help. */
+static int exit_of(const struct lens_sweep *s, bool at_work)
+{
+	if (s->finished && s->n_done == s->n_shards)
+		return EXIT_DONE;
+	return (s->finished || s->damaged) && !at_work ? EXIT_FAILED : EXIT_RESUMABLE;
 }
 
 /* Shards are files: a name says that one was finished, `verify` that it is whole. */
@@ -97,7 +115,8 @@ int cmd_status(int argc, char **argv)
 		.description =
 			"What is done of an output, and who is at work on it, without "
 			"disturbing them.\n"
-			"Exit code 0: finished; 75: not yet, run's command goes on; 1: nothing there.",
+			"Exit code 0: finished; 75: not yet, run's command goes on; 1: nothing there,\n"
+			"or finished and damaged.",
 		.least = 1,
 		.most = 1,
 	};
@@ -118,10 +137,10 @@ int cmd_status(int argc, char **argv)
 		return fail(&err);
 	}
 	print_sweep(plain[0], &s);
-	code = s.finished && s.n_done == s.n_shards ? EXIT_DONE : EXIT_RESUMABLE;
-	lens_sweep_release(&s);
 	for (i = 0; i < runs.n; i++)
 		any |= print_run(&runs.v[i]);
+	code = exit_of(&s, any);
+	lens_sweep_release(&s);
 	lens_free(runs.v);
 	if (!any && code != EXIT_DONE)
 		printf("  nobody is at work on it\n");

@@ -108,15 +108,19 @@ static void look(void *ctx, const char *path, const struct lens_running *r)
 static enum lens_status busy(const char *folder, const struct lens_running *r,
 			     struct lens_error *err)
 {
-	char share[64] = "";
+	char share[64] = "", host[128];
 
+	lens_host_name(host, sizeof(host));
 	if (r->share.n_tasks > 1)
 		snprintf(share, sizeof(share), " (task %zu/%zu)", r->share.task + 1,
 			 r->share.n_tasks);
 	return lens_error_at(err, LENS_ERR_BUSY, folder, 0, 0,
 			     "process %ld on %s%s is at work on this output: wait for it, or "
-			     "end it first",
-			     r->pid, r->host, share);
+			     "end it first%s",
+			     r->pid, r->host, share,
+			     strcmp(host, r->host) ? " (two minutes after that machine is "
+						     "lost, its place is free)"
+						   : "");
 }
 
 /* Our own file, locked. */

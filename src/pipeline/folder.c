@@ -72,7 +72,9 @@ char *lens_shard_path(const struct lens_folder *f, size_t shard)
 static enum lens_status bad_plan(const char *path, const char *what, struct lens_error *err)
 {
 	return lens_error_at(err, LENS_ERR_FORMAT, path, 0, 0,
-			     "is no plan of ours, or a damaged one: %s", what);
+			     "is no plan of ours, or a damaged one: %s; without it, the next "
+			     "run of the same experiment writes it anew",
+			     what);
 }
 
 /* first: [0, …, n_rows], ascending */

@@ -124,10 +124,19 @@ enum lens_status lens_joined_shards(const char *output, struct lens_shard **out,
 				    struct lens_error *err);
 void lens_shard_list_release(struct lens_shard *s, size_t n);
 /*
- * Were an output and its folder given another name? What it shows is not where
- * it says then, but in the folder, and joining anew mends it.
+ * What is under an output's name. Damaged: nothing can be said of it. Renamed, with
+ * its folder: what it shows is not where it says, but in the folder, and joining
+ * anew mends it. Data are not looked at.
  */
-bool lens_join_renamed(const char *output);
+enum lens_output_kind {
+	LENS_OUTPUT_NONE,
+	LENS_OUTPUT_WHOLE, /* one file */
+	LENS_OUTPUT_JOINED,
+	LENS_OUTPUT_RENAMED,
+	LENS_OUTPUT_DAMAGED
+};
+enum lens_status lens_output_look(const char *output, enum lens_output_kind *kind,
+				  struct lens_error *err);
 /* Are the shards of a finished output there? */
 enum lens_status lens_join_check(const char *output, struct lens_error *err);
 

@@ -42,14 +42,55 @@ enum lens_status lens_identity(const struct lens_inputs *in, char **out, struct 
 static enum lens_status show(struct lens_buf *b, const json_t *v, struct lens_error *err)
 {
 	char *text = v ? json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS) : NULL;
-	enum lens_status st = lens_buf_printf(b, err, "%.24s%s", text ? text : "nothing",
-					      text && strlen(text) > 24 ? "…" : "");
+	enum lens_status st = lens_buf_printf(b, err, "%.60s%s", text ? text : "nothing",
+					      text && strlen(text) > 60 ? "…" : "");
 
 	free(text);
 	return st;
 }
 
-/* "key: old → new" for each leaf that differs, keys with dots. */
+/* What list x has and y has not. */
+static json_t *only_in(const json_t *x, const json_t *y)
+{
+	json_t *only = json_array(), *v, *w;
+	size_t i, k;
+
+	json_array_foreach (x, i, v) {
+		bool in_both = false;
+
+		json_array_foreach (y, k, w)
+			in_both = in_both || json_equal(v, w);
+		if (!in_both && json_array_append(only, v))
+			break;
+	}
+	return only;
+}
+
+/* "old there, new here"; of lists, what is not in both. */
+static enum lens_status difference(const json_t *x, const json_t *y, struct lens_buf *b,
+				   struct lens_error *err)
+{
+	bool lists = json_is_array(x) && json_is_array(y);
+	json_t *was = lists ? only_in(x, y) : NULL, *is = lists ? only_in(y, x) : NULL;
+	enum lens_status st;
+
+	if (lists && !json_array_size(was) && !json_array_size(is)) {
+		st = lens_buf_printf(b, err, "in another order");
+	} else {
+		st = show(b, lists ? was : x, err);
+		if (st == LENS_OK)
+			st = lens_buf_printf(b, err, " there, ");
+		if (st == LENS_OK)
+			st = show(b, lists ? is : y, err);
+		if (st == LENS_OK)
+			st = lens_buf_printf(b, err, " here");
+	}
+	json_decref(was);
+	json_decref(is);
+	return st;
+}
+
+/* "key: old there, new here" for each leaf that differs, keys with dots. */
 static enum lens_status differences(const char *prefix, const json_t *was, const json_t *is,
 				    struct lens_buf *b, struct lens_error *err)
 {
@@ -72,13 +113,7 @@ static enum lens_status differences(const char *prefix, const json_t *was, const
 		}
 		st = lens_buf_printf(b, err, "%s%s: ", b->len ? "; " : "", name);
 		if (st == LENS_OK)
-			st = show(b, x, err);
-		if (st == LENS_OK)
-			st = lens_buf_printf(b, err, " there, ");
-		if (st == LENS_OK)
-			st = show(b, y, err);
-		if (st == LENS_OK)
-			st = lens_buf_printf(b, err, " here");
+			st = difference(x, y, b, err);
 	}
 	json_decref(both);
 	return st;
@@ -95,8 +130,7 @@ enum lens_status lens_identity_mismatch(const char *output, const char *was, con
 		st = differences("", x, y, &b, err);
 	if (st == LENS_OK)
 		st = lens_error_at(err, LENS_ERR_MISMATCH, output, 0, 0,
-				   "is the output of another experiment (%s); choose another "
-				   "output, or --overwrite",
+				   "is of another experiment (%s)",
 				   b.data ? b.data : "its identity cannot be read");
 	lens_buf_release(&b);
 	json_decref(x);
@@ -117,13 +151,13 @@ enum lens_status lens_identity_check(const char *output, const char *identity, b
 	st = lens_store_read_attr(output, "/", "identity", &was, &cause);
 	if (st == LENS_ERR_NOMEM || st == LENS_ERR_IO) {
 		lens_error_pass(err, &cause); /* it may be ours all the same */
-	} else if (st != LENS_OK || !was) {
+	} else if (st != LENS_OK) {
 		st = lens_error_at(err, LENS_ERR_FORMAT, output, 0, 0,
 				   "exists and is no output of h5lens%s",
-				   lens_store_is_hdf5(output)
-					   ? ", or a damaged one; choose another output, or "
-					     "--overwrite"
-					   : ": choose another output");
+				   lens_store_is_hdf5(output) ? ", or a damaged one" : "");
+	} else if (!was) {
+		st = lens_error_at(err, LENS_ERR_MISMATCH, output, 0, 0,
+				   "exists and is no output of h5lens");
 	} else if (strcmp(was, identity) != 0) {
 		st = lens_identity_mismatch(output, was, identity, err);
 	} else {

@@ -53,7 +53,8 @@ static enum lens_status all_there(const char *where, const struct lens_shard *s,
 	}
 	if (st == LENS_OK && missing)
 		st = lens_error_at(err, LENS_ERR_FORMAT, where, 0, 0,
-				   "%zu of %zu shards are missing: %s%s", missing, n, list.data,
+				   "%zu of %zu shards %s missing: %s%s", missing, n,
+				   missing == 1 ? "is" : "are", list.data,
 				   missing > 10 ? ", …" : "");
 	lens_buf_release(&list);
 	return st;
@@ -69,6 +70,8 @@ enum lens_status lens_join(const struct lens_folder *f, const char *final, enum 
 		st = all_there(f->path, s, f->n_shards, err);
 	if (st == LENS_OK)
 		st = lens_store_join(s, f->n_shards, final, how, opt, err);
+	if (st == LENS_ERR_MISMATCH)
+		lens_error_add(err, "; `run --repair` computes it again");
 	lens_shard_list_release(s, f->n_shards);
 	return st;
 }
@@ -151,17 +154,29 @@ static bool all_in_folder(const char *output, const struct lens_shard *s, size_t
 	return all;
 }
 
-bool lens_join_renamed(const char *output)
+enum lens_status lens_output_look(const char *output, enum lens_output_kind *kind,
+				  struct lens_error *err)
 {
+	struct lens_error why = LENS_ERROR_INIT;
 	struct lens_shard *s;
+	enum lens_status st;
 	size_t n;
-	bool is;
 
-	if (!lens_file_exists(output) || lens_joined_shards(output, &s, &n, NULL) != LENS_OK)
-		return false;
-	is = all_in_folder(output, s, n);
+	*kind = LENS_OUTPUT_NONE;
+	if (!lens_file_exists(output))
+		return LENS_OK;
+	st = lens_joined_shards(output, &s, &n, &why);
+	if (st == LENS_ERR_FORMAT) {
+		*kind = LENS_OUTPUT_DAMAGED;
+		return LENS_OK;
+	}
+	if (st != LENS_OK)
+		return lens_error_pass(err, &why);
+	*kind = !n                            ? LENS_OUTPUT_WHOLE
+		: all_in_folder(output, s, n) ? LENS_OUTPUT_RENAMED
+					      : LENS_OUTPUT_JOINED;
 	lens_shard_list_release(s, n);
-	return is;
+	return LENS_OK;
 }
 
 /* It must not be taken for whole when its shards are gone. */

@@ -95,7 +95,8 @@ enum lens_status lens_output_resolve(const char *path, bool overwrite, char **ou
 		return refuse(path, "is in the folder of another output's shards", err);
 	if (overwrite && lens_file_exists(*out) && !lens_store_is_hdf5(*out))
 		return refuse(path, "is not an HDF5 file: it is not overwritten", err);
-	return check_folder(*out, err);
+	/* Of what is finished nothing is written. */
+	return lens_file_exists(*out) ? LENS_OK : check_folder(*out, err);
 }
 
 enum lens_status lens_output_check_disk(const char *path, uint64_t needed,

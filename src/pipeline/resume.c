@@ -38,6 +38,8 @@ static enum lens_status told_apart(const char *path, const char *identity,
 
 	if (st == LENS_OK)
 		st = lens_identity_mismatch(path, was ? was : "", identity, err);
+	if (st == LENS_ERR_MISMATCH)
+		lens_error_add(err, "; `run --repair` computes it again");
 	lens_free(was);
 	return st;
 }
@@ -161,7 +163,7 @@ enum lens_status lens_packed_look(const struct lens_folder *f,
 	LENS_TRY(look_at(&one, 0, f->output, opt, damage, err));
 	*whole = !damage[0];
 	if (damage[0])
-		lens_note(opt, "%s is damaged (%s): it is made again of its shards", f->output,
+		lens_note(opt, "%s is damaged (%s): it is made again, in shards", f->output,
 			  damage);
 	return LENS_OK;
 }

@@ -149,6 +149,20 @@ static enum lens_status enter(struct run *r, struct lens_error *err)
 	return st;
 }
 
+/* What to do about another's file or plan in the way. */
+static enum lens_status in_the_way(const struct run *r, bool is_output, enum lens_status st,
+				   struct lens_error *err)
+{
+	bool hdf5 = !lens_file_exists(r->output) || lens_store_is_hdf5(r->output);
+
+	if (st == LENS_ERR_MISMATCH || (st == LENS_ERR_FORMAT && is_output))
+		lens_error_add(err, "; choose another output%s",
+			       r->options->n_tasks > 1 ? ""
+			       : hdf5                  ? ", or --overwrite"
+						       : "");
+	return st;
+}
+
 /* Takes the output for this run, and clears away what earlier ones left half done. */
 static enum lens_status claim(struct run *r, struct lens_error *err)
 {
@@ -160,7 +174,7 @@ static enum lens_status claim(struct run *r, struct lens_error *err)
 	LENS_TRY(enter(r, err));
 	if (r->options->overwrite)
 		LENS_TRY(clear(r, err));
-	LENS_TRY(lens_folder_keep_plan(&r->folder, err));
+	LENS_TRY(in_the_way(r, false, lens_folder_keep_plan(&r->folder, err), err));
 	LENS_TRY(lens_folder_clean(&r->folder, alone ? LENS_CLEAN_HALF_DONE : LENS_CLEAN_SHARE,
 				   &n, err));
 	if (n)
@@ -240,29 +254,31 @@ static enum lens_status look_at_output(const struct run *r, bool *finished,
 				       struct lens_error *err)
 {
 	struct lens_error why = LENS_ERROR_INIT;
+	enum lens_output_kind kind;
 	enum lens_status st;
 
 	*finished = false;
 	if (r->options->overwrite)
 		return LENS_OK;
 	st = lens_identity_check(r->output, r->identity, finished, &why);
-	if (*finished && lens_join_renamed(r->output)) {
+	if (st == LENS_ERR_FORMAT && lens_store_is_hdf5(r->output) &&
+	    lens_folder_is_of(r->output, r->identity)) {
+		if (!r->options->repair) {
+			lens_error_add(&why, "; `run --repair` makes it again of its shards");
+			return lens_error_pass(err, &why);
+		}
+		lens_note(r->options, "the output is damaged: it is made again of its shards");
+		return LENS_OK;
+	}
+	if (st != LENS_OK)
+		return in_the_way(r, true, lens_error_pass(err, &why), err);
+	LENS_TRY(lens_output_look(r->output, &kind, err));
+	if (kind == LENS_OUTPUT_RENAMED) {
 		*finished = false;
 		lens_note(r->options, "the output and its shards have another name now: they "
 				      "are joined anew");
 	}
-	if (st == LENS_ERR_FORMAT && lens_store_is_hdf5(r->output) &&
-	    lens_folder_is_of(r->output, r->identity)) {
-		if (r->options->repair) {
-			lens_note(r->options,
-				  "the output is damaged: it is made again of its shards");
-			return LENS_OK;
-		}
-		lens_error_add(&why, "; `run --repair` makes it again of its shards");
-	}
-	if (st != LENS_OK)
-		lens_error_pass(err, &why);
-	return st;
+	return LENS_OK;
 }
 
 /* Tasks may begin at any time: one that removes shards removes others' work. */
@@ -295,6 +311,7 @@ static enum lens_status complete(struct run *r, struct lens_error *err)
 						.quick = true };
 
 	LENS_TRY(lens_shards_look(&r->folder, &r->share, r->options, &r->done, r->result, err));
+	lens_claim_update(r->claim, &r->result->progress);
 	LENS_TRY(lens_output_check_disk(r->output, missing_bytes(r), err));
 	LENS_TRY(compute_missing(r, err));
 	if (r->options->n_tasks && (r->shards.n > 1 || !lens_share_has(&r->share, 0))) {

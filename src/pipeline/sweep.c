@@ -104,7 +104,7 @@ static enum lens_status look_at_joined(struct lens_sweep *s, const char *output,
 static enum lens_status look_at_one(struct lens_sweep *s, const char *output,
 				    struct lens_error *err)
 {
-	if (s->finished)
+	if (s->finished || s->damaged)
 		return look_at_joined(s, output, err);
 	if (!lens_folder_exists(output))
 		return nothing_there(output, err);
@@ -116,6 +116,7 @@ static enum lens_status look_at_one(struct lens_sweep *s, const char *output,
 enum lens_status lens_sweep_read(const char *output, struct lens_sweep *s, lens_running_fn fn,
 				 void *ctx, struct lens_error *err)
 {
+	enum lens_output_kind kind = LENS_OUTPUT_NONE;
 	struct lens_folder f = { .n_shards = 0 };
 	enum lens_status st;
 	char *file;
@@ -124,10 +125,15 @@ enum lens_status lens_sweep_read(const char *output, struct lens_sweep *s, lens_
 	st = lens_output_follow(output, &file, err);
 	if (st == LENS_OK)
 		st = lens_folder_start(&f, file, err);
-	s->finished = file && lens_file_exists(file) && !lens_join_renamed(file);
 	if (st == LENS_OK)
-		st = lens_file_exists(f.plan) ? look_at_shards(s, file, err)
-					      : look_at_one(s, file, err);
+		st = lens_output_look(file, &kind, err);
+	s->finished = kind == LENS_OUTPUT_WHOLE || kind == LENS_OUTPUT_JOINED;
+	s->damaged = kind == LENS_OUTPUT_DAMAGED;
+	/* Of one file, a folder beside it is another's, or what a repair left. */
+	if (st == LENS_OK)
+		st = lens_file_exists(f.plan) && kind != LENS_OUTPUT_WHOLE
+			     ? look_at_shards(s, file, err)
+			     : look_at_one(s, file, err);
 	if (st == LENS_OK && lens_folder_exists(file))
 		st = lens_claim_list(f.path, fn ? fn : nobody, ctx, err);
 	lens_folder_release(&f);
@@ -157,7 +163,10 @@ static enum lens_status merge(struct lens_folder *f, const char *output, const a
 	LENS_TRY(lens_folder_load(f, output, err));
 	opt.identity = f->identity;
 	/* What is there must be this sweep's, or nobody's. */
-	LENS_TRY(lens_identity_check(output, f->identity, &finished, err));
+	st = lens_identity_check(output, f->identity, &finished, err);
+	if (st == LENS_ERR_FORMAT && lens_store_is_hdf5(output))
+		lens_error_add(err, "; `run --repair` makes it again of its shards");
+	LENS_TRY(st);
 	LENS_TRY(lens_claim_take(f->path, &all, &claim, err));
 	st = lens_join(f, output, LENS_JOIN_VIRTUAL, &opt, err);
 	lens_claim_release(claim);

@@ -236,10 +236,25 @@ t "merge names the shard" 1 '00001.h5' "$h5lens" merge "$work/sh.h5"
 t "repair" 0 'sh.shards/00001.h5 is damaged .*: it is computed again' sharded --repair
 t "repaired" 0 ' 0 bad' "$h5lens" verify "$work/sh.h5"
 rm "$work/sh.shards/00002.h5"
-t "a shard is missing" 1 '1 of 3 shards are missing: 00002.h5; .run --repair' sharded
-t "status, a shard is missing" 75 'missing: 00002' "$h5lens" status "$work/sh.h5"
+t "a shard is missing" 1 '1 of 3 shards is missing: 00002.h5; .run --repair' sharded
+t "status, a shard is missing" 1 'finished, but shards .* gone: h5lens run .* --repair' "$h5lens" status "$work/sh.h5"
 t "pack, a shard is missing" 1 'missing: 00002.h5' "$h5lens" pack "$work/sh.h5" -o "$work/one.h5" --overwrite
 t "it is repaired too" 0 '8 prompts in .* 32 prompts were there already' sharded --repair
+cp "$work/sh.h5" "$work/kept.h5"
+truncate -s 9000 "$work/sh.h5"
+t "status of a damaged output" 1 'the output is damaged: h5lens run .* --repair' "$h5lens" status "$work/sh.h5"
+t "merge over a damaged output" 1 'run --repair. makes it again' "$h5lens" merge "$work/sh.h5"
+mv "$work/kept.h5" "$work/sh.h5"
+t "another list" 1 'cache.hooks: \[\] there, \["hook_embed"\] here' sharded --set cache.hooks='*resid_post,hook_embed'
+t "another order" 1 'answers: in another order.; choose another output, or --overwrite' \
+	sharded --set data.answers=incorrect,correct
+rm "$work/sh.h5"
+t "another sweep" 0 '40 prompts in' sharded -o "$work/other.h5" --set top_k=3
+cp "$work/other.shards/00001.h5" "$work/sh.shards/"
+t "a shard of another sweep" 1 '00001.h5: is of another experiment .top_k: 3 there, 10 here.; .run --repair' sharded
+t "merge of two sweeps" 1 '00001.h5: is of another experiment; .run --repair' "$h5lens" merge "$work/sh.h5"
+t "it is computed again" 0 '16 prompts in .* 24 prompts were there already' sharded --repair
+rm -r "$work/other.h5" "$work/other.shards"
 t "overwrite" 0 '3 shards of an earlier run were removed' sharded --overwrite --dtype f16
 t "overwrite by one file" 0 '40 prompts in' run -o "$work/sh.h5" --overwrite
 absent sh.shards

@@ -138,7 +138,7 @@ static void test_packed(void **state)
 	assert_int_equal(s.result.outcome, LENS_RUN_ALREADY_DONE);
 	test_sweep_must(&s, &repair);
 	assert_int_equal(s.result.outcome, LENS_RUN_DONE);
-	test_expect_said(s.notes, "is made again of its shards");
+	test_expect_said(s.notes, "it is made again, in shards");
 	expect_good(s.output);
 }
 

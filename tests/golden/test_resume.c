@@ -317,7 +317,10 @@ static void test_output_harmed(void **state)
 		expect_good();
 	}
 	write_text(s.output, "these are notes\n");
-	expect_refusal(LENS_ERR_FORMAT, &repair, "no output of h5lens: choose another output");
+	expect_refusal(LENS_ERR_FORMAT, &repair, "no output of h5lens; choose another output");
+	/* Somebody's HDF5 file can be read: it is no damaged output. */
+	test_copy_file(MODEL "/truth.h5", s.output);
+	expect_refusal(LENS_ERR_MISMATCH, &repair, "no output of h5lens; choose another output");
 }
 
 /* --- things missing, things left ------------------------------------------------------------
@@ -327,7 +330,7 @@ static void test_missing(void **state)
 {
 	(void)state;
 	unlink(test_sweep_path(&s, "00001.h5"));
-	expect_refusal(LENS_ERR_FORMAT, NULL, "1 of 3 shards are missing: 00001.h5");
+	expect_refusal(LENS_ERR_FORMAT, NULL, "1 of 3 shards is missing: 00001.h5");
 	test_sweep_must(&s, &repair);
 	expect_good();
 	test_remove_tree(s.shards);

@@ -249,7 +249,7 @@ static void test_pack(void **state)
 	test_same_file(whole.output, packed);
 	unlink(test_sweep_path(&sharded, "00003.h5"));
 	assert_int_equal(lens_pack(sharded.output, packed, true, NULL, &err), LENS_ERR_FORMAT);
-	test_expect_said(err.text, "1 of 6 shards are missing: 00003.h5");
+	test_expect_said(err.text, "1 of 6 shards is missing: 00003.h5");
 	test_expect_sound(packed);
 	lens_free(packed);
 	lens_free(link);
