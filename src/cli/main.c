@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 
 #include <locale.h>
+#include <signal.h>
 #include <unistd.h>
 
 static int cmd_help(int argc, char **argv);
@@ -78,11 +79,24 @@ static int cmd_help(int argc, char **argv)
 	return EXIT_DONE;
 }
 
+/* Weights are mapped: where their file is cut meanwhile, there is no memory. */
+static void on_bus_error(int sig)
+{
+	static const char text[] = "h5lens: a file was cut short while it was read, or its "
+				   "disk failed\n";
+
+	(void)sig;
+	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
+		_exit(EXIT_FAILED);
+	_exit(EXIT_FAILED);
+}
+
 int main(int argc, char **argv)
 {
 	const struct command *c;
 	int code;
 
+	signal(SIGBUS, on_bus_error);
 	if (argc < 2) {
 		print_help(stderr);
 		return EXIT_USAGE;

@@ -293,6 +293,7 @@ static enum lens_status load(const char *dir, struct loader *l, struct lens_sha2
 	LENS_TRY(load_blocks(l, err));
 	LENS_TRY(load_head(l, err));
 	LENS_TRY(lens_tensors_all_used(&l->tensors, l->family->ignore, err));
+	LENS_TRY(lens_tensors_unchanged(&l->tensors, err));
 	return lens_sha256_final(sha, m->sha256, err);
 }
 

@@ -5,6 +5,8 @@
 #include "core/json.h"
 #include "h5lens/model.h"
 
+#include <time.h>
+
 /* --- JSON files (json.c) ---------------------------------------------------- */
 
 /* Reads a file that is a JSON object. */
@@ -53,6 +55,7 @@ struct lens_mapped_file {
 	unsigned char *data;
 	size_t size;
 	unsigned char *own; /* what was read out of it, or NULL; lens_free */
+	struct timespec changed;
 };
 
 /* Every tensor of a directory. */
@@ -66,6 +69,8 @@ struct lens_tensors {
 /* Opens the weight files of dir and hashes them into sha. */
 enum lens_status lens_tensors_open(const char *dir, struct lens_tensors *t,
 				   struct lens_sha256 *sha, struct lens_error *err);
+/* The maps are read twice, for the digest and for the values: both of the same bytes? */
+enum lens_status lens_tensors_unchanged(const struct lens_tensors *t, struct lens_error *err);
 void lens_tensors_release(struct lens_tensors *t);
 /* Add the tensors of one mapped file: safetensors, or what torch.save wrote. */
 enum lens_status lens_safetensors_parse(struct lens_tensors *t, size_t file,

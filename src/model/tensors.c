@@ -65,6 +65,7 @@ static enum lens_status map_file(struct lens_mapped_file *f, struct lens_error *
 		else
 			f->data = p;
 		f->size = f->data ? (size_t)sb.st_size : 0;
+		f->changed = sb.st_mtim;
 	}
 	lens_sys_close(fd); /* nothing is lost with it */
 	return st;
@@ -222,6 +223,24 @@ enum lens_status lens_tensors_open(const char *dir, struct lens_tensors *t,
 	return lens_error_at(err, LENS_ERR_IO, dir, 0, 0,
 			     "holds no weights: model.safetensors, pytorch_model.bin, or "
 			     "either one's .index.json");
+}
+
+enum lens_status lens_tensors_unchanged(const struct lens_tensors *t, struct lens_error *err)
+{
+	struct stat sb;
+	size_t i;
+
+	for (i = 0; i < t->n_files; i++) {
+		const struct lens_mapped_file *f = &t->file[i];
+
+		if (stat(f->path, &sb))
+			return lens_error_sys(err, errno, f->path, "stat");
+		if ((size_t)sb.st_size != f->size || sb.st_mtim.tv_sec != f->changed.tv_sec ||
+		    sb.st_mtim.tv_nsec != f->changed.tv_nsec)
+			return lens_error_at(err, LENS_ERR_IO, f->path, 0, 0,
+					     "was changed while it was read");
+	}
+	return LENS_OK;
 }
 
 void lens_tensors_release(struct lens_tensors *t)

@@ -147,6 +147,8 @@ static void *keep_up(void *arg)
 	struct timespec t;
 
 	pthread_mutex_lock(&c->mutex);
+	c->running = true;
+	pthread_cond_signal(&c->woken);
 	while (!c->ending) {
 		clock_gettime(CLOCK_REALTIME, &t);
 		t.tv_sec++;
@@ -200,12 +202,17 @@ enum lens_status lens_claim_take(const char *folder, const struct lens_share *sh
 		unlink(c->path);
 		st = lens_error_set(err, LENS_ERR_NOMEM, "cannot start a thread");
 	}
-	c->running = st == LENS_OK;
-	if (st == LENS_OK)
-		*out = c;
-	else
+	if (st != LENS_OK) {
 		lens_claim_release(c);
-	return st;
+		return st;
+	}
+	/* Its start allocates, and this thread may fork (write_file). */
+	pthread_mutex_lock(&c->mutex);
+	while (!c->running)
+		pthread_cond_wait(&c->woken, &c->mutex);
+	pthread_mutex_unlock(&c->mutex);
+	*out = c;
+	return LENS_OK;
 }
 
 void lens_claim_update(struct lens_claim *c, const struct lens_progress *p)

@@ -149,7 +149,7 @@ enum lens_status lens_identity_check(const char *output, const char *identity, b
 	if (!lens_file_exists(output))
 		return LENS_OK;
 	st = lens_store_read_attr(output, "/", "identity", &was, &cause);
-	if (st == LENS_ERR_NOMEM || st == LENS_ERR_IO) {
+	if (st != LENS_OK && st != LENS_ERR_FORMAT) {
 		lens_error_pass(err, &cause); /* it may be ours all the same */
 	} else if (st != LENS_OK) {
 		st = lens_error_at(err, LENS_ERR_FORMAT, output, 0, 0,

@@ -187,7 +187,10 @@ enum lens_status lens_join_check(const char *output, struct lens_error *err)
 	enum lens_status st;
 	size_t n;
 
-	LENS_TRY(lens_store_read_shards(output, &e, &n, err));
+	st = lens_store_read_shards(output, &e, &n, err);
+	if (st == LENS_ERR_FORMAT)
+		lens_error_add(err, "; `run --repair` makes it again of its shards");
+	LENS_TRY(st);
 	st = find_shards(output, e, n, &s, err);
 	if (st == LENS_OK)
 		st = all_there(output, s, n, err);

@@ -73,6 +73,8 @@ enum lens_status lens_output_resolve(const char *path, bool overwrite, char **ou
 				     struct lens_error *err);
 /* Where the links lead, and no more. */
 enum lens_status lens_output_follow(const char *path, char **out, struct lens_error *err);
+/* Under `ulimit -v` OpenBLAS would ask for its buffers for ever. */
+enum lens_status lens_check_address_space(size_t threads, struct lens_error *err);
 enum lens_status lens_output_check_disk(const char *path, uint64_t needed,
 					struct lens_error *err);
 

@@ -163,6 +163,21 @@ static enum lens_status in_the_way(const struct run *r, bool is_output, enum len
 	return st;
 }
 
+/* Every shard says itself what it is of: the plan can be written anew. */
+static enum lens_status keep_plan(const struct run *r, struct lens_error *err)
+{
+	struct lens_error why = LENS_ERROR_INIT;
+	enum lens_status st = lens_folder_keep_plan(&r->folder, &why);
+
+	if (st == LENS_ERR_FORMAT && r->options->repair) {
+		lens_note(r->options, "the plan is damaged: it is written anew");
+		if (lens_sys_unlink(r->folder.plan))
+			return lens_error_sys(err, errno, r->folder.plan, "remove");
+		return lens_folder_keep_plan(&r->folder, err);
+	}
+	return st == LENS_OK ? st : in_the_way(r, false, lens_error_pass(err, &why), err);
+}
+
 /* Takes the output for this run, and clears away what earlier ones left half done. */
 static enum lens_status claim(struct run *r, struct lens_error *err)
 {
@@ -174,7 +189,7 @@ static enum lens_status claim(struct run *r, struct lens_error *err)
 	LENS_TRY(enter(r, err));
 	if (r->options->overwrite)
 		LENS_TRY(clear(r, err));
-	LENS_TRY(in_the_way(r, false, lens_folder_keep_plan(&r->folder, err), err));
+	LENS_TRY(keep_plan(r, err));
 	LENS_TRY(lens_folder_clean(&r->folder, alone ? LENS_CLEAN_HALF_DONE : LENS_CLEAN_SHARE,
 				   &n, err));
 	if (n)
@@ -253,6 +268,7 @@ static enum lens_status compute_missing(struct run *r, struct lens_error *err)
 static enum lens_status look_at_output(const struct run *r, bool *finished,
 				       struct lens_error *err)
 {
+	static const char remade[] = "the output is damaged: it is made again of its shards";
 	struct lens_error why = LENS_ERROR_INIT;
 	enum lens_output_kind kind;
 	enum lens_status st;
@@ -267,12 +283,16 @@ static enum lens_status look_at_output(const struct run *r, bool *finished,
 			lens_error_add(&why, "; `run --repair` makes it again of its shards");
 			return lens_error_pass(err, &why);
 		}
-		lens_note(r->options, "the output is damaged: it is made again of its shards");
+		lens_note(r->options, "%s", remade);
 		return LENS_OK;
 	}
 	if (st != LENS_OK)
 		return in_the_way(r, true, lens_error_pass(err, &why), err);
 	LENS_TRY(lens_output_look(r->output, &kind, err));
+	if (kind == LENS_OUTPUT_DAMAGED && r->options->repair) {
+		*finished = false;
+		lens_note(r->options, "%s", remade);
+	}
 	if (kind == LENS_OUTPUT_RENAMED) {
 		*finished = false;
 		lens_note(r->options, "the output and its shards have another name now: they "
@@ -339,6 +359,7 @@ static enum lens_status run(struct run *r, struct lens_error *err)
 		r->result->outcome = LENS_RUN_DRY;
 		return LENS_OK;
 	}
+	LENS_TRY(lens_check_address_space(r->memory.workers * r->memory.inner_threads, err));
 	LENS_TRY(claim(r, err));
 	if (finished)
 		LENS_TRY(lens_packed_look(&r->folder, r->options, &finished, err));

@@ -146,11 +146,24 @@ struct parts {
 	size_t n;
 };
 
+char *lens_h5_mapped_name(const char *name)
+{
+	char *out = lens_calloc(2 * strlen(name) + 1, 1), *to = out;
+
+	for (; out && *name; name++) {
+		*to++ = *name;
+		if (*name == '%')
+			*to++ = '%';
+	}
+	return out;
+}
+
 static bool map_part(hid_t dcpl, const struct lens_store_dataset *d,
 		     const struct lens_store_part *part)
 {
 	hsize_t whole[LENS_MAX_RANK], start[LENS_MAX_RANK], count[LENS_MAX_RANK];
 	const hsize_t zero[LENS_MAX_RANK] = { 0 };
+	char *file;
 	hid_t at, from;
 	bool ok;
 	int i;
@@ -162,15 +175,17 @@ static bool map_part(hid_t dcpl, const struct lens_store_dataset *d,
 		if (!count[i]) /* nothing to be seen there */
 			return true;
 	}
+	file = lens_h5_mapped_name(part->file);
 	at = H5Screate_simple(d->rank, whole, NULL);
 	from = H5Screate_simple(d->rank, count, NULL);
 	/* Both as boxes: of "all", the file would not say how much that is. */
-	ok = at >= 0 && from >= 0 &&
+	ok = file && at >= 0 && from >= 0 &&
 	     H5Sselect_hyperslab(at, H5S_SELECT_SET, start, NULL, count, NULL) >= 0 &&
 	     H5Sselect_hyperslab(from, H5S_SELECT_SET, zero, NULL, count, NULL) >= 0 &&
-	     H5Pset_virtual(dcpl, at, part->file, d->path, from) >= 0;
+	     H5Pset_virtual(dcpl, at, file, d->path, from) >= 0;
 	H5Sclose(from);
 	H5Sclose(at);
+	lens_free(file);
 	return ok;
 }
 

@@ -37,6 +37,11 @@ hid_t lens_h5_fapl(struct lens_io *io);
 
 /* HDF5's type of a dtype, shared and never to be closed; negative: failed. */
 hid_t lens_h5_type(enum lens_dtype t);
+/*
+ * A name as a virtual mapping has it, where HDF5 reads "%b" as a number and "%%" as
+ * "%". lens_free it; NULL: memory is out.
+ */
+char *lens_h5_mapped_name(const char *name);
 /* The opposite: -1 for a type that is none of ours. */
 int lens_h5_dtype(hid_t type);
 const char *lens_dtype_name(int t); /* "other" for -1 */

@@ -26,11 +26,15 @@ static void bad(struct virtual *v, const char *path, const char *what)
 static bool same_name(hid_t dcpl, size_t i, ssize_t (*get)(hid_t, size_t, char *, size_t),
 		      const char *want)
 {
+	char name[4096], *mapped = lens_h5_mapped_name(want);
 	ssize_t size = get(dcpl, i, NULL, 0);
-	char name[4096];
+	bool same;
 
-	return size >= 0 && (size_t)size == strlen(want) && (size_t)size < sizeof(name) &&
-	       get(dcpl, i, name, sizeof(name)) == size && !strcmp(name, want);
+	same = mapped && size >= 0 && (size_t)size == strlen(mapped) &&
+	       (size_t)size < sizeof(name) && get(dcpl, i, name, sizeof(name)) == size &&
+	       !strcmp(name, mapped);
+	lens_free(mapped);
+	return same;
 }
 
 /*

@@ -261,6 +261,9 @@ absent sh.shards
 rm -f "$work/sh.h5" "$work/one.h5"
 csv=experiments/ioi.csv
 
+t "too little address space" 1 'ulimit -v.: OpenBLAS takes 128 MiB' sh -c "ulimit -v 250000
+	exec '$h5lens' run --model $model --data '$csv' -o '$work/s.h5' --threads 2"
+
 # A signal: exit code 75, and nothing under the output's name.
 i=0
 while [ $i -lt 5 ]; do

@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -93,6 +94,21 @@ static void test_run_again(void **state)
 	assert_int_equal(s.result.outcome, LENS_RUN_ALREADY_DONE);
 }
 
+/* HDF5 reads "%b" in the name of a mapping's file as a number. */
+static void test_percent(void **state)
+{
+	static const char *const name[] = { "out", "a%bx 100%", "a%%b", "%20" };
+	size_t i;
+
+	(void)state;
+	for (i = 1; i < sizeof(name) / sizeof(name[0]); i++) {
+		rename_both(name[i - 1], name[i]);
+		test_sweep_must(&s, NULL);
+		assert_int_equal(s.result.progress.rows_kept, ROWS);
+		expect_good(s.e.output);
+	}
+}
+
 static void test_merge_again(void **state)
 {
 	char *packed = lens_path_join(s.dir, "packed.h5");
@@ -122,6 +138,48 @@ static void test_shard_less(void **state)
 	expect_good(s.e.output);
 }
 
+/* --- damaged ------------------------------------------------------------------------- */
+
+/* The list of shards: 0, 4, 8 becomes 0, 5, 8. */
+static void test_list(void **state)
+{
+	static const int64_t first[] = { 0, 4, 8 };
+	struct lens_buf b = LENS_BUF_INIT;
+	char *at;
+	FILE *f;
+
+	(void)state;
+	assert_int_equal(lens_file_read(s.output, (size_t)1 << 26, &b, NULL), LENS_OK);
+	at = memmem(b.data, b.len, first, sizeof(first));
+	assert_non_null(at);
+	at[8] ^= 1;
+	f = fopen(s.output, "wb");
+	assert_int_equal(fwrite(b.data, 1, b.len, f), b.len);
+	assert_int_equal(fclose(f), 0);
+	lens_buf_release(&b);
+	assert_int_equal(test_sweep_run(&s, NULL), LENS_ERR_FORMAT);
+	test_expect_said(s.err.text, "`run --repair` makes it again of its shards");
+	test_sweep_must(&s, &repair);
+	test_expect_said(s.notes, "is made again of its shards");
+	assert_int_equal(s.result.progress.rows_kept, ROWS);
+	expect_good(s.output);
+}
+
+static void test_plan(void **state)
+{
+	FILE *f = fopen(test_sweep_path(&s, "plan.json"), "wb");
+
+	(void)state;
+	assert_int_equal(fclose(f), 0);
+	unlink(s.output);
+	assert_int_equal(test_sweep_run(&s, NULL), LENS_ERR_FORMAT);
+	test_expect_said(s.err.text, "`run --repair` writes it anew");
+	test_sweep_must(&s, &repair);
+	test_expect_said(s.notes, "the plan is damaged: it is written anew");
+	assert_int_equal(s.result.progress.rows_kept, ROWS);
+	expect_good(s.output);
+}
+
 /* --- packed --------------------------------------------------------------------------- */
 
 static void test_packed(void **state)
@@ -146,10 +204,8 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		T(test_run_again),
-		T(test_merge_again),
-		T(test_shard_less),
-		T(test_packed),
+		T(test_run_again), T(test_merge_again), T(test_percent), T(test_shard_less),
+		T(test_list),      T(test_plan),        T(test_packed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

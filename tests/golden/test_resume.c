@@ -320,7 +320,8 @@ static void test_output_harmed(void **state)
 	expect_refusal(LENS_ERR_FORMAT, &repair, "no output of h5lens; choose another output");
 	/* Somebody's HDF5 file can be read: it is no damaged output. */
 	test_copy_file(MODEL "/truth.h5", s.output);
-	expect_refusal(LENS_ERR_MISMATCH, &repair, "no output of h5lens; choose another output");
+	expect_refusal(LENS_ERR_MISMATCH, &repair,
+		       "no output of h5lens; choose another output");
 }
 
 /* --- things missing, things left ------------------------------------------------------------
