@@ -173,7 +173,7 @@ fuzz: ## fuzz with clang's libFuzzer: make fuzz TARGET=csv SECONDS=60
 
 faults: $(BIN) $(VENV)/.done $(BUILD)/tests/golden/test_sweep_faults ## every fault in turn, and 200 kills (an hour)
 	H5LENS_TEST_FULL=10 $(BUILD)/tests/golden/test_sweep_faults
-	H5LENS=$(BIN) $(VPY) tests/cli/check_kills.py --kills 200
+	H5LENS=$(BIN) $(VPY) tests/cli/check_kills.py --kills 200 --minutes
 
 asan: ## unit tests and the fuzz corpus under ASan and UBSan
 	$(MAKE) BUILD=$(BUILD)/asan OPT='-O1 -g -fno-omit-frame-pointer' \

@@ -181,7 +181,7 @@ def kills(work: Path, n: int, seed: int, minutes: bool) -> None:
     rng = random.Random(seed)
     # Each start reads all shards that are there: little data, so that computing takes longer.
     if minutes:
-        rows, shard, data = 240_000, 2400, long_csv(work / "long.csv", 200)
+        rows, shard, data = 120_000, 1200, long_csv(work / "long.csv", 100)
     else:
         rows, shard, data = 480, 3 * SHARD, CSV
     reference = Sweep(work / "kill-reference", rows, "ln_final.hook_normalized" if minutes else "*resid_post",
