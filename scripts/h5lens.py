@@ -350,7 +350,7 @@ class Run:
             listed = self.file["shards"]
             names = [str(name) for name in listed["name"].asstr()[...]]
             sizes, digests = listed["size"][...], listed["sha256"].asstr()[...]
-        except (KeyError, OSError, ValueError, TypeError) as e:
+        except (KeyError, AttributeError, OSError, RuntimeError, ValueError, TypeError, MemoryError) as e:
             raise H5LensError(f"{self.path}: its list of shards cannot be read ({e})") from e
         _allow_open_files(len(names) + 64, self.path)
         wrong: list[str] = []
