@@ -146,16 +146,17 @@ struct parts {
 	size_t n;
 };
 
-char *lens_h5_mapped_name(const char *name)
+bool lens_h5_mapped_name(const char *name, char out[LENS_MAPPED_NAME])
 {
-	char *out = lens_calloc(2 * strlen(name) + 1, 1), *to = out;
+	size_t n = 0;
 
-	for (; out && *name; name++) {
-		*to++ = *name;
+	for (; *name && n < LENS_MAPPED_NAME - 2; name++) {
+		out[n++] = *name;
 		if (*name == '%')
-			*to++ = '%';
+			out[n++] = '%';
 	}
-	return out;
+	out[n] = '\0';
+	return !*name;
 }
 
 static bool map_part(hid_t dcpl, const struct lens_store_dataset *d,
@@ -163,7 +164,7 @@ static bool map_part(hid_t dcpl, const struct lens_store_dataset *d,
 {
 	hsize_t whole[LENS_MAX_RANK], start[LENS_MAX_RANK], count[LENS_MAX_RANK];
 	const hsize_t zero[LENS_MAX_RANK] = { 0 };
-	char *file;
+	char file[LENS_MAPPED_NAME];
 	hid_t at, from;
 	bool ok;
 	int i;
@@ -175,17 +176,15 @@ static bool map_part(hid_t dcpl, const struct lens_store_dataset *d,
 		if (!count[i]) /* nothing to be seen there */
 			return true;
 	}
-	file = lens_h5_mapped_name(part->file);
 	at = H5Screate_simple(d->rank, whole, NULL);
 	from = H5Screate_simple(d->rank, count, NULL);
 	/* Both as boxes: of "all", the file would not say how much that is. */
-	ok = file && at >= 0 && from >= 0 &&
+	ok = lens_h5_mapped_name(part->file, file) && at >= 0 && from >= 0 &&
 	     H5Sselect_hyperslab(at, H5S_SELECT_SET, start, NULL, count, NULL) >= 0 &&
 	     H5Sselect_hyperslab(from, H5S_SELECT_SET, zero, NULL, count, NULL) >= 0 &&
 	     H5Pset_virtual(dcpl, at, file, d->path, from) >= 0;
 	H5Sclose(from);
 	H5Sclose(at);
-	lens_free(file);
 	return ok;
 }
 

@@ -39,9 +39,10 @@ hid_t lens_h5_fapl(struct lens_io *io);
 hid_t lens_h5_type(enum lens_dtype t);
 /*
  * A name as a virtual mapping has it, where HDF5 reads "%b" as a number and "%%" as
- * "%". lens_free it; NULL: memory is out.
+ * "%". False: it is longer than two names of a file system.
  */
-char *lens_h5_mapped_name(const char *name);
+#define LENS_MAPPED_NAME 1100
+bool lens_h5_mapped_name(const char *name, char out[LENS_MAPPED_NAME]);
 /* The opposite: -1 for a type that is none of ours. */
 int lens_h5_dtype(hid_t type);
 const char *lens_dtype_name(int t); /* "other" for -1 */

@@ -26,15 +26,12 @@ static void bad(struct virtual *v, const char *path, const char *what)
 static bool same_name(hid_t dcpl, size_t i, ssize_t (*get)(hid_t, size_t, char *, size_t),
 		      const char *want)
 {
-	char name[4096], *mapped = lens_h5_mapped_name(want);
+	char name[LENS_MAPPED_NAME], mapped[LENS_MAPPED_NAME];
 	ssize_t size = get(dcpl, i, NULL, 0);
-	bool same;
 
-	same = mapped && size >= 0 && (size_t)size == strlen(mapped) &&
-	       (size_t)size < sizeof(name) && get(dcpl, i, name, sizeof(name)) == size &&
+	return lens_h5_mapped_name(want, mapped) && size >= 0 &&
+	       (size_t)size == strlen(mapped) && get(dcpl, i, name, sizeof(name)) == size &&
 	       !strcmp(name, mapped);
-	lens_free(mapped);
-	return same;
 }
 
 /*
