@@ -38,8 +38,11 @@ static herr_t visit_link(hid_t group, const char *name, const H5L_info_t *link, 
 		return 0;
 	if (H5Oget_info_by_name2(group, name, &info, H5O_INFO_BASIC, H5P_DEFAULT) < 0)
 		return -1;
+	/* Of a group all that there is: others ask for it when they list the file. */
 	if (info.type != H5O_TYPE_DATASET)
-		return 0;
+		return H5Oget_info_by_name2(group, name, &info, H5O_INFO_ALL, H5P_DEFAULT) < 0
+			       ? -1
+			       : 0;
 	v->st = list_add(v->list, name, info.addr, v->err);
 	return v->st == LENS_OK ? 0 : 1;
 }

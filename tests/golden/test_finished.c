@@ -165,6 +165,31 @@ static void test_list(void **state)
 	expect_good(s.output);
 }
 
+/* What only HDF5's own listing of a file reads: it holds no data, but h5py stops there. */
+static void test_free_space(void **state)
+{
+	const char *path = test_sweep_path(&s, "00001.h5"), *at;
+	struct lens_buf b = LENS_BUF_INIT;
+	size_t n, n_bad, found = 0;
+	FILE *f;
+
+	(void)state;
+	assert_int_equal(lens_file_read(path, (size_t)1 << 26, &b, NULL), LENS_OK);
+	for (at = b.data; (at = memmem(at, b.len - (size_t)(at - b.data), "FSHD", 4)); at++) {
+		b.data[at - b.data + 10] ^= 1;
+		f = fopen(path, "wb");
+		assert_int_equal(fwrite(b.data, 1, b.len, f), b.len);
+		assert_int_equal(fclose(f), 0);
+		b.data[at - b.data + 10] ^= 1;
+		assert_true(lens_store_verify_parallel(path, 1, NULL, NULL, NULL, &n, &n_bad,
+						       NULL) == LENS_ERR_FORMAT ||
+			    n_bad);
+		found++;
+	}
+	assert_true(found > 1);
+	lens_buf_release(&b);
+}
+
 static void test_plan(void **state)
 {
 	FILE *f = fopen(test_sweep_path(&s, "plan.json"), "wb");
@@ -205,7 +230,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		T(test_run_again), T(test_merge_again), T(test_percent), T(test_shard_less),
-		T(test_list),      T(test_plan),        T(test_packed),
+		T(test_list),      T(test_free_space),  T(test_plan),    T(test_packed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
