@@ -142,6 +142,10 @@ enum lens_status lens_run(const struct lens_experiment *e, const struct lens_run
 struct lens_share {
 	size_t task, n_tasks;
 };
+static inline bool lens_share_has(const struct lens_share *s, size_t shard)
+{
+	return shard % s->n_tasks == s->task;
+}
 
 /* A run at work, or the file of one that died. */
 struct lens_running {
@@ -189,6 +193,8 @@ enum lens_status lens_open_cpu(enum lens_cpu_choice choice, enum lens_cpu_level 
 			       struct lens_error *err);
 /* --threads, then SLURM_CPUS_PER_TASK, then the affinity mask. */
 size_t lens_thread_count(size_t asked);
+/* SLURM_CPUS_PER_TASK; 0: it is not set, or no number from 1. */
+size_t lens_slurm_cpus(void);
 
 /* --- reading results back ---------------------------------------------------------- */
 

@@ -97,6 +97,8 @@ enum lens_status lens_child_died(int end, const char *file, struct lens_error *e
 /* Ends a child from which a message did not come, and says why. Never LENS_OK. */
 enum lens_status lens_child_failed(struct lens_child *c, const atomic_int *stop,
 				   const char *file, struct lens_error *err);
+/* err becomes the error that a child sent, if it is one; its code. */
+enum lens_status lens_child_error(struct lens_error *sent, struct lens_error *err);
 /* Kills a child that is not wanted any more. */
 void lens_child_kill(struct lens_child *c);
 

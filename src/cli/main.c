@@ -86,8 +86,7 @@ static void on_bus_error(int sig)
 				   "disk failed\n";
 
 	(void)sig;
-	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
-		_exit(EXIT_FAILED);
+	(void)!write(STDERR_FILENO, text, sizeof(text) - 1);
 	_exit(EXIT_FAILED);
 }
 

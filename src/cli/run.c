@@ -70,11 +70,14 @@ static void show_datasets(const struct lens_plan *p)
 
 static void show_task(const struct screen *s, const struct lens_shards *shards)
 {
+	const struct lens_share share = { s->task, s->n_tasks };
 	size_t i, n = 0, rows = 0;
 	uint64_t bytes = 0;
 	char text[32];
 
-	for (i = s->task; i < shards->n; i += s->n_tasks) {
+	for (i = 0; i < shards->n; i++) {
+		if (!lens_share_has(&share, i))
+			continue;
 		n++;
 		rows += shards->first[i + 1] - shards->first[i];
 		bytes += shards->file_bytes[i];
@@ -258,9 +261,8 @@ static int run_experiment(const struct run_args *a, const struct lens_experiment
 static void warn_of_slurm(const struct lens_experiment *e)
 {
 	const char *text = getenv("SLURM_CPUS_PER_TASK");
-	unsigned long n;
 
-	if (!e->threads && text && !(number_of("SLURM_CPUS_PER_TASK", &n) && n))
+	if (!e->threads && text && !lens_slurm_cpus())
 		fprintf(stderr,
 			"h5lens: warning: SLURM_CPUS_PER_TASK is '%s', not a number from 1: "
 			"it is ignored\n",

@@ -120,7 +120,8 @@ static int take_task(struct run_args *a, int argc, char **argv, int *i)
 	return -1;
 }
 
-bool number_of(const char *name, unsigned long *out)
+/* The environment variable as a number. */
+static bool number_of(const char *name, unsigned long *out)
 {
 	const char *text = getenv(name);
 	char rest;

@@ -18,7 +18,5 @@ extern const struct usage run_usage;
 
 /* −1 to go on, or an exit code. */
 int parse_run(struct run_args *a, int argc, char **argv);
-/* The environment variable as a number. */
-bool number_of(const char *name, unsigned long *out);
 
 #endif

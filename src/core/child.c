@@ -252,6 +252,13 @@ enum lens_status lens_child_failed(struct lens_child *c, const atomic_int *stop,
 			     "stopped while it was read");
 }
 
+enum lens_status lens_child_error(struct lens_error *sent, struct lens_error *err)
+{
+	sent->file[sizeof(sent->file) - 1] = '\0';
+	sent->text[sizeof(sent->text) - 1] = '\0';
+	return sent->code == LENS_OK ? LENS_OK : lens_error_pass(err, sent);
+}
+
 /* --- one call -------------------------------------------------------------------- */
 
 static void call_child(void *ctx, int fd)
@@ -270,7 +277,7 @@ enum lens_status lens_child_call(const struct lens_child_job *job, struct lens_b
 				 struct lens_error *err)
 {
 	struct lens_error why = LENS_ERROR_INIT;
-	enum lens_status st = LENS_OK;
+	enum lens_status st;
 	struct lens_child c;
 	const void *data;
 	size_t n;
@@ -279,11 +286,8 @@ enum lens_status lens_child_call(const struct lens_child_job *job, struct lens_b
 	if (!lens_child_take(&c, job->stop, &why, sizeof(why)) ||
 	    !await(&c, job->stop, &data, &n))
 		return lens_child_failed(&c, job->stop, job->file, err);
-	why.file[sizeof(why.file) - 1] = '\0';
-	why.text[sizeof(why.text) - 1] = '\0';
-	if (why.code != LENS_OK)
-		st = lens_error_pass(err, &why);
-	else
+	st = lens_child_error(&why, err);
+	if (st == LENS_OK)
 		st = lens_buf_append(result, data, n, err);
 	lens_child_kill(&c);
 	return st;

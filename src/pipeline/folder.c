@@ -69,12 +69,12 @@ char *lens_shard_path(const struct lens_folder *f, size_t shard)
 
 /* --- plan.json ------------------------------------------------------------------- */
 
+#define REMEDY "; `run --repair` writes it anew"
+
 static enum lens_status bad_plan(const char *path, const char *what, struct lens_error *err)
 {
 	return lens_error_at(err, LENS_ERR_FORMAT, path, 0, 0,
-			     "is no plan of ours, or a damaged one: %s; `run --repair` writes "
-			     "it anew",
-			     what);
+			     "is no plan of ours, or a damaged one: %s" REMEDY, what);
 }
 
 /* first: [0, …, n_rows], ascending */
@@ -112,7 +112,7 @@ static enum lens_status read_plan(struct lens_folder *f, const char *path,
 	if (st == LENS_OK)
 		st = lens_json_parse(path, text.data, text.len, &root, err);
 	if (st == LENS_ERR_FORMAT)
-		lens_error_add(err, "; `run --repair` writes it anew");
+		lens_error_add(err, REMEDY);
 	identity = json_string_value(json_object_get(root, "identity"));
 	if (st == LENS_OK && !identity)
 		st = bad_plan(path, "it has no identity", err);

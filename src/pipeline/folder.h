@@ -7,12 +7,6 @@
 #include "h5lens/sys.h"
 #include "pipeline/pipeline_private.h"
 
-/* Does the shard belong to the share? */
-static inline bool lens_share_has(const struct lens_share *s, size_t shard)
-{
-	return shard % s->n_tasks == s->task;
-}
-
 /* --- folder.c -------------------------------------------------------------------- */
 
 struct lens_folder {
@@ -105,7 +99,7 @@ enum lens_status lens_shards_look(const struct lens_folder *f, const struct lens
 				  struct lens_run_result *result, struct lens_error *err);
 /*
  * An output that is one file where the folder has shards: packed. *whole: its
- * every digest is right. One that shows shards is not looked at.
+ * every digest is right.
  */
 enum lens_status lens_packed_look(const struct lens_folder *f,
 				  const struct lens_run_options *opt, bool *whole,

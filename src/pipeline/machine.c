@@ -48,8 +48,7 @@ static size_t at_most(size_t threads)
 	return threads < most ? threads : most;
 }
 
-/* 0: it says nothing, or no number. */
-static size_t slurm_cpus(void)
+size_t lens_slurm_cpus(void)
 {
 	const char *text = getenv("SLURM_CPUS_PER_TASK");
 
@@ -58,7 +57,7 @@ static size_t slurm_cpus(void)
 
 size_t lens_thread_count(size_t asked)
 {
-	size_t slurm = slurm_cpus();
+	size_t slurm = lens_slurm_cpus();
 	cpu_set_t set;
 
 	if (asked)

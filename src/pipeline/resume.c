@@ -148,16 +148,10 @@ enum lens_status lens_packed_look(const struct lens_folder *f,
 				  const struct lens_run_options *opt, bool *whole,
 				  struct lens_error *err)
 {
-	size_t n, rows[] = { 0, f->first[f->n_shards] };
+	size_t rows[] = { 0, f->first[f->n_shards] };
 	struct lens_folder one = *f;
-	struct lens_shard *s;
 	char damage[512];
 
-	*whole = false;
-	LENS_TRY(lens_joined_shards(f->output, &s, &n, err));
-	lens_shard_list_release(s, n);
-	if (n || f->n_shards == 1)
-		return LENS_OK;
 	one.n_shards = 1;
 	one.first = rows;
 	LENS_TRY(look_at(&one, 0, f->output, opt, damage, err));

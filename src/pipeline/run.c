@@ -24,6 +24,7 @@ struct run {
 	struct lens_memory memory;
 	char *output; /* the file itself, where the name was a link */
 	char *identity;
+	enum lens_output_kind kind; /* of what is under the output's name */
 	struct lens_share share;
 	struct lens_folder folder;
 	struct lens_claim *claim;
@@ -108,6 +109,13 @@ static enum lens_status plan(struct run *r, struct lens_error *err)
 	return LENS_OK;
 }
 
+static void note_removed(const struct run *r, const char *kind, size_t n, const char *why)
+{
+	if (n)
+		lens_note(r->options, "%zu %sshard%s of an earlier run %s removed%s", n, kind,
+			  n == 1 ? "" : "s", n == 1 ? "was" : "were", why);
+}
+
 /*
  * --overwrite of an output that is there, or of another sweep's shards. What the
  * same command began and did not finish is no such thing: it goes on.
@@ -124,9 +132,7 @@ static enum lens_status clear(struct run *r, struct lens_error *err)
 	    lens_sys_unlink(r->output))
 		return lens_error_sys(err, errno, r->output, "remove");
 	LENS_TRY(lens_folder_clean(&r->folder, LENS_CLEAN_EVERYTHING, &n, err));
-	if (n)
-		lens_note(r->options, "%zu shard%s of an earlier run %s removed (--overwrite)",
-			  n, n == 1 ? "" : "s", n == 1 ? "was" : "were");
+	note_removed(r, "", n, " (--overwrite)");
 	return LENS_OK;
 }
 
@@ -150,12 +156,12 @@ static enum lens_status enter(struct run *r, struct lens_error *err)
 }
 
 /* What to do about another's file or plan in the way. */
-static enum lens_status in_the_way(const struct run *r, bool is_output, enum lens_status st,
+static enum lens_status in_the_way(const struct run *r, enum lens_status st,
 				   struct lens_error *err)
 {
 	bool hdf5 = !lens_file_exists(r->output) || lens_store_is_hdf5(r->output);
 
-	if (st == LENS_ERR_MISMATCH || (st == LENS_ERR_FORMAT && is_output))
+	if (st == LENS_ERR_MISMATCH || st == LENS_ERR_FORMAT)
 		lens_error_add(err, "; choose another output%s",
 			       r->options->n_tasks > 1 ? ""
 			       : hdf5                  ? ", or --overwrite"
@@ -175,7 +181,9 @@ static enum lens_status keep_plan(const struct run *r, struct lens_error *err)
 			return lens_error_sys(err, errno, r->folder.plan, "remove");
 		return lens_folder_keep_plan(&r->folder, err);
 	}
-	return st == LENS_OK ? st : in_the_way(r, false, lens_error_pass(err, &why), err);
+	if (st != LENS_OK)
+		lens_error_pass(err, &why);
+	return st == LENS_ERR_MISMATCH ? in_the_way(r, st, err) : st;
 }
 
 /* Takes the output for this run, and clears away what earlier ones left half done. */
@@ -192,9 +200,7 @@ static enum lens_status claim(struct run *r, struct lens_error *err)
 	LENS_TRY(keep_plan(r, err));
 	LENS_TRY(lens_folder_clean(&r->folder, alone ? LENS_CLEAN_HALF_DONE : LENS_CLEAN_SHARE,
 				   &n, err));
-	if (n)
-		lens_note(r->options, "%zu half-done shard%s of an earlier run %s removed", n,
-			  n == 1 ? "" : "s", n == 1 ? "was" : "were");
+	note_removed(r, "half-done ", n, "");
 	return LENS_OK;
 }
 
@@ -265,35 +271,29 @@ static enum lens_status compute_missing(struct run *r, struct lens_error *err)
  * What is under the output's name already. A damaged file that shows this
  * sweep's shards is made again under repair.
  */
-static enum lens_status look_at_output(const struct run *r, bool *finished,
-				       struct lens_error *err)
+static enum lens_status look_at_output(struct run *r, bool *finished, struct lens_error *err)
 {
-	static const char remade[] = "the output is damaged: it is made again of its shards";
 	struct lens_error why = LENS_ERROR_INIT;
-	enum lens_output_kind kind;
 	enum lens_status st;
 
 	*finished = false;
 	if (r->options->overwrite)
 		return LENS_OK;
 	st = lens_identity_check(r->output, r->identity, finished, &why);
-	if (st == LENS_ERR_FORMAT && lens_store_is_hdf5(r->output) &&
-	    lens_folder_is_of(r->output, r->identity)) {
-		if (!r->options->repair) {
-			lens_error_add(&why, "; `run --repair` makes it again of its shards");
-			return lens_error_pass(err, &why);
-		}
-		lens_note(r->options, "%s", remade);
-		return LENS_OK;
-	}
-	if (st != LENS_OK)
-		return in_the_way(r, true, lens_error_pass(err, &why), err);
-	LENS_TRY(lens_output_look(r->output, &kind, err));
-	if (kind == LENS_OUTPUT_DAMAGED && r->options->repair) {
+	if (st == LENS_OK)
+		LENS_TRY(lens_output_look(r->output, &r->kind, err));
+	else if (st == LENS_ERR_FORMAT && lens_store_is_hdf5(r->output) &&
+		 lens_folder_is_of(r->output, r->identity))
+		r->kind = LENS_OUTPUT_DAMAGED;
+	else
+		return in_the_way(r, lens_error_pass(err, &why), err);
+	if (r->kind == LENS_OUTPUT_DAMAGED && r->options->repair) {
 		*finished = false;
-		lens_note(r->options, "%s", remade);
-	}
-	if (kind == LENS_OUTPUT_RENAMED) {
+		lens_note(r->options, "the output is damaged: it is made again of its shards");
+	} else if (st != LENS_OK) {
+		lens_error_add(&why, "; `run --repair` makes it again of its shards");
+		return lens_error_pass(err, &why);
+	} else if (r->kind == LENS_OUTPUT_RENAMED) {
 		*finished = false;
 		lens_note(r->options, "the output and its shards have another name now: they "
 				      "are joined anew");
@@ -315,7 +315,8 @@ static enum lens_status check_options(const struct run *r, struct lens_error *er
 static enum lens_status already_done(struct run *r, struct lens_error *err)
 {
 	r->result->outcome = LENS_RUN_ALREADY_DONE;
-	LENS_TRY(lens_join_check(r->output, err));
+	if (r->kind != LENS_OUTPUT_WHOLE)
+		LENS_TRY(lens_join_check(r->output, err));
 	/* A run that was killed at its very end left its file. */
 	LENS_TRY(lens_folder_start(&r->folder, r->output, err));
 	lens_claim_clean(r->folder.path);
@@ -361,11 +362,11 @@ static enum lens_status run(struct run *r, struct lens_error *err)
 	}
 	LENS_TRY(lens_check_address_space(r->memory.workers * r->memory.inner_threads, err));
 	LENS_TRY(claim(r, err));
-	if (finished)
+	if (finished && r->kind == LENS_OUTPUT_WHOLE && r->shards.n > 1) {
 		LENS_TRY(lens_packed_look(&r->folder, r->options, &finished, err));
-	if (finished) {
 		r->result->outcome = LENS_RUN_ALREADY_DONE;
-		return LENS_OK;
+		if (finished)
+			return LENS_OK;
 	}
 	return complete(r, err);
 }

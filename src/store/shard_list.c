@@ -227,10 +227,7 @@ static enum lens_status take_list(struct lens_child *c, const atomic_int *stop,
 	*came = lens_child_take(c, stop, &head, sizeof(head));
 	if (!*came)
 		return LENS_OK;
-	head.error.text[sizeof(head.error.text) - 1] = '\0';
-	head.error.file[sizeof(head.error.file) - 1] = '\0';
-	if (head.error.code != LENS_OK)
-		return lens_error_pass(err, &head.error);
+	LENS_TRY(lens_child_error(&head.error, err));
 	if (!head.n)
 		return LENS_OK;
 	*e = lens_calloc(head.n, sizeof(**e));

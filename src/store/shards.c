@@ -150,12 +150,9 @@ enum lens_status lens_store_check_all(const struct lens_shard *shard, size_t n,
 			st = lens_child_failed(&child, stop, shard[i].file, err);
 			break;
 		}
-		m.error.file[sizeof(m.error.file) - 1] = '\0';
-		m.error.text[sizeof(m.error.text) - 1] = '\0';
 		m.state.sha256[LENS_SHA256_HEX - 1] = '\0';
-		if (m.error.code != LENS_OK)
-			st = lens_error_pass(err, &m.error);
-		else if (out)
+		st = lens_child_error(&m.error, err);
+		if (st == LENS_OK && out)
 			out[i] = m.state;
 	}
 	lens_child_kill(&child);

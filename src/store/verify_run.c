@@ -186,16 +186,13 @@ static enum lens_status take_message(struct run *r, const void *data, size_t n,
 	memcpy(&m, data, sizeof(m));
 	m.label[sizeof(m.label) - 1] = m.dataset[sizeof(m.dataset) - 1] =
 		m.what[sizeof(m.what) - 1] = '\0';
-	m.error.text[sizeof(m.error.text) - 1] = m.error.file[sizeof(m.error.file) - 1] = '\0';
 	if (m.kind == FOUND) {
 		if (r->sink->bad)
 			r->sink->bad(r->sink->ctx, m.labelled ? m.label : NULL, m.dataset,
 				     m.what);
 		return LENS_OK;
 	}
-	if (m.error.code != LENS_OK)
-		return lens_error_at(err, m.error.code, m.error.file, m.error.row,
-				     m.error.column, "%s", m.error.text);
+	LENS_TRY(lens_child_error(&m.error, err));
 	r->sink->n_datasets += m.n_datasets;
 	r->sink->n_bad += m.n_bad;
 	r->sink->joined = r->sink->joined || m.joined;
