@@ -112,6 +112,8 @@ struct lens_run_options {
 			const struct lens_memory *m);
 	/* What an earlier run left and was found again, removed or computed again. */
 	void (*note)(void *ctx, const char *text);
+	/* What could make the numbers other ones than the user thinks: always shown. */
+	void (*warn)(void *ctx, const char *text);
 	void *ctx;
 };
 

@@ -38,6 +38,13 @@ static void show_note(void *ctx, const char *text)
 		fprintf(stderr, "h5lens: %s\n", text);
 }
 
+/* Also under --quiet. */
+static void show_warning(void *ctx, const char *text)
+{
+	(void)ctx;
+	fprintf(stderr, "h5lens: warning: %s\n", text);
+}
+
 /* What the file holds beside the values of tokens. */
 static uint64_t padding_of(const struct lens_planned *d)
 {
@@ -237,6 +244,7 @@ static int run_experiment(const struct run_args *a, const struct lens_experiment
 		.progress = show_progress,
 		.planned = show_plan,
 		.note = show_note,
+		.warn = show_warning,
 		.ctx = &screen,
 	};
 	struct lens_run_result *result = lens_calloc(1, sizeof(*result));

@@ -89,6 +89,9 @@ enum lens_status lens_each_run(const char *folder, time_t now, lens_each_run_fn 
 /* Tells the user, who may not listen. */
 void lens_note(const struct lens_run_options *opt, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+/* The same of a warning, which is shown in any case. */
+void lens_warn(const struct lens_run_options *opt, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 
 /*
  * Which shards of the share are done: *done is [n_shards], the caller's to free.

@@ -7,17 +7,33 @@
 #include <errno.h>
 #include <string.h>
 
-void lens_note(const struct lens_run_options *opt, const char *fmt, ...)
+static void tell(void (*fn)(void *ctx, const char *text), void *ctx, const char *fmt,
+		 va_list ap)
 {
 	char text[1024];
+
+	if (!fn)
+		return;
+	vsnprintf(text, sizeof(text), fmt, ap);
+	fn(ctx, text);
+}
+
+void lens_note(const struct lens_run_options *opt, const char *fmt, ...)
+{
 	va_list ap;
 
-	if (!opt->note)
-		return;
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
+	tell(opt->note, opt->ctx, fmt, ap);
 	va_end(ap);
-	opt->note(opt->ctx, text);
+}
+
+void lens_warn(const struct lens_run_options *opt, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	tell(opt->warn, opt->ctx, fmt, ap);
+	va_end(ap);
 }
 
 /* Keeps the first thing that is wrong with a file. */

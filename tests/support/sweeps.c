@@ -65,12 +65,21 @@ void test_sweep_release(struct test_sweep *s)
 
 /* --- runs ------------------------------------------------------------------------ */
 
-static void keep_note(void *ctx, const char *text)
+static void keep(struct test_sweep *s, const char *kind, const char *text)
 {
-	struct test_sweep *s = ctx;
 	size_t n = strlen(s->notes);
 
-	snprintf(s->notes + n, sizeof(s->notes) - n, "%s\n", text);
+	snprintf(s->notes + n, sizeof(s->notes) - n, "%s%s\n", kind, text);
+}
+
+static void keep_note(void *ctx, const char *text)
+{
+	keep(ctx, "", text);
+}
+
+static void keep_warning(void *ctx, const char *text)
+{
+	keep(ctx, "warning: ", text);
 }
 
 enum lens_status test_sweep_run(struct test_sweep *s, const struct lens_run_options *opt)
@@ -79,6 +88,7 @@ enum lens_status test_sweep_run(struct test_sweep *s, const struct lens_run_opti
 	enum lens_status st;
 
 	o.note = keep_note;
+	o.warn = keep_warning;
 	o.ctx = s;
 	s->notes[0] = '\0';
 	memset(&s->err, 0, sizeof(s->err));

@@ -13,7 +13,7 @@ struct test_sweep {
 	/* of the last run */
 	struct lens_run_result result;
 	struct lens_error err;
-	char notes[4096];
+	char notes[4096]; /* notes and warnings, a line each */
 };
 
 /* rows prompts of a golden model's CSV, its records over and over; one file, or shards of 4. */
