@@ -115,10 +115,12 @@ class Model:
     def write(self, path: Path) -> None:
         path.mkdir(parents=True)
         text = self.config_text or json.dumps(self.config, indent=1) + "\n"
-        (path / "config.json").write_text(text)
+        if self.config is not None:
+            (path / "config.json").write_text(text)
         for name, tensors in self.files.items():
             (path / name).write_bytes(self.file_bytes(tensors))
         for name, blob in self.raw.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(blob)
         if self.index is not None:
             (path / "model.safetensors.index.json").write_text(json.dumps(self.index, indent=1))
@@ -167,7 +169,7 @@ def tensor_cases() -> None:
     case("tensor-layer-too-many", W, 'tensor "transformer.h.1.ln_1.weight" is unknown')(
         lambda m: m.tensors.update({P + "h.1.ln_1.weight": copy.deepcopy(m.tensors[LN])})
     )
-    case("head-untied-missing", W, 'tensor "lm_head.weight" is missing')(
+    case("head-untied-missing", W, 'tensor "lm_head.weight" is missing', "tied_head: tied")(
         lambda m: m.config.update(tie_word_embeddings=False)
     )
     tensor_case("tensor-transposed", FC, "has shape [8, 4]; config.json makes it [4, 8]",
@@ -312,6 +314,57 @@ def shard_cases() -> None:
         m.files = {}
 
 
+def not_a_model(name: str, files: dict[str, bytes], *expected: str, config: Any = None) -> None:
+    """A folder of these files and no weights that are read."""
+
+    def change(m: Model) -> None:
+        m.config, m.files, m.raw = config, {}, files
+
+    case("folder-" + name, "folder-" + name, *expected)(change)
+
+
+def folder_cases() -> None:
+    """Folders that people give for a model's, and what they are."""
+    adapter = json.dumps({"base_model_name_or_path": "gpt2", "peft_type": "LORA"}).encode()
+    not_a_model("adapter", {"adapter_config.json": adapter, "adapter_model.safetensors": b"x"},
+                "an adapter (LoRA, PEFT)", "its base model (gpt2)", "merge_and_unload")
+    not_a_model("adapter-config", {"adapter_config.json": b"{"}, "an adapter (LoRA, PEFT)",
+                config=CONFIG)
+    not_a_model("gguf", {"model-Q4_K_M.gguf": b"GGUF"}, "GGUF (model-Q4_K_M.gguf)", "llama.cpp")
+    not_a_model("gguf-config", {"model.GGUF": b"GGUF"}, "GGUF (model.GGUF)", config=CONFIG)
+    not_a_model("hub-model", {"refs/main": b"abc123\n", "snapshots/abc123/config.json": b"{}",
+                              "snapshots/000/config.json": b"{}"},
+                "the hub's cache of a model", "snapshots/abc123/")
+    not_a_model("hub-no-ref", {"snapshots/b/config.json": b"{}", "snapshots/a/config.json": b"{}"},
+                "the hub's cache of a model", "snapshots/a/")
+    not_a_model("hub", {"models--b--c/refs/main": b"0", "models--a--b/refs/main": b"0"},
+                "the hub's cache;", "models--a--b/snapshots/")
+    not_a_model("training", {"checkpoint-500/config.json": b"{}"}, "a training run",
+                "checkpoint-500")
+    not_a_model("diffusion", {"model_index.json": b"{}"}, "a diffusion pipeline")
+    not_a_model("empty", {"README.md": b"nothing"}, "is no model's folder: it has no config.json")
+    not_a_model("shards", {"model-00002-of-00002.safetensors": b"x",
+                           "model-00001-of-00002.safetensors": b"x"},
+                "shards of weights (model-00001-of-00002.safetensors) without their index",
+                config=CONFIG)
+    not_a_model("shards-bin", {"pytorch_model-00001-of-00002.bin": b"x"},
+                "without their index, pytorch_model.bin.index.json", config=CONFIG)
+    not_a_model("makers", {"consolidated.00.pth": b"x"}, "(consolidated.00.pth)", config=CONFIG)
+    not_a_model("tensorflow", {"tf_model.h5": b"x"}, "TensorFlow", config=CONFIG)
+    not_a_model("flax", {"flax_model.msgpack": b"x"}, "Flax", config=CONFIG)
+    not_a_model("onnx", {"model.onnx": b"x"}, "ONNX", config=CONFIG)
+    config_case("quantised-gptq", "a quantised checkpoint (gptq)",
+                quantization_config={"bits": 4, "quant_method": "gptq"})
+    config_case("quantised-bitsandbytes", "a quantised checkpoint (bitsandbytes)",
+                quantization_config={"load_in_4bit": True})
+    config_case("quantised-mlx", "a quantised checkpoint (",
+                quantization={"group_size": 64, "bits": 4})
+    config_case("base-of-another", "GPT2Model where every tensor is there",
+                architectures=["LlamaModel"])
+    case("base-untied", W, 'tensor "lm_head.weight" is missing', "tied_head: tied")(
+        lambda m: m.config.update(architectures=["GPT2Model"], tie_word_embeddings=False))
+
+
 def config_cases() -> None:
     c = "config.json"
     config_case("config-model-type", 'model_type "mamba"', model_type="mamba")
@@ -444,6 +497,25 @@ def family_cases() -> None:
     family_case("qwen2-window", QWEN2, '"sliding_window" is not a whole number', sliding_window=-1)
 
 
+def write_heads(valid: Path) -> None:
+    """Where the head is: tied and stored apart, stored under the head's name alone, untied;
+    a base model, which has none."""
+    apart = Model()
+    head = copy.deepcopy(apart.tensors[P + "wte.weight"])
+    head["data"] = head["data"][4:] + head["data"][:4]
+    apart.tensors["lm_head.weight"] = head
+    apart.write(valid / "tied-apart")
+    apart.config["tie_word_embeddings"] = False
+    apart.write(valid / "untied")
+    moved = Model()
+    moved.tensors["lm_head.weight"] = moved.tensors.pop(P + "wte.weight")
+    moved.write(valid / "tied-moved")
+    base = Model()
+    base.config["architectures"] = ["GPT2Model"]
+    base.files[W] = {k.removeprefix(P): v for k, v in base.tensors.items()}
+    base.write(valid / "base")
+
+
 def write_torch(valid: Path) -> None:
     """The plain model as pytorch_model.bin: both formats, and sharded."""
 
@@ -481,7 +553,8 @@ def main() -> None:
     parser.add_argument("--valid", type=Path, default=Path("tests/unit/data/model"),
                         help="where the ones that must load go")
     args = parser.parse_args()
-    for make in (tensor_cases, header_cases, shard_cases, config_cases, family_cases):
+    for make in (tensor_cases, header_cases, shard_cases, config_cases, folder_cases,
+                 family_cases):
         make()
     torch_cases(case)
     shutil.rmtree(args.output, ignore_errors=True)
@@ -501,6 +574,7 @@ def main() -> None:
     old.tensors["h.0.attn.masked_bias"] = {"dtype": "F32", "shape": [], "data": floats([-1e4])}
     old.tensors["lm_head.weight"] = old.tensors["wte.weight"]
     old.write(args.valid / "tied-copy")
+    write_heads(args.valid)
     write_torch(args.valid)
 
 

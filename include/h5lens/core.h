@@ -94,6 +94,14 @@ char *lens_path_folder(const char *path);
 /* Also true of what cannot be asked for: opening it tells why. */
 bool lens_file_exists(const char *path);
 
+/*
+ * A path that should be a model's folder lacks something: says what it is
+ * instead (a hub id, an adapter, GGUF, a cache, …), else `missing`. weights: it
+ * is the weights that are not there. Never LENS_OK.
+ */
+enum lens_status lens_model_folder_error(const char *dir, const char *missing, bool weights,
+					 struct lens_error *err);
+
 /* Is s[0..n) valid UTF-8 (no surrogates, no overlong forms)? */
 bool lens_utf8_valid(const char *s, size_t n);
 

@@ -15,6 +15,8 @@ enum lens_lens_mode {
 	LENS_LENS_RECOMPUTE,           /* ln_final recomputed at each layer, with b_U */
 	LENS_LENS_CACHED_SCALE_NO_BIAS /* a TransformerLens notebook's numbers */
 };
+enum lens_separator { LENS_SEPARATOR_COMMA, LENS_SEPARATOR_SEMICOLON, LENS_SEPARATOR_TAB };
+enum lens_head_choice { LENS_HEAD_IS_AUTO, LENS_HEAD_IS_TIED, LENS_HEAD_IS_STORED };
 enum lens_positions_kind { LENS_POS_ALL, LENS_POS_LAST, LENS_POS_READ, LENS_POS_LIST };
 
 #define LENS_TOP_K_MAX 1000 /* largest top_k */
@@ -32,8 +34,10 @@ struct lens_experiment {
 		bool fold_ln, center_writing_weights, center_unembed, fold_value_biases,
 			refactor_factored_attn_matrices;
 	} weights;
+	enum lens_head_choice tied_head;
 	struct {
 		char *csv, *prompt;
+		enum lens_separator separator;
 		struct lens_strings answers;
 		char *read_pos_column; /* NULL: data.read_pos was a number or absent */
 		long read_pos;         /* -1: the last token */

@@ -59,6 +59,18 @@ struct lens_processing {
 		refactor_factored_attn_matrices;
 };
 
+/* Which tensor of the files W_U is. */
+enum lens_tied_head {
+	LENS_HEAD_AUTO, /* as config.json says (tie_word_embeddings), as TransformerLens 2.16 */
+	LENS_HEAD_TIED, /* the embedding */
+	LENS_HEAD_STORED /* the head, which must be there */
+};
+
+struct lens_model_options {
+	struct lens_processing processing;
+	enum lens_tied_head tied_head;
+};
+
 /* One block. Row-major; the columns of QKV are [q heads | k heads | v heads]. */
 struct lens_block {
 	float *ln1_w, *ln1_b, *ln2_w, *ln2_b; /* [D]; NULL once folded, b also for RMSNorm */
@@ -74,12 +86,14 @@ struct lens_block {
 struct lens_model {
 	struct lens_config config;
 	struct lens_processing processing;
-	float *w_e;                        /* [V, D] */
-	float *w_pos;                      /* [n_ctx, D], or NULL */
-	struct lens_block *block;          /* [n_layers] */
-	float *ln_final_w, *ln_final_b;    /* [D]; NULL once folded */
-	float *w_u;                        /* [V, D]: the transpose of TransformerLens's W_U */
-	float *b_u;                        /* [V]; zeros where the model has none */
+	float *w_e;                     /* [V, D] */
+	float *w_pos;                   /* [n_ctx, D], or NULL */
+	struct lens_block *block;       /* [n_layers] */
+	float *ln_final_w, *ln_final_b; /* [D]; NULL once folded */
+	float *w_u;                     /* [V, D]: the transpose of TransformerLens's W_U */
+	float *b_u;                     /* [V]; zeros where the model has none */
+	char tensor_w_e[96], tensor_w_u[96]; /* the names that they have in the files */
+	char *warning; /* what Hugging Face's versions read in two ways, or NULL */
 	uint8_t sha256[LENS_SHA256_BYTES]; /* config.json and the weight files, in order */
 };
 
@@ -91,9 +105,9 @@ enum lens_status lens_config_load(const char *dir, struct lens_config *out,
  * Loads and processes the weights: config.json with the first that is there of
  * model.safetensors, model.safetensors.index.json and its shards,
  * pytorch_model.bin, pytorch_model.bin.index.json and its shards. Errors name
- * file and tensor. The caller destroys *out.
+ * file and tensor. The caller destroys *out, and shows its warning.
  */
-enum lens_status lens_model_open(const char *dir, const struct lens_processing *processing,
+enum lens_status lens_model_open(const char *dir, const struct lens_model_options *opt,
 				 struct lens_model **out, struct lens_error *err);
 void lens_model_destroy(struct lens_model *m);
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -87,13 +88,20 @@ int check_kind(const struct usage *u, const char *path, bool folder)
 {
 	struct stat sb;
 
+	const char *dot = strrchr(path, '.');
+
 	if (stat(path, &sb) || !S_ISDIR(sb.st_mode) == !folder)
 		return -1;
+	if (!folder)
+		return usage_error(u, "%s is a folder, and a file is needed here",
+				   visible(path, strlen(path)));
 	return usage_error(u,
-			   folder ? "%s is a file; a model is named by its folder, the one "
-				    "with config.json"
-				  : "%s is a folder, and a file is needed here",
-			   visible(path, strlen(path)));
+			   "%s is a file%s; a model is named by its folder, the one with "
+			   "config.json",
+			   visible(path, strlen(path)),
+			   dot && !strcasecmp(dot, ".gguf")
+				   ? ", and GGUF (llama.cpp's format) is not read"
+				   : "");
 }
 
 static void print_usage(const struct usage *u)

@@ -166,6 +166,15 @@ static int info_file(const char *path)
 	return EXIT_DONE;
 }
 
+/* Not there, and not called like an output: most likely a hub id, or a folder's name. */
+static bool looks_like_a_model(const char *path)
+{
+	const char *dot = strrchr(path, '.');
+
+	return !lens_file_exists(path) &&
+	       (!dot || (strcmp(dot, ".h5") != 0 && strcmp(dot, ".hdf5") != 0));
+}
+
 int cmd_info(int argc, char **argv)
 {
 	const struct usage u = {
@@ -176,6 +185,7 @@ int cmd_info(int argc, char **argv)
 		.least = 1,
 		.most = 1,
 	};
+	struct lens_error err = LENS_ERROR_INIT;
 	const char *plain[1];
 	struct stat sb;
 	int n, code = parse_args(&u, argc, argv, plain, &n);
@@ -184,5 +194,9 @@ int cmd_info(int argc, char **argv)
 		return code;
 	if (!stat(plain[0], &sb) && S_ISDIR(sb.st_mode))
 		return info_model(plain[0]);
+	if (looks_like_a_model(plain[0])) {
+		lens_model_folder_error(plain[0], "", false, &err);
+		return fail(&err);
+	}
 	return guarded(info_file, plain[0]);
 }

@@ -8,6 +8,7 @@ struct prompt_args {
 	size_t top;
 	bool no_bos, raw;
 	enum lens_cpu_choice cpu;
+	enum lens_tied_head tied_head;
 };
 
 struct session {
@@ -183,7 +184,8 @@ static enum lens_status show(const struct session *s, struct lens_error *err)
 static enum lens_status run_session(struct session *s, struct lens_error *err)
 {
 	const bool on = !s->args->raw;
-	const struct lens_processing p = { on, on, on, on, false };
+	const struct lens_model_options p = { .processing = { on, on, on, on, false },
+					      .tied_head = s->args->tied_head };
 	struct lens_config config;
 	enum lens_cpu_level level;
 	size_t i;
@@ -193,6 +195,8 @@ static enum lens_status run_session(struct session *s, struct lens_error *err)
 	LENS_TRY(lens_tokenizer_open(s->args->dir, &s->tok, err));
 	LENS_TRY(tokenize(s, err));
 	LENS_TRY(lens_model_open(s->args->dir, &p, &s->model, err));
+	if (s->model->warning)
+		fprintf(stderr, "h5lens: warning: %s\n", s->model->warning);
 	for (i = 0; i < s->answer.n; i++) {
 		if ((size_t)s->answer.v[i] >= s->model->config.d_vocab)
 			return lens_error_set(err, LENS_ERR_FORMAT,
@@ -213,9 +217,24 @@ static void hint(const struct prompt_args *a)
 			a->answer);
 }
 
-static int take_values(const struct usage *u, struct prompt_args *a, const char *top,
-		       const char *cpu)
+/* value (NULL: the first) as an index into words, which ends with NULL; −1: none of them. */
+static int word_of(const char *value, const char *const *words)
 {
+	int i;
+
+	for (i = 0; value && words[i]; i++) {
+		if (!strcmp(words[i], value))
+			return i;
+	}
+	return value ? -1 : 0;
+}
+
+static int take_values(const struct usage *u, struct prompt_args *a, const char *top,
+		       const char *cpu, const char *head)
+{
+	static const char *const cpus[] = { "auto", "avx2", "avx512", NULL };
+	static const char *const heads[] = { "auto", "tied", "stored", NULL };
+	int level = word_of(cpu, cpus), tied = word_of(head, heads);
 	char *end;
 
 	if (top) {
@@ -223,25 +242,26 @@ static int take_values(const struct usage *u, struct prompt_args *a, const char 
 		if (*end || !*top || *top == '-' || a->top > LENS_TOP_K_MAX)
 			return usage_error(u, "--top takes a number up to %d", LENS_TOP_K_MAX);
 	}
-	if (cpu && !strcmp(cpu, "avx2"))
-		a->cpu = LENS_CPU_AVX2;
-	else if (cpu && !strcmp(cpu, "avx512"))
-		a->cpu = LENS_CPU_AVX512;
-	else if (cpu && strcmp(cpu, "auto") != 0)
+	if (level < 0)
 		return usage_error(u, "--cpu takes auto, avx2 or avx512");
+	if (tied < 0)
+		return usage_error(u, "--tied-head takes auto, tied or stored");
+	a->cpu = (enum lens_cpu_choice)level;
+	a->tied_head = (enum lens_tied_head)tied;
 	return -1;
 }
 
 int cmd_prompt(int argc, char **argv)
 {
 	struct prompt_args a = { .top = 10 };
-	const char *top = NULL, *cpu = NULL, *plain[2];
+	const char *top = NULL, *cpu = NULL, *head = NULL, *plain[2];
 	const struct option_row options[] = {
 		{ "--answer", NULL, &a.answer, "TEXT",
 		  "rank, logit and probability of its tokens" },
 		{ "--top", NULL, &top, "K", "so many top tokens (10)" },
 		{ "--no-bos", &a.no_bos, NULL, NULL, "do not prepend the BOS token" },
 		{ "--raw-weights", &a.raw, NULL, NULL, "no weight processing" },
+		{ "--tied-head", NULL, &head, "WHICH", "auto, tied or stored: what W_U is" },
 		{ "--cpu", NULL, &cpu, "LEVEL", "auto, avx2 or avx512" },
 	};
 	const struct usage u = {
@@ -252,7 +272,7 @@ int cmd_prompt(int argc, char **argv)
 			"by\n"
 			"token, each after the ones before it.",
 		.option = options,
-		.n_options = 5,
+		.n_options = sizeof(options) / sizeof(*options),
 		.least = 2,
 		.most = 2,
 	};
@@ -262,7 +282,7 @@ int cmd_prompt(int argc, char **argv)
 	int n, code = parse_args(&u, argc, argv, plain, &n);
 
 	if (code < 0)
-		code = take_values(&u, &a, top, cpu);
+		code = take_values(&u, &a, top, cpu, head);
 	if (code < 0)
 		code = check_kind(&u, plain[0], true);
 	if (code >= 0)

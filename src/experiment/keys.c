@@ -14,11 +14,13 @@ const char *const lens_table_words[LENS_N_TABLES + 1] = {
 const size_t lens_table_answers[LENS_N_TABLES] = { 2, 1, 1, 1, 1, 1, 0, 0, 0 };
 
 static const char *const on_bad_row[] = { "error", "skip", NULL };
+static const char *const separators[] = { "comma", "semicolon", "tab", NULL };
 static const char *const dtypes[] = { "f32", "f16", NULL };
 static const char *const positions[] = { "all", "last", "read", NULL };
 static const char *const lenses[] = { "recompute", "cached_scale_no_bias", NULL };
 static const char *const cpus[] = { "auto", "avx2", "avx512", NULL };
 static const char *const all[] = { "all", NULL };
+static const char *const heads[] = { "auto", "tied", "stored", NULL };
 static const char *const automatic[] = { "auto", NULL };
 static const char *const none[] = { "none", NULL };
 static const char *const raw[] = { "processed", "raw", NULL };
@@ -49,19 +51,24 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	X("weights.refactor_factored_attn_matrices", NULL, NULL, NULL, BOOLS, "false",         \
 	  BOOL, weights.refactor_factored_attn_matrices, NULL, true,                           \
 	  "replace each head's W_Q, W_K, W_V, W_O by the factors of an SVD")                   \
+	X("tied_head", "--tied-head", NULL, NULL, "auto | tied | stored", "auto",              \
+	  CHOICE, tied_head, heads, true,                                                      \
+	  "what W_U is: auto as config.json says, the embedding, or the stored head")          \
 	X("data.csv", "--data", NULL, NULL, "a file", NULL,                                    \
 	  PATH, data.csv, NULL, false, "CSV file with a header row")                           \
-	X("data.prompt", NULL, NULL, NULL, "a column", "prompt",                               \
+	X("data.separator", "--separator", NULL, NULL, "comma | semicolon | tab", "comma",     \
+	  CHOICE, data.separator, separators, true, "what stands between the CSV's fields")    \
+	X("data.prompt", "--prompt", NULL, NULL, "a column", "prompt",                               \
 	  TEXT, data.prompt, NULL, true, "the column with the prompts")                        \
 	X("data.answers", "--answers", NULL, NULL, "a column | [column, …]", "[]",             \
 	  LIST, data.answers, NULL, true,                                                      \
 	  "the columns with the answers; logit_diff is the first minus each other")            \
 	X("data.prepend_bos", NULL, NULL, NULL, BOOLS, "true",                                 \
 	  BOOL, data.prepend_bos, NULL, true, "put the BOS token in front of each prompt")     \
-	X("data.read_pos", NULL, NULL, NULL, "an integer | a column", "-1",                    \
+	X("data.read_pos", "--read-pos", NULL, NULL, "an integer | a column", "-1",                    \
 	  READ_POS, data.read_pos, NULL, true,                                                 \
 	  "the token that the tables read, BOS counted; negative from the end")                \
-	X("data.on_bad_row", NULL, NULL, NULL, "error | skip", "error",                        \
+	X("data.on_bad_row", "--on-bad-row", NULL, NULL, "error | skip", "error",                        \
 	  SWITCH, data.skip_bad_rows, on_bad_row, true, "what a row that cannot be used does") \
 	X("data.limit", "--limit", NULL, NULL, "all | a number of rows from 1", "all",         \
 	  COUNT, data.limit, all, true, "use the first so many good rows")                     \
@@ -71,14 +78,14 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  "all", POSITIONS, cache.positions, positions, true, "the tokens to store them at")   \
 	X("cache.dtype", "--dtype", NULL, NULL, "f32 | f16", "f32",                            \
 	  CHOICE, cache.dtype, dtypes, true, "the number format to store them in")             \
-	X("tables", NULL, NULL, NULL, TABLES, "default",                                       \
+	X("tables", "--tables", NULL, NULL, TABLES, "default",                                       \
 	  TABLES, tables, lens_table_words, true,                                              \
 	  "the result tables; default is all but token_logprobs and loss")                     \
-	X("top_k", NULL, NULL, NULL, "a number from 1 to 1000", "10",                          \
+	X("top_k", "--top-k", NULL, NULL, "a number from 1 to 1000", "10",                          \
 	  COUNT, top_k, NULL, true, "tokens a row in top_tokens")                              \
-	X("lens", NULL, NULL, NULL, "recompute | cached_scale_no_bias", "recompute",           \
+	X("lens", "--lens", NULL, NULL, "recompute | cached_scale_no_bias", "recompute",           \
 	  CHOICE, lens, lenses, true, "how the logit lens applies the last norm")              \
-	X("cpu", NULL, NULL, NULL, "auto | avx2 | avx512", "auto",                             \
+	X("cpu", "--cpu", NULL, NULL, "auto | avx2 | avx512", "auto",                             \
 	  CHOICE, cpu, cpus, false, "the CPU level, which fixes the bits of the results")       \
 	X("output", "--output", "-o", NULL, "a file", NULL,                                    \
 	  PATH, output, NULL, false, "the HDF5 file to write")                                 \

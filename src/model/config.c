@@ -46,12 +46,38 @@ static enum lens_status find_family(const struct lens_config_file *f,
 	if (i == N_FAMILIES)
 		return unknown_family(f->path, type, err);
 	architecture = json_string_value(json_array_get(list, 0));
-	if (architecture && strcmp(architecture, families[i]->architecture) != 0)
+	if (architecture && strcmp(architecture, families[i]->architecture) != 0 &&
+	    strcmp(architecture, families[i]->base) != 0)
 		return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
-				     "architecture \"%.60s\": of model_type %s we run %s",
-				     architecture, type, families[i]->architecture);
+				     "architecture \"%.60s\": of model_type %s we run %s, and "
+				     "%s where every tensor is there",
+				     architecture, type, families[i]->architecture,
+				     families[i]->base);
 	*out = families[i];
 	return LENS_OK;
+}
+
+/* quantization_config (transformers), quantization (MLX): weights that are no plain numbers. */
+static enum lens_status check_quantised(const struct lens_config_file *f,
+					struct lens_error *err)
+{
+	const json_t *q = json_object_get(f->root, "quantization_config");
+	const char *method;
+
+	if (!json_is_object(q))
+		q = json_object_get(f->root, "quantization");
+	if (!json_is_object(q))
+		return LENS_OK;
+	method = json_string_value(json_object_get(q, "quant_method"));
+	if (!method)
+		method =
+			json_object_get(q, "load_in_8bit") || json_object_get(q, "load_in_4bit")
+				? "bitsandbytes"
+				: "method not named";
+	return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
+			     "a quantised checkpoint (%.60s): weights are read as F64, F32, "
+			     "F16 or BF16 only; use the model that it was made from",
+			     method);
 }
 
 enum lens_status lens_config_read(const char *dir, struct lens_config *c,
@@ -67,12 +93,18 @@ enum lens_status lens_config_read(const char *dir, struct lens_config *c,
 	memset(c, 0, sizeof(*c));
 	if (!path)
 		return lens_error_nomem(err, strlen(dir), 1);
-	st = lens_file_read(path, MAX_CONFIG, &text, err);
+	if (lens_file_exists(path))
+		st = lens_file_read(path, MAX_CONFIG, &text, err);
+	else
+		st = lens_model_folder_error(dir, "is no model's folder: it has no config.json",
+					     false, err);
 	if (st == LENS_OK && sha)
 		st = lens_sha256_update(sha, text.data, text.len, err);
 	if (st == LENS_OK)
 		st = lens_json_parse(path, text.data, text.len, &root, err);
 	f.root = root;
+	if (st == LENS_OK)
+		st = check_quantised(&f, err);
 	if (st == LENS_OK)
 		st = find_family(&f, family, err);
 	if (st == LENS_OK)
@@ -147,6 +179,15 @@ static bool add_windows(json_t *j, const struct lens_config *c)
 	       json_object_set_new(j, "window_size", json_integer((json_int_t)c->window));
 }
 
+/* With a number here, TransformerLens keeps K and V apart from the heads' own: none is meant.
+ */
+static bool add_kv_heads(json_t *j, const struct lens_config *c)
+{
+	return c->n_kv_heads != c->n_heads &&
+	       json_object_set_new(j, "n_key_value_heads",
+				   json_integer((json_int_t)c->n_kv_heads));
+}
+
 /* True when memory is out. */
 static bool add_kinds(json_t *j, const struct lens_config *c, const struct lens_processing *p)
 {
@@ -169,14 +210,14 @@ enum lens_status lens_config_json(const struct lens_config *c, const struct lens
 				  char **out, struct lens_error *err)
 {
 	json_t *j =
-		json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "n_layers",
-			  (json_int_t)c->n_layers, "d_model", (json_int_t)c->d_model, "n_heads",
-			  (json_int_t)c->n_heads, "d_head", (json_int_t)c->d_head, "d_mlp",
-			  (json_int_t)c->d_mlp, "d_vocab", (json_int_t)c->d_vocab, "n_ctx",
-			  (json_int_t)c->n_ctx, "n_key_value_heads", (json_int_t)c->n_kv_heads);
+		json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "n_layers", (json_int_t)c->n_layers,
+			  "d_model", (json_int_t)c->d_model, "n_heads", (json_int_t)c->n_heads,
+			  "d_head", (json_int_t)c->d_head, "d_mlp", (json_int_t)c->d_mlp,
+			  "d_vocab", (json_int_t)c->d_vocab, "n_ctx", (json_int_t)c->n_ctx);
 	char *text = NULL;
 
-	if (j && !add_kinds(j, c, p) && !add_rotary(j, &c->rotary) && !add_windows(j, c))
+	if (j && !add_kv_heads(j, c) && !add_kinds(j, c, p) && !add_rotary(j, &c->rotary) &&
+	    !add_windows(j, c))
 		text = json_dumps(j, JSON_SORT_KEYS);
 	*out = lens_strdup(text);
 	json_decref(j);

@@ -5,9 +5,6 @@
  */
 #include "model/model_private.h"
 
-#include <stdio.h>
-#include <string.h>
-
 static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
 			       struct lens_error *err)
 {
@@ -34,19 +31,12 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 	return lens_config_activation(f, "activation_function", "gelu_new", c, err);
 }
 
-/* Checkpoints name tensors with and without "transformer." in front. */
-static const char *prefix_of(const struct lens_tensors *t)
-{
-	return lens_tensors_find(t, "transformer.wte.weight") ? "transformer." : "";
-}
-
-static enum lens_status load_block(struct lens_tensors *t, const struct lens_config *c,
+static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_config *c,
 				   size_t layer, struct lens_block64 *b, struct lens_error *err)
 {
-	struct lens_tensors_at at = { .t = t, .err = err };
+	struct lens_tensors_at at = lens_tensors_at(k, err, "h.%zu.", layer);
 	size_t d = c->d_model, f = c->d_mlp;
 
-	snprintf(at.prefix, sizeof(at.prefix), "%sh.%zu.", prefix_of(t), layer);
 	LENS_TRY(lens_load_vector(&at, "ln_1.weight", d, b->ln1_w));
 	LENS_TRY(lens_load_vector(&at, "ln_1.bias", d, b->ln1_b));
 	LENS_TRY(lens_load_matrix(&at, "attn.c_attn.weight", d, 3 * d, b->w_qkv));
@@ -61,44 +51,41 @@ static enum lens_status load_block(struct lens_tensors *t, const struct lens_con
 	return lens_load_vector(&at, "mlp.c_proj.bias", d, b->b_out);
 }
 
-enum lens_status lens_gpt2_load_embed(struct lens_tensors *t, const struct lens_config *c,
-				      double *w_e, double *w_pos, struct lens_error *err)
+enum lens_status lens_gpt2_load_positions(struct lens_checkpoint *k,
+					  const struct lens_config *c, double *w_pos,
+					  struct lens_error *err)
 {
-	struct lens_tensors_at at = { .t = t, .err = err };
+	struct lens_tensors_at at = lens_tensors_at(k, err, "%s", "");
 
-	snprintf(at.prefix, sizeof(at.prefix), "%s", prefix_of(t));
-	LENS_TRY(lens_load_matrix(&at, "wte.weight", c->d_vocab, c->d_model, w_e));
 	return lens_load_matrix(&at, "wpe.weight", c->n_ctx, c->d_model, w_pos);
 }
 
-enum lens_status lens_gpt2_load_head(struct lens_tensors *t, const struct lens_config *c,
-				     struct lens_head64 *h, struct lens_error *err)
+enum lens_status lens_gpt2_load_final_norm(struct lens_checkpoint *k,
+					   const struct lens_config *c, struct lens_head64 *h,
+					   struct lens_error *err)
 {
-	struct lens_tensors_at at = { .t = t, .err = err };
+	struct lens_tensors_at at = lens_tensors_at(k, err, "%s", "");
 
-	snprintf(at.prefix, sizeof(at.prefix), "%s", prefix_of(t));
 	LENS_TRY(lens_load_vector(&at, "ln_f.weight", c->d_model, h->ln_final_w));
-	LENS_TRY(lens_load_vector(&at, "ln_f.bias", c->d_model, h->ln_final_b));
-	/* A tied head is wte, also where a copy of it is stored; lm_head has no prefix. */
-	if (c->tied_head)
-		return lens_load_matrix(&at, "wte.weight", c->d_vocab, c->d_model, h->w_u);
-	at.prefix[0] = '\0';
-	return lens_load_matrix(&at, "lm_head.weight", c->d_vocab, c->d_model, h->w_u);
+	return lens_load_vector(&at, "ln_f.bias", c->d_model, h->ln_final_b);
 }
 
-/* Causal masks that older checkpoints carry, and the tied copy of wte. */
+/* Causal masks that older checkpoints carry. */
 static bool ignore(const char *name)
 {
-	return !strcmp(name, "lm_head.weight") || lens_name_ends(name, ".attn.bias") ||
-	       lens_name_ends(name, ".attn.masked_bias");
+	return lens_name_ends(name, ".attn.bias") || lens_name_ends(name, ".attn.masked_bias");
 }
 
 const struct lens_family lens_family_gpt2 = {
 	.model_type = "gpt2",
 	.architecture = "GPT2LMHeadModel",
+	.base = "GPT2Model",
+	.prefix = "transformer.",
+	.embed = "wte.weight",
+	.head = "lm_head.weight",
 	.config = config,
 	.load_block = load_block,
-	.load_embed = lens_gpt2_load_embed,
-	.load_head = lens_gpt2_load_head,
+	.load_positions = lens_gpt2_load_positions,
+	.load_final_norm = lens_gpt2_load_final_norm,
 	.ignore = ignore,
 };

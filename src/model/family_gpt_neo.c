@@ -84,15 +84,14 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 	return lens_config_activation(f, "activation_function", "gelu_new", c, err);
 }
 
-static enum lens_status load_block(struct lens_tensors *t, const struct lens_config *c,
+static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_config *c,
 				   size_t layer, struct lens_block64 *b, struct lens_error *err)
 {
 	static const char *const qkv[] = { "q_proj", "k_proj", "v_proj" };
-	struct lens_tensors_at at = { .t = t, .err = err };
+	struct lens_tensors_at at = lens_tensors_at(k, err, "h.%zu.", layer);
 	size_t d = c->d_model, f = c->d_mlp, i;
 	char name[64];
 
-	snprintf(at.prefix, sizeof(at.prefix), "transformer.h.%zu.", layer);
 	LENS_TRY(lens_load_vector(&at, "ln_1.weight", d, b->ln1_w));
 	LENS_TRY(lens_load_vector(&at, "ln_1.bias", d, b->ln1_b));
 	for (i = 0; i < 3; i++) {
@@ -109,19 +108,23 @@ static enum lens_status load_block(struct lens_tensors *t, const struct lens_con
 	return lens_load_vector(&at, "mlp.c_proj.bias", d, b->b_out);
 }
 
-/* Causal masks that older checkpoints carry, and the tied copy of wte. */
+/* Causal masks that older checkpoints carry. */
 static bool ignore(const char *name)
 {
-	return !strcmp(name, "lm_head.weight") || lens_name_ends(name, ".attention.bias") ||
+	return lens_name_ends(name, ".attention.bias") ||
 	       lens_name_ends(name, ".attention.masked_bias");
 }
 
 const struct lens_family lens_family_gpt_neo = {
 	.model_type = "gpt_neo",
 	.architecture = "GPTNeoForCausalLM",
+	.base = "GPTNeoModel",
+	.prefix = "transformer.",
+	.embed = "wte.weight",
+	.head = "lm_head.weight",
 	.config = config,
 	.load_block = load_block,
-	.load_embed = lens_gpt2_load_embed,
-	.load_head = lens_gpt2_load_head,
+	.load_positions = lens_gpt2_load_positions,
+	.load_final_norm = lens_gpt2_load_final_norm,
 	.ignore = ignore,
 };

@@ -7,9 +7,6 @@
  */
 #include "model/model_private.h"
 
-#include <stdio.h>
-#include <string.h>
-
 static enum lens_status rotary(const struct lens_config_file *f, struct lens_config *c,
 			       struct lens_error *err)
 {
@@ -81,13 +78,12 @@ static enum lens_status load_qkv(const struct lens_tensors_at *at, const struct 
 	return st;
 }
 
-static enum lens_status load_block(struct lens_tensors *t, const struct lens_config *c,
+static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_config *c,
 				   size_t layer, struct lens_block64 *b, struct lens_error *err)
 {
-	struct lens_tensors_at at = { .t = t, .err = err };
+	struct lens_tensors_at at = lens_tensors_at(k, err, "layers.%zu.", layer);
 	size_t d = c->d_model, f = c->d_mlp;
 
-	snprintf(at.prefix, sizeof(at.prefix), "gpt_neox.layers.%zu.", layer);
 	LENS_TRY(lens_load_vector(&at, "input_layernorm.weight", d, b->ln1_w));
 	LENS_TRY(lens_load_vector(&at, "input_layernorm.bias", d, b->ln1_b));
 	LENS_TRY(load_qkv(&at, c, b));
@@ -102,42 +98,32 @@ static enum lens_status load_block(struct lens_tensors *t, const struct lens_con
 	return lens_load_vector(&at, "mlp.dense_4h_to_h.bias", d, b->b_out);
 }
 
-static enum lens_status load_embed(struct lens_tensors *t, const struct lens_config *c,
-				   double *w_e, double *w_pos, struct lens_error *err)
+static enum lens_status load_final_norm(struct lens_checkpoint *k, const struct lens_config *c,
+					struct lens_head64 *h, struct lens_error *err)
 {
-	struct lens_tensors_at at = { .t = t, .err = err };
+	struct lens_tensors_at at = lens_tensors_at(k, err, "final_layer_norm.");
 
-	(void)w_pos;
-	return lens_load_matrix(&at, "gpt_neox.embed_in.weight", c->d_vocab, c->d_model, w_e);
+	LENS_TRY(lens_load_vector(&at, "weight", c->d_model, h->ln_final_w));
+	return lens_load_vector(&at, "bias", c->d_model, h->ln_final_b);
 }
 
-static enum lens_status load_head(struct lens_tensors *t, const struct lens_config *c,
-				  struct lens_head64 *h, struct lens_error *err)
-{
-	const char *w_u = c->tied_head ? "gpt_neox.embed_in.weight" : "embed_out.weight";
-	struct lens_tensors_at at = { .t = t, .err = err };
-	size_t d = c->d_model;
-
-	LENS_TRY(lens_load_vector(&at, "gpt_neox.final_layer_norm.weight", d, h->ln_final_w));
-	LENS_TRY(lens_load_vector(&at, "gpt_neox.final_layer_norm.bias", d, h->ln_final_b));
-	return lens_load_matrix(&at, w_u, c->d_vocab, d, h->w_u);
-}
-
-/* Masks and frequencies that older checkpoints carry, and a tied head's copy. */
+/* Masks and frequencies that older checkpoints carry. */
 static bool ignore(const char *name)
 {
 	return lens_name_ends(name, ".attention.bias") ||
 	       lens_name_ends(name, ".attention.masked_bias") ||
-	       lens_name_ends(name, ".rotary_emb.inv_freq") ||
-	       !strcmp(name, "embed_out.weight");
+	       lens_name_ends(name, ".rotary_emb.inv_freq");
 }
 
 const struct lens_family lens_family_gpt_neox = {
 	.model_type = "gpt_neox",
 	.architecture = "GPTNeoXForCausalLM",
+	.base = "GPTNeoXModel",
+	.prefix = "gpt_neox.",
+	.embed = "embed_in.weight",
+	.head = "embed_out.weight",
 	.config = config,
 	.load_block = load_block,
-	.load_embed = load_embed,
-	.load_head = load_head,
+	.load_final_norm = load_final_norm,
 	.ignore = ignore,
 };

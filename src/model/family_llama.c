@@ -136,13 +136,12 @@ static enum lens_status load_mlp(const struct lens_tensors_at *at, const struct 
 	return lens_load_vector(at, "mlp.down_proj.bias", d, b->b_out);
 }
 
-static enum lens_status load_block(struct lens_tensors *t, const struct lens_config *c,
+static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_config *c,
 				   size_t layer, struct lens_block64 *b, struct lens_error *err)
 {
-	struct lens_tensors_at at = { .t = t, .err = err };
+	struct lens_tensors_at at = lens_tensors_at(k, err, "layers.%zu.", layer);
 	size_t d = c->d_model, q = c->n_heads * c->d_head, kv = c->n_kv_heads * c->d_head;
 
-	snprintf(at.prefix, sizeof(at.prefix), "model.layers.%zu.", layer);
 	LENS_TRY(lens_load_vector(&at, "input_layernorm.weight", d, b->ln1_w));
 	LENS_TRY(load_projection(&at, c, "q", 0, q, b));
 	LENS_TRY(load_projection(&at, c, "k", q, kv, b));
@@ -154,40 +153,27 @@ static enum lens_status load_block(struct lens_tensors *t, const struct lens_con
 	return load_mlp(&at, c, b);
 }
 
-static enum lens_status load_embed(struct lens_tensors *t, const struct lens_config *c,
-				   double *w_e, double *w_pos, struct lens_error *err)
+static enum lens_status load_final_norm(struct lens_checkpoint *k, const struct lens_config *c,
+					struct lens_head64 *h, struct lens_error *err)
 {
-	struct lens_tensors_at at = { .t = t, .err = err };
+	struct lens_tensors_at at = lens_tensors_at(k, err, "%s", "");
 
-	(void)w_pos;
-	return lens_load_matrix(&at, "model.embed_tokens.weight", c->d_vocab, c->d_model, w_e);
+	return lens_load_vector(&at, "norm.weight", c->d_model, h->ln_final_w);
 }
 
-static enum lens_status load_head(struct lens_tensors *t, const struct lens_config *c,
-				  struct lens_head64 *h, struct lens_error *err)
-{
-	const char *w_u = c->tied_head ? "model.embed_tokens.weight" : "lm_head.weight";
-	struct lens_tensors_at at = { .t = t, .err = err };
-
-	LENS_TRY(lens_load_vector(&at, "model.norm.weight", c->d_model, h->ln_final_w));
-	return lens_load_matrix(&at, w_u, c->d_vocab, c->d_model, h->w_u);
-}
-
-/* Frequencies that older checkpoints carry, and a tied head's copy. */
+/* Frequencies that older checkpoints carry. */
 static bool ignore(const char *name)
 {
-	return lens_name_ends(name, ".rotary_emb.inv_freq") || !strcmp(name, "lm_head.weight");
+	return lens_name_ends(name, ".rotary_emb.inv_freq");
 }
 
 #define LLAMA_LIKE(type, class, read_config)                                                   \
 	{                                                                                      \
-		.model_type = type, .architecture = class, .config = read_config,              \
-		.load_block = load_block, .load_embed = load_embed, .load_head = load_head,    \
-		.ignore = ignore,                                                              \
+		.model_type = type, .architecture = class "ForCausalLM",                       \
+		.base = class "Model", .prefix = "model.", .embed = "embed_tokens.weight",     \
+		.head = "lm_head.weight", .config = read_config, .load_block = load_block,     \
+		.load_final_norm = load_final_norm, .ignore = ignore,                          \
 	}
-const struct lens_family lens_family_llama =
-	LLAMA_LIKE("llama", "LlamaForCausalLM", config_llama);
-const struct lens_family lens_family_mistral =
-	LLAMA_LIKE("mistral", "MistralForCausalLM", config_mistral);
-const struct lens_family lens_family_qwen2 =
-	LLAMA_LIKE("qwen2", "Qwen2ForCausalLM", config_qwen2);
+const struct lens_family lens_family_llama = LLAMA_LIKE("llama", "Llama", config_llama);
+const struct lens_family lens_family_mistral = LLAMA_LIKE("mistral", "Mistral", config_mistral);
+const struct lens_family lens_family_qwen2 = LLAMA_LIKE("qwen2", "Qwen2", config_qwen2);

@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 /* n float64 elements, zeroed. */
@@ -147,7 +148,8 @@ static float attention_scale(const struct lens_config *c, size_t layer)
 
 struct loader {
 	const struct lens_family *family;
-	struct lens_tensors tensors;
+	enum lens_tied_head tied_head;
+	struct lens_checkpoint checkpoint;
 	struct lens_model *model;
 };
 
@@ -159,7 +161,7 @@ static enum lens_status load_block(struct loader *l, size_t layer, struct lens_e
 	enum lens_status st = make_block64(c, &b, err);
 
 	if (st == LENS_OK)
-		st = l->family->load_block(&l->tensors, c, layer, &b, err);
+		st = l->family->load_block(&l->checkpoint, c, layer, &b, err);
 	if (st == LENS_OK) {
 		lens_process_block(c, &l->model->processing, &b);
 		if (l->model->processing.refactor_factored_attn_matrices)
@@ -197,6 +199,31 @@ static enum lens_status load_blocks(struct loader *l, struct lens_error *err)
 	return status;
 }
 
+/* W_E or W_U, [V, D]; NULL: checked only. */
+static enum lens_status read_matrix(struct loader *l, const char *name, double *out,
+				    struct lens_error *err)
+{
+	const size_t shape[2] = { l->model->config.d_vocab, l->model->config.d_model };
+
+	return lens_tensors_read(&l->checkpoint.tensors, name, 2, shape, out, err);
+}
+
+static enum lens_status read_embed(struct loader *l, double *w_e, double *w_pos,
+				   struct lens_error *err)
+{
+	LENS_TRY(read_matrix(l, l->checkpoint.w_e, w_e, err));
+	if (!l->family->load_positions)
+		return LENS_OK;
+	return l->family->load_positions(&l->checkpoint, &l->model->config, w_pos, err);
+}
+
+static enum lens_status read_head(struct loader *l, struct lens_head64 *h,
+				  struct lens_error *err)
+{
+	LENS_TRY(l->family->load_final_norm(&l->checkpoint, &l->model->config, h, err));
+	return read_matrix(l, l->checkpoint.w_u, h->w_u, err);
+}
+
 static enum lens_status load_embed(struct loader *l, struct lens_error *err)
 {
 	struct lens_model *m = l->model;
@@ -208,7 +235,7 @@ static enum lens_status load_embed(struct loader *l, struct lens_error *err)
 	if (st == LENS_OK)
 		st = make64(n_pos, d, &w_pos, err);
 	if (st == LENS_OK)
-		st = l->family->load_embed(&l->tensors, c, w_e, w_pos, err);
+		st = read_embed(l, w_e, w_pos, err);
 	if (st == LENS_OK && m->processing.center_writing_weights && c->norm == LENS_NORM_LN) {
 		lens_center_rows(c->d_vocab, d, w_e);
 		lens_center_rows(n_pos, d, w_pos);
@@ -234,7 +261,7 @@ static enum lens_status load_head64(struct loader *l, struct lens_head64 *h,
 		LENS_TRY(make64(1, d, &h->ln_final_b, err));
 	LENS_TRY(make64(c->d_vocab, d, &h->w_u, err));
 	LENS_TRY(make64(1, c->d_vocab, &h->b_u, err));
-	return l->family->load_head(&l->tensors, c, h, err);
+	return read_head(l, h, err);
 }
 
 static enum lens_status load_head(struct loader *l, struct lens_error *err)
@@ -273,45 +300,51 @@ static enum lens_status check_shapes(struct loader *l, struct lens_error *err)
 	struct lens_head64 head = { 0 };
 	size_t i;
 
-	LENS_TRY(l->family->load_embed(&l->tensors, c, NULL, NULL, err));
+	LENS_TRY(read_embed(l, NULL, NULL, err));
 	for (i = 0; i < c->n_layers; i++)
-		LENS_TRY(l->family->load_block(&l->tensors, c, i, &block, err));
-	return l->family->load_head(&l->tensors, c, &head, err);
+		LENS_TRY(l->family->load_block(&l->checkpoint, c, i, &block, err));
+	return read_head(l, &head, err);
 }
 
 static enum lens_status load(const char *dir, struct loader *l, struct lens_sha256 *sha,
 			     struct lens_error *err)
 {
 	struct lens_model *m = l->model;
+	struct lens_tensors *t = &l->checkpoint.tensors;
 
 	LENS_TRY(lens_config_read(dir, &m->config, &l->family, sha, err));
 	if (m->processing.refactor_factored_attn_matrices)
 		LENS_TRY(lens_refactor_check(&m->config, err));
-	LENS_TRY(lens_tensors_open(dir, &l->tensors, sha, err));
+	LENS_TRY(lens_tensors_open(dir, t, sha, err));
+	LENS_TRY(lens_checkpoint_names(&l->checkpoint, l->family, &m->config, l->tied_head,
+				       &m->warning, err));
+	snprintf(m->tensor_w_e, sizeof(m->tensor_w_e), "%s", l->checkpoint.w_e);
+	snprintf(m->tensor_w_u, sizeof(m->tensor_w_u), "%s", l->checkpoint.w_u);
 	LENS_TRY(check_shapes(l, err));
 	LENS_TRY(load_embed(l, err));
 	LENS_TRY(load_blocks(l, err));
 	LENS_TRY(load_head(l, err));
-	LENS_TRY(lens_tensors_all_used(&l->tensors, l->family->ignore, err));
-	LENS_TRY(lens_tensors_unchanged(&l->tensors, err));
+	LENS_TRY(lens_tensors_all_used(t, l->family->ignore, err));
+	LENS_TRY(lens_tensors_unchanged(t, err));
 	return lens_sha256_final(sha, m->sha256, err);
 }
 
-enum lens_status lens_model_open(const char *dir, const struct lens_processing *processing,
+enum lens_status lens_model_open(const char *dir, const struct lens_model_options *opt,
 				 struct lens_model **out, struct lens_error *err)
 {
-	struct loader l = { .model = lens_calloc(1, sizeof(*l.model)) };
+	struct loader l = { .tied_head = opt->tied_head,
+			    .model = lens_calloc(1, sizeof(*l.model)) };
 	struct lens_sha256 *sha = NULL;
 	enum lens_status st;
 
 	*out = NULL;
 	if (!l.model)
 		return lens_error_nomem(err, 1, sizeof(*l.model));
-	l.model->processing = *processing;
+	l.model->processing = opt->processing;
 	st = lens_sha256_create(&sha, err);
 	if (st == LENS_OK)
 		st = load(dir, &l, sha, err);
-	lens_tensors_release(&l.tensors);
+	lens_tensors_release(&l.checkpoint.tensors);
 	lens_sha256_destroy(sha);
 	if (st == LENS_OK)
 		*out = l.model;
@@ -337,5 +370,6 @@ void lens_model_destroy(struct lens_model *m)
 	lens_free(m->ln_final_b);
 	lens_free(m->w_u);
 	lens_free(m->b_u);
+	lens_free(m->warning);
 	lens_free(m);
 }

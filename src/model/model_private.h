@@ -32,6 +32,7 @@ enum lens_status lens_config_text(const struct lens_config_file *f, const char *
 /* --- tensors (tensors.c, safetensors.c, torchbin.c) --------------------------- */
 
 #define LENS_TENSOR_RANK 8
+#define LENS_NAME 96 /* of the names that W_E and W_U have in files */
 
 enum lens_tensor_type { LENS_T_F64, LENS_T_F32, LENS_T_F16, LENS_T_BF16, LENS_T_OTHER };
 
@@ -77,6 +78,8 @@ enum lens_status lens_safetensors_parse(struct lens_tensors *t, size_t file,
 					struct lens_error *err);
 enum lens_status lens_torchbin_parse(struct lens_tensors *t, size_t file,
 				     struct lens_error *err);
+/* Do both hold the same numbers, in the same shape? */
+bool lens_tensors_equal(const struct lens_tensor *a, const struct lens_tensor *b);
 /* Appends an empty tensor; NULL when memory is out. */
 struct lens_tensor *lens_tensors_add(struct lens_tensors *t);
 struct lens_tensor *lens_tensors_find(const struct lens_tensors *t, const char *name);
@@ -106,30 +109,55 @@ struct lens_head64 {
 	double *w_u, *b_u;               /* [V, D], [V] */
 };
 
+struct lens_family;
+
+/* A checkpoint's tensors, and what they are called in it (head.c). */
+struct lens_checkpoint {
+	struct lens_tensors tensors;
+	const char *prefix;                  /* the family's, or "": saved as the base model */
+	char w_e[LENS_NAME], w_u[LENS_NAME]; /* the tensors that W_E and W_U are read from */
+};
+/*
+ * Finds out how a checkpoint names its tensors, and which of them is W_U; where
+ * Hugging Face's versions disagree about that, *warning says so (else NULL; the
+ * caller frees it).
+ */
+enum lens_status lens_checkpoint_names(struct lens_checkpoint *k, const struct lens_family *f,
+				       const struct lens_config *c, enum lens_tied_head choice,
+				       char **warning, struct lens_error *err);
+
 struct lens_family {
 	const char *model_type;   /* config.json's */
-	const char *architecture; /* config.json's, when it names one */
+	const char *architecture; /* config.json's, when it names one … */
+	const char *base;         /* … or the same without the head: "GPT2Model" */
+	const char *prefix;       /* of all names but the head's; the base model's have none */
+	const char *embed, *head; /* the names of W_E, after the prefix, and of W_U */
 	enum lens_status (*config)(const struct lens_config_file *f, struct lens_config *out,
 				   struct lens_error *err);
 	/* Fill the arrays the config calls for, allocated and zeroed; all NULL: check only. */
-	enum lens_status (*load_block)(struct lens_tensors *t, const struct lens_config *c,
+	enum lens_status (*load_block)(struct lens_checkpoint *k, const struct lens_config *c,
 				       size_t layer, struct lens_block64 *b,
 				       struct lens_error *err);
-	enum lens_status (*load_embed)(struct lens_tensors *t, const struct lens_config *c,
-				       double *w_e, double *w_pos, struct lens_error *err);
-	enum lens_status (*load_head)(struct lens_tensors *t, const struct lens_config *c,
-				      struct lens_head64 *h, struct lens_error *err);
+	/* [n_ctx, D]; NULL: no learned positions */
+	enum lens_status (*load_positions)(struct lens_checkpoint *k,
+					   const struct lens_config *c, double *w_pos,
+					   struct lens_error *err);
+	enum lens_status (*load_final_norm)(struct lens_checkpoint *k,
+					    const struct lens_config *c, struct lens_head64 *h,
+					    struct lens_error *err);
 	/* Tensors that checkpoints carry and a model does not need. */
 	bool (*ignore)(const char *name);
 };
 extern const struct lens_family lens_family_gpt2, lens_family_gpt_neo, lens_family_gpt_neox,
 	lens_family_llama, lens_family_mistral, lens_family_qwen2;
 
-/* Learned positions and the head, which GPT-Neo has under the same names (family_gpt2.c). */
-enum lens_status lens_gpt2_load_embed(struct lens_tensors *t, const struct lens_config *c,
-				      double *w_e, double *w_pos, struct lens_error *err);
-enum lens_status lens_gpt2_load_head(struct lens_tensors *t, const struct lens_config *c,
-				     struct lens_head64 *h, struct lens_error *err);
+/* Learned positions and last norm, which GPT-Neo has under the same names (family_gpt2.c). */
+enum lens_status lens_gpt2_load_positions(struct lens_checkpoint *k,
+					  const struct lens_config *c, double *w_pos,
+					  struct lens_error *err);
+enum lens_status lens_gpt2_load_final_norm(struct lens_checkpoint *k,
+					   const struct lens_config *c, struct lens_head64 *h,
+					   struct lens_error *err);
 
 /* --- what families share (family.c) ------------------------------------------ */
 
@@ -139,6 +167,10 @@ struct lens_tensors_at {
 	struct lens_error *err;
 	char prefix[96];
 };
+/* The checkpoint's prefix, then fmt: "h.%zu." */
+struct lens_tensors_at lens_tensors_at(struct lens_checkpoint *k, struct lens_error *err,
+				       const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 /* Read prefix + name as float64; out NULL: check only. */
 enum lens_status lens_load_vector(const struct lens_tensors_at *at, const char *name, size_t n,
 				  double *out);

@@ -220,9 +220,11 @@ enum lens_status lens_tensors_open(const char *dir, struct lens_tensors *t,
 	}
 	if (found)
 		return sort_tensors(t, err);
-	return lens_error_at(err, LENS_ERR_IO, dir, 0, 0,
-			     "holds no weights: model.safetensors, pytorch_model.bin, or "
-			     "either one's .index.json");
+	return lens_model_folder_error(
+		dir,
+		"holds no weights: model.safetensors, pytorch_model.bin, "
+		"or either one's .index.json",
+		true, err);
 }
 
 enum lens_status lens_tensors_unchanged(const struct lens_tensors *t, struct lens_error *err)
@@ -381,6 +383,28 @@ enum lens_status lens_tensors_read(struct lens_tensors *ts, const char *name, in
 	}
 	t->used = t->used || out;
 	return LENS_OK;
+}
+
+bool lens_tensors_equal(const struct lens_tensor *a, const struct lens_tensor *b)
+{
+	struct walk in_a = { .place = 0 }, in_b = { .place = 0 };
+	size_t i;
+
+	if (a->rank != b->rank || a->type == LENS_T_OTHER || b->type == LENS_T_OTHER ||
+	    memcmp(a->shape, b->shape, (size_t)a->rank * sizeof(*a->shape)) != 0)
+		return false;
+	if (a->data == b->data && a->type == b->type && !a->strided && !b->strided)
+		return true; /* torch.save stores what is shared once */
+	for (i = 0; i < a->n_elements; i++) {
+		if (element(a, a->strided ? in_a.place : i) !=
+		    element(b, b->strided ? in_b.place : i))
+			return false;
+		if (a->strided)
+			step(a, &in_a);
+		if (b->strided)
+			step(b, &in_b);
+	}
+	return true;
 }
 
 enum lens_status lens_tensors_all_used(const struct lens_tensors *t,

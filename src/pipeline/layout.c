@@ -169,6 +169,8 @@ enum lens_status lens_layout_attributes(struct lens_store *s, const struct lens_
 	LENS_TRY(attr_sha(s, "sha256_tokenizer", lens_tokenizer_sha256(in->tokenizer), err));
 	LENS_TRY(attr_sha(s, "sha256_data", in->prompts->sha256, err));
 	LENS_TRY(attr_path(s, "path_model", in->experiment->model, err));
+	LENS_TRY(lens_store_attr_str(s, "/", "tensor_W_E", in->model->tensor_w_e, err));
+	LENS_TRY(lens_store_attr_str(s, "/", "tensor_W_U", in->model->tensor_w_u, err));
 	LENS_TRY(attr_path(s, "path_data", in->experiment->data.csv, err));
 	LENS_TRY(attr_bos(s, in, err));
 	LENS_TRY(lens_store_attr_i64(s, "/", "rows_skipped", (int64_t)in->n_skipped, err));

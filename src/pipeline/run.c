@@ -51,14 +51,18 @@ static struct lens_dataset_options dataset_options(const struct lens_experiment 
 	};
 }
 
-static struct lens_processing processing(const struct lens_experiment *e)
+static struct lens_model_options model_options(const struct lens_experiment *e)
 {
-	return (struct lens_processing){
-		.fold_ln = e->weights.fold_ln,
-		.center_writing_weights = e->weights.center_writing_weights,
-		.center_unembed = e->weights.center_unembed,
-		.fold_value_biases = e->weights.fold_value_biases,
-		.refactor_factored_attn_matrices = e->weights.refactor_factored_attn_matrices,
+	return (struct lens_model_options){
+		.processing = {
+			.fold_ln = e->weights.fold_ln,
+			.center_writing_weights = e->weights.center_writing_weights,
+			.center_unembed = e->weights.center_unembed,
+			.fold_value_biases = e->weights.fold_value_biases,
+			.refactor_factored_attn_matrices =
+				e->weights.refactor_factored_attn_matrices,
+		},
+		.tied_head = (enum lens_tied_head)e->tied_head, /* in the same order */
 	};
 }
 
@@ -74,7 +78,7 @@ static enum lens_status go_on(const struct run *r, struct lens_error *err)
 static enum lens_status open_inputs(struct run *r, struct lens_error *err)
 {
 	const struct lens_experiment *e = r->experiment;
-	const struct lens_processing p = processing(e);
+	const struct lens_model_options m = model_options(e);
 	struct lens_config config;
 
 	LENS_TRY(lens_open_cpu(e->cpu, &r->in.level, err));
@@ -83,7 +87,9 @@ static enum lens_status open_inputs(struct run *r, struct lens_error *err)
 	r->data = dataset_options(e, &config, r->tokenizer);
 	LENS_TRY(lens_prompts_load(&r->data, &r->prompts, &r->result->report, err));
 	LENS_TRY(go_on(r, err));
-	LENS_TRY(lens_model_open(e->model, &p, &r->model, err));
+	LENS_TRY(lens_model_open(e->model, &m, &r->model, err));
+	if (r->model->warning)
+		lens_warn(r->options, "%s", r->model->warning);
 	LENS_TRY(go_on(r, err));
 	r->in.experiment = e;
 	r->in.data = &r->data;

@@ -137,9 +137,10 @@ static enum lens_status load_any(struct lens_tokenizer_load *l, const char *json
 	} else if (lens_file_exists(vocab) && lens_file_exists(merges)) {
 		LENS_TRY(lens_load_gpt2(l, vocab, merges, err));
 	} else {
-		return lens_error_at(err, LENS_ERR_IO, l->dir, 0, 0,
-				     "no tokenizer here: neither tokenizer.json nor vocab.json "
-				     "with merges.txt");
+		return lens_model_folder_error(l->dir,
+					       "no tokenizer here: neither tokenizer.json nor "
+					       "vocab.json with merges.txt",
+					       false, err);
 	}
 	LENS_TRY(check_added(l, err));
 	LENS_TRY(check_specials(l, err));

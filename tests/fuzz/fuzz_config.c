@@ -22,7 +22,7 @@ static void check_sizes(const struct lens_config *c)
 
 static void write_json(const struct lens_config *c, bool fold)
 {
-	const struct lens_processing p = { .fold_ln = fold };
+	const struct lens_model_options p = { .processing = { .fold_ln = fold } };
 	struct lens_error err = LENS_ERROR_INIT;
 	char *text;
 
@@ -42,7 +42,7 @@ static void open_model(const struct lens_config *c, const uint8_t *data, size_t 
 		{ "gpt_neox", "tests/golden/data/gpt_neox/model.safetensors", false },
 		{ "mistral", "tests/golden/data/mistral/model.safetensors", false },
 	};
-	const struct lens_processing p = { true, true, true, true, false };
+	const struct lens_model_options p = { .processing = { true, true, true, true, false } };
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_model *m = NULL;
 	char name[64];

@@ -29,7 +29,8 @@ static const char *const model_dir[] = { DATA "gpt2_gelu", DATA "gpt2_gelu_new",
 
 static struct lens_model *open_model(const char *dir, bool rest, bool refactor)
 {
-	const struct lens_processing p = { rest, rest, rest, rest, refactor };
+	const struct lens_model_options p = { .processing = { rest, rest, rest, rest,
+							      refactor } };
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_model *m;
 
@@ -381,7 +382,7 @@ static void dead_head(void **state)
 
 static enum lens_status open_once(void *ctx)
 {
-	const struct lens_processing p = { true, true, true, true, true };
+	const struct lens_model_options p = { .processing = { true, true, true, true, true } };
 	struct lens_model *m;
 	enum lens_status st = lens_model_open(ctx, &p, &m, NULL);
 

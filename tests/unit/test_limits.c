@@ -117,7 +117,7 @@ static void assert_says(enum lens_status want, enum lens_status st, const char *
 
 static enum lens_status open_model(const char *where)
 {
-	const struct lens_processing p = { .fold_ln = true };
+	const struct lens_model_options p = { .processing = { .fold_ln = true } };
 	struct lens_model *m = NULL;
 	enum lens_status st = lens_model_open(where, &p, &m, &err);
 

@@ -22,19 +22,21 @@
 #define GOLDEN "tests/golden/data/"
 #define VALID "tests/unit/data/model/"
 
-static const struct lens_processing raw;
-static const struct lens_processing all = { .fold_ln = true,
-					    .center_writing_weights = true,
-					    .center_unembed = true,
-					    .fold_value_biases = true };
+static const struct lens_model_options raw;
+static const struct lens_model_options all = {
+	.processing = { .fold_ln = true,
+			.center_writing_weights = true,
+			.center_unembed = true,
+			.fold_value_biases = true },
+};
 
-static struct lens_model *open_model(const char *dir, const struct lens_processing *p)
+static struct lens_model *open_model(const char *dir, const struct lens_model_options *opt)
 {
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_model *m;
 	char text[2200];
 
-	if (lens_model_open(dir, p, &m, &err) != LENS_OK)
+	if (lens_model_open(dir, opt, &m, &err) != LENS_OK)
 		fail_msg("%s", lens_error_format(&err, text, sizeof(text)));
 	return m;
 }
@@ -95,12 +97,12 @@ static void config_as_json(void **state)
 
 	(void)state;
 	assert_int_equal(lens_config_load(VALID "plain", &c, NULL), LENS_OK);
-	assert_int_equal(lens_config_json(&c, &all, &text, NULL), LENS_OK);
+	assert_int_equal(lens_config_json(&c, &all.processing, &text, NULL), LENS_OK);
 	assert_non_null(strstr(text, "\"d_model\": 4"));
 	assert_non_null(strstr(text, "\"act_fn\": \"gelu_new\""));
 	assert_non_null(strstr(text, "\"normalization_type\": \"LNPre\""));
 	lens_free(text);
-	assert_int_equal(lens_config_json(&c, &raw, &text, NULL), LENS_OK);
+	assert_int_equal(lens_config_json(&c, &raw.processing, &text, NULL), LENS_OK);
 	assert_non_null(strstr(text, "\"normalization_type\": \"LN\""));
 	lens_free(text);
 }
@@ -120,6 +122,101 @@ static void old_checkpoint(void **state)
 	test_assert_same(a->block->w_out, b->block->w_out, c->d_model * c->d_mlp, "w_out");
 	lens_model_destroy(a);
 	lens_model_destroy(b);
+}
+
+/* --- the head --------------------------------------------------------------------- */
+
+static void assert_head(const char *dir, enum lens_tied_head choice, const char *w_e,
+			const char *w_u, bool warns)
+{
+	struct lens_model_options opt = { .tied_head = choice };
+	struct lens_model *m = open_model(dir, &opt);
+
+	assert_string_equal(m->tensor_w_e, w_e);
+	assert_string_equal(m->tensor_w_u, w_u);
+	assert_true((m->warning != NULL) == warns);
+	if (warns) {
+		assert_non_null(strstr(m->warning, "transformers 4"));
+		assert_non_null(strstr(m->warning, "transformers 5"));
+		assert_non_null(strstr(m->warning, "tied_head: stored"));
+	}
+	lens_model_destroy(m);
+}
+
+/* auto is config.json's word, as in TransformerLens 2.16; a copy is no second reading. */
+static void which_head(void **state)
+{
+	static const char wte[] = "transformer.wte.weight", head[] = "lm_head.weight";
+
+	(void)state;
+	assert_head(VALID "plain", LENS_HEAD_AUTO, wte, wte, false);
+	assert_head(VALID "plain", LENS_HEAD_TIED, wte, wte, false);
+	assert_head(VALID "tied-apart", LENS_HEAD_AUTO, wte, wte, true);
+	assert_head(VALID "tied-apart", LENS_HEAD_TIED, wte, wte, false);
+	assert_head(VALID "tied-apart", LENS_HEAD_STORED, wte, head, false);
+	assert_head(VALID "untied", LENS_HEAD_AUTO, wte, head, false);
+	assert_head(VALID "untied", LENS_HEAD_TIED, wte, wte, false);
+	assert_head(VALID "untied", LENS_HEAD_STORED, wte, head, false);
+	assert_head(VALID "tied-copy", LENS_HEAD_AUTO, "wte.weight", "wte.weight", false);
+	assert_head(VALID "tied-copy", LENS_HEAD_STORED, "wte.weight", head, false);
+	assert_head(VALID "tied-moved", LENS_HEAD_AUTO, head, head, false);
+	assert_head(VALID "base", LENS_HEAD_AUTO, "wte.weight", "wte.weight", false);
+}
+
+/* The values that each choice takes: plain's embedding, and a head one element on. */
+static void head_values(void **state)
+{
+	const struct lens_model_options stored = { .tied_head = LENS_HEAD_STORED };
+	struct lens_model *plain = open_model(VALID "plain", &raw);
+	struct lens_model *tied = open_model(VALID "tied-apart", &raw);
+	struct lens_model *apart = open_model(VALID "tied-apart", &stored);
+	struct lens_model *moved = open_model(VALID "tied-moved", &raw);
+	struct lens_model *base = open_model(VALID "base", &raw);
+	size_t n = plain->config.d_vocab * plain->config.d_model, i;
+
+	(void)state;
+	test_assert_same(tied->w_u, plain->w_u, n, "tied");
+	test_assert_same(moved->w_e, plain->w_e, n, "moved, W_E");
+	test_assert_same(moved->w_u, plain->w_u, n, "moved, W_U");
+	test_assert_same(base->w_u, plain->w_u, n, "base");
+	test_assert_same(base->block->w_in, plain->block->w_in,
+			 plain->config.d_model * plain->config.d_mlp, "base, W_in");
+	test_assert_same(apart->w_e, plain->w_e, n, "apart, W_E");
+	for (i = 0; i < n; i++)
+		assert_true(apart->w_u[i] == plain->w_u[(i + 1) % n]);
+	lens_model_destroy(plain);
+	lens_model_destroy(tied);
+	lens_model_destroy(apart);
+	lens_model_destroy(moved);
+	lens_model_destroy(base);
+}
+
+/* Nothing is there to be taken. */
+static void stored_head_missing(void **state)
+{
+	const struct lens_model_options stored = { .tied_head = LENS_HEAD_STORED };
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_model *m;
+
+	(void)state;
+	assert_int_equal(lens_model_open(VALID "plain", &stored, &m, &err), LENS_ERR_FORMAT);
+	assert_non_null(strstr(err.text, "tensor \"lm_head.weight\" is missing, and tied_head "
+					 "is stored"));
+}
+
+/* A name that is no folder: a hub id is told from a path. */
+static void no_folder(void **state)
+{
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_config c;
+
+	(void)state;
+	assert_int_equal(lens_config_load("openai-community/gpt2", &c, &err), LENS_ERR_IO);
+	assert_non_null(strstr(err.text, "scripts/get_model.py openai-community/gpt2 DIR"));
+	err = (struct lens_error)LENS_ERROR_INIT;
+	assert_int_equal(lens_config_load("../no/such/folder", &c, &err), LENS_ERR_IO);
+	assert_non_null(strstr(err.text, "there is no such folder"));
+	assert_null(strstr(err.text, "get_model"));
 }
 
 static enum lens_status open_and_close(void *ctx)
@@ -211,11 +308,11 @@ static void processing_keeps_the_function(void **state)
 		size_t n = N_TOKENS * plain->config.d_vocab;
 
 		for (bits = 1; bits < 16; bits++) {
-			const struct lens_processing p = {
-				.fold_ln = bits & 1,
-				.center_writing_weights = bits & 2,
-				.center_unembed = bits & 4,
-				.fold_value_biases = bits & 8,
+			const struct lens_model_options p = {
+				.processing = { .fold_ln = bits & 1,
+						.center_writing_weights = bits & 2,
+						.center_unembed = bits & 4,
+						.fold_value_biases = bits & 8 },
 			};
 			struct lens_model *m = open_model(models[k], &p);
 			float *is = logits(m, false);
@@ -475,7 +572,7 @@ static void not_regular_files(void **state)
 
 	(void)state;
 	make_dir(&d);
-	assert_refused(d.dir, "config.json", "No such file");
+	assert_refused(d.dir, d.dir, "it has no config.json");
 	assert_int_equal(mkfifo(d.config, 0600), 0);
 	assert_refused(d.dir, "config.json", "not a regular file");
 	unlink(d.config);
@@ -486,7 +583,7 @@ static void not_regular_files(void **state)
 	assert_refused(d.dir, "model.safetensors", "not a regular file");
 	lens_buf_release(&good);
 	release_dir(&d);
-	assert_refused("tests/invalid/none", "tests/invalid/none", "No such file");
+	assert_refused("tests/invalid/none", "tests/invalid/none", "there is no such folder");
 }
 
 /* Every byte of the header changed, every length of the file: told or loaded, no more. */
@@ -529,6 +626,10 @@ int main(void)
 		cmocka_unit_test(config_values),
 		cmocka_unit_test(config_as_json),
 		cmocka_unit_test(old_checkpoint),
+		cmocka_unit_test(which_head),
+		cmocka_unit_test(head_values),
+		cmocka_unit_test(stored_head_missing),
+		cmocka_unit_test(no_folder),
 		cmocka_unit_test(allocation_failures),
 		cmocka_unit_test(processing_keeps_the_function),
 		cmocka_unit_test(centred_weights),

@@ -138,7 +138,7 @@ static void check_run(const struct lens_model *m, const char *hooks, const char 
 
 static void bytes_in_a_file(void **state)
 {
-	const struct lens_processing p = { .fold_ln = true };
+	const struct lens_model_options p = { .processing = { .fold_ln = true } };
 	struct lens_model *m;
 
 	(void)state;

@@ -21,7 +21,7 @@
 #define DATA "tests/unit/data/torch/"
 #define VALID "tests/unit/data/model/"
 
-static const struct lens_processing raw;
+static const struct lens_model_options raw;
 
 /* --- what loads ------------------------------------------------------------------- */
 

@@ -1,0 +1,166 @@
+/*
+ * core/modeldir.c: what a path is that should be a model's folder and is not.
+ * In: the path, and what was not found there; out: an error that names what is
+ * there instead, and what to do about it.
+ */
+#include "core/json.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+
+/* A name in a folder that tells what the folder is. */
+static const struct sign {
+	const char *begins, *ends;
+	bool is_weights;  /* tells something only where weights are what is missing */
+	const char *text; /* %s: the name that was found */
+} signs[] = {
+	{ "adapter_config.json", "", false,
+	  "is the folder of an adapter (LoRA, PEFT), not of a model%s" },
+	{ "", ".gguf", false,
+	  "holds GGUF (%s), llama.cpp's format, which is not read: use the model's original "
+	  "folder, with config.json and safetensors" },
+	{ "snapshots", "", false,
+	  "is the hub's cache of a model; the model's folder is in %s/" },
+	{ "models--", "", false,
+	  "is the hub's cache; the folder of a model in it is %s/snapshots/…" },
+	{ "model-", ".safetensors", true,
+	  "holds shards of weights (%s) without their index, model.safetensors.index.json" },
+	{ "pytorch_model-", ".bin", true,
+	  "holds shards of weights (%s) without their index, pytorch_model.bin.index.json" },
+	{ "consolidated.", "", true,
+	  "holds weights in their makers' own format (%s): use the folder for transformers, "
+	  "with model.safetensors" },
+	{ "tf_model.h5", "", true, "holds TensorFlow's weights only (%s), which are not read" },
+	{ "flax_model", "", true, "holds Flax's weights only (%s), which are not read" },
+	{ "", ".onnx", true, "holds ONNX only (%s), which is not read" },
+	{ "model_index.json", "", false, "is the folder of a diffusion pipeline (%s)" },
+	{ "checkpoint-", "", false,
+	  "is the folder of a training run; a model's folder in it "
+	  "is %s" },
+};
+#define N_SIGNS (sizeof(signs) / sizeof(*signs))
+
+static bool matches(const struct sign *s, const char *name)
+{
+	size_t n = strlen(name), m = strlen(s->ends);
+
+	return !strncmp(name, s->begins, strlen(s->begins)) && n >= m &&
+	       !strcasecmp(name + n - m, s->ends);
+}
+
+/* The first of the signs that the folder has, and the name that shows it. */
+static const struct sign *find_sign(const char *dir, bool weights, char name[256])
+{
+	const struct dirent *entry;
+	size_t best = N_SIGNS, i;
+	DIR *d = opendir(dir);
+
+	while (d && (entry = readdir(d))) {
+		for (i = 0; i < N_SIGNS; i++) {
+			if ((signs[i].is_weights && !weights) ||
+			    !matches(&signs[i], entry->d_name))
+				continue;
+			/* Of several names the first, whatever order the folder has. */
+			if (i > best || (i == best && strcmp(entry->d_name, name) >= 0))
+				continue;
+			best = i;
+			snprintf(name, 256, "%s", entry->d_name);
+		}
+	}
+	if (d)
+		closedir(d);
+	return best < N_SIGNS ? &signs[best] : NULL;
+}
+
+/* ": merge it into its base model, …": as adapter_config.json names it. */
+static void adapter_remedy(const char *dir, char out[256])
+{
+	char *path = lens_path_join(dir, "adapter_config.json");
+	struct lens_buf text = LENS_BUF_INIT;
+	json_t *root = NULL;
+	const char *base;
+
+	if (path && lens_file_read(path, (size_t)1 << 20, &text, NULL) == LENS_OK)
+		lens_json_parse(path, text.data, text.len, &root, NULL);
+	base = json_string_value(json_object_get(root, "base_model_name_or_path"));
+	snprintf(out, 256,
+		 ": merge it into its base model%s%.120s%s first (merge_and_unload, then "
+		 "save_pretrained)",
+		 base ? " (" : "", base ? base : "", base ? ")" : "");
+	json_decref(root);
+	lens_buf_release(&text);
+	lens_free(path);
+}
+
+/* "snapshots/<the one that refs/main names, or the first>" */
+static void snapshot_name(const char *dir, char name[256])
+{
+	char *path = lens_path_join(dir, "refs/main"), *snapshots = NULL;
+	struct lens_buf text = LENS_BUF_INIT;
+	const struct dirent *entry;
+	char first[200] = "";
+	DIR *d = NULL;
+
+	if (path && lens_file_read(path, sizeof(first) - 1, &text, NULL) == LENS_OK)
+		snprintf(first, sizeof(first), "%.*s", (int)strcspn(text.data, "\r\n"),
+			 text.data);
+	else if ((snapshots = lens_path_join(dir, "snapshots")))
+		d = opendir(snapshots);
+	while (d && (entry = readdir(d))) {
+		if (entry->d_name[0] != '.' && (!*first || strcmp(entry->d_name, first) < 0))
+			snprintf(first, sizeof(first), "%.199s", entry->d_name);
+	}
+	if (d)
+		closedir(d);
+	snprintf(name, 256, "snapshots/%s", *first ? first : "…");
+	lens_buf_release(&text);
+	lens_free(snapshots);
+	lens_free(path);
+}
+
+/* "gpt2", "openai-community/gpt2": a name, or two with a slash between them. */
+static bool could_be_hub_id(const char *path)
+{
+	size_t i, slashes = 0;
+
+	for (i = 0; path[i]; i++) {
+		slashes += path[i] == '/';
+		if (!isalnum((unsigned char)path[i]) && !strchr("._-/", path[i]))
+			return false;
+	}
+	return i && slashes <= 1 && isalnum((unsigned char)path[0]) && path[i - 1] != '/';
+}
+
+enum lens_status lens_model_folder_error(const char *dir, const char *missing, bool weights,
+					 struct lens_error *err)
+{
+	const struct sign *s;
+	char name[256] = "", shown[300];
+	struct stat sb;
+
+	if (stat(dir, &sb) && errno != ENOENT)
+		return lens_error_sys(err, errno, dir, "look at");
+	if (stat(dir, &sb))
+		return lens_error_at(err, LENS_ERR_IO, dir, 0, 0,
+				     "there is no such folder%s%s%s",
+				     could_be_hub_id(dir)
+					     ? "; a model of the Hugging Face hub is fetched "
+					       "first: scripts/get_model.py "
+					     : "",
+				     could_be_hub_id(dir) ? dir : "",
+				     could_be_hub_id(dir) ? " DIR" : "");
+	s = find_sign(dir, weights, name);
+	if (!s)
+		return lens_error_at(err, LENS_ERR_IO, dir, 0, 0, "%s", missing);
+	if (s == &signs[0])
+		adapter_remedy(dir, name);
+	if (!strcmp(name, "snapshots"))
+		snapshot_name(dir, name);
+	snprintf(shown, sizeof(shown), "%s", name);
+	return lens_error_at(err, LENS_ERR_UNSUPPORTED, dir, 0, 0, s->text, shown);
+}
