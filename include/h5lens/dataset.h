@@ -14,6 +14,7 @@
 
 struct lens_dataset_options {
 	const char *csv; /* path */
+	char separator;  /* between fields: ',' */
 	const char *prompt_column;
 	const char *const *answer_columns;
 	size_t n_answers;            /* 0 is allowed: then no answer tables */
@@ -30,29 +31,56 @@ struct lens_dataset_options {
 
 #define LENS_BAD_ROWS_LISTED 20
 
-/* What was wrong with the rows, for the user: owned by the prompt set. */
+/* What may be odd about a good row. */
+enum lens_row_warning {
+	LENS_ROW_SECOND_BOS,   /* the prompt begins with the BOS token that is prepended */
+	LENS_ROW_NO_SPACE,     /* an answer without its leading space */
+	LENS_ROW_SEAM,         /* white space where the prompt ends and an answer begins */
+	LENS_ROW_EQUAL_ANSWERS /* two answers are the same token */
+};
+#define LENS_ROW_WARNINGS 4
+
+/* Bits of /results/flags that tell of a row itself; 1 and 2 are the analysis's. */
+#define LENS_FLAG_SEAM 4u
+#define LENS_FLAG_EQUAL_ANSWERS 8u
+
+/* What was wrong with the rows, for the user. */
 struct lens_dataset_report {
 	size_t n_bad;                                /* all of them */
 	struct lens_error bad[LENS_BAD_ROWS_LISTED]; /* the first of them */
-	size_t n_warnings;                           /* good rows with one: a second BOS,
-							an answer without its space */
-	struct lens_error warning[LENS_BAD_ROWS_LISTED];
+	struct {
+		size_t n;                /* good rows with it */
+		struct lens_error first; /* the first of them */
+	} warning[LENS_ROW_WARNINGS];
+};
+
+/* How a column is stored: as numbers only where no text loses anything by it. */
+enum lens_column_kind {
+	LENS_COLUMN_TEXT,
+	LENS_COLUMN_INT, /* every cell is a canonical integer that fits in int64 */
+	LENS_COLUMN_REAL /* every filled cell a decimal of at most 15 digits; "" and NA: NaN */
 };
 
 /* A checked prompt set; everything below is owned by it and immutable. */
 struct lens_prompts {
 	size_t n_rows, n_answers;
-	size_t max_length;                 /* tokens of the longest prompt */
-	uint64_t *offset;                  /* [n_rows + 1] into tokens */
-	int32_t *tokens;                   /* packed, BOS included */
-	int32_t *read_pos;                 /* [n_rows] 0-based index into the prompt's tokens */
-	int32_t *answers;                  /* [n_rows, n_answers] token ids */
-	int64_t *record;                   /* [n_rows] 1-based data record of the CSV file */
-	size_t n_columns;                  /* the other columns, in file order */
-	char **column_name;                /* [n_columns] */
-	bool *column_numeric;              /* [n_columns] every value is a finite number */
-	uint8_t sha256[LENS_SHA256_BYTES]; /* of the file */
+	size_t max_length;    /* tokens of the longest prompt */
+	uint64_t *offset;     /* [n_rows + 1] into tokens */
+	int32_t *tokens;      /* packed, BOS included */
+	int32_t *read_pos;    /* [n_rows] 0-based index into the prompt's tokens */
+	int32_t *answers;     /* [n_rows, n_answers] token ids */
+	int64_t *record;      /* [n_rows] 1-based data record of the CSV file */
+	size_t n_columns;     /* the other columns, in file order */
+	char **column_name;   /* [n_columns] as in the file */
+	char **column_stored; /* [n_columns] the same as an HDF5 link's name */
+	enum lens_column_kind *column_kind; /* [n_columns] */
+	uint8_t *flags;                     /* [n_rows] LENS_FLAG_… */
+	uint8_t sha256[LENS_SHA256_BYTES];  /* of the file */
 };
+
+/* The number in a cell of a column of that kind. */
+int64_t lens_cell_int(const char *text);
+double lens_cell_real(const char *text);
 
 /* Tokens of a row. */
 static inline size_t lens_prompt_length(const struct lens_prompts *p, size_t row)

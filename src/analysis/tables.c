@@ -49,7 +49,8 @@ static const struct lens_table_row rows[LENS_TABLES] = {
 	  NULL },
 	{ { "flags", "flags", LENS_TABLE_U8, LENS_OF_READ_POS, 0, { 0 },
 	    "bit 0: a logit at the read position is not finite; bit 1: one that "
-	    "token_logprobs or loss needed is not", NULL },
+	    "token_logprobs or loss needed is not; bit 2: the prompt ends in white space "
+	    "and an answer begins with it; bit 3: two answers are the same token", NULL },
 	  lens_fill_flags },
 };
 /* clang-format on */

@@ -140,6 +140,24 @@ static void show_errors(const char *what, const struct lens_error *list, size_t 
 		fprintf(stderr, "h5lens: %s… %zu in all\n", what, n);
 }
 
+/* The first of each kind, and how many there are. */
+static void show_warnings(const struct lens_dataset_report *r)
+{
+	char text[3072];
+	size_t i;
+
+	for (i = 0; i < LENS_ROW_WARNINGS; i++) {
+		if (!r->warning[i].n)
+			continue;
+		fprintf(stderr, "h5lens: warning: %s",
+			lens_error_format(&r->warning[i].first, text, sizeof(text)));
+		if (r->warning[i].n > 1)
+			fprintf(stderr, " (and so %zu more row%s)", r->warning[i].n - 1,
+				plural(r->warning[i].n - 1));
+		fprintf(stderr, "\n");
+	}
+}
+
 static void show_done(const struct lens_experiment *e, const struct lens_run_result *r)
 {
 	const struct lens_progress *p = &r->progress;
@@ -257,7 +275,7 @@ static int run_experiment(const struct run_args *a, const struct lens_experiment
 	st = lens_run(e, &opt, result, &err);
 	if (screen.terminal && screen.last > 0)
 		fprintf(stderr, "\r\033[K");
-	show_errors("warning: ", result->report.warning, result->report.n_warnings);
+	show_warnings(&result->report);
 	show_errors(e->data.skip_bad_rows ? "skipped: " : "", result->report.bad,
 		    result->report.n_bad);
 	code = st == LENS_OK ? show_result(e, result, &screen) : fail(&err);

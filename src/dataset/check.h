@@ -9,11 +9,11 @@
 
 /* The caller's storage; reused from row to row. */
 struct lens_row {
-	struct lens_ids tokens;    /* the prompt, BOS included */
-	int32_t read_pos;          /* resolved: 0-based */
-	struct lens_ids answers;   /* [n_answers] */
-	struct lens_error bad;     /* code LENS_OK when the row is good */
-	struct lens_error warning; /* the first one, if any */
+	struct lens_ids tokens;                       /* the prompt, BOS included */
+	int32_t read_pos;                             /* resolved: 0-based */
+	struct lens_ids answers;                      /* [n_answers] */
+	struct lens_error bad;                        /* code LENS_OK when the row is good */
+	struct lens_error warning[LENS_ROW_WARNINGS]; /* code LENS_OK: none of the kind */
 };
 
 struct lens_row_check {
@@ -33,9 +33,8 @@ void lens_row_check_release(struct lens_row_check *c);
 /* Fills *row. A bad row is no failure: see row->bad. */
 enum lens_status lens_row_check(struct lens_row_check *c, const struct lens_csv_record *rec,
 				struct lens_row *row, struct lens_error *err);
+/* What of a row's warnings is kept in the file: LENS_FLAG_… */
+uint8_t lens_row_flags(const struct lens_row *row);
 void lens_row_release(struct lens_row *row);
-
-/* Is text a finite decimal number and nothing else ("1e-3", not "0x1", "nan")? */
-bool lens_text_is_number(const char *text);
 
 #endif

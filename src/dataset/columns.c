@@ -55,6 +55,18 @@ static enum lens_status copy_names(struct lens_columns *c, const struct lens_csv
 	return LENS_OK;
 }
 
+/* A header of one column, with another separator in it. */
+static const char *separator_hint(const char *only)
+{
+	if (strchr(only, ';'))
+		return "; fields are separated by semicolons? say data.separator: semicolon";
+	if (strchr(only, '\t'))
+		return "; fields are separated by tabs? say data.separator: tab";
+	if (strchr(only, ','))
+		return "; fields are separated by commas? say data.separator: comma";
+	return strchr(only, '|') ? "; fields are separated by commas, semicolons or tabs" : "";
+}
+
 static enum lens_status missing(const struct lens_columns *c, const char *name,
 				const struct lens_dataset_options *opt, struct lens_error *err)
 {
@@ -71,8 +83,7 @@ static enum lens_status missing(const struct lens_columns *c, const char *name,
 				   "no column '%.200s'%s%.200s%s; the columns are: %s%s%s",
 				   name, near ? " (did you mean '" : "", near ? near : "",
 				   near ? "'?)" : "", list.data, i < c->n ? ", …" : "",
-				   strpbrk(only, ";\t|") ? " (fields are separated by commas)"
-							 : "");
+				   separator_hint(only));
 	lens_buf_release(&list);
 	return st;
 }
@@ -114,6 +125,50 @@ static enum lens_status find_answers(struct lens_columns *c,
 	return LENS_OK;
 }
 
+/* A name as a link's name: HDF5 forbids "/" in it, and "." or ".." alone. */
+static char *link_name(const char *name)
+{
+	bool dots = !strcmp(name, ".") || !strcmp(name, "..");
+	char *link = lens_calloc(strlen(name) + 2, 1), *c;
+
+	if (!link)
+		return NULL;
+	link[0] = '_';
+	memcpy(link + dots, name, strlen(name) + 1);
+	for (c = link; *c; c++) {
+		if (*c == '/')
+			*c = '_';
+	}
+	return link;
+}
+
+static enum lens_status name_links(struct lens_columns *c,
+				   const struct lens_dataset_options *opt,
+				   struct lens_error *err)
+{
+	size_t i, k;
+
+	c->stored = lens_calloc(c->n_other, sizeof(*c->stored));
+	if (!c->stored)
+		return lens_error_nomem(err, c->n_other, sizeof(*c->stored));
+	for (i = 0; i < c->n_other; i++) {
+		const char *name = c->name[c->other[i]];
+
+		c->stored[i] = link_name(name);
+		if (!c->stored[i])
+			return lens_error_nomem(err, strlen(name) + 2, 1);
+		for (k = 0; k < i; k++) {
+			if (!strcmp(c->stored[i], c->stored[k]))
+				return lens_error_at(
+					err, LENS_ERR_FORMAT, opt->csv, 1, 0,
+					"the columns '%.200s' and '%.200s' would both be "
+					"'%.200s' in the output: rename one",
+					c->name[c->other[k]], name, c->stored[i]);
+		}
+	}
+	return LENS_OK;
+}
+
 static bool named(const struct lens_columns *c, const struct lens_dataset_options *opt,
 		  size_t i)
 {
@@ -149,7 +204,7 @@ enum lens_status lens_columns_init(struct lens_columns *c, struct lens_csv_reade
 		if (!named(c, opt, i))
 			c->other[c->n_other++] = i;
 	}
-	return LENS_OK;
+	return name_links(c, opt, err);
 }
 
 void lens_columns_release(struct lens_columns *c)
@@ -158,6 +213,9 @@ void lens_columns_release(struct lens_columns *c)
 
 	for (i = 0; i < c->n; i++)
 		lens_free(c->name[i]);
+	for (i = 0; c->stored && i < c->n_other; i++)
+		lens_free(c->stored[i]);
+	lens_free(c->stored);
 	lens_free(c->name);
 	lens_free(c->answer);
 	lens_free(c->other);

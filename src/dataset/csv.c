@@ -8,6 +8,7 @@
  * computed on the way.
  */
 #include "dataset/csv.h"
+#include "dataset/foreign.h"
 
 #include <csv.h>
 #include <errno.h>
@@ -75,7 +76,7 @@ static enum lens_status open_file(struct lens_csv_reader *r, const char *path,
 	return lens_sha256_create(&r->sha, err);
 }
 
-enum lens_status lens_csv_open(const char *path, struct lens_csv_reader **out,
+enum lens_status lens_csv_open(const char *path, char separator, struct lens_csv_reader **out,
 			       struct lens_error *err)
 {
 	struct lens_csv_reader *r = lens_calloc(1, sizeof(*r));
@@ -85,6 +86,7 @@ enum lens_status lens_csv_open(const char *path, struct lens_csv_reader **out,
 	if (!r)
 		return lens_error_nomem(err, 1, sizeof(*r));
 	csv_init(&r->parser, CSV_STRICT | CSV_STRICT_FINI);
+	csv_set_delim(&r->parser, (unsigned char)separator);
 	csv_set_space_func(&r->parser, no_space);
 	csv_set_realloc_func(&r->parser, grow_entry);
 	csv_set_free_func(&r->parser, lens_free);
@@ -131,17 +133,19 @@ static enum lens_status fill(struct lens_csv_reader *r, struct lens_error *err)
 	return lens_sha256_update(r->sha, r->block, r->len, err);
 }
 
-/* The first block: a UTF-8 byte order mark is skipped, a UTF-16 one refused. */
+/* The first block: a UTF-8 byte order mark is skipped, other kinds of file are refused. */
 static enum lens_status start(struct lens_csv_reader *r, struct lens_error *err)
 {
+	const char *foreign;
+
 	LENS_TRY(fill(r, err));
 	r->started = true;
+	foreign = lens_foreign_file(r->block, r->len);
+	if (foreign)
+		return lens_error_at(err, LENS_ERR_FORMAT, r->path, 0, 0,
+				     "not CSV in UTF-8: this is %s", foreign);
 	if (r->len >= 3 && !memcmp(r->block, "\xef\xbb\xbf", 3))
 		r->pos = 3;
-	if (r->len >= 2 &&
-	    (!memcmp(r->block, "\xff\xfe", 2) || !memcmp(r->block, "\xfe\xff", 2)))
-		return lens_error_at(err, LENS_ERR_FORMAT, r->path, 1, 0,
-				     "this is UTF-16; please save it as UTF-8");
 	return LENS_OK;
 }
 

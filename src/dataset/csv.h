@@ -21,7 +21,8 @@ struct lens_csv_record {
 
 struct lens_csv_reader;
 
-enum lens_status lens_csv_open(const char *path, struct lens_csv_reader **out,
+/* separator stands between fields: ',' or another single byte. */
+enum lens_status lens_csv_open(const char *path, char separator, struct lens_csv_reader **out,
 			       struct lens_error *err);
 void lens_csv_close(struct lens_csv_reader *r);
 

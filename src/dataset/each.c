@@ -28,7 +28,7 @@ static enum lens_status prepare(struct walk *w, struct lens_error *err)
 	const struct lens_columns *c = &w->columns;
 	size_t i;
 
-	LENS_TRY(lens_csv_open(w->opt->csv, &w->reader, err));
+	LENS_TRY(lens_csv_open(w->opt->csv, w->opt->separator, &w->reader, err));
 	LENS_TRY(lens_columns_init(&w->columns, w->reader, w->opt, err));
 	if (c->n_other != w->p->n_columns)
 		return changed(w, err);

@@ -4,7 +4,7 @@
  * on the others. A second pass gives the rows' texts.
  */
 #include "dataset/check.h"
-#include "h5lens/dataset.h"
+#include "dataset/numbers.h"
 
 #include <string.h>
 
@@ -14,6 +14,7 @@ struct loader {
 	struct lens_columns columns;
 	struct lens_row_check check;
 	struct lens_row row;
+	struct lens_column_guess *guess; /* [n_columns] */
 	struct lens_prompts *p;
 	struct lens_ids tokens, read_pos, answers; /* become p's at the end */
 	size_t row_cap, n_records;
@@ -25,10 +26,14 @@ void lens_prompts_destroy(struct lens_prompts *p)
 
 	if (!p)
 		return;
-	for (i = 0; p->column_name && i < p->n_columns; i++)
+	for (i = 0; p->column_name && p->column_stored && i < p->n_columns; i++) {
 		lens_free(p->column_name[i]);
+		lens_free(p->column_stored[i]);
+	}
 	lens_free(p->column_name);
-	lens_free(p->column_numeric);
+	lens_free(p->column_stored);
+	lens_free(p->column_kind);
+	lens_free(p->flags);
 	lens_free(p->offset);
 	lens_free(p->tokens);
 	lens_free(p->read_pos);
@@ -46,24 +51,27 @@ static enum lens_status copy_columns(struct loader *l, struct lens_error *err)
 	p->n_answers = l->opt->n_answers;
 	p->n_columns = c->n_other;
 	p->column_name = lens_calloc(c->n_other, sizeof(*p->column_name));
-	p->column_numeric = lens_calloc(c->n_other, sizeof(*p->column_numeric));
-	if (!p->column_name || !p->column_numeric)
+	p->column_stored = lens_calloc(c->n_other, sizeof(*p->column_stored));
+	p->column_kind = lens_calloc(c->n_other, sizeof(*p->column_kind));
+	l->guess = lens_calloc(c->n_other, sizeof(*l->guess));
+	if (!p->column_name || !p->column_stored || !p->column_kind || !l->guess)
 		return lens_error_nomem(err, c->n_other, sizeof(*p->column_name));
 	for (i = 0; i < c->n_other; i++) {
 		p->column_name[i] = lens_strdup(c->name[c->other[i]]);
-		if (!p->column_name[i])
+		p->column_stored[i] = lens_strdup(c->stored[i]);
+		if (!p->column_name[i] || !p->column_stored[i])
 			return lens_error_nomem(err, strlen(c->name[c->other[i]]) + 1, 1);
-		p->column_numeric[i] = true;
 	}
 	return LENS_OK;
 }
 
-/* Room for one more row in offset (which has n_rows + 1) and record. */
+/* Room for one more row in offset (which has n_rows + 1), record and flags. */
 static enum lens_status reserve_row(struct loader *l, struct lens_error *err)
 {
 	size_t cap = l->row_cap ? 2 * l->row_cap : 64;
 	uint64_t *offset;
 	int64_t *record;
+	uint8_t *flags;
 
 	if (l->p->n_rows < l->row_cap)
 		return LENS_OK;
@@ -75,6 +83,10 @@ static enum lens_status reserve_row(struct loader *l, struct lens_error *err)
 	if (!record)
 		return lens_error_nomem(err, cap, sizeof(*record));
 	l->p->record = record;
+	flags = lens_realloc(l->p->flags, cap, sizeof(*flags));
+	if (!flags)
+		return lens_error_nomem(err, cap, sizeof(*flags));
+	l->p->flags = flags;
 	l->row_cap = cap;
 	return LENS_OK;
 }
@@ -98,6 +110,7 @@ static enum lens_status add_row(struct loader *l, const struct lens_csv_record *
 	LENS_TRY(reserve_row(l, err));
 	p->offset[p->n_rows] = l->tokens.n;
 	p->record[p->n_rows] = rec->number;
+	p->flags[p->n_rows] = lens_row_flags(&l->row);
 	LENS_TRY(append_ids(&l->tokens, &l->row.tokens, err));
 	LENS_TRY(append_ids(&l->answers, &l->row.answers, err));
 	LENS_TRY(lens_ids_push(&l->read_pos, l->row.read_pos, err));
@@ -105,24 +118,26 @@ static enum lens_status add_row(struct loader *l, const struct lens_csv_record *
 	if (l->row.tokens.n > p->max_length)
 		p->max_length = l->row.tokens.n;
 	for (i = 0; i < p->n_columns; i++)
-		p->column_numeric[i] = p->column_numeric[i] &&
-				       lens_text_is_number(rec->field[l->columns.other[i]]);
+		lens_column_guess_add(&l->guess[i], rec->field[l->columns.other[i]]);
 	return LENS_OK;
 }
 
 static void report_row(const struct lens_row *row, struct lens_dataset_report *report)
 {
+	size_t i;
+
 	if (row->bad.code != LENS_OK) {
 		if (report->n_bad < LENS_BAD_ROWS_LISTED)
 			report->bad[report->n_bad] = row->bad;
 		report->n_bad++;
 		return;
 	}
-	if (row->warning.code == LENS_OK)
-		return;
-	if (report->n_warnings < LENS_BAD_ROWS_LISTED)
-		report->warning[report->n_warnings] = row->warning;
-	report->n_warnings++;
+	for (i = 0; i < LENS_ROW_WARNINGS; i++) {
+		if (row->warning[i].code == LENS_OK)
+			continue;
+		if (!report->warning[i].n++)
+			report->warning[i].first = row->warning[i];
+	}
 }
 
 static enum lens_status read_rows(struct loader *l, struct lens_dataset_report *report,
@@ -173,15 +188,19 @@ static int32_t *take_ids(struct lens_ids *ids)
 static enum lens_status load(struct loader *l, struct lens_dataset_report *report,
 			     struct lens_error *err)
 {
+	size_t i;
+
 	l->p = lens_calloc(1, sizeof(*l->p));
 	if (!l->p)
 		return lens_error_nomem(err, 1, sizeof(*l->p));
-	LENS_TRY(lens_csv_open(l->opt->csv, &l->reader, err));
+	LENS_TRY(lens_csv_open(l->opt->csv, l->opt->separator, &l->reader, err));
 	LENS_TRY(lens_columns_init(&l->columns, l->reader, l->opt, err));
 	LENS_TRY(lens_row_check_init(&l->check, l->opt, &l->columns, err));
 	LENS_TRY(copy_columns(l, err));
 	LENS_TRY(read_rows(l, report, err));
 	LENS_TRY(judge(l, report, err));
+	for (i = 0; i < l->p->n_columns; i++)
+		l->p->column_kind[i] = lens_column_guess_kind(&l->guess[i]);
 	l->p->tokens = take_ids(&l->tokens);
 	l->p->read_pos = take_ids(&l->read_pos);
 	l->p->answers = take_ids(&l->answers);
@@ -207,6 +226,7 @@ enum lens_status lens_prompts_load(const struct lens_dataset_options *opt,
 	lens_ids_release(&l.read_pos);
 	lens_ids_release(&l.answers);
 	lens_row_release(&l.row);
+	lens_free(l.guess);
 	lens_row_check_release(&l.check);
 	lens_columns_release(&l.columns);
 	lens_csv_close(l.reader);

@@ -101,8 +101,8 @@ void lens_count_prompt_bytes(struct lens_plan *p)
 	size_t i;
 
 	for (i = 0; i < q->n_columns; i++) {
-		strings += !q->column_numeric[i];
-		row += q->column_numeric[i] ? 8 : 0;
+		strings += q->column_kind[i] == LENS_COLUMN_TEXT;
+		row += q->column_kind[i] != LENS_COLUMN_TEXT ? 8 : 0;
 	}
 	if (p->experiment->data.csv && !stat(p->experiment->data.csv, &sb))
 		csv = (uint64_t)sb.st_size * q->n_rows / p->n_whole;

@@ -248,32 +248,17 @@ static enum lens_status take_row(void *ctx, const struct lens_prompt_text *t,
 	if (q->n_answers)
 		LENS_TRY(texts_add(r, &r->answer_text, t->row, t->answer, err));
 	for (i = 0; i < q->n_columns; i++) {
-		double value;
+		if (q->column_kind[i] == LENS_COLUMN_INT) {
+			int64_t value = lens_cell_int(t->column[i]);
 
-		if (!q->column_numeric[i]) {
+			LENS_TRY(column_add(r->store, &r->number[i], &value, err));
+		} else if (q->column_kind[i] == LENS_COLUMN_REAL) {
+			double value = lens_cell_real(t->column[i]);
+
+			LENS_TRY(column_add(r->store, &r->number[i], &value, err));
+		} else {
 			LENS_TRY(texts_add(r, &r->column[i], t->row, &t->column[i], err));
-			continue;
 		}
-		value = strtod(t->column[i], NULL);
-		LENS_TRY(column_add(r->store, &r->number[i], &value, err));
-	}
-	return LENS_OK;
-}
-
-/* A column's name as a link name: HDF5 forbids "/" in it, and "." or ".." alone. */
-static enum lens_status column_path(const char *name, struct lens_buf *b,
-				    struct lens_error *err)
-{
-	size_t i, start;
-
-	b->len = 0;
-	LENS_TRY(lens_buf_printf(b, err, "/prompts/columns/"));
-	start = b->len;
-	LENS_TRY(lens_buf_printf(b, err, "%s%s",
-				 strcmp(name, ".") && strcmp(name, "..") ? "" : "_", name));
-	for (i = start; i < b->len; i++) {
-		if (b->data[i] == '/')
-			b->data[i] = '_';
 	}
 	return LENS_OK;
 }
@@ -297,13 +282,18 @@ static enum lens_status reader_create(struct reader *r, struct lens_error *err)
 				      "answer", &r->answer_text, err));
 	for (i = 0; st == LENS_OK && i < q->n_columns; i++) {
 		r->column[i].most = r->number[i].most = most;
-		st = column_path(q->column_name[i], &path, err);
-		if (st == LENS_OK && q->column_numeric[i])
-			st = column_create(r->store, path.data, LENS_F64, q->n_rows, NULL, 1,
-					   &r->number[i], err);
-		else if (st == LENS_OK)
+		path.len = 0;
+		st = lens_buf_printf(&path, err, "/prompts/columns/%s", q->column_stored[i]);
+		if (st != LENS_OK)
+			break;
+		if (q->column_kind[i] == LENS_COLUMN_TEXT)
 			st = texts_create(r->store, path.data, q->n_rows, 1, NULL,
 					  &r->column[i], err);
+		else
+			st = column_create(r->store, path.data,
+					   q->column_kind[i] == LENS_COLUMN_INT ? LENS_I64
+										: LENS_F64,
+					   q->n_rows, NULL, 1, &r->number[i], err);
 	}
 	lens_buf_release(&path);
 	return st;

@@ -35,8 +35,13 @@ static struct lens_dataset_options dataset_options(const struct lens_experiment 
 						   const struct lens_config *c,
 						   const struct lens_tokenizer *tokenizer)
 {
+	static const char separators[] = { [LENS_SEPARATOR_COMMA] = ',',
+					   [LENS_SEPARATOR_SEMICOLON] = ';',
+					   [LENS_SEPARATOR_TAB] = '\t' };
+
 	return (struct lens_dataset_options){
 		.csv = e->data.csv,
+		.separator = separators[e->data.separator],
 		.prompt_column = e->data.prompt,
 		.answer_columns = (const char *const *)e->data.answers.v,
 		.n_answers = e->data.answers.n,

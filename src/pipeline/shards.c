@@ -186,6 +186,7 @@ struct lens_prompts lens_shard_prompts(const struct lens_prompts *p, size_t firs
 	if (p->n_answers)
 		view.answers += first * p->n_answers;
 	view.record += first;
+	view.flags += first;
 	view.max_length = 0;
 	for (row = 0; row < n; row++) {
 		if (lens_prompt_length(&view, row) > view.max_length)

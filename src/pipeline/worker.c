@@ -93,6 +93,15 @@ static struct lens_batch pack(struct worker *w, size_t row0, size_t n)
 	return b;
 }
 
+/* What the check found odd about the rows themselves. */
+static void add_row_flags(unsigned char *flags, const uint8_t *of_rows, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		flags[i] |= of_rows[i];
+}
+
 static enum lens_status hand_over_tables(struct worker *w, size_t row0, size_t n,
 					 struct lens_error *err)
 {
@@ -111,6 +120,8 @@ static enum lens_status hand_over_tables(struct worker *w, size_t row0, size_t n
 		c.bytes *= n;
 		LENS_TRY(w->sink.acquire(w->sink.ctx, c.bytes, &c.data, err));
 		memcpy(c.data, rows, c.bytes);
+		if (p->dataset[i].source == LENS_TABLE_FLAGS)
+			add_row_flags(c.data, p->prompts->flags + row0, n);
 		LENS_TRY(w->sink.submit(w->sink.ctx, &c, err));
 	}
 	return LENS_OK;

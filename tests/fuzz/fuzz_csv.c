@@ -27,6 +27,7 @@ static void read_options(const uint8_t *data, struct lens_dataset_options *opt)
 	static const size_t n_ctx[] = { 1024, 8, 2, 1 };
 
 	opt->csv = fuzz_path("in.csv");
+	opt->separator = data[1] & 32 ? ';' : data[1] & 64 ? '\t' : ',';
 	opt->prompt_column = "prompt";
 	opt->answer_columns = answers;
 	opt->n_answers = data[0] % 3;
@@ -45,8 +46,10 @@ static void check_report(const struct lens_dataset_report *report)
 
 	for (i = 0; i < report->n_bad && i < LENS_BAD_ROWS_LISTED; i++)
 		fuzz_check(LENS_ERR_FORMAT, &report->bad[i]);
-	for (i = 0; i < report->n_warnings && i < LENS_BAD_ROWS_LISTED; i++)
-		fuzz_check(LENS_ERR_FORMAT, &report->warning[i]);
+	for (i = 0; i < LENS_ROW_WARNINGS; i++) {
+		if (report->warning[i].n)
+			fuzz_check(LENS_ERR_FORMAT, &report->warning[i].first);
+	}
 }
 
 static void check_rows(const struct lens_dataset_options *opt, const struct lens_prompts *p)

@@ -38,6 +38,7 @@ int test_data_teardown(void **state)
 struct lens_dataset_options test_data_options(const char *csv)
 {
 	return (struct lens_dataset_options){ .csv = csv,
+					      .separator = ',',
 					      .prompt_column = "prompt",
 					      .answer_columns = two_answers,
 					      .n_answers = 2,

@@ -15,6 +15,14 @@ enum { BOS = TEST_BOS, MARY = 259, JOHN = 263, BARE_MARY = 266 };
 
 #define H TEST_HEADER
 
+static void assert_no_warning(void)
+{
+	size_t i;
+
+	for (i = 0; i < LENS_ROW_WARNINGS; i++)
+		assert_int_equal(test_report.warning[i].n, 0);
+}
+
 static void test_rows(void **state)
 {
 	struct test_data f = test_data_begin("id,prompt,correct,note,incorrect\n"
@@ -38,10 +46,10 @@ static void test_rows(void **state)
 	assert_int_equal(f.p->n_columns, 2);
 	assert_string_equal(f.p->column_name[0], "id");
 	assert_string_equal(f.p->column_name[1], "note");
-	assert_true(f.p->column_numeric[0]);
-	assert_false(f.p->column_numeric[1]);
+	assert_int_equal(f.p->column_kind[0], LENS_COLUMN_REAL);
+	assert_int_equal(f.p->column_kind[1], LENS_COLUMN_TEXT);
 	assert_int_equal(test_report.n_bad, 0);
-	assert_int_equal(test_report.n_warnings, 0);
+	assert_no_warning();
 	test_data_end(&f);
 }
 
@@ -79,8 +87,8 @@ static void test_warnings(void **state)
 
 	(void)state;
 	test_load_good(&f);
-	assert_int_equal(test_report.n_warnings, 1);
-	lens_error_format(&test_report.warning[0], text, sizeof(text));
+	assert_int_equal(test_report.warning[LENS_ROW_NO_SPACE].n, 1);
+	lens_error_format(&test_report.warning[LENS_ROW_NO_SPACE].first, text, sizeof(text));
 	assert_non_null(strstr(text, "data.csv:2: record 1: answer 'Mary' (column 'incorrect') "
 				     "has no leading space; ' Mary' is a token too"));
 	test_data_end(&f);
@@ -95,13 +103,13 @@ static void test_second_bos(void **state)
 	(void)state;
 	test_load_good(&f);
 	test_assert_tokens(f.p, 0, 3, (int32_t[]){ BOS, BOS, 'a' });
-	assert_int_equal(test_report.n_warnings, 1);
-	lens_error_format(&test_report.warning[0], text, sizeof(text));
+	assert_int_equal(test_report.warning[LENS_ROW_SECOND_BOS].n, 1);
+	lens_error_format(&test_report.warning[LENS_ROW_SECOND_BOS].first, text, sizeof(text));
 	assert_non_null(strstr(text, "record 1"));
 	assert_non_null(strstr(text, "begins with the BOS token already"));
 	f.opt.prepend_bos = false;
 	test_load_good(&f);
-	assert_int_equal(test_report.n_warnings, 0);
+	assert_no_warning();
 	test_data_end(&f);
 }
 
@@ -149,8 +157,8 @@ static void test_warnings_are_counted(void **state)
 		assert_int_equal(lens_buf_printf(&csv, NULL, "a,Mary,John\n"), LENS_OK);
 	f = test_data_begin(csv.data);
 	test_load_good(&f);
-	assert_int_equal(test_report.n_warnings, 30);
-	assert_int_equal(test_report.warning[LENS_BAD_ROWS_LISTED - 1].row, 21);
+	assert_int_equal(test_report.warning[LENS_ROW_NO_SPACE].n, 30);
+	assert_int_equal(test_report.warning[LENS_ROW_NO_SPACE].first.row, 2);
 	lens_buf_release(&csv);
 	test_data_end(&f);
 }
@@ -220,7 +228,7 @@ static void test_read_pos(void **state)
 	test_load_good(&f);
 	assert_int_equal(f.p->read_pos[0], 2);
 	assert_int_equal(f.p->n_columns, 1);
-	assert_true(f.p->column_numeric[0]);
+	assert_int_equal(f.p->column_kind[0], LENS_COLUMN_TEXT); /* +2 is no canonical number */
 	f.opt.read_pos = 4;
 	test_load_bad(&f, LENS_ERR_FORMAT, "read_pos 4 is outside the prompt's 4 tokens");
 	f.opt.read_pos_column = "att";
@@ -228,33 +236,58 @@ static void test_read_pos(void **state)
 	test_data_end(&f);
 }
 
-static void test_numeric_columns(void **state)
+/* --- what is odd about a prompt and its answers -------------------------------- */
+
+static void expect_flags(const char *rows, const uint8_t *flags, size_t n)
 {
-	static const struct {
-		const char *value;
-		bool numeric;
-	} cases[] = { { "1", true },      { "-1.5e3", true }, { "+.5", true },
-		      { "5.", true },     { "", false },      { "nan", false },
-		      { "inf", false },   { "0x10", false },  { " 1", false },
-		      { "1 ", false },    { "1e999", false }, { "1,5", false },
-		      { "1e", false },    { "-", false },     { ".", false },
-		      { "1_000", false }, { "1e-999", true }, { "--1", false },
-		      { "1.2.3", false } };
-	size_t i;
+	struct lens_buf csv = LENS_BUF_INIT;
+	struct test_data f;
+
+	assert_int_equal(lens_buf_printf(&csv, NULL, H "%s", rows), LENS_OK);
+	f = test_data_begin(csv.data);
+	test_load_good(&f);
+	assert_int_equal(f.p->n_rows, n);
+	assert_memory_equal(f.p->flags, flags, n);
+	test_data_end(&f);
+	lens_buf_release(&csv);
+}
+
+static void test_seam(void **state)
+{
+	static const uint8_t flags[] = { 4, 0, 0, 4, 4, 4, 0 };
+	struct test_data f;
 
 	(void)state;
-	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		char csv[128];
-		struct test_data f;
+	expect_flags("a , Mary, John\na, Mary, John\na ,Mary,b\na ,Mary, John\n"
+		     "\"a\n\", Mary,b\na\xc2\xa0, Mary,b\n\xc3\xa9, Mary,b\n",
+		     flags, 7);
+	f = test_data_begin(H "a, Mary, John\na , Mary, John\nb , Mary, John\n");
+	test_load_good(&f);
+	assert_int_equal(test_report.warning[LENS_ROW_SEAM].n, 2);
+	assert_int_equal(test_report.warning[LENS_ROW_SEAM].first.row, 3);
+	assert_non_null(strstr(test_report.warning[LENS_ROW_SEAM].first.text,
+			       "record 2: the prompt (column 'prompt') ends in white space and "
+			       "the answer ' Mary' (column 'correct') begins with it"));
+	f.opt.read_pos = 0; /* the tables read another token */
+	test_load_good(&f);
+	assert_no_warning();
+	test_data_end(&f);
+}
 
-		snprintf(csv, sizeof(csv), "prompt,x\na,7\nb,\"%s\"\nc,8\n", cases[i].value);
-		f = test_data_begin(csv);
-		f.opt.n_answers = 0;
-		test_load_good(&f);
-		if (f.p->column_numeric[0] != cases[i].numeric)
-			fail_msg("'%s'", cases[i].value);
-		test_data_end(&f);
-	}
+static void test_equal_answers(void **state)
+{
+	static const uint8_t flags[] = { 8, 0, 12 };
+	struct test_data f;
+
+	(void)state;
+	expect_flags("a, Mary, Mary\na, Mary, John\na , Mary, Mary\n", flags, 3);
+	f = test_data_begin(H "a, Mary, Mary\na, John, John\n");
+	test_load_good(&f);
+	assert_int_equal(test_report.warning[LENS_ROW_EQUAL_ANSWERS].n, 2);
+	assert_non_null(strstr(test_report.warning[LENS_ROW_EQUAL_ANSWERS].first.text,
+			       "record 1: the answers in columns 'correct' and 'incorrect' are "
+			       "the same token"));
+	test_data_end(&f);
 }
 
 /* A bad row's value does not count, and neither does one past the limit. */
@@ -267,10 +300,10 @@ static void test_numeric_over_good_rows(void **state)
 	f.opt.skip_bad_rows = true;
 	f.opt.limit = 1;
 	test_load_good(&f);
-	assert_true(f.p->column_numeric[0]);
+	assert_int_equal(f.p->column_kind[0], LENS_COLUMN_INT);
 	f.opt.limit = 2;
 	test_load_good(&f);
-	assert_false(f.p->column_numeric[0]);
+	assert_int_equal(f.p->column_kind[0], LENS_COLUMN_TEXT);
 	test_data_end(&f);
 }
 
@@ -325,7 +358,8 @@ int main(void)
 		cmocka_unit_test(test_skip),
 		cmocka_unit_test(test_limit),
 		cmocka_unit_test(test_read_pos),
-		cmocka_unit_test(test_numeric_columns),
+		cmocka_unit_test(test_seam),
+		cmocka_unit_test(test_equal_answers),
 		cmocka_unit_test(test_numeric_over_good_rows),
 		cmocka_unit_test(test_model_limits),
 		cmocka_unit_test(test_options),

@@ -193,6 +193,7 @@ static enum lens_status load_csv(struct lens_dataset_report *report)
 {
 	struct lens_tokenizer *tok = test_open_tokenizer("tests/unit/data/tok_tiny");
 	struct lens_dataset_options opt = { .csv = at("in.csv"),
+					    .separator = ',',
 					    .prompt_column = "prompt",
 					    .read_pos = -1,
 					    .n_ctx = 64,
