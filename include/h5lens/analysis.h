@@ -65,6 +65,8 @@ const struct lens_table *lens_table(size_t i);
 /* Bits of /results/flags. */
 #define LENS_FLAG_NONFINITE 1u     /* a logit at the read position is NaN or infinite */
 #define LENS_FLAG_NONFINITE_POS 2u /* one that token_logprobs or loss needed is */
+/* What rows_flagged and the exit code count; the other bits tell of the row itself. */
+#define LENS_FLAGS_NONFINITE (LENS_FLAG_NONFINITE | LENS_FLAG_NONFINITE_POS)
 
 struct lens_analysis_options {
 	bool wanted[LENS_TABLES]; /* by table; flags come with any other */

@@ -14,6 +14,7 @@
 
 #include "h5lens/core.h"
 
+#define LENS_DIGEST "sha256" /* the attribute digest of /: how chunks are hashed */
 #define LENS_MAX_RANK 5
 
 enum lens_dtype {

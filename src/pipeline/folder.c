@@ -229,7 +229,7 @@ enum lens_status lens_folder_keep_plan(const struct lens_folder *f, struct lens_
 		return f->n_shards > 1 ? write_plan(f, f->plan, err) : LENS_OK;
 	st = read_plan(&was, f->plan, err);
 	if (st == LENS_OK && strcmp(was.identity, f->identity) != 0)
-		st = lens_identity_mismatch(f->path, was.identity, f->identity, err);
+		st = lens_identity_mismatch(f->path, was.identity, NULL, f->identity, err);
 	else if (st == LENS_OK &&
 		 (was.n_shards != f->n_shards ||
 		  memcmp(was.first, f->first, (f->n_shards + 1) * sizeof(*f->first)) != 0))

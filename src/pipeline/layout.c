@@ -158,11 +158,11 @@ enum lens_status lens_layout_attributes(struct lens_store *s, const struct lens_
 
 	LENS_TRY(lens_store_attr_i64(s, "/", "h5lens_schema", LENS_SCHEMA, err));
 	LENS_TRY(lens_store_attr_str(s, "/", "h5lens_version", LENS_VERSION, err));
+	LENS_TRY(lens_store_attr_str(s, "/", "digest", LENS_DIGEST, err));
 	LENS_TRY(lens_store_attr_str(s, "/", "experiment_source", in->experiment->source, err));
 	LENS_TRY(lens_experiment_json(in->experiment, false, &text, err));
 	LENS_TRY(attr_owned(s, "experiment", text, err));
-	LENS_TRY(lens_identity(in, &text, err));
-	LENS_TRY(attr_owned(s, "identity", text, err));
+	LENS_TRY(lens_store_attr_str(s, "/", "identity", in->identity, err));
 	LENS_TRY(lens_config_json(&in->model->config, &in->model->processing, &text, err));
 	LENS_TRY(attr_owned(s, "model_config", text, err));
 	LENS_TRY(attr_sha(s, "sha256_model", in->model->sha256, err));

@@ -7,7 +7,8 @@
 
 #include "h5lens/pipeline.h"
 
-#define LENS_SCHEMA 1 /* of the file */
+#define LENS_SCHEMA 2   /* of the file */
+#define LENS_NUMERICS 1 /* raised when any bit of a result changes */
 #ifndef LENS_BUILD
 #define LENS_BUILD "gcc " __VERSION__
 #endif
@@ -50,7 +51,8 @@ struct lens_inputs {
 	const struct lens_model *model;
 	const struct lens_tokenizer *tokenizer;
 	enum lens_cpu_level level;
-	size_t n_skipped; /* bad rows left out */
+	size_t n_skipped;     /* bad rows left out */
+	const char *identity; /* lens_identity, or the words of an earlier version for it */
 };
 /* Dimensions, datasets and links; store_id is [n_datasets]. */
 enum lens_status lens_layout_create(struct lens_store *s, const struct lens_plan *p,
@@ -91,9 +93,26 @@ enum lens_status lens_identity(const struct lens_inputs *in, char **out,
 enum lens_status lens_identity_check(const char *output, const char *identity, bool *finished,
 				     struct lens_error *err);
 
-/* LENS_ERR_MISMATCH, naming what differs between two identities. */
-enum lens_status lens_identity_mismatch(const char *output, const char *was, const char *is,
-					struct lens_error *err);
+/*
+ * LENS_ERR_MISMATCH, naming what differs between two identities. bos: the attribute
+ * of the file that `was` is from, or NULL.
+ */
+enum lens_status lens_identity_mismatch(const char *output, const char *was, const char *bos,
+					const char *is, struct lens_error *err);
+
+/*
+ * Are both of one experiment? What an earlier version did not know counts as its
+ * default. OLDER: the same results in a file of another schema.
+ */
+enum lens_identity_match { LENS_IDENTITY_SAME, LENS_IDENTITY_OLDER, LENS_IDENTITY_OTHER };
+enum lens_status lens_identity_compare(const char *was, const char *bos, const char *is,
+				       enum lens_identity_match *out, struct lens_error *err);
+/*
+ * An output or a sweep under that name, of the same experiment, keeps its own words
+ * for it: *identity (lens_free) becomes them. *older: its schema is another.
+ */
+enum lens_status lens_identity_adopt(const char *output, char **identity, bool *older,
+				     struct lens_error *err);
 
 /* --- writer.c: the one thread that calls the store ------------------------------------ */
 

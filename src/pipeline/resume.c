@@ -53,7 +53,7 @@ static enum lens_status told_apart(const char *path, const char *identity,
 	enum lens_status st = lens_store_read_attr(path, "/", "identity", &was, err);
 
 	if (st == LENS_OK)
-		st = lens_identity_mismatch(path, was ? was : "", identity, err);
+		st = lens_identity_mismatch(path, was ? was : "", NULL, identity, err);
 	if (st == LENS_ERR_MISMATCH)
 		lens_error_add(err, "; `run --repair` computes it again");
 	lens_free(was);

@@ -24,6 +24,7 @@ struct run {
 	struct lens_memory memory;
 	char *output; /* the file itself, where the name was a link */
 	char *identity;
+	bool older;                 /* what is under the output's name is of another schema */
 	enum lens_output_kind kind; /* of what is under the output's name */
 	struct lens_share share;
 	struct lens_folder folder;
@@ -102,13 +103,16 @@ static enum lens_status open_inputs(struct run *r, struct lens_error *err)
 	r->in.model = r->model;
 	r->in.tokenizer = r->tokenizer;
 	r->in.n_skipped = r->result->report.n_bad;
-	return lens_identity(&r->in, &r->identity, err);
+	LENS_TRY(lens_identity(&r->in, &r->identity, err));
+	if (!r->options->overwrite)
+		LENS_TRY(lens_identity_adopt(r->output, &r->identity, &r->older, err));
+	r->in.identity = r->identity;
+	return LENS_OK;
 }
 
 /* The whole sweep, its shards, and the memory of the hungriest of them. */
 static enum lens_status plan(struct run *r, struct lens_error *err)
 {
-	LENS_TRY(lens_plan_init(&r->plan, r->model, r->prompts, r->experiment, err));
 	LENS_TRY(lens_shards_init(&r->shards, &r->plan, err));
 	LENS_TRY(lens_shards_count(&r->shards, &r->plan, &r->memory, err));
 	r->result->n_shards = r->shards.n;
@@ -334,6 +338,17 @@ static enum lens_status already_done(struct run *r, struct lens_error *err)
 	return LENS_OK;
 }
 
+/* Shards of two schemas do not go together. */
+static enum lens_status of_another_version(const struct run *r, bool finished,
+					   struct lens_error *err)
+{
+	return lens_error_at(err, LENS_ERR_MISMATCH, r->output, 0, 0,
+			     "was %s by another version of h5lens (this one writes files of "
+			     "schema %d): %s with that version, or --overwrite",
+			     finished ? "made" : "begun", LENS_SCHEMA,
+			     finished ? "repair it" : "finish it");
+}
+
 /* What is missing is computed, and all of it joined. */
 static enum lens_status complete(struct run *r, struct lens_error *err)
 {
@@ -363,9 +378,13 @@ static enum lens_status run(struct run *r, struct lens_error *err)
 	LENS_TRY(lens_output_resolve(r->experiment->output, r->options->overwrite, &r->output,
 				     err));
 	LENS_TRY(open_inputs(r, err));
+	/* A hook that is none is told as that, not as another experiment. */
+	LENS_TRY(lens_plan_init(&r->plan, r->model, r->prompts, r->experiment, err));
 	LENS_TRY(look_at_output(r, &finished, err));
 	if (finished && !r->options->repair)
 		return already_done(r, err);
+	if (r->older)
+		return of_another_version(r, finished, err);
 	LENS_TRY(plan(r, err));
 	if (r->options->dry_run) {
 		r->result->outcome = LENS_RUN_DRY;

@@ -140,8 +140,7 @@ enum lens_status lens_summary_read(const char *file, struct lens_summary *s,
 		top += rank.v[i * rank.extent[1]] == 0;
 	s->top1 = rank.v && rank.extent[0] ? (double)top / (double)rank.extent[0] : NAN;
 	for (i = 0; flags.v && i < flags.extent[0]; i++)
-		s->n_flagged += ((unsigned)flags.v[i] &
-				 (LENS_FLAG_NONFINITE | LENS_FLAG_NONFINITE_POS)) != 0;
+		s->n_flagged += ((unsigned)flags.v[i] & LENS_FLAGS_NONFINITE) != 0;
 	st = summarize_ranks(file, &layers, s, err);
 	lens_free(length.v);
 	lens_free(diff.v);

@@ -101,6 +101,8 @@ static enum lens_status check(const char *file, const char *identity,
 	LENS_TRY(lens_h5_open(file, &f, err));
 	st = check_end(&f, err);
 	if (st == LENS_OK)
+		st = lens_h5_check_kind(&f, err);
+	if (st == LENS_OK)
 		st = lens_h5_shard_state(&f, out, err);
 	if (st == LENS_OK)
 		st = check_digest(&f, out->sha256, err);

@@ -161,6 +161,8 @@ struct lens_h5_file {
 	hid_t id;
 };
 enum lens_status lens_h5_open(const char *path, struct lens_h5_file *f, struct lens_error *err);
+/* Are the file's digests of the kind that we compute? */
+enum lens_status lens_h5_check_kind(const struct lens_h5_file *f, struct lens_error *err);
 void lens_h5_close(struct lens_h5_file *f);
 /*
  * Closes it. st is what came of reading it, with its error in err; a failure of

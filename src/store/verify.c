@@ -398,7 +398,9 @@ enum lens_status lens_verify_part(const struct lens_verify_file *vf, size_t part
 	LENS_TRY(lens_h5_open(vf->file, &v.f, err));
 	v.joined = !vf->label && H5Lexists(v.f.id, "shards", H5P_DEFAULT) > 0;
 	sink->joined = sink->joined || v.joined;
-	st = lens_h5_list(&v.f, &list, err);
+	st = lens_h5_check_kind(&v.f, err);
+	if (st == LENS_OK)
+		st = lens_h5_list(&v.f, &list, err);
 	if (st == LENS_OK && part == 0)
 		st = check_file(&v, &list, err);
 	for (i = part; i < list.n && st == LENS_OK && !v.f.io->err; i += n_parts) {

@@ -103,6 +103,32 @@ t "again: finished" 0 'is finished' run -o "$work/a.h5"
 t "another experiment" 1 'cache.dtype: "f32" there, "f16" here' run -o "$work/a.h5" --dtype f16
 t "other data" 1 'data content' "$h5lens" run --model $model --data experiments/ioi_classic.csv \
 	--answers correct,incorrect -o "$work/a.h5"
+t "another list, in the user's words" 1 'cache.hooks: [*] there, hook_embed,hook_pos_embed here.; choose' \
+	run -o "$work/a.h5" --hooks hook_embed,hook_pos_embed
+t "no hook, on an existing output" 2 "no hook point matches 'hook_embd'; did you mean 'hook_embed'" \
+	run -o "$work/a.h5" --hooks hook_embd
+
+# What version 0.1.0 wrote (schema 1): tests/golden/schema1, of this model and CSV.
+cp -r tests/golden/schema1/. "$work/"
+old=tests/golden/data/gpt2_gelu_new
+old() { "$h5lens" run --model $old --data $old/prompts.csv --answers correct,incorrect --cpu avx2 "$@"; }
+t "schema 1, finished" 0 'is finished: the same' old -o "$work/finished.h5" --hooks none
+t "schema 1, finished, in shards" 0 'is finished: the same' old -o "$work/sweep.h5" \
+	--hooks ln_final.hook_scale --set shards.prompts=2
+t "schema 1, another experiment" 1 'another experiment .top_k: 10 there, 3 here.;' \
+	old -o "$work/finished.h5" --hooks none --top-k 3
+t "schema 1, verified" 0 ' 0 bad' "$h5lens" verify "$work/finished.h5"
+t "schema 1, verified in shards" 0 ' 0 bad' "$h5lens" verify "$work/sweep.h5"
+t "schema 1, looked at" 0 'logit difference > 0' "$h5lens" info "$work/sweep.h5"
+t "schema 1, packed" 0 'schema1.h5: packed from' "$h5lens" pack "$work/sweep.h5" -o "$work/schema1.h5"
+t "schema 1, packed, verified" 0 ' 0 bad' "$h5lens" verify "$work/schema1.h5"
+t "schema 1, repaired" 1 'by another version of h5lens .*: repair it with that version, or --overwrite' \
+	old -o "$work/sweep.h5" --hooks ln_final.hook_scale --set shards.prompts=2 --repair
+t "schema 1, begun" 1 'by another version of h5lens .*: finish it with that version, or --overwrite' \
+	old -o "$work/begun.h5" --hooks none --set shards.prompts=2
+t "schema 1, begun, overwritten" 0 'prompts in' \
+	old -o "$work/begun.h5" --hooks none --set shards.prompts=2 --overwrite
+t "schema 2, verified" 0 ' 0 bad' "$h5lens" verify "$work/begun.h5"
 t "overwrite" 0 'prompts in' run -o "$work/a.h5" --dtype f16 --overwrite
 t "verify" 0 ' 0 bad' "$h5lens" verify "$work/a.h5"
 t "info of a file" 0 '/cache/blocks.0.attn.hook_pattern' "$h5lens" info "$work/a.h5"
@@ -245,7 +271,7 @@ truncate -s 9000 "$work/sh.h5"
 t "status of a damaged output" 1 'the output is damaged: h5lens run .* --repair' "$h5lens" status "$work/sh.h5"
 t "merge over a damaged output" 1 'run --repair. makes it again' "$h5lens" merge "$work/sh.h5"
 mv "$work/kept.h5" "$work/sh.h5"
-t "another list" 1 'cache.hooks: \[\] there, \["hook_embed"\] here' sharded --set cache.hooks='*resid_post,hook_embed'
+t "another list" 1 'cache.hooks: [*]resid_post there, [*]resid_post,hook_embed here' sharded --set cache.hooks='*resid_post,hook_embed'
 t "another order" 1 'answers: in another order.; choose another output, or --overwrite' \
 	sharded --set data.answers=incorrect,correct
 rm "$work/sh.h5"

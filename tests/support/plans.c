@@ -34,6 +34,7 @@ struct lens_prompts *test_make_prompts(size_t n, size_t n_answers)
 	p->offset = lens_calloc(n + 1, sizeof(*p->offset));
 	p->read_pos = lens_calloc(n, sizeof(*p->read_pos));
 	p->answers = lens_calloc(n * n_answers, sizeof(*p->answers));
+	p->flags = lens_calloc(n, sizeof(*p->flags));
 	return p;
 }
 
