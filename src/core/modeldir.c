@@ -143,7 +143,7 @@ enum lens_status lens_model_folder_error(const char *dir, const char *missing, b
 	char name[256] = "", shown[300];
 	struct stat sb;
 
-	if (stat(dir, &sb) && errno != ENOENT)
+	if (stat(dir, &sb) && errno != ENOENT && errno != ENOTDIR)
 		return lens_error_sys(err, errno, dir, "look at");
 	if (stat(dir, &sb))
 		return lens_error_at(err, LENS_ERR_IO, dir, 0, 0,

@@ -127,7 +127,17 @@ static enum lens_status check_nesting(const char *text, const char *file,
 	return LENS_OK;
 }
 
-static enum lens_status parser_error(const yaml_parser_t *p, const char *file,
+/* Is the line (from 0) indented with a tab? Editors do it, and YAML forbids it. */
+static bool tab_indents(const char *text, size_t line)
+{
+	for (; line; line--) {
+		text += strcspn(text, "\n");
+		text += *text == '\n';
+	}
+	return text[strspn(text, " ")] == '\t';
+}
+
+static enum lens_status parser_error(const yaml_parser_t *p, const char *text, const char *file,
 				     struct lens_error *err)
 {
 	bool alias = (p->context && strstr(p->context, "alias")) ||
@@ -136,6 +146,11 @@ static enum lens_status parser_error(const yaml_parser_t *p, const char *file,
 
 	if (p->error == YAML_MEMORY_ERROR)
 		return lens_error_nomem(err, 1, MAX_FILE_BYTES);
+	if (p->error != YAML_READER_ERROR && tab_indents(text, p->problem_mark.line))
+		return lens_error_at(err, file ? LENS_ERR_FORMAT : LENS_ERR_INVALID, file,
+				     file ? line : 0, 0,
+				     "not valid YAML: the line is indented with a tab; YAML "
+				     "takes spaces only");
 	if (p->error == YAML_READER_ERROR || !file)
 		line = column = 0;
 	return lens_error_at(err, file ? LENS_ERR_FORMAT : LENS_ERR_INVALID, file, line, column,
@@ -145,17 +160,18 @@ static enum lens_status parser_error(const yaml_parser_t *p, const char *file,
 			     alias ? " (text that begins with * must be in quotes)" : "");
 }
 
-static enum lens_status load_document(yaml_parser_t *parser, yaml_document_t *doc,
-				      const char *file, struct lens_error *err)
+static enum lens_status load_document(yaml_parser_t *parser, const char *text,
+				      yaml_document_t *doc, const char *file,
+				      struct lens_error *err)
 {
 	yaml_document_t second;
 	bool more;
 
 	if (!yaml_parser_load(parser, doc))
-		return parser_error(parser, file, err);
+		return parser_error(parser, text, file, err);
 	if (!yaml_parser_load(parser, &second)) {
 		yaml_document_delete(doc);
-		return parser_error(parser, file, err);
+		return parser_error(parser, text, file, err);
 	}
 	more = yaml_document_get_root_node(&second) != NULL;
 	yaml_document_delete(&second);
@@ -179,7 +195,7 @@ static enum lens_status parse(const char *text, const char *file, yaml_document_
 	if (!yaml_parser_initialize(&parser))
 		return lens_error_nomem(err, 1, sizeof(parser));
 	yaml_parser_set_input_string(&parser, (const unsigned char *)text, strlen(text));
-	st = load_document(&parser, doc, file, err);
+	st = load_document(&parser, text, doc, file, err);
 	yaml_parser_delete(&parser);
 	return st;
 }

@@ -39,10 +39,13 @@ static enum lens_status check_folder(const char *path, struct lens_error *err)
 {
 	char *dir = lens_path_folder(path);
 	enum lens_status st = LENS_OK;
+	struct stat sb;
 
 	if (!dir)
 		return lens_error_nomem(err, strlen(path), 1);
-	if (access(dir, W_OK | X_OK))
+	if (!stat(dir, &sb) && !S_ISDIR(sb.st_mode))
+		st = refuse(dir, "is a file; the output needs a folder there", err);
+	else if (access(dir, W_OK | X_OK))
 		st = lens_error_sys(err, errno, dir, "write in the output's folder");
 	lens_free(dir);
 	return st;
