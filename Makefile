@@ -9,11 +9,12 @@ PYTHON  ?= python3
 VERSION := 0.1.0
 
 PKGS    := hdf5-serial jansson yaml-0.1 libpcre2-8 libutf8proc libcrypto libzip
-# What `make deps` installs: to build and run, to read and plot, to test.
+# What `make deps` installs: to build and run, to read and plot; to test and analyse. By
+# names that Debian 12 and 13 both have.
 APT_BUILD := build-essential pkg-config libhdf5-dev libopenblas0-pthread libcsv-dev libjansson-dev \
 	     libyaml-dev libpcre2-dev libutf8proc-dev libssl-dev libzip-dev
-APT_TEST  := libcmocka-dev hdf5-tools python3 python3-venv ca-certificates valgrind clang clang-format clang-tidy \
-	     cppcheck libclang-rt-14-dev libomp-14-dev
+APT_READ  := python3 python3-venv ca-certificates
+APT_TEST  := libcmocka-dev hdf5-tools valgrind clang clang-format clang-tidy cppcheck libclang-rt-dev libomp-dev
 VENV    := $(BUILD)/venv
 VPY     := $(VENV)/bin/python
 
@@ -220,7 +221,7 @@ install: $(BIN) ## to PREFIX=/usr/local
 	install -D -m 755 scripts/plot.py $(DESTDIR)$(PREFIX)/share/h5lens/python/plot.py
 
 deps: ## install what is missing (Debian; elsewhere it says what)
-	@BUILD=$(BUILD) PYTHON=$(PYTHON) sh scripts/deps.sh "$(APT_BUILD)" "$(APT_TEST)"
+	@BUILD=$(BUILD) PYTHON=$(PYTHON) sh scripts/deps.sh "$(APT_BUILD) $(APT_READ)" "$(APT_TEST)"
 	@$(MAKE) --no-print-directory $(VENV)/.done
 
 $(VENV)/.done: scripts/requirements.txt
