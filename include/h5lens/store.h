@@ -122,8 +122,6 @@ void lens_store_destroy(struct lens_store *s);
  * and stays full.
  */
 void lens_store_fail_at(unsigned long k, int errno_);
-/* The same for reading: the k-th read from now and all later ones fail; 0: none. */
-void lens_store_fail_reads_at(unsigned long k, int errno_);
 
 /* Does the file start with HDF5's signature? False also when it cannot be read. */
 bool lens_store_is_hdf5(const char *file);

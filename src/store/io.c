@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -19,28 +18,6 @@
 void lens_store_fail_at(unsigned long k, int errno_)
 {
 	lens_sys_fail_at(k, errno_, true);
-}
-
-static atomic_ulong reads_left; /* 0: no fault is planned; 1: all fail */
-static atomic_int read_errno;
-
-void lens_store_fail_reads_at(unsigned long k, int errno_)
-{
-	atomic_store(&read_errno, errno_);
-	atomic_store(&reads_left, k);
-}
-
-static ssize_t read_at(int fd, void *buf, size_t n, off_t at)
-{
-	unsigned long left = atomic_load(&reads_left);
-
-	if (left == 1) {
-		errno = atomic_load(&read_errno);
-		return -1;
-	}
-	if (left)
-		atomic_store(&reads_left, left - 1); /* one thread reads */
-	return pread(fd, buf, n, at);
 }
 
 bool lens_io_fail(struct lens_io *io, int errno_, const char *op)
@@ -233,7 +210,7 @@ bool lens_io_read(struct lens_io *io, uint64_t at, void *buf, size_t n)
 	if (at > INT64_MAX - n) /* a damaged address is nothing that the system failed at */
 		return false;
 	while (done < n) {
-		got = read_at(io->fd, p + done, n - done, (off_t)(at + done));
+		got = pread(io->fd, p + done, n - done, (off_t)(at + done));
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)
