@@ -498,6 +498,7 @@ def main() -> int:
         small_disk(Path(args.disk[0]), Sweep(Path(args.disk[1])))
         print(f"{passed} passed, {len(failures)} failed")
         return 1 if failures else 0
+    skipped = 0
     work = Path(tempfile.mkdtemp(prefix="kills.", dir=os.environ.get("WORK")))
     try:
         reference = Sweep(work / "reference")
@@ -507,12 +508,13 @@ def main() -> int:
             if args.only in (None, part.__name__):
                 part(work, reference)
         if args.only in (None, "disk") and not in_namespace(work, reference):
-            print("no file system can be mounted here: the small disk is skipped")
+            skipped = 1
+            print("skipped: a small disk: no file system can be mounted")
         if args.only in (None, "kills"):
             kills(work, args.kills, args.seed, args.minutes)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(f"{passed} passed, {len(failures)} failed")
+    print(f"{passed} passed, {len(failures)} failed, {skipped} skipped")
     return 1 if failures else 0
 
 
