@@ -66,19 +66,29 @@ static double logit(const struct lens_model *m, const struct test_stream *s, siz
 /* D = 20 products and the norm's own roundings: 30u of the sum of sizes. */
 #define LOGIT_ERROR(size) (30 * TEST_U * (size))
 
+/*
+ * Softmax in float64. *error: of logits that are off, the token's by its error and
+ * all in Σ by the largest; of Σ's float32 exponentials, 3u and u·|x − max|; and of
+ * the rounding to float32.
+ */
 static double probability(const struct lens_model *m, const struct test_stream *s,
-			  size_t prompt, size_t token)
+			  size_t prompt, size_t token, double *error)
 {
-	double sum = 0, size, max = -INFINITY, x[V];
+	double sum = 0, size[V], largest = 0, max = -INFINITY, min = INFINITY, x[V], p;
 	size_t v;
 
 	for (v = 0; v < V; v++) {
-		x[v] = logit(m, s, SOURCES - 1, prompt, v, true, &size);
+		x[v] = logit(m, s, SOURCES - 1, prompt, v, true, &size[v]);
 		max = fmax(max, x[v]);
+		min = fmin(min, x[v]);
+		largest = fmax(largest, size[v]);
 	}
 	for (v = 0; v < V; v++)
 		sum += exp(x[v] - max);
-	return exp(x[token] - max) / sum;
+	p = exp(x[token] - max) / sum;
+	*error = p * (expm1(LOGIT_ERROR(size[token]) + LOGIT_ERROR(largest)) +
+		      TEST_U * (4 + max - min));
+	return p;
 }
 
 /* Tokens whose logit is surely larger, and those whose might be. */
@@ -137,12 +147,12 @@ static void check_answers(const struct checked *c, size_t prompt)
 
 	for (i = 0; i < n; i++) {
 		size_t token = (size_t)c->s->answers[prompt * n + i];
-		double x = logit(c->m, c->s, SOURCES - 1, prompt, token, true, &size), p;
+		double x = logit(c->m, c->s, SOURCES - 1, prompt, token, true, &size), p, error;
 		long least, most;
 
 		near((double)value[i], x, LOGIT_ERROR(size), "answer_logit");
-		p = probability(c->m, c->s, prompt, token);
-		near((double)prob[i], p, p * 1e-4, "answer_prob");
+		p = probability(c->m, c->s, prompt, token, &error);
+		near((double)prob[i], p, error, "answer_prob");
 		rank_range(c->m, c->s, SOURCES - 1, prompt, token, true, &least, &most);
 		assert_in_range(rank[i], least, most);
 		if (i)
@@ -187,14 +197,14 @@ static void check_top(const struct checked *c, size_t prompt)
 
 	for (i = 0; i < k; i++) {
 		size_t t = (size_t)token[i];
-		double x, p = probability(c->m, c->s, prompt, t);
+		double x, error, p = probability(c->m, c->s, prompt, t, &error);
 
 		assert_in_range(t, 0, V - 1);
 		assert_false(seen[t]);
 		seen[t] = true;
 		x = logit(c->m, c->s, SOURCES - 1, prompt, t, true, &size);
 		near((double)value[i], x, LOGIT_ERROR(size), "top_logits");
-		near((double)prob[i], p, p * 1e-4, "top_probs");
+		near((double)prob[i], p, error, "top_probs");
 		if (i)
 			assert_true(value[i] < value[i - 1] ||
 				    (value[i] == value[i - 1] && token[i] > token[i - 1]));
