@@ -3,8 +3,8 @@
  * each in turn: an allocation, or a call of the system, once or from then on.
  * Every time: an error, no half file under a final name, and the same command
  * without the fault ends with the bits of an undisturbed one. Prints calls and
- * outcomes. A sample of the calls; with H5LENS_TEST_FULL=N every one, and every
- * N-th allocation (1: an hour).
+ * outcomes. A sample of the calls; with H5LENS_TEST_FULL=I/N all of them, of which
+ * this process takes the I-th and every N-th after it.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -27,13 +27,8 @@
 static struct test_sweep s;
 static char digest[LENS_SHA256_HEX], *packed;
 
-/* 0: a sample; else the step of allocations. */
-static unsigned long full(void)
-{
-	const char *text = getenv("H5LENS_TEST_FULL");
-
-	return text ? strtoul(text, NULL, 10) : 0;
-}
+/* Of all calls the first-th, and every step-th after it; 0: a sample. */
+static unsigned long full_first, full_step;
 
 /* --- what is done ------------------------------------------------------------------- */
 
@@ -249,12 +244,13 @@ static void report(const char *name, const char *fault, const struct outcomes *o
 
 static void sweep(const struct subject *x, enum fault fault, int errno_, const char *name)
 {
-	unsigned long k, most = test_quick() ? 6 : 14, step;
 	struct outcomes o = { .calls = count_calls(x, fault) };
+	unsigned long k, step = o.calls / (test_quick() ? 6 : 14) + 1;
 	char what[64];
 
-	step = !full() ? o.calls / most + 1 : fault == ALLOCATION ? full() : 1;
-	for (k = 1 + o.calls % step; k <= o.calls; k += step) {
+	k = full_step ? full_first : 1 + o.calls % step;
+	step = full_step ? full_step : step;
+	for (; k <= o.calls; k += step) {
 		enum lens_status st;
 
 		x->before();
@@ -274,7 +270,7 @@ static void sweep_all(enum fault fault, int errno_, const char *name)
 	size_t i;
 
 	for (i = 0; i < sizeof(subjects) / sizeof(*subjects); i++) {
-		if (full() || subjects[i].quick)
+		if (full_step || subjects[i].quick)
 			sweep(&subjects[i], fault, errno_, name);
 	}
 }
@@ -289,7 +285,7 @@ static void test_calls(void **state)
 {
 	(void)state;
 	sweep_all(ONCE, EIO, "a call, EIO");
-	if (full())
+	if (full_step)
 		sweep_all(FOR_EVER, EIO, "a call, EIO");
 }
 
@@ -297,13 +293,19 @@ static void test_full_disk(void **state)
 {
 	(void)state;
 	sweep_all(FOR_EVER, ENOSPC, "a call, ENOSPC");
-	if (full())
+	if (full_step)
 		sweep_all(ONCE, ENOSPC, "a call, ENOSPC");
 }
 
 static int set_up(void **state)
 {
+	const char *part = getenv("H5LENS_TEST_FULL");
+
 	(void)state;
+	if (part) {
+		assert_int_equal(sscanf(part, "%lu/%lu", &full_first, &full_step), 2);
+		assert_in_range(full_first, 1, full_step);
+	}
 	test_sweep_init(&s, MODEL, ROWS, true);
 	test_set(&s.e, "cache.hooks", "*hook_pattern", NULL);
 	packed = lens_path_join(s.dir, "packed.h5");
