@@ -412,13 +412,20 @@ def config_cases() -> None:
     )
     case("config-empty", c, "JSON")(lambda m: m.raw.update({c: b""}))
     case("config-list", c, "not a JSON object")(lambda m: setattr(m, "config_text", "[]"))
-    case("config-duplicate-key", c, "duplicate")(
+    case("config-duplicate-key", c, '"n_layer"', "it is there twice")(
         lambda m: setattr(m, "config_text", json.dumps(m.config)[:-1] + ', "n_layer": 1}')
     )
-    case("config-integer-overflow", c, "JSON")(
+    case("config-integer-overflow", c, '"n_layer"', "it holds 9999999999")(
         lambda m: setattr(m, "config_text", '{"model_type": "gpt2", "n_layer": ' + "9" * 40 + "}")
     )
-    case("config-real-overflow", c, "JSON")(
+    case("config-architectures-twice", c, '"architectures"', "it is there twice")(
+        lambda m: setattr(m, "config_text", json.dumps(m.config)[:-1] + ', "architectures": []}')
+    )
+    case("config-scaling-nan", c, '"rope_scaling"', "it holds NaN")(
+        lambda m: m.config.update(model_type="llama", architectures=["LlamaForCausalLM"],
+                                  rope_scaling=float("nan"))
+    )
+    case("config-real-overflow", c, '"layer_norm_epsilon"', "it holds 1e999")(
         lambda m: setattr(m, "config_text", '{"model_type": "gpt2", "layer_norm_epsilon": 1e999}')
     )
     case("config-trailing", c, "JSON")(
@@ -566,6 +573,11 @@ def main() -> None:
 
     shutil.rmtree(args.valid, ignore_errors=True)
     Model().write(args.valid / "plain")
+    python = Model()  # nothing that is wrong here is needed
+    python.config_text = json.dumps(python.config | {
+        "model_max_length": int(1e30), "a": float("nan"), "b": [float("inf"), -float("inf")],
+        "task_specific_params": {"x": {"y": 10**19}}})[:-1] + ', "a": 1e999, "a": {"a": 1, "a": 2}}'
+    python.write(args.valid / "python-json")
     # As older checkpoints are: no prefix, causal masks, a copy of the tied head.
     old = Model()
     old.files[W] = {k.removeprefix(P): v for k, v in old.tensors.items()}

@@ -1,5 +1,5 @@
 /*
- * core/json.c: JSON through jansson.
+ * core/json.c: JSON through jansson, and the errors that belong to it.
  *
  * Where memory is out, jansson 2.14 may call a sound file invalid, leave a
  * value out and say nothing, or read past the end of a token whose buffer could
@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 static _Thread_local bool memory_ran_out;
 
@@ -28,21 +29,29 @@ static void set_alloc_funcs(void)
 	json_set_alloc_funcs(json_malloc, lens_free);
 }
 
-enum lens_status lens_json_parse(const char *path, const char *text, size_t len, json_t **out,
-				 struct lens_error *err)
+/* jansson's answer, and what it thinks of it in *e. */
+static json_t *load(const char *text, size_t len, size_t flags, json_error_t *e)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	enum lens_status st = LENS_OK;
-	json_error_t e;
 
 	pthread_once(&once, set_alloc_funcs);
 	memory_ran_out = false;
-	*out = json_loadb(text, len, JSON_REJECT_DUPLICATES, &e);
+	memset(e, 0, sizeof(*e));
+	return json_loadb(text, len, flags, e);
+}
+
+/* Ours of a parse's end: *out is the object, or NULL with an error. */
+static enum lens_status judge(const char *path, json_t **out, const json_error_t *e,
+			      struct lens_error *err)
+{
+	enum lens_status st = LENS_OK;
+
 	if (memory_ran_out)
 		st = lens_error_at(err, LENS_ERR_NOMEM, path, 0, 0, "out of memory");
 	else if (!*out)
-		st = lens_error_at(err, LENS_ERR_FORMAT, path, e.line > 0 ? e.line : 0,
-				   e.column > 0 ? e.column : 0, "not valid JSON: %s", e.text);
+		st = lens_error_at(err, LENS_ERR_FORMAT, path, e->line > 0 ? e->line : 0,
+				   e->column > 0 ? e->column : 0, "not valid JSON: %s",
+				   e->text);
 	else if (!json_is_object(*out))
 		st = lens_error_at(err, LENS_ERR_FORMAT, path, 0, 0, "not a JSON object");
 	if (st != LENS_OK) {
@@ -50,4 +59,58 @@ enum lens_status lens_json_parse(const char *path, const char *text, size_t len,
 		*out = NULL;
 	}
 	return st;
+}
+
+enum lens_status lens_json_parse(const char *path, const char *text, size_t len, json_t **out,
+				 struct lens_error *err)
+{
+	json_error_t e;
+
+	*out = load(text, len, JSON_REJECT_DUPLICATES, &e);
+	return judge(path, out, &e, err);
+}
+
+/* The column in the file of what is wrong in its rewritten form: its line is the same. */
+static int column_of(const char *text, size_t len, size_t position)
+{
+	struct lens_buf b = LENS_BUF_INIT;
+	size_t at, i, changed;
+	int column = 0;
+
+	lens_json_rewrite(text, len, position, &b, &at, &changed, NULL);
+	lens_buf_release(&b);
+	for (i = at; i > 0 && text[i - 1] != '\n'; i--)
+		column += ((unsigned char)text[i - 1] & 0xc0) != 0x80;
+	return column;
+}
+
+enum lens_status lens_json_parse_python(const char *path, const char *text, size_t len,
+					json_t **out, struct lens_error *err)
+{
+	struct lens_error why = LENS_ERROR_INIT;
+	struct lens_buf b = LENS_BUF_INIT;
+	size_t end, changed = 0;
+	enum lens_status st;
+	json_error_t e;
+
+	*out = load(text, len, JSON_REJECT_DUPLICATES, &e);
+	if (*out || memory_ran_out)
+		return judge(path, out, &e, err);
+	st = lens_json_rewrite(text, len, SIZE_MAX, &b, &end, &changed, &why);
+	if (st == LENS_OK && changed && !memory_ran_out) {
+		*out = load(b.data, b.len, 0, &e); /* what was twice is marked */
+		if (!*out && !memory_ran_out)
+			e.column = column_of(text, len, (size_t)e.position);
+	}
+	if (st == LENS_OK)
+		st = judge(path, out, &e, err);
+	else
+		lens_error_at(err, st, path, 0, 0, "%s", why.text);
+	lens_buf_release(&b);
+	return st;
+}
+
+const char *lens_json_unusable(const json_t *value)
+{
+	return json_string_value(json_object_get(value, LENS_JSON_UNUSABLE));
 }

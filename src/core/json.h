@@ -13,4 +13,32 @@
 enum lens_status lens_json_parse(const char *path, const char *text, size_t len, json_t **out,
 				 struct lens_error *err);
 
+/*
+ * The same of a file that Python's json module may have written. What is no
+ * JSON, or does not fit, is no error here: Infinity, -Infinity, NaN, integers
+ * beyond int64, reals beyond double, a key given twice. Such a value becomes an
+ * object that nobody takes for one, and that lens_json_unusable knows, so that
+ * it is an error only where it is needed.
+ */
+enum lens_status lens_json_parse_python(const char *path, const char *text, size_t len,
+					json_t **out, struct lens_error *err);
+
+/* "holds 1e400" or "is there twice" where value is such a one, else NULL. */
+const char *lens_json_unusable(const json_t *value);
+
+/* --- json_python.c, for json.c ---------------------------------------------------- */
+
+/*
+ * Appends text[0..len) to out, with objects for the values that jansson would
+ * refuse. *n_changed counts them: at most LENS_JSON_MAX_UNUSABLE, then it is an
+ * error. Where out becomes longer than stop, *stopped is the offset in text, and
+ * it ends there. What is no JSON at all is passed on as it is.
+ */
+enum lens_status lens_json_rewrite(const char *text, size_t len, size_t stop,
+				   struct lens_buf *out, size_t *stopped, size_t *n_changed,
+				   struct lens_error *err);
+#define LENS_JSON_MAX_UNUSABLE 65536
+#define LENS_JSON_UNUSABLE "h5lens:unusable"
+#define LENS_JSON_TWICE "is there twice"
+
 #endif

@@ -45,6 +45,8 @@ static enum lens_status find_family(const struct lens_config_file *f,
 		;
 	if (i == N_FAMILIES)
 		return unknown_family(f->path, type, err);
+	if (lens_json_unusable(list))
+		return lens_config_wrong(f, "architectures", "is not a list", err);
 	architecture = json_string_value(json_array_get(list, 0));
 	if (architecture && strcmp(architecture, families[i]->architecture) != 0 &&
 	    strcmp(architecture, families[i]->base) != 0)
@@ -101,7 +103,7 @@ enum lens_status lens_config_read(const char *dir, struct lens_config *c,
 	if (st == LENS_OK && sha)
 		st = lens_sha256_update(sha, text.data, text.len, err);
 	if (st == LENS_OK)
-		st = lens_json_parse(path, text.data, text.len, &root, err);
+		st = lens_json_parse_python(path, text.data, text.len, &root, err);
 	f.root = root;
 	if (st == LENS_OK)
 		st = check_quantised(&f, err);

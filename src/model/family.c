@@ -209,9 +209,8 @@ enum lens_status lens_config_rotary(const struct lens_config_file *f, double bas
 
 		if (!v || json_is_null(v))
 			continue;
-		if (!json_is_object(v))
-			return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
-					     "\"%s\" is not an object", keys[i]);
+		if (!json_is_object(v) || lens_json_unusable(v))
+			return lens_config_wrong(f, keys[i], "is not an object", err);
 		LENS_TRY(lens_config_real(&scaling, "rope_theta", base, &base, err));
 		LENS_TRY(lens_config_real(&scaling, "partial_rotary_factor", share, &share,
 					  err));

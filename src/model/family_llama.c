@@ -100,6 +100,8 @@ static enum lens_status config_qwen2(const struct lens_config_file *f, struct le
 	LENS_TRY(lens_config_size(f, "sliding_window", 4096, &c->window, err));
 	if (types && !json_is_null(types))
 		return qwen2_layer_types(f, types, c, err);
+	if (first && !json_is_integer(first))
+		return lens_config_wrong(f, "max_window_layers", "is not a whole number", err);
 	for (i = 0; i < c->n_layers; i++)
 		c->local[i] = (json_int_t)i >= (first ? json_integer_value(first) : 28);
 	return LENS_OK;

@@ -12,7 +12,7 @@ enum lens_status lens_json_load(const char *path, size_t max_bytes, json_t **out
 	*out = NULL;
 	st = lens_file_read(path, max_bytes, &b, err);
 	if (st == LENS_OK)
-		st = lens_json_parse(path, b.data, b.len, out, err);
+		st = lens_json_parse_python(path, b.data, b.len, out, err);
 	lens_buf_release(&b);
 	return st;
 }
@@ -24,10 +24,13 @@ static const json_t *value_of(const struct lens_config_file *f, const char *key)
 	return json_is_null(v) ? NULL : v;
 }
 
-static enum lens_status wrong(const struct lens_config_file *f, const char *key,
-			      const char *what, struct lens_error *err)
+enum lens_status lens_config_wrong(const struct lens_config_file *f, const char *key,
+				   const char *what, struct lens_error *err)
 {
-	return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0, "\"%s\" %s", key, what);
+	const char *unusable = lens_json_unusable(json_object_get(f->root, key));
+
+	return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0, "\"%s\" %s%s%s", key, what,
+			     unusable ? ": it " : "", unusable ? unusable : "");
 }
 
 enum lens_status lens_config_size(const struct lens_config_file *f, const char *key,
@@ -36,14 +39,15 @@ enum lens_status lens_config_size(const struct lens_config_file *f, const char *
 	const json_t *v = value_of(f, key);
 
 	if (!v && !deflt)
-		return wrong(f, key, "is missing", err);
+		return lens_config_wrong(f, key, "is missing", err);
 	if (!v) {
 		*out = deflt;
 		return LENS_OK;
 	}
 	if (!json_is_integer(v) || json_integer_value(v) < 1 ||
 	    json_integer_value(v) > INT32_MAX)
-		return wrong(f, key, "is not a whole number from 1 to 2147483647", err);
+		return lens_config_wrong(f, key, "is not a whole number from 1 to 2147483647",
+					 err);
 	*out = (size_t)json_integer_value(v);
 	return LENS_OK;
 }
@@ -54,7 +58,7 @@ enum lens_status lens_config_bool(const struct lens_config_file *f, const char *
 	const json_t *v = value_of(f, key);
 
 	if (v && !json_is_boolean(v))
-		return wrong(f, key, "is not true or false", err);
+		return lens_config_wrong(f, key, "is not true or false", err);
 	*out = v ? json_is_true(v) : deflt;
 	return LENS_OK;
 }
@@ -65,7 +69,7 @@ enum lens_status lens_config_real(const struct lens_config_file *f, const char *
 	const json_t *v = value_of(f, key);
 
 	if (v && !json_is_number(v))
-		return wrong(f, key, "is not a number", err);
+		return lens_config_wrong(f, key, "is not a number", err);
 	*out = v ? json_number_value(v) : deflt;
 	return LENS_OK;
 }
@@ -76,7 +80,7 @@ enum lens_status lens_config_text(const struct lens_config_file *f, const char *
 	const json_t *v = value_of(f, key);
 
 	if (v && !json_is_string(v))
-		return wrong(f, key, "is not a string", err);
+		return lens_config_wrong(f, key, "is not a string", err);
 	*out = v ? json_string_value(v) : NULL;
 	return LENS_OK;
 }

@@ -151,8 +151,10 @@ static enum lens_status add_indexed(const struct opening *o, const char *index,
 
 	LENS_TRY(lens_json_load(index, MAX_INDEX, &root, err));
 	map = json_object_get(root, "weight_map");
-	if (!json_is_object(map) || !json_object_size(map))
-		st = lens_error_at(err, LENS_ERR_FORMAT, index, 0, 0, "has no weight_map");
+	if (!json_is_object(map) || !json_object_size(map) || lens_json_unusable(map))
+		st = lens_error_at(err, LENS_ERR_FORMAT, index, 0, 0, "has no weight_map%s%s",
+				   lens_json_unusable(map) ? ": it " : "",
+				   lens_json_unusable(map) ? lens_json_unusable(map) : "");
 	else
 		st = add_shards(o, index, map, err);
 	json_decref(root);

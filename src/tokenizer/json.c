@@ -31,7 +31,7 @@ enum lens_status lens_json_read(const char *path, const char *name, struct lens_
 	if (st == LENS_OK)
 		st = lens_digest_file(sha, name, &b, err);
 	if (st == LENS_OK)
-		st = lens_json_parse(path, b.data, b.len, root, err);
+		st = lens_json_parse_python(path, b.data, b.len, root, err);
 	lens_buf_release(&b);
 	return st;
 }
@@ -39,8 +39,12 @@ enum lens_status lens_json_read(const char *path, const char *name, struct lens_
 enum lens_status lens_json_wrong(struct lens_json at, const char *key, const char *what,
 				 struct lens_error *err)
 {
-	return lens_error_at(err, LENS_ERR_FORMAT, at.file, 0, 0, "%s%s%s must be %s", at.where,
-			     *at.where && *key ? "." : "", key, what);
+	const json_t *value = *key ? json_object_get(at.value, key) : at.value;
+	const char *unusable = lens_json_unusable(value);
+
+	return lens_error_at(err, LENS_ERR_FORMAT, at.file, 0, 0, "%s%s%s must be %s%s%s",
+			     at.where, *at.where && *key ? "." : "", key, what,
+			     unusable ? "; it " : "", unusable ? unusable : "");
 }
 
 enum lens_status lens_json_unsupported(struct lens_json at, const char *what,
@@ -56,7 +60,7 @@ enum lens_status lens_json_keys(struct lens_json at, const char *const *known,
 	const char *key;
 	json_t *value;
 
-	if (!json_is_object(at.value))
+	if (!json_is_object(at.value) || lens_json_unusable(at.value))
 		return lens_json_wrong(at, "", "an object", err);
 	json_object_foreach (at.value, key, value) {
 		const char *const *k;
@@ -89,7 +93,7 @@ const char *lens_json_type(struct lens_json at, enum lens_status *st, struct len
 	const char *type;
 
 	*st = LENS_OK;
-	if (!json_is_object(at.value))
+	if (!json_is_object(at.value) || lens_json_unusable(at.value))
 		*st = lens_json_wrong(at, "", "an object", err);
 	else if (!(type = json_string_value(json_object_get(at.value, "type"))))
 		*st = lens_json_wrong(at, "type", "a string", err);

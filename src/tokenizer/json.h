@@ -18,8 +18,8 @@ struct lens_json {
 };
 
 /*
- * Reads dir/name and adds its name and contents to sha. A repeated key is an
- * error. The caller json_decrefs *root.
+ * Reads dir/name, as Python may have written it, and adds its name and contents
+ * to sha. The caller json_decrefs *root.
  */
 enum lens_status lens_json_read(const char *path, const char *name, struct lens_sha256 *sha,
 				json_t **root, struct lens_error *err);

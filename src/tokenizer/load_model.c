@@ -150,7 +150,7 @@ enum lens_status lens_load_model(struct lens_tokenizer *tok, struct lens_json at
 					    NULL };
 	const json_t *type = json_object_get(at.value, "type");
 
-	if (!json_is_object(at.value))
+	if (!json_is_object(at.value) || lens_json_unusable(at.value))
 		return lens_json_wrong(at, "", "an object", err);
 	/* Old files leave the type out; their BPE is known by its merges. */
 	if (type && !json_is_string(type))

@@ -15,7 +15,7 @@ static enum lens_status measure(struct lens_json at, size_t *n_ids, size_t *n_by
 	json_t *value;
 
 	*n_ids = *n_bytes = 0;
-	if (!json_is_object(at.value))
+	if (!json_is_object(at.value) || lens_json_unusable(at.value))
 		return lens_json_wrong(at, "", "an object of token ids", err);
 	json_object_foreach (at.value, key, value) {
 		int32_t id;
@@ -24,8 +24,10 @@ static enum lens_status measure(struct lens_json at, size_t *n_ids, size_t *n_by
 			return lens_error_at(
 				err, LENS_ERR_FORMAT, at.file, 0, 0,
 				"%s: the id of \"%.100s\" must be an integer from 0 "
-				"to %zu",
-				at.where, key, LENS_VOCAB_MAX_IDS - 1);
+				"to %zu%s%s",
+				at.where, key, LENS_VOCAB_MAX_IDS - 1,
+				lens_json_unusable(value) ? "; it " : "",
+				lens_json_unusable(value) ? lens_json_unusable(value) : "");
 		if ((size_t)id >= *n_ids)
 			*n_ids = (size_t)id + 1;
 		*n_bytes += strlen(key); /* bounded by the file's size */

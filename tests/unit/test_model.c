@@ -72,6 +72,8 @@ static void config_values(void **state)
 	struct lens_config c;
 
 	(void)state;
+	assert_int_equal(lens_config_load(VALID "python-json", &c, NULL), LENS_OK);
+	assert_int_equal(c.n_layers, 1);
 	assert_int_equal(lens_config_load(VALID "plain", &c, NULL), LENS_OK);
 	assert_string_equal(c.family, "gpt2");
 	assert_string_equal(c.architecture, "GPT2LMHeadModel");

@@ -1,0 +1,262 @@
+/*
+ * core/json_python.c: the JSON that Python's json module writes and reads, made
+ * to JSON that jansson reads. In: a file's text; out: the same, where
+ *
+ *   NaN, Infinity, -Infinity, 1e400, 9223372036854775808
+ *
+ * are objects {"h5lens:unusable": "holds NaN"}, and the value of a key that its
+ * object has already is {"h5lens:unusable": "is there twice", "value": …}. All
+ * else is copied, so that jansson judges it. Everything stays in its line.
+ */
+#include "core/json.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_DEPTH 2048 /* jansson's own */
+
+/* One object or array that is open. */
+struct level {
+	json_t *keys; /* of an object: those that were there; NULL: an array */
+	bool wrapped; /* the value at hand is within {"…": …, "value": */
+};
+
+struct rewrite {
+	const char *text;
+	size_t len, at;
+	struct lens_buf *out;
+	struct level *level;
+	size_t depth, cap;
+	size_t n_changed;
+};
+
+static enum lens_status copy(struct rewrite *r, size_t n, struct lens_error *err)
+{
+	enum lens_status st = lens_buf_append(r->out, r->text + r->at, n, err);
+
+	r->at += n;
+	return st;
+}
+
+static enum lens_status count(struct rewrite *r, struct lens_error *err)
+{
+	if (++r->n_changed <= LENS_JSON_MAX_UNUSABLE)
+		return LENS_OK;
+	return lens_error_set(err, LENS_ERR_FORMAT,
+			      "more than %d numbers out of range or keys given twice",
+			      LENS_JSON_MAX_UNUSABLE);
+}
+
+/* The length of the string literal at at, or of all that is left. */
+static size_t string_length(const struct rewrite *r)
+{
+	size_t i;
+
+	for (i = r->at + 1; i < r->len; i++) {
+		if (r->text[i] == '\\')
+			i++;
+		else if (r->text[i] == '"')
+			return i + 1 - r->at;
+	}
+	return r->len - r->at;
+}
+
+static bool in_word(char c)
+{
+	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+	       c == '+' || c == '-' || c == '.' || c == '_';
+}
+
+/* Does JSON's grammar take word[0..n) for a number? *real: it has a point or an exponent. */
+static bool is_number(const char *word, size_t n, bool *real)
+{
+	static const char digits[] = "0123456789";
+	size_t i = *word == '-', whole = strspn(word + i, digits), more;
+
+	if (!whole || (word[i] == '0' && whole > 1))
+		return false;
+	i += whole;
+	*real = i < n;
+	if (word[i] == '.') {
+		more = strspn(word + i + 1, digits);
+		if (!more)
+			return false;
+		i += 1 + more;
+	}
+	if (word[i] == 'e' || word[i] == 'E') {
+		i++;
+		i += word[i] == '+' || word[i] == '-';
+		more = strspn(word + i, digits);
+		if (!more)
+			return false;
+		i += more;
+	}
+	return i == n;
+}
+
+/* Is the word one that Python reads and jansson does not? word is NUL-terminated. */
+static bool out_of_range(const char *word, size_t n)
+{
+	bool real = false;
+	double x;
+
+	if (!strcmp(word, "NaN") || !strcmp(word, "Infinity") || !strcmp(word, "-Infinity"))
+		return true;
+	if (!is_number(word, n, &real))
+		return false;
+	errno = 0;
+	if (!real) {
+		strtoll(word, NULL, 10);
+		return errno == ERANGE;
+	}
+	x = strtod(word, NULL);
+	return x > 1.7976931348623157e308 || x < -1.7976931348623157e308;
+}
+
+/* A word outside of strings: a number, a literal, or nonsense. */
+static enum lens_status word(struct rewrite *r, struct lens_error *err)
+{
+	size_t n = 1;
+	bool changed;
+	char *copied;
+
+	while (r->at + n < r->len && in_word(r->text[r->at + n]))
+		n++;
+	if (n < 3) /* a small number, as most are */
+		return copy(r, n, err);
+	copied = lens_calloc(n + 1, 1);
+	if (!copied)
+		return lens_error_nomem(err, n + 1, 1);
+	memcpy(copied, r->text + r->at, n);
+	changed = out_of_range(copied, n);
+	lens_free(copied);
+	if (!changed)
+		return copy(r, n, err);
+	LENS_TRY(count(r, err));
+	LENS_TRY(lens_buf_printf(r->out, err, "{\"" LENS_JSON_UNUSABLE "\":\"holds %.*s%s\"}",
+				 (int)(n > 40 ? 40 : n), r->text + r->at,
+				 n > 40 ? "\xe2\x80\xa6" : ""));
+	r->at += n;
+	return LENS_OK;
+}
+
+/* The key literal[0..n) of the object at hand; *again: it was there before. */
+static enum lens_status remember_key(struct rewrite *r, const char *literal, size_t n,
+				     bool *again, struct lens_error *err)
+{
+	json_t *keys = r->level[r->depth - 1].keys;
+	json_t *key = json_loadb(literal, n, JSON_DECODE_ANY, NULL);
+	int failed = 0;
+
+	*again = false;
+	if (!key)
+		return LENS_OK; /* no good string: jansson will say so, or has no memory */
+	*again = json_object_get(keys, json_string_value(key)) != NULL;
+	if (!*again)
+		failed = json_object_set_new(keys, json_string_value(key), json_true());
+	json_decref(key);
+	return failed ? lens_error_nomem(err, n, 1) : LENS_OK;
+}
+
+/* A string; where a colon follows it is a key, and may be one that was there. */
+static enum lens_status string(struct rewrite *r, struct lens_error *err)
+{
+	const char *literal = r->text + r->at;
+	size_t n = string_length(r), i = r->at + n;
+	bool again;
+
+	LENS_TRY(copy(r, n, err));
+	while (i < r->len && strchr(" \t\r\n", r->text[i]) && r->text[i])
+		i++;
+	if (i == r->len || r->text[i] != ':' || !r->depth || !r->level[r->depth - 1].keys)
+		return LENS_OK;
+	LENS_TRY(remember_key(r, literal, n, &again, err));
+	LENS_TRY(copy(r, i + 1 - r->at, err));
+	if (!again || r->level[r->depth - 1].wrapped)
+		return LENS_OK;
+	LENS_TRY(count(r, err));
+	r->level[r->depth - 1].wrapped = true;
+	return lens_buf_printf(r->out, err,
+			       "{\"" LENS_JSON_UNUSABLE "\":\"" LENS_JSON_TWICE
+			       "\",\"value\":");
+}
+
+static enum lens_status open(struct rewrite *r, struct lens_error *err)
+{
+	struct level *list, *l;
+
+	if (r->depth == MAX_DEPTH)
+		return lens_error_set(err, LENS_ERR_FORMAT,
+				      "not valid JSON: more than %d levels", MAX_DEPTH);
+	list = lens_grow(r->level, r->depth, &r->cap, sizeof(*list), err);
+	if (!list)
+		return LENS_ERR_NOMEM;
+	r->level = list;
+	l = &list[r->depth];
+	*l = (struct level){ .keys = NULL };
+	if (r->text[r->at] == '{') {
+		l->keys = json_object();
+		if (!l->keys)
+			return lens_error_nomem(err, 1, 1);
+	}
+	r->depth++;
+	return copy(r, 1, err);
+}
+
+/* A comma or a closing bracket: the value at hand ends. */
+static enum lens_status end_value(struct rewrite *r, bool closes, struct lens_error *err)
+{
+	struct level *l = r->depth ? &r->level[r->depth - 1] : NULL;
+
+	if (l && l->wrapped)
+		LENS_TRY(lens_buf_append(r->out, "}", 1, err));
+	if (l)
+		l->wrapped = false;
+	if (l && closes) {
+		json_decref(l->keys);
+		r->depth--;
+	}
+	return copy(r, 1, err);
+}
+
+static enum lens_status next(struct rewrite *r, struct lens_error *err)
+{
+	char c = r->text[r->at];
+
+	if (c == '"')
+		return string(r, err);
+	if (c == '{' || c == '[')
+		return open(r, err);
+	if (c == ',' || c == '}' || c == ']')
+		return end_value(r, c != ',', err);
+	if (in_word(c))
+		return word(r, err);
+	return copy(r, 1, err);
+}
+
+enum lens_status lens_json_rewrite(const char *text, size_t len, size_t stop,
+				   struct lens_buf *out, size_t *stopped, size_t *n_changed,
+				   struct lens_error *err)
+{
+	struct rewrite r = { .text = text, .len = len, .out = out };
+	enum lens_status st = LENS_OK;
+
+	*stopped = 0;
+	while (st == LENS_OK && r.at < len) {
+		size_t from = r.at, made = out->len;
+
+		st = next(&r, err);
+		if (out->len > stop) {
+			*stopped =
+				from + (stop - made < r.at - from ? stop - made : r.at - from);
+			break;
+		}
+		*stopped = r.at;
+	}
+	*n_changed = r.n_changed;
+	while (r.depth)
+		json_decref(r.level[--r.depth].keys);
+	lens_free(r.level);
+	return st;
+}
