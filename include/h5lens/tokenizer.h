@@ -62,9 +62,24 @@ enum lens_status lens_tokenizer_decode_continuation(const struct lens_tokenizer 
 						    struct lens_buf *out,
 						    struct lens_error *err);
 
-/* The token that prepend_bos puts in front. None at all is LENS_ERR_FORMAT. */
+/*
+ * The token that prepend_bos puts in front: TransformerLens's choice, unless
+ * another was made. None at all is LENS_ERR_FORMAT.
+ */
 enum lens_status lens_tokenizer_bos(const struct lens_tokenizer *tok, int32_t *id,
 				    struct lens_error *err);
+/*
+ * data.bos: "auto", digits for an id, or a token, with double quotes around it or
+ * without. Once, before the tokenizer is used; then it is immutable.
+ */
+enum lens_status lens_tokenizer_choose_bos(struct lens_tokenizer *tok, const char *choice,
+					   struct lens_error *err);
+/*
+ * Where nobody chose, and TransformerLens, the tokenizer's bos_token and
+ * config.json's bos_token_id are not one, appends a sentence that names them.
+ */
+enum lens_status lens_tokenizer_bos_doubt(const struct lens_tokenizer *tok,
+					  struct lens_buf *out, struct lens_error *err);
 
 /*
  * Would the tokenizer put its BOS in front by itself, were it asked for special

@@ -18,6 +18,30 @@
 #define LENS_GPT2_PATTERN                                                                      \
 	"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
+/* Qwen2's, in the place of GPT-2's. */
+#define LENS_QWEN2_PATTERN                                                                        \
+	"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+" \
+	"[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
+/* bos_token, eos_token, unk_token, pad_token, …; classes have some of the first. */
+enum { LENS_BOS, LENS_EOS, LENS_N_CLASS_SPECIAL = 4, LENS_N_SPECIAL = 7 };
+extern const char *const lens_special_keys[LENS_N_SPECIAL];
+
+/* How a class reads vocab.json and merges.txt. */
+enum lens_files_rules { LENS_FILES_NONE, LENS_FILES_GPT2, LENS_FILES_QWEN2 };
+
+/* What a class of transformers 4.56 does by itself. */
+struct lens_tokenizer_class {
+	const char *name;                          /* without "Fast"; NULL: none is named */
+	const char *special[LENS_N_CLASS_SPECIAL]; /* where no file says one */
+	const char *extra[4];                      /* further special tokens of its own */
+	bool made_anew;    /* its post-processor, from add_bos_token … */
+	bool adds_bos;     /* … which is this where it is not there */
+	bool from_slow;    /* add_prefix_space makes it anew from tokenizer.model */
+	bool inner_prefix; /* add_prefix_space reaches into a Sequence */
+	enum lens_files_rules files;
+};
+
 struct lens_tokenizer {
 	struct lens_bytelevel bytes;
 	struct lens_vocab vocab; /* of the model, without added tokens */
@@ -37,9 +61,12 @@ struct lens_tokenizer {
 	struct lens_decoder decoder;
 	bool ignore_merges; /* a word that is a token is left whole */
 	size_t n_vocab;
-	int32_t bos; /* or -1, and then why */
+	int32_t bos; /* the one in force, or -1, and then why */
 	char *no_bos;
+	bool bos_chosen;    /* by the user */
 	int32_t post_first; /* what the post-processor puts first, or -1 */
+	int32_t hf_bos;     /* transformers' tokenizer.bos_token_id, or -1 */
+	int32_t config_bos; /* config.json's bos_token_id, or -1: none that is a token */
 	bool adds_bos;
 	uint8_t sha256[LENS_SHA256_BYTES];
 };
@@ -51,8 +78,28 @@ struct lens_tokenizer_load {
 	struct lens_sha256 *sha;
 	json_t *config;  /* tokenizer_config.json, or NULL */
 	json_t *special; /* special_tokens_map.json, or NULL */
-	char *config_path, *special_path;
+	json_t *model;   /* config.json, or NULL */
+	char *config_path, *special_path, *model_path;
+	const struct lens_tokenizer_class *class;
 };
+
+/* One of the special tokens: content is NULL where there is none. */
+struct lens_special {
+	const char *key, *content;
+	json_t *value;    /* in the file path; NULL: no file has the key */
+	const char *path; /* for messages */
+	bool of_class;    /* the class's own */
+};
+
+/* class.c: which class it is; its special tokens. */
+enum lens_status lens_load_class(struct lens_tokenizer_load *l, struct lens_error *err);
+enum lens_status lens_special_token(const struct lens_tokenizer_load *l, size_t which,
+				    struct lens_special *out, struct lens_error *err);
+/* The value of a key of tokenizer_config.json and special_tokens_map.json, and its file. */
+json_t *lens_special_value(const struct lens_tokenizer_load *l, const char *key,
+			   const char **path);
+/* "content" of a special token given as a string or an object, or NULL. */
+const char *lens_special_content(const json_t *value);
 
 /* load_json.c: all of tokenizer.json at path. */
 enum lens_status lens_load_tokenizer_json(struct lens_tokenizer_load *l, const char *path,
@@ -104,14 +151,18 @@ enum lens_status lens_load_merge(struct lens_tokenizer *tok, const char *left, s
 /* load_model.c: "model" of tokenizer.json, after normalizer and pre_tokenizer. */
 enum lens_status lens_load_model(struct lens_tokenizer *tok, struct lens_json at,
 				 struct lens_error *err);
-/* load_gpt2.c: vocab.json and merges.txt. */
-enum lens_status lens_load_gpt2(struct lens_tokenizer_load *l, const char *vocab_path,
-				const char *merges_path, struct lens_error *err);
-/* load_special.c: tokenizer_config.json, special_tokens_map.json; then BOS (also adds_bos). */
+/* load_files.c: vocab.json and merges.txt, by the class's rules. */
+enum lens_status lens_load_files(struct lens_tokenizer_load *l, const char *vocab_path,
+				 const char *merges_path, struct lens_error *err);
+/* load_config.c: the small files; what they may change in a tokenizer.json. */
 enum lens_status lens_load_configs(struct lens_tokenizer_load *l, struct lens_error *err);
+enum lens_status lens_set_prefix_space(const struct lens_tokenizer_load *l, bool top_byte_level,
+				       struct lens_error *err);
+enum lens_status lens_check_added(const struct lens_tokenizer_load *l, struct lens_error *err);
+enum lens_status lens_check_specials(const struct lens_tokenizer_load *l,
+				     struct lens_error *err);
+/* load_bos.c: BOS, and who has which. */
 enum lens_status lens_load_bos(struct lens_tokenizer_load *l, struct lens_error *err);
-/* "content" of a special token given as a string or an object, or NULL. */
-const char *lens_special_content(const json_t *value);
 /* The added token's flags from a JSON object, all required. */
 enum lens_status lens_load_added_flags(struct lens_json at, struct lens_added_token *t,
 				       struct lens_error *err);

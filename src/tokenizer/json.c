@@ -28,7 +28,7 @@ enum lens_status lens_json_read(const char *path, const char *name, struct lens_
 
 	*root = NULL;
 	st = lens_file_read(path, LENS_TOKENIZER_MAX_FILE, &b, err);
-	if (st == LENS_OK)
+	if (st == LENS_OK && sha)
 		st = lens_digest_file(sha, name, &b, err);
 	if (st == LENS_OK)
 		st = lens_json_parse_python(path, b.data, b.len, root, err);

@@ -87,7 +87,7 @@ static enum lens_status check_first(const struct lens_tokenizer *tok, struct len
 	return LENS_OK;
 }
 
-static enum lens_status load(struct lens_tokenizer *tok, struct lens_json root,
+static enum lens_status load(const struct lens_tokenizer_load *l, struct lens_json root,
 			     struct lens_error *err)
 {
 	static const char *const keys[] = {
@@ -95,7 +95,9 @@ static enum lens_status load(struct lens_tokenizer *tok, struct lens_json root,
 		"pre_tokenizer", "post_processor", "decoder", "model",        NULL
 	};
 	const json_t *version = json_object_get(root.value, "version");
+	struct lens_tokenizer *tok = l->tok;
 	struct lens_json pretok;
+	const char *type;
 
 	LENS_TRY(lens_json_keys(root, keys, err));
 	if (version && (!json_is_string(version) || strcmp(json_string_value(version), "1.0")))
@@ -107,6 +109,8 @@ static enum lens_status load(struct lens_tokenizer *tok, struct lens_json root,
 				      err));
 	pretok = lens_json_child(root, "pre_tokenizer", "pre_tokenizer");
 	LENS_TRY(lens_load_pre_tokenizer(tok, pretok, err));
+	type = json_string_value(json_object_get(pretok.value, "type"));
+	LENS_TRY(lens_set_prefix_space(l, type && !strcmp(type, "ByteLevel"), err));
 	LENS_TRY(check_first(tok, pretok, err));
 	LENS_TRY(lens_load_model(tok, lens_json_child(root, "model", "model"), err));
 	return added_tokens(tok, lens_json_child(root, "added_tokens", "added_tokens"), err);
@@ -119,7 +123,7 @@ enum lens_status lens_load_tokenizer_json(struct lens_tokenizer_load *l, const c
 	json_t *root;
 
 	LENS_TRY(lens_json_read(path, "tokenizer.json", l->sha, &root, err));
-	st = load(l->tok, (struct lens_json){ root, path, "" }, err);
+	st = load(l, (struct lens_json){ root, path, "" }, err);
 	json_decref(root);
 	return st;
 }

@@ -416,12 +416,18 @@ static void run_case(const char *folder, struct lens_buf *told)
 	struct lens_tokenizer *tok = NULL;
 	struct lens_buf text = LENS_BUF_INIT;
 	struct lens_ids ids = LENS_IDS_INIT;
-	char *path = lens_path_join(folder, "text"), line[2048];
+	char *path = lens_path_join(folder, "text"), *choice = lens_path_join(folder, "bos");
+	char line[2048];
 	enum lens_status st;
 	int32_t bos;
 
 	st = lens_tokenizer_open(folder, &tok, &err);
 	assert_true((st == LENS_OK) == (tok != NULL));
+	if (st == LENS_OK && lens_file_exists(choice)) {
+		assert_int_equal(lens_file_read(choice, 4096, &text, NULL), LENS_OK);
+		st = lens_tokenizer_choose_bos(tok, text.data, &err);
+		text.len = 0;
+	}
 	if (st == LENS_OK)
 		st = lens_tokenizer_bos(tok, &bos, &err);
 	if (st == LENS_OK)
@@ -437,6 +443,7 @@ static void run_case(const char *folder, struct lens_buf *told)
 	lens_buf_release(&text);
 	lens_ids_release(&ids);
 	lens_free(path);
+	lens_free(choice);
 }
 
 static void test_bad_directories(void **state)
