@@ -41,6 +41,7 @@ struct lens_experiment {
 		struct lens_strings answers;
 		char *read_pos_column; /* NULL: data.read_pos was a number or absent */
 		long read_pos;         /* -1: the last token */
+		char *bos;             /* "auto", an id's digits, or a token in double quotes */
 		bool prepend_bos, skip_bad_rows;
 		size_t limit; /* 0: all */
 	} data;

@@ -87,6 +87,9 @@ enum lens_status lens_tokenizer_bos_doubt(const struct lens_tokenizer *tok,
  */
 bool lens_tokenizer_adds_bos(const struct lens_tokenizer *tok);
 
+/* Whose reading of the files this is: "transformers 4.56", and the class where one is known. */
+const char *lens_tokenizer_rules(const struct lens_tokenizer *tok);
+
 /* Largest id + 1, added tokens included. */
 size_t lens_tokenizer_n_vocab(const struct lens_tokenizer *tok);
 

@@ -65,6 +65,9 @@ int fail(const struct lens_error *err);
 /* The same of an output that could not be read: perhaps it is not finished. */
 int fail_output(const char *output, struct lens_error *err);
 int exit_code(enum lens_status st);
+/* The tokenizer's BOS is appended, and a warning shown where others have another one. */
+enum lens_status push_bos(struct lens_tokenizer *tok, const char *choice, struct lens_ids *ids,
+			  struct lens_error *err);
 
 /* From now on SIGINT, SIGTERM, SIGUSR1 and SIGHUP set what it returns. */
 const atomic_int *catch_signals(void);

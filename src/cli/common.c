@@ -60,6 +60,23 @@ int fail(const struct lens_error *err)
 	return exit_code(err->code);
 }
 
+enum lens_status push_bos(struct lens_tokenizer *tok, const char *choice, struct lens_ids *ids,
+			  struct lens_error *err)
+{
+	struct lens_buf doubt = LENS_BUF_INIT;
+	enum lens_status st;
+	int32_t id;
+
+	LENS_TRY(lens_tokenizer_choose_bos(tok, choice, err));
+	LENS_TRY(lens_tokenizer_bos(tok, &id, err));
+	st = lens_tokenizer_bos_doubt(tok, &doubt, err);
+	if (st == LENS_OK && doubt.len)
+		fprintf(stderr, "h5lens: warning: %s: --bos-token chooses\n",
+			visible(doubt.data, doubt.len));
+	lens_buf_release(&doubt);
+	return st == LENS_OK ? lens_ids_push(ids, id, err) : st;
+}
+
 int fail_output(const char *output, struct lens_error *err)
 {
 	struct lens_sweep sweep;

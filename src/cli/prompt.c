@@ -4,7 +4,7 @@
 #include "cli/cli.h"
 
 struct prompt_args {
-	const char *dir, *text, *answer;
+	const char *dir, *text, *answer, *bos;
 	size_t top;
 	bool no_bos, raw;
 	enum lens_cpu_choice cpu;
@@ -24,13 +24,10 @@ struct session {
 static enum lens_status tokenize(struct session *s, struct lens_error *err)
 {
 	const struct prompt_args *a = s->args;
-	int32_t bos;
 	size_t i;
 
-	if (!a->no_bos) {
-		LENS_TRY(lens_tokenizer_bos(s->tok, &bos, err));
-		LENS_TRY(lens_ids_push(&s->tokens, bos, err));
-	}
+	if (!a->no_bos)
+		LENS_TRY(push_bos(s->tok, a->bos, &s->tokens, err));
 	LENS_TRY(lens_tokenizer_encode(s->tok, a->text, strlen(a->text), &s->tokens, err));
 	s->n_prompt = s->tokens.n;
 	if (!s->n_prompt)
@@ -253,12 +250,13 @@ static int take_values(const struct usage *u, struct prompt_args *a, const char 
 
 int cmd_prompt(int argc, char **argv)
 {
-	struct prompt_args a = { .top = 10 };
+	struct prompt_args a = { .top = 10, .bos = "auto" };
 	const char *top = NULL, *cpu = NULL, *head = NULL, *plain[2];
 	const struct option_row options[] = {
 		{ "--answer", NULL, &a.answer, "TEXT",
 		  "rank, logit and probability of its tokens" },
 		{ "--top", NULL, &top, "K", "so many top tokens (10)" },
+		{ "--bos-token", NULL, &a.bos, "WHICH", "the BOS token, as data.bos has it" },
 		{ "--no-bos", &a.no_bos, NULL, NULL, "do not prepend the BOS token" },
 		{ "--raw-weights", &a.raw, NULL, NULL, "no weight processing" },
 		{ "--tied-head", NULL, &head, "WHICH", "auto, tied or stored: what W_U is" },

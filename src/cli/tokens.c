@@ -23,17 +23,19 @@ static enum lens_status print_tokens(const struct lens_tokenizer *tok,
 int cmd_tokens(int argc, char **argv)
 {
 	bool bos = false, ids_only = false;
+	const char *choice = "auto";
 	const struct option_row options[] = {
 		{ "--bos", &bos, NULL, NULL, "prepend the BOS token, as a run does" },
+		{ "--bos-token", NULL, &choice, "WHICH", "… this one, as data.bos has it" },
 		{ "--ids", &ids_only, NULL, NULL, "the ids alone, on one line" },
 	};
 	const struct usage u = {
-		.synopsis = "h5lens tokens DIR TEXT [--bos] [--ids]",
+		.synopsis = "h5lens tokens DIR TEXT [--bos] [--ids] [--bos-token WHICH]",
 		.description = "The tokens of a text: ids and the text each stands for. A "
 			       "token that is\n"
 			       "part of a character shows as U+FFFD.",
 		.option = options,
-		.n_options = 2,
+		.n_options = 3,
 		.least = 2,
 		.most = 2,
 	};
@@ -42,7 +44,6 @@ int cmd_tokens(int argc, char **argv)
 	struct lens_tokenizer *tok = NULL;
 	const char *plain[2];
 	enum lens_status st;
-	int32_t id;
 	size_t i;
 	int n, code = parse_args(&u, argc, argv, plain, &n);
 
@@ -52,9 +53,7 @@ int cmd_tokens(int argc, char **argv)
 		return code;
 	st = lens_tokenizer_open(plain[0], &tok, &err);
 	if (st == LENS_OK && bos)
-		st = lens_tokenizer_bos(tok, &id, &err);
-	if (st == LENS_OK && bos)
-		st = lens_ids_push(&ids, id, &err);
+		st = push_bos(tok, choice, &ids, &err);
 	if (st == LENS_OK)
 		st = lens_tokenizer_encode(tok, plain[1], strlen(plain[1]), &ids, &err);
 	if (st == LENS_OK && ids_only) {

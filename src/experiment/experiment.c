@@ -34,6 +34,7 @@ void lens_experiment_release(struct lens_experiment *e)
 	lens_free(e->model);
 	lens_free(e->output);
 	lens_free(e->data.csv);
+	lens_free(e->data.bos);
 	lens_free(e->data.prompt);
 	lens_free(e->data.read_pos_column);
 	lens_strings_release(&e->data.answers);

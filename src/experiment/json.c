@@ -77,6 +77,11 @@ static json_t *value_of(const struct lens_experiment *e, const struct lens_key_s
 	case LENS_KEY_PATH:
 		text = *(char *const *)field;
 		return text ? json_string(text) : json_null();
+	case LENS_KEY_BOS: /* a token has its quotes: read again, it is one */
+		text = *(char *const *)field;
+		return strspn(text, "0123456789") == strlen(text) && strlen(text) < 19
+			       ? json_integer(atoll(text))
+			       : json_string(text);
 	case LENS_KEY_BOOL:
 		return json_boolean(*(const bool *)field);
 	case LENS_KEY_SWITCH:

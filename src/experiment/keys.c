@@ -58,17 +58,19 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  PATH, data.csv, NULL, false, "CSV file with a header row")                           \
 	X("data.separator", "--separator", NULL, NULL, "comma | semicolon | tab", "comma",     \
 	  CHOICE, data.separator, separators, true, "what stands between the CSV's fields")    \
-	X("data.prompt", "--prompt", NULL, NULL, "a column", "prompt",                               \
+	X("data.prompt", "--prompt", NULL, NULL, "a column", "prompt",                         \
 	  TEXT, data.prompt, NULL, true, "the column with the prompts")                        \
 	X("data.answers", "--answers", NULL, NULL, "a column | [column, …]", "[]",             \
 	  LIST, data.answers, NULL, true,                                                      \
 	  "the columns with the answers; logit_diff is the first minus each other")            \
 	X("data.prepend_bos", NULL, NULL, NULL, BOOLS, "true",                                 \
 	  BOOL, data.prepend_bos, NULL, true, "put the BOS token in front of each prompt")     \
-	X("data.read_pos", "--read-pos", NULL, NULL, "an integer | a column", "-1",                    \
+	X("data.bos", "--bos-token", NULL, NULL, "auto | an id | \"a token\"", "auto",         \
+	  BOS, data.bos, NULL, false, "which token that is; auto: TransformerLens's choice")   \
+	X("data.read_pos", "--read-pos", NULL, NULL, "an integer | a column", "-1",            \
 	  READ_POS, data.read_pos, NULL, true,                                                 \
 	  "the token that the tables read, BOS counted; negative from the end")                \
-	X("data.on_bad_row", "--on-bad-row", NULL, NULL, "error | skip", "error",                        \
+	X("data.on_bad_row", "--on-bad-row", NULL, NULL, "error | skip", "error",              \
 	  SWITCH, data.skip_bad_rows, on_bad_row, true, "what a row that cannot be used does") \
 	X("data.limit", "--limit", NULL, NULL, "all | a number of rows from 1", "all",         \
 	  COUNT, data.limit, all, true, "use the first so many good rows")                     \
@@ -78,15 +80,15 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  "all", POSITIONS, cache.positions, positions, true, "the tokens to store them at")   \
 	X("cache.dtype", "--dtype", NULL, NULL, "f32 | f16", "f32",                            \
 	  CHOICE, cache.dtype, dtypes, true, "the number format to store them in")             \
-	X("tables", "--tables", NULL, NULL, TABLES, "default",                                       \
+	X("tables", "--tables", NULL, NULL, TABLES, "default",                                 \
 	  TABLES, tables, lens_table_words, true,                                              \
 	  "the result tables; default is all but token_logprobs and loss")                     \
-	X("top_k", "--top-k", NULL, NULL, "a number from 1 to 1000", "10",                          \
+	X("top_k", "--top-k", NULL, NULL, "a number from 1 to 1000", "10",                     \
 	  COUNT, top_k, NULL, true, "tokens a row in top_tokens")                              \
-	X("lens", "--lens", NULL, NULL, "recompute | cached_scale_no_bias", "recompute",           \
+	X("lens", "--lens", NULL, NULL, "recompute | cached_scale_no_bias", "recompute",       \
 	  CHOICE, lens, lenses, true, "how the logit lens applies the last norm")              \
-	X("cpu", "--cpu", NULL, NULL, "auto | avx2 | avx512", "auto",                             \
-	  CHOICE, cpu, cpus, false, "the CPU level, which fixes the bits of the results")       \
+	X("cpu", "--cpu", NULL, NULL, "auto | avx2 | avx512", "auto",                          \
+	  CHOICE, cpu, cpus, false, "the CPU level, which fixes the bits of the results")      \
 	X("output", "--output", "-o", NULL, "a file", NULL,                                    \
 	  PATH, output, NULL, false, "the HDF5 file to write")                                 \
 	X("shards.bytes", NULL, NULL, NULL, "a size with its unit (4GiB, 800M)", "1GiB",       \

@@ -19,6 +19,7 @@ enum lens_key_kind {
 	LENS_KEY_TABLES,    /* tables */
 	LENS_KEY_POSITIONS, /* cache.positions */
 	LENS_KEY_READ_POS,  /* data.read_pos */
+	LENS_KEY_BOS,       /* char *: "auto", digits, or a token in double quotes */
 	LENS_KEY_WEIGHTS    /* all of weights.* at once; stores nothing of its own */
 };
 

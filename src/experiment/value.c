@@ -217,6 +217,32 @@ static enum lens_status set_read_pos(struct lens_experiment *e,
 	return LENS_OK;
 }
 
+/*
+ * auto; digits, an id unless they are quoted; all else is a token. One with double
+ * quotes within the text, which a flag keeps, is a token in any case: '"5"'.
+ */
+static enum lens_status set_bos(struct lens_experiment *e, const struct lens_yaml_source *src,
+				const struct lens_key *key, const yaml_node_t *node,
+				struct lens_error *err)
+{
+	const char *s = lens_yaml_text(node), *quote = "\"";
+	size_t n = s ? strlen(s) : 0;
+	char *copy;
+
+	if (!n || lens_yaml_is_null(node))
+		return lens_value_wrong(src, key, node, err);
+	if (!strcmp(s, "auto") || (n >= 2 && s[0] == '"' && s[n - 1] == '"') ||
+	    (is_unquoted(node) && strspn(s, "0123456789") == n))
+		quote = "";
+	copy = lens_calloc(n + 3, 1);
+	if (!copy)
+		return lens_error_nomem(err, n + 3, 1);
+	snprintf(copy, n + 3, "%s%s%s", quote, s, quote);
+	lens_free(e->data.bos);
+	e->data.bos = copy;
+	return LENS_OK;
+}
+
 static void set_weights(struct lens_experiment *e, bool on)
 {
 	e->weights.fold_ln = e->weights.center_writing_weights = on;
@@ -278,6 +304,8 @@ enum lens_status lens_value_set(struct lens_experiment *e, const struct lens_yam
 		return lens_value_set_positions(e, src, key, node, err);
 	case LENS_KEY_READ_POS:
 		return set_read_pos(e, src, key, node, err);
+	case LENS_KEY_BOS:
+		return set_bos(e, src, key, node, err);
 	case LENS_KEY_BOOL:
 		good = parse_bool(s, lens_key_field(e, store));
 		break;

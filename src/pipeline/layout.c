@@ -134,6 +134,8 @@ static enum lens_status attr_bos(struct lens_store *s, const struct lens_inputs 
 	LENS_TRY(lens_store_attr_i64(s, "/", "prepend_bos", prepend, err));
 	LENS_TRY(lens_store_attr_i64(s, "/", "tokenizer_adds_bos",
 				     lens_tokenizer_adds_bos(in->tokenizer), err));
+	LENS_TRY(lens_store_attr_str(s, "/", "tokenizer_rules",
+				     lens_tokenizer_rules(in->tokenizer), err));
 	if (!prepend)
 		return lens_store_attr_str(s, "/", "bos", "none", err);
 	LENS_TRY(lens_tokenizer_bos(in->tokenizer, &bos, err));

@@ -80,6 +80,24 @@ static enum lens_status go_on(const struct run *r, struct lens_error *err)
 	return LENS_OK;
 }
 
+/* The token in front, and who would have another. */
+static enum lens_status choose_bos(const struct run *r, struct lens_error *err)
+{
+	struct lens_buf doubt = LENS_BUF_INIT;
+	enum lens_status st;
+
+	if (!r->experiment->data.prepend_bos)
+		return LENS_OK;
+	LENS_TRY(lens_tokenizer_choose_bos(r->tokenizer, r->experiment->data.bos, err));
+	st = lens_tokenizer_bos_doubt(r->tokenizer, &doubt, err);
+	if (st == LENS_OK && doubt.len)
+		lens_warn(r->options,
+			  "%s: data.bos chooses, data.prepend_bos: false does without",
+			  doubt.data);
+	lens_buf_release(&doubt);
+	return st;
+}
+
 /* The cheap inputs come first: a bad row is found before the weights are read. */
 static enum lens_status open_inputs(struct run *r, struct lens_error *err)
 {
@@ -90,6 +108,7 @@ static enum lens_status open_inputs(struct run *r, struct lens_error *err)
 	LENS_TRY(lens_open_cpu(e->cpu, &r->in.level, err));
 	LENS_TRY(lens_config_load(e->model, &config, err));
 	LENS_TRY(lens_tokenizer_open(e->model, &r->tokenizer, err));
+	LENS_TRY(choose_bos(r, err));
 	r->data = dataset_options(e, &config, r->tokenizer);
 	LENS_TRY(lens_prompts_load(&r->data, &r->prompts, &r->result->report, err));
 	LENS_TRY(go_on(r, err));

@@ -6,6 +6,7 @@
  */
 #include "tokenizer/internal.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define END "<|endoftext|>"
@@ -102,7 +103,7 @@ static enum lens_status text_of(json_t *root, const char *path, const char *key,
 	return lens_json_wrong((struct lens_json){ root, path, "" }, key, "a string", err);
 }
 
-enum lens_status lens_load_class(struct lens_tokenizer_load *l, struct lens_error *err)
+static enum lens_status choose_class(struct lens_tokenizer_load *l, struct lens_error *err)
 {
 	static const struct lens_tokenizer_class unknown = { .name = NULL };
 	const char *name, *type;
@@ -117,6 +118,14 @@ enum lens_status lens_load_class(struct lens_tokenizer_load *l, struct lens_erro
 	LENS_TRY(text_of(l->model, l->model_path, "model_type", &type, err));
 	name = class_of_model(type);
 	return name ? find_class(l, name, l->model_path, err) : LENS_OK;
+}
+
+enum lens_status lens_load_class(struct lens_tokenizer_load *l, struct lens_error *err)
+{
+	LENS_TRY(choose_class(l, err));
+	snprintf(l->tok->rules, sizeof(l->tok->rules), "transformers 4.56%s%s",
+		 l->class->name ? ", " : "", l->class->name ? l->class->name : "");
+	return LENS_OK;
 }
 
 /* --- special tokens ------------------------------------------------------------------ */

@@ -68,6 +68,7 @@ struct lens_tokenizer {
 	int32_t hf_bos;     /* transformers' tokenizer.bos_token_id, or -1 */
 	int32_t config_bos; /* config.json's bos_token_id, or -1: none that is a token */
 	bool adds_bos;
+	char rules[64]; /* whose they are */
 	uint8_t sha256[LENS_SHA256_BYTES];
 };
 

@@ -184,7 +184,5 @@ enum lens_status lens_tokenizer_bos_doubt(const struct lens_tokenizer *tok,
 		LENS_TRY(lens_buf_printf(out, err, ", config.json's bos_token_id "));
 		LENS_TRY(put_token(tok, tok->config_bos, out, err));
 	}
-	return lens_buf_printf(out, err,
-			       ": data.bos chooses, data.prepend_bos: false does "
-			       "without");
+	return LENS_OK;
 }

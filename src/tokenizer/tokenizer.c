@@ -312,6 +312,11 @@ bool lens_tokenizer_adds_bos(const struct lens_tokenizer *tok)
 	return tok->adds_bos;
 }
 
+const char *lens_tokenizer_rules(const struct lens_tokenizer *tok)
+{
+	return tok->rules;
+}
+
 size_t lens_tokenizer_n_vocab(const struct lens_tokenizer *tok)
 {
 	return tok->n_vocab;

@@ -59,6 +59,7 @@ static void test_defaults(void **state)
 	assert_null(e.data.read_pos_column);
 	assert_int_equal(e.data.read_pos, -1);
 	assert_true(e.data.prepend_bos);
+	assert_string_equal(e.data.bos, "auto");
 	assert_false(e.data.skip_bad_rows);
 	assert_int_equal(e.data.limit, 0);
 	ASSERT_STRINGS(&e.cache.hooks, "*");
@@ -103,6 +104,17 @@ static const struct {
 	{ "data.answers", "[]", "\"answers\":[]" },
 	{ "data.answers", "none", "\"answers\":[\"none\"]" },
 	{ "data.prepend_bos", "false", "\"prepend_bos\":false" },
+	{ "data.bos", "auto", "\"bos\":\"auto\"" },
+	{ "data.bos", "5", "\"bos\":5," },
+	{ "data.bos", "<|im_end|>", "\"bos\":\"\\\"<|im_end|>\\\"\"" },
+	{ "data.bos", "\"5\"", "\"bos\":\"\\\"5\\\"\"" },
+	{ "data.bos", "-1", "\"bos\":\"\\\"-1\\\"\"" },
+	{ "data", "{bos: 5}", "\"bos\":5," },
+	{ "data", "{bos: '5'}", "\"bos\":\"\\\"5\\\"\"" },
+	{ "data", "{bos: '\"5\"'}", "\"bos\":\"\\\"5\\\"\"" },
+	{ "data", "{bos: \"auto\"}", "\"bos\":\"auto\"" },
+	{ "data", "{bos: '\"auto\"'}", "\"bos\":\"\\\"auto\\\"\"" },
+	{ "data", "{bos: </s>}", "\"bos\":\"\\\"</s>\\\"\"" },
 	{ "data.read_pos", "-3", "\"read_pos\":-3" },
 	{ "data.read_pos", "where", "\"read_pos\":\"where\"" },
 	{ "data", "{read_pos: '3'}", "\"read_pos\":\"3\"" },
@@ -189,6 +201,8 @@ static const struct {
 	{ "data.answers", "{a: b}", "not a mapping" },
 	{ "data.read_pos", "[1]", "data.read_pos: expected an integer | a column, not a list" },
 	{ "data.read_pos", "", "data.read_pos: no value" },
+	{ "data.bos", "", "data.bos: no value; expected auto | an id | \"a token\"" },
+	{ "data.bos", "[1]", "data.bos: expected auto | an id | \"a token\", not a list" },
 	{ "data.on_bad_row", "skp", "expected error | skip, not 'skp'; did you mean 'skip'?" },
 	{ "data.limit", "-1", "data.limit: expected all | a number of rows from 1, not '-1'" },
 	{ "data.limit", "0", "not '0'" },

@@ -44,7 +44,7 @@ static void test_json(void **state)
 		text,
 		"{\"cache\":{\"dtype\":\"f32\",\"hooks\":[\"*\"],\"positions\":\"all\"},"
 		"\"cpu\":\"auto\","
-		"\"data\":{\"answers\":[\"a\",\"b\"],\"csv\":\"/d.csv\",\"limit\":\"all\","
+		"\"data\":{\"answers\":[\"a\",\"b\"],\"bos\":\"auto\",\"csv\":\"/d.csv\",\"limit\":\"all\","
 		"\"on_bad_row\":\"error\",\"prepend_bos\":true,\"prompt\":\"prompt\","
 		"\"read_pos\":-1,\"separator\":\"comma\"},"
 		"\"lens\":\"recompute\",\"memory\":\"auto\",\"model\":\"/m\",\"output\":\"/o.h5\","
@@ -101,6 +101,7 @@ static void test_identity_of_each_key(void **state)
 						  { "data.prompt", "x" },
 						  { "data.answers", "a,b" },
 						  { "data.prepend_bos", "no" },
+						  { "data.bos", "0" },
 						  { "data.read_pos", "0" },
 						  { "data.on_bad_row", "skip" },
 						  { "data.limit", "1" },
