@@ -20,7 +20,8 @@ static void set_n_vocab(struct lens_tokenizer *tok)
 }
 
 static enum lens_status load_any(struct lens_tokenizer_load *l, const char *json,
-				 const char *vocab, const char *merges, struct lens_error *err)
+				 const char *vocab, const char *merges, const char *spm,
+				 struct lens_error *err)
 {
 	LENS_TRY(lens_load_configs(l, err));
 	LENS_TRY(lens_load_class(l, err));
@@ -28,6 +29,12 @@ static enum lens_status load_any(struct lens_tokenizer_load *l, const char *json
 		LENS_TRY(lens_load_tokenizer_json(l, json, err));
 	} else if (lens_file_exists(vocab) && lens_file_exists(merges)) {
 		LENS_TRY(lens_load_files(l, vocab, merges, err));
+	} else if (lens_file_exists(spm)) {
+		return lens_error_at(
+			err, LENS_ERR_UNSUPPORTED, l->dir, 0, 0,
+			"tokenizer.model without a tokenizer.json is not supported: "
+			"transformers writes one, "
+			"AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)");
 	} else {
 		return lens_model_folder_error(l->dir,
 					       "no tokenizer here: neither tokenizer.json nor "
@@ -46,15 +53,17 @@ static enum lens_status load(struct lens_tokenizer_load *l, struct lens_error *e
 	char *json = lens_path_join(l->dir, "tokenizer.json");
 	char *vocab = lens_path_join(l->dir, "vocab.json");
 	char *merges = lens_path_join(l->dir, "merges.txt");
+	char *spm = lens_path_join(l->dir, "tokenizer.model");
 	enum lens_status st;
 
-	if (!json || !vocab || !merges)
+	if (!json || !vocab || !merges || !spm)
 		st = lens_error_nomem(err, 3, strlen(l->dir));
 	else
-		st = load_any(l, json, vocab, merges, err);
+		st = load_any(l, json, vocab, merges, spm, err);
 	lens_free(json);
 	lens_free(vocab);
 	lens_free(merges);
+	lens_free(spm);
 	return st;
 }
 
