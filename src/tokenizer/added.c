@@ -10,17 +10,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum lens_status lens_added_init(struct lens_added *a, size_t n, struct lens_error *err)
+static enum lens_status more(void **list, size_t n, size_t size, struct lens_error *err)
 {
-	*a = (struct lens_added){ .cap = n };
-	a->token = lens_calloc(n, sizeof(*a->token));
-	a->raw = lens_calloc(n, sizeof(*a->raw));
-	a->normalized = lens_calloc(n, sizeof(*a->normalized));
-	a->by_id = lens_calloc(n, sizeof(*a->by_id));
-	if (!a->token || !a->raw || !a->normalized || !a->by_id) {
-		lens_added_release(a);
+	void *p = lens_realloc(*list, n, size);
+
+	if (!p)
+		return lens_error_nomem(err, n, size);
+	*list = p;
+	return LENS_OK;
+}
+
+enum lens_status lens_added_reserve(struct lens_added *a, size_t n, struct lens_error *err)
+{
+	size_t cap;
+
+	if (!lens_size_add(a->n, n, &cap))
 		return lens_error_nomem(err, n, sizeof(*a->token));
-	}
+	LENS_TRY(more((void **)&a->token, cap, sizeof(*a->token), err));
+	LENS_TRY(more((void **)&a->raw, cap, sizeof(*a->raw), err));
+	LENS_TRY(more((void **)&a->normalized, cap, sizeof(*a->normalized), err));
+	LENS_TRY(more((void **)&a->by_id, cap, sizeof(*a->by_id), err));
+	a->cap = cap;
 	return LENS_OK;
 }
 

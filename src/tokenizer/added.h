@@ -14,6 +14,7 @@ struct lens_added_token {
 	size_t match_len;
 	int32_t id;
 	bool single_word, lstrip, rstrip, normalized;
+	bool made; /* a special token that no vocabulary and no list of added tokens has */
 };
 
 struct lens_added {
@@ -37,8 +38,8 @@ struct lens_pieces {
 	size_t n, cap;
 };
 
-/* Room for n tokens. */
-enum lens_status lens_added_init(struct lens_added *a, size_t n, struct lens_error *err);
+/* Room for n more tokens. */
+enum lens_status lens_added_reserve(struct lens_added *a, size_t n, struct lens_error *err);
 void lens_added_release(struct lens_added *a);
 /* Takes t's flags and id; copies content. */
 enum lens_status lens_added_push(struct lens_added *a, const struct lens_added_token *t,

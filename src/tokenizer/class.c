@@ -16,7 +16,7 @@ static const struct lens_tokenizer_class classes[] = {
 	{ .name = "GPT2Tokenizer", .special = { END, END, END }, .files = LENS_FILES_GPT2 },
 	{ .name = "GPTNeoXTokenizer", .special = { END, END, END }, .made_anew = true },
 	{ .name = "Qwen2Tokenizer",
-	  .special = { NULL, END, END, END },
+	  .special = { NULL, END, END, NULL, END },
 	  .files = LENS_FILES_QWEN2 },
 	{ .name = "LlamaTokenizer",
 	  .special = { "<s>", "</s>", "<unk>" },
@@ -29,7 +29,7 @@ static const struct lens_tokenizer_class classes[] = {
 	  .made_anew = true,
 	  .adds_bos = true },
 	{ .name = "GemmaTokenizer",
-	  .special = { "<bos>", "<eos>", "<unk>", "<pad>" },
+	  .special = { "<bos>", "<eos>", "<unk>", NULL, "<pad>" },
 	  .made_anew = true,
 	  .adds_bos = true },
 	{ .name = "CohereTokenizer",
@@ -46,8 +46,9 @@ static const struct lens_tokenizer_class classes[] = {
 };
 #define N_CLASSES (sizeof(classes) / sizeof(*classes))
 
+/* In the order in which transformers adds them. */
 const char *const lens_special_keys[LENS_N_SPECIAL] = { "bos_token", "eos_token", "unk_token",
-							"pad_token", "sep_token", "cls_token",
+							"sep_token", "pad_token", "cls_token",
 							"mask_token" };
 
 /* AutoTokenizer's mapping, of the architectures that we run. */

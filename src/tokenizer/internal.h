@@ -23,8 +23,8 @@
 	"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+" \
 	"[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
-/* bos_token, eos_token, unk_token, pad_token, …; classes have some of the first. */
-enum { LENS_BOS, LENS_EOS, LENS_N_CLASS_SPECIAL = 4, LENS_N_SPECIAL = 7 };
+/* bos_token, eos_token, unk_token, sep_token, pad_token, …; classes have some of the first. */
+enum { LENS_BOS, LENS_EOS, LENS_N_CLASS_SPECIAL = 5, LENS_N_SPECIAL = 7 };
 extern const char *const lens_special_keys[LENS_N_SPECIAL];
 
 /* How a class reads vocab.json and merges.txt. */
@@ -159,9 +159,9 @@ enum lens_status lens_load_files(struct lens_tokenizer_load *l, const char *voca
 enum lens_status lens_load_configs(struct lens_tokenizer_load *l, struct lens_error *err);
 enum lens_status lens_set_prefix_space(const struct lens_tokenizer_load *l, bool top_byte_level,
 				       struct lens_error *err);
-enum lens_status lens_check_added(const struct lens_tokenizer_load *l, struct lens_error *err);
-enum lens_status lens_check_specials(const struct lens_tokenizer_load *l,
-				     struct lens_error *err);
+/* load_added.c: the added tokens of the small files; then the last of them is there. */
+enum lens_status lens_load_added(const struct lens_tokenizer_load *l, int32_t next_id,
+				 struct lens_error *err);
 /* load_bos.c: BOS, and who has which. */
 enum lens_status lens_load_bos(struct lens_tokenizer_load *l, struct lens_error *err);
 /* The added token's flags from a JSON object, all required. */

@@ -21,6 +21,8 @@ static int32_t id_of(const struct lens_tokenizer *tok, const char *content)
 	if (!content)
 		return -1;
 	added = lens_added_find(&tok->added, content, len);
+	if (added && added->made)
+		return -1; /* no token that the model was trained with */
 	return added ? added->id : lens_vocab_find(&tok->vocab, content, len);
 }
 

@@ -1,8 +1,8 @@
 /*
  * tokenizer/load_config.c: the small files beside the tokenizer. In:
  * tokenizer_config.json, special_tokens_map.json, config.json; out: their JSON,
- * and what they change in a tokenizer.json. What they would change and we do not
- * do is refused by name.
+ * and what add_prefix_space changes in a tokenizer.json. What it would change and
+ * we do not do is refused by name.
  */
 #include "tokenizer/internal.h"
 
@@ -92,95 +92,4 @@ enum lens_status lens_set_prefix_space(const struct lens_tokenizer_load *l, bool
 	else if (l->class->inner_prefix && space && !has_prefix(l->tok))
 		return other_prefix(l, "", err);
 	return LENS_OK;
-}
-
-/* --- added tokens ---------------------------------------------------------------------- */
-
-enum lens_status lens_check_added(const struct lens_tokenizer_load *l, struct lens_error *err)
-{
-	json_t *list = json_object_get(l->config, "added_tokens_decoder");
-	struct lens_json config = { l->config, l->config_path, "" };
-	const char *key;
-	json_t *value;
-
-	if (list && (!json_is_object(list) || lens_json_unusable(list)))
-		return lens_json_wrong(config, "added_tokens_decoder", "an object", err);
-	json_object_foreach (list, key, value) {
-		struct lens_json at = { value, l->config_path, "added_tokens_decoder" };
-		const struct lens_added_token *mine;
-		struct lens_added_token t = { 0 };
-
-		LENS_TRY(lens_load_added_flags(at, &t, err));
-		mine = lens_added_find(&l->tok->added, t.content, t.len);
-		if (mine && mine->single_word == t.single_word && mine->lstrip == t.lstrip &&
-		    mine->rstrip == t.rstrip &&
-		    (mine->normalized == t.normalized || !l->tok->normalizer.n))
-			continue;
-		return lens_error_at(
-			err, LENS_ERR_UNSUPPORTED, l->config_path, 0, 0,
-			"added_tokens_decoder: \"%.100s\" (id %.20s) is not an added "
-			"token of the tokenizer with the same flags, which is not "
-			"supported",
-			t.content, key);
-	}
-	return LENS_OK;
-}
-
-/* One that the vocabulary has has to be an added token already. */
-static enum lens_status check_special(const struct lens_tokenizer *tok, const char *content,
-				      const char *path, const char *key, struct lens_error *err)
-{
-	size_t len = content ? strlen(content) : 0;
-
-	if (!len || lens_added_find(&tok->added, content, len) ||
-	    lens_vocab_find(&tok->vocab, content, len) < 0)
-		return LENS_OK;
-	return lens_error_at(err, LENS_ERR_UNSUPPORTED, path, 0, 0,
-			     "%s: \"%.100s\" is not an added token of the tokenizer, which is "
-			     "not supported",
-			     key, content);
-}
-
-/* A list of special tokens, or an object of named ones. */
-static enum lens_status check_list(const struct lens_tokenizer_load *l, const char *key,
-				   struct lens_error *err)
-{
-	const char *path, *name;
-	json_t *list = lens_special_value(l, key, &path), *v;
-	size_t i;
-
-	if (!list || json_is_null(list))
-		return LENS_OK;
-	if (lens_json_unusable(list) || (!json_is_array(list) && !json_is_object(list)))
-		return lens_json_wrong((struct lens_json){ list, path, key }, "",
-				       "a list of tokens", err);
-	json_array_foreach (list, i, v)
-		LENS_TRY(check_special(l->tok, lens_special_content(v), path, key, err));
-	json_object_foreach (list, name, v)
-		LENS_TRY(check_special(l->tok, lens_special_content(v), path, key, err));
-	return LENS_OK;
-}
-
-/*
- * transformers also makes added tokens of the special tokens that the files and
- * the class name. Only one that the vocabulary has is an id that the model knows.
- */
-enum lens_status lens_check_specials(const struct lens_tokenizer_load *l,
-				     struct lens_error *err)
-{
-	const struct lens_tokenizer_class *c = l->class;
-	size_t i;
-
-	for (i = 0; i < LENS_N_SPECIAL; i++) {
-		struct lens_special s;
-
-		LENS_TRY(lens_special_token(l, i, &s, err));
-		LENS_TRY(check_special(l->tok, s.content, s.of_class ? l->dir : s.path, s.key,
-				       err));
-	}
-	for (i = 0; i < sizeof(c->extra) / sizeof(*c->extra); i++)
-		LENS_TRY(check_special(l->tok, c->extra[i], l->dir, "additional_special_tokens",
-				       err));
-	LENS_TRY(check_list(l, "additional_special_tokens", err));
-	return check_list(l, "extra_special_tokens", err);
 }

@@ -7,7 +7,6 @@
  */
 #include "tokenizer/internal.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* The line at *at, without its end; moves *at to the next. */
@@ -105,135 +104,6 @@ static enum lens_status merges_file(struct lens_tokenizer_load *l, const char *p
 	return st;
 }
 
-/* Once more is nothing new. A token that is not there gets *next_id, or is refused for NULL. */
-static enum lens_status add(struct lens_tokenizer *tok, struct lens_added_token *t,
-			    int32_t *next_id, struct lens_error *err)
-{
-	if (!t->len || lens_added_find(&tok->added, t->content, t->len))
-		return LENS_OK;
-	t->id = lens_vocab_find(&tok->vocab, t->content, t->len);
-	if (t->id < 0 && !next_id)
-		return lens_error_set(
-			err, LENS_ERR_UNSUPPORTED,
-			"the special token \"%.100s\" is not in vocab.json, which is "
-			"not supported without a tokenizer.json",
-			t->content);
-	if (t->id < 0)
-		t->id = (*next_id)++;
-	return lens_added_push(&tok->added, t, err);
-}
-
-/* A special token that the vocabulary has becomes an added token. */
-static enum lens_status add_special(struct lens_tokenizer *tok, const char *content,
-				    const json_t *value, struct lens_error *err)
-{
-	struct lens_added_token t = { .content = (char *)(uintptr_t)content };
-
-	t.len = content ? strlen(content) : 0;
-	t.single_word = json_is_true(json_object_get(value, "single_word"));
-	t.lstrip = json_is_true(json_object_get(value, "lstrip"));
-	t.rstrip = json_is_true(json_object_get(value, "rstrip"));
-	t.normalized = json_is_true(json_object_get(value, "normalized"));
-	return add(tok, &t, NULL, err);
-}
-
-static enum lens_status add_specials(const struct lens_tokenizer_load *l,
-				     struct lens_error *err)
-{
-	static const char *const lists[] = { "additional_special_tokens",
-					     "extra_special_tokens" };
-	const char *path, *name;
-	json_t *list, *v;
-	size_t i, k;
-
-	for (i = 0; i < LENS_N_SPECIAL; i++) {
-		struct lens_special s;
-
-		LENS_TRY(lens_special_token(l, i, &s, err));
-		if (s.of_class &&
-		    lens_vocab_find(&l->tok->vocab, s.content, strlen(s.content)) < 0)
-			continue; /* transformers makes a new one, past the model's own */
-		LENS_TRY(add_special(l->tok, s.content, s.value, err));
-	}
-	for (k = 0; k < 2; k++) {
-		list = lens_special_value(l, lists[k], &path);
-		json_array_foreach (list, i, v)
-			LENS_TRY(add_special(l->tok, lens_special_content(v), v, err));
-		json_object_foreach (list, name, v)
-			LENS_TRY(add_special(l->tok, lens_special_content(v), v, err));
-	}
-	return LENS_OK;
-}
-
-static int by_id(const void *a, const void *b)
-{
-	int32_t x = ((const struct lens_added_token *)a)->id;
-	int32_t y = ((const struct lens_added_token *)b)->id;
-
-	return (x > y) - (x < y);
-}
-
-/* The entries of added_tokens_decoder, {"id": {"content": …}}, by id. */
-static enum lens_status decoder_tokens(const struct lens_tokenizer_load *l, json_t *list,
-				       struct lens_added_token *token, struct lens_error *err)
-{
-	struct lens_json at = { NULL, l->config_path, "added_tokens_decoder" };
-	const char *key;
-	size_t n = 0;
-
-	json_object_foreach (list, key, at.value) {
-		struct lens_added_token *t = &token[n++];
-
-		LENS_TRY(lens_load_added_flags(at, t, err));
-		if (strspn(key, "0123456789") != strlen(key) || strlen(key) > 7)
-			return lens_json_wrong(at, key, "under a token id", err);
-		t->id = (int32_t)atol(key);
-	}
-	qsort(token, n, sizeof(*token), by_id);
-	return LENS_OK;
-}
-
-/* In the order of their ids; transformers does not go by the id, so it has to agree. */
-static enum lens_status add_decoder(const struct lens_tokenizer_load *l, json_t *list,
-				    struct lens_added_token *token, struct lens_error *err)
-{
-	int32_t next_id = (int32_t)l->tok->vocab.n_tokens;
-	size_t i;
-
-	LENS_TRY(decoder_tokens(l, list, token, err));
-	for (i = 0; i < json_object_size(list); i++) {
-		int32_t id = token[i].id;
-
-		LENS_TRY(add(l->tok, &token[i], &next_id, err));
-		if (token[i].id != id)
-			return lens_error_at(err, LENS_ERR_FORMAT, l->config_path, 0, 0,
-					     "added_tokens_decoder: \"%.100s\" has the id %d; "
-					     "by the vocabulary it is %d",
-					     token[i].content, (int)id, (int)token[i].id);
-	}
-	return LENS_OK;
-}
-
-/* The tokens beside the vocabulary: tokenizer_config.json's, and the special ones. */
-static enum lens_status added_tokens(const struct lens_tokenizer_load *l,
-				     struct lens_error *err)
-{
-	json_t *list = json_object_get(l->config, "added_tokens_decoder");
-	struct lens_json config = { l->config, l->config_path, "" };
-	struct lens_added_token *token;
-	enum lens_status st;
-
-	if (list && (!json_is_object(list) || lens_json_unusable(list)))
-		return lens_json_wrong(config, "added_tokens_decoder", "an object", err);
-	LENS_TRY(lens_added_init(&l->tok->added, 16 + json_object_size(list), err));
-	token = lens_calloc(json_object_size(list), sizeof(*token));
-	if (!token)
-		return lens_error_nomem(err, json_object_size(list), sizeof(*token));
-	st = add_decoder(l, list, token, err);
-	lens_free(token);
-	return st == LENS_OK ? add_specials(l, err) : st;
-}
-
 /* Older folders have the added tokens here only, without what makes them unambiguous. */
 static enum lens_status refuse_older(const struct lens_tokenizer_load *l,
 				     struct lens_error *err)
@@ -314,6 +184,5 @@ enum lens_status lens_load_files(struct lens_tokenizer_load *l, const char *voca
 	json_decref(vocab);
 	LENS_TRY(st);
 	LENS_TRY(merges_file(l, merges_path, err));
-	LENS_TRY(added_tokens(l, err));
-	return lens_added_finish(&l->tok->added, &l->tok->normalizer, err);
+	return lens_load_added(l, (int32_t)l->tok->vocab.n_tokens, err);
 }

@@ -51,23 +51,23 @@ static enum lens_status added_token(struct lens_tokenizer *tok, struct lens_json
 	return lens_added_push(&tok->added, &t, err);
 }
 
+/* *next_id: of a token that is new. */
 static enum lens_status added_tokens(struct lens_tokenizer *tok, struct lens_json at,
-				     struct lens_error *err)
+				     int32_t *next_id, struct lens_error *err)
 {
-	int32_t next_id = (int32_t)tok->vocab.n_tokens;
 	size_t i, n = json_array_size(at.value);
 
 	if (at.value && !json_is_array(at.value))
 		return lens_json_wrong(at, "", "an array", err);
-	LENS_TRY(lens_added_init(&tok->added, n, err));
+	LENS_TRY(lens_added_reserve(&tok->added, n, err));
 	for (i = 0; i < n; i++) {
 		char where[64];
 		struct lens_json entry = { json_array_get(at.value, i), at.file, where };
 
 		snprintf(where, sizeof(where), "added_tokens[%zu]", i);
-		LENS_TRY(added_token(tok, entry, &next_id, err));
+		LENS_TRY(added_token(tok, entry, next_id, err));
 	}
-	return lens_added_finish(&tok->added, &tok->normalizer, err);
+	return LENS_OK;
 }
 
 /*
@@ -98,6 +98,7 @@ static enum lens_status load(const struct lens_tokenizer_load *l, struct lens_js
 	struct lens_tokenizer *tok = l->tok;
 	struct lens_json pretok;
 	const char *type;
+	int32_t next_id;
 
 	LENS_TRY(lens_json_keys(root, keys, err));
 	if (version && (!json_is_string(version) || strcmp(json_string_value(version), "1.0")))
@@ -113,7 +114,10 @@ static enum lens_status load(const struct lens_tokenizer_load *l, struct lens_js
 	LENS_TRY(lens_set_prefix_space(l, type && !strcmp(type, "ByteLevel"), err));
 	LENS_TRY(check_first(tok, pretok, err));
 	LENS_TRY(lens_load_model(tok, lens_json_child(root, "model", "model"), err));
-	return added_tokens(tok, lens_json_child(root, "added_tokens", "added_tokens"), err);
+	next_id = (int32_t)tok->vocab.n_tokens;
+	LENS_TRY(added_tokens(tok, lens_json_child(root, "added_tokens", "added_tokens"),
+			      &next_id, err));
+	return lens_load_added(l, next_id, err);
 }
 
 enum lens_status lens_load_tokenizer_json(struct lens_tokenizer_load *l, const char *path,

@@ -41,8 +41,6 @@ static enum lens_status load_any(struct lens_tokenizer_load *l, const char *json
 					       "vocab.json with merges.txt",
 					       false, err);
 	}
-	LENS_TRY(lens_check_added(l, err));
-	LENS_TRY(lens_check_specials(l, err));
 	set_n_vocab(l->tok);
 	LENS_TRY(lens_load_bos(l, err));
 	return lens_sha256_final(l->sha, l->tok->sha256, err);
