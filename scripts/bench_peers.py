@@ -309,9 +309,19 @@ class Contender:
             self.computing.append(report["prompts"] / report["seconds"])
         self.process.append(self.prompts / ended.seconds)
         self.peak = max(self.peak, ended.peak_bytes)
-        if self.out.exists():
-            self.out_bytes = self.out.stat().st_size
-            self.out.unlink()
+        self.out_bytes = remove_output(self.out)
+
+
+def remove_output(out: Path) -> int:
+    """Its bytes, those of its shards included, which the next run would find and not compute again."""
+    shards = out.with_suffix(".shards")
+    files = [f for f in (out, *shards.glob("*")) if f.exists()]
+    total = sum(f.stat().st_size for f in files)
+    for f in files:
+        f.unlink()
+    if shards.exists():
+        shards.rmdir()
+    return total
 
 
 def h5lens_contenders(args: argparse.Namespace, data: Path, lens_layers: int,
@@ -457,9 +467,8 @@ def memory_test(args: argparse.Namespace, folder: Path, memory: Path) -> None:
             str(args.h5lens), "run", "--model", str(args.model), "--data", str(data), "-o",
             str(out), "--overwrite", "--threads", str(args.threads), "--answers",
             "[correct,incorrect]", "--hooks", hook, "--positions", "last"])
-        print(f"{n:8d} {ended.peak_bytes / 2**20:9.1f} {out.stat().st_size / 2**20:9.1f} "
+        print(f"{n:8d} {ended.peak_bytes / 2**20:9.1f} {remove_output(out) / 2**20:9.1f} "
               f"{n / ended.seconds:10.1f}", flush=True)
-        out.unlink()
 
 
 def parse_args() -> argparse.Namespace:
