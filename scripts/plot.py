@@ -131,10 +131,10 @@ def rank_axis(ax: plt.Axes, top: float) -> None:
 
 def groups(values: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """Splits rows by a column: its values if they are few, quarters of a number, the commonest texts."""
-    numeric = values.dtype.kind == "f"
+    numeric = values.dtype.kind in "fi"
     kinds, n = np.unique(values[~np.isnan(values)] if numeric else values.astype(str), return_counts=True)
     if len(kinds) <= len(COLOURS):
-        return [(f"{k:g}" if numeric else str(k) or "(empty)", values == k) for k in kinds]
+        return [(f"{k:g}" if values.dtype.kind == "f" else str(k) or "(empty)", values == k) for k in kinds]
     if numeric:
         edges = np.unique(np.nanquantile(values, [0, 0.25, 0.5, 0.75, 1]))
         last = len(edges) - 2
