@@ -90,9 +90,23 @@ def act_name(name: str, layer: int | str | None = None, layer_type: str | None =
     return where + (part + "." if part else "") + "hook_" + name
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Sorts blocks.2 before blocks.10."""
-    return [(1, int(s), "") if s.isdigit() else (0, 0, s) for s in re.split(r"(\d+)", name)]
+# A pass through the model, and through a block of it.
+_BEFORE, _AFTER = ("hook_embed", "hook_pos_embed"), ("ln_final.hook_scale", "ln_final.hook_normalized", "logits")
+_BLOCK = ("hook_resid_pre", "ln1.hook_scale", "ln1.hook_normalized", "attn.hook_q", "attn.hook_k", "attn.hook_v",
+          "attn.hook_rot_q", "attn.hook_rot_k", "attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z",
+          "attn.hook_result", "hook_attn_out", "hook_resid_mid", "hook_mlp_in", "ln2.hook_scale",
+          "ln2.hook_normalized", "mlp.hook_pre", "mlp.hook_pre_linear", "mlp.hook_post", "hook_mlp_out",
+          "hook_resid_post")
+
+
+def _in_pass(name: str) -> tuple[int, int, int, str]:
+    """Sorts names as they arise in a forward pass, and what is not known after what is."""
+    def place(known: Sequence[str], part: str) -> int:
+        return known.index(part) if part in known else len(known)
+
+    if block := re.fullmatch(r"blocks\.(\d+)\.(.*)", name):
+        return 1, int(block[1]), place(_BLOCK, block[2]), name
+    return (0, 0, _BEFORE.index(name), name) if name in _BEFORE else (2, 0, place(_AFTER, name), name)
 
 
 def _no_such(what: str, name: str, known: Iterable[str]) -> UnknownName:
@@ -430,8 +444,8 @@ class Run:
 
     @property
     def hooks(self) -> list[str]:
-        """The names of the stored activations, in order of layers, aliases included."""
-        return sorted(self._cache, key=_natural)
+        """The names of the stored activations, in the order in which they arise, aliases included."""
+        return sorted(self._cache, key=_in_pass)
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -444,18 +458,31 @@ class Run:
 
     def name(self, name: str, layer: int | str | None = None, layer_type: str | None = None) -> str:
         """The full name of a stored activation. A negative layer counts from the last one."""
+        for what, value, kinds in (("name", name, str), ("layer", layer, (int, np.integer, str, type(None))),
+                                   ("layer_type", layer_type, (str, type(None)))):
+            if not isinstance(value, kinds):
+                raise TypeError(f"{what} cannot be {value!r}; which rows to read is said by name: rows={value!r}")
         if name in self._cache and layer is None:
             return name
+        n = int(self.model_config["n_layers"])
+        if isinstance(layer, (int, np.integer)) and not -n <= layer < n:
+            raise UnknownName(f"no layer {layer}: the model has {n} layers, 0 to {n - 1} (or -{n} to -1)")
         if isinstance(layer, (int, np.integer)) and layer < 0:
-            layer = int(self.model_config["n_layers"]) + int(layer)
+            layer = n + int(layer)
         full = act_name(name, layer, layer_type)
-        if full not in self._cache:
-            raise _no_such("activation", full, self._cache)
-        return full
+        if full in self._cache:
+            return full
+        if layer is None:
+            there = [i for i in range(n) if act_name(name, i, layer_type) in self._cache]
+            if there:
+                raise UnknownName(f"'{name}' is an activation of each layer: ('{name}', {there[0]}), which is "
+                                  f"'{act_name(name, there[0], layer_type)}'; layers here: "
+                                  f"{', '.join(map(str, there))}")
+        raise _no_such("activation", full, self._cache)
 
     def dataset(self, name: str, layer: int | str | None = None,
                 layer_type: str | None = None) -> h5py.Dataset:
-        """The h5py dataset of an activation."""
+        """The h5py dataset of an activation: shape, attributes, partial reads."""
         return self._cache[self.name(name, layer, layer_type)]
 
     def dims(self, name: str, layer: int | str | None = None,
