@@ -275,9 +275,12 @@ def dataset_digest(d: h5py.Dataset) -> str:
 
 # --- tokens as text -----------------------------------------------------------
 
-def load_pieces(where: str | os.PathLike[str]) -> dict[int, bytes]:
-    """Token id → bytes, from a byte-level tokenizer.json (or the model directory that holds it, or GPT-2's
-    vocab.json)."""
+def load_pieces(where: str | os.PathLike[str], alone: bool = False) -> dict[int, bytes]:
+    """Token id → bytes, from a tokenizer.json (or the model directory that holds it, or GPT-2's vocab.json).
+
+    The pieces of a text in a row are the text. With alone=True each is what its tokenizer decodes it to by itself,
+    which is what TransformerLens's to_str_tokens shows: Llama's takes off a leading space, "▁Mary" is "Mary".
+    """
     path = Path(where)
     if path.is_dir():
         whole, vocab = path / "tokenizer.json", path / "vocab.json"
@@ -285,16 +288,76 @@ def load_pieces(where: str | os.PathLike[str]) -> dict[int, bytes]:
     spec = json.loads(path.read_text(encoding="utf-8"))
     if "model" not in spec:
         spec = {"model": {"vocab": spec}}
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [b for b in range(256) if b not in set(plain)]
-    byte_of = {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(rest)}
-    pieces: dict[int, bytes] = {}
-    for text, token in spec["model"]["vocab"].items():
-        known = all(c in byte_of for c in text)
-        pieces[token] = bytes(byte_of[c] for c in text) if known else text.encode()
-    for added in spec.get("added_tokens", []):
-        pieces[added["id"]] = added["content"].encode()
-    return pieces
+    decoder = spec.get("decoder") or {"type": "ByteLevel"}
+    steps = decoder.get("decoders", [decoder])
+    known = {"ByteLevel", "Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}
+    if unknown := {step["type"] for step in steps} - known:
+        raise H5LensError(f"{path}: the decoder {', '.join(sorted(unknown))} is unknown to this reader")
+    texts = {token: text for text, token in spec["model"]["vocab"].items()}
+    texts |= {added["id"]: added["content"] for added in spec.get("added_tokens", [])}
+    return {token: _decoded(text, steps, alone) for token, text in texts.items()}
+
+
+_PLAIN = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_BYTE_OF = {chr(b): b for b in _PLAIN} | {chr(256 + i): b for i, b in enumerate(sorted({*range(256)} - {*_PLAIN}))}
+
+
+def _decoded(text: str, steps: list[dict[str, Any]], alone: bool) -> bytes:
+    """A token's text as the steps of a tokenizer.json's decoder read it."""
+    got = text.encode()
+    for step in steps:
+        kind = step["type"]
+        if kind == "ByteLevel" and all(c in _BYTE_OF for c in text):
+            got = bytes(_BYTE_OF[c] for c in text)
+        elif kind == "Replace":
+            got = got.replace(step["pattern"]["String"].encode(), step["content"].encode())
+        elif kind == "ByteFallback" and re.fullmatch(rb"<0x[0-9A-Fa-f]{2}>", got):
+            got = bytes([int(got[3:5], 16)])
+        elif kind == "Metaspace":
+            bare = alone and step.get("prepend_scheme", "always") != "never"
+            got = got.replace(step["replacement"].encode(), b"" if bare else b" ")
+        elif kind == "Strip" and alone:
+            for _ in range(step["start"]):
+                got = got.removeprefix(step["content"].encode())
+            for _ in range(step["stop"]):
+                got = got.removesuffix(step["content"].encode())
+    return got
+
+
+# --- TransformerLens ----------------------------------------------------------
+
+# What HookedTransformerConfig is told of a model. Names of our own, which it doesn't know, are left out.
+_TL_KEYS = {
+    "n_layers", "d_model", "n_ctx", "d_head", "n_heads", "n_key_value_heads", "d_mlp", "d_vocab", "act_fn", "eps",
+    "normalization_type", "original_architecture", "positional_embedding_type", "parallel_attn_mlp", "gated_mlp",
+    "use_attn_scale", "attn_scale", "scale_attn_by_inverse_layer_idx", "use_local_attn", "window_size", "attn_types",
+    "rotary_dim", "rotary_base", "rotary_adjacent_pairs", "use_NTK_by_parts_rope", "NTK_by_parts_factor",
+    "NTK_by_parts_low_freq_factor", "NTK_by_parts_high_freq_factor", "NTK_original_ctx_len"}
+_TL_N_CTX = 2048  # TransformerLens makes a mask of n_ctx × n_ctx for each layer, and limits n_ctx like this
+
+
+def transformer_lens_config(run: Run) -> dict[str, Any]:
+    """What TransformerLens 2.x's HookedTransformerConfig takes to be the model of this run; dtype and device are yours.
+
+    It is `run.model_config` less what is not TransformerLens's. n_key_value_heads is there for grouped queries only
+    (given for any other model, TransformerLens would leave its keys and values empty), but for Mistral and Qwen2,
+    whose weights it converts as if they always had them. n_ctx is limited where positions are rotary, but never
+    below the longest prompt.
+    """
+    config = run.model_config
+    if "rope_linear_factor" in config:
+        raise H5LensError(f"{run.path}: the model's rotary positions are scaled linearly, which TransformerLens 2.x "
+                          "has not: its HookedTransformer would be another model")
+    got = {k: v for k, v in config.items() if k in _TL_KEYS}
+    kv_heads = got.pop("n_key_value_heads", got["n_heads"])
+    if kv_heads != got["n_heads"] or got["original_architecture"] in ("MistralForCausalLM", "Qwen2ForCausalLM"):
+        got["n_key_value_heads"] = kv_heads
+    if got["positional_embedding_type"] == "rotary":
+        got["n_ctx"] = min(got["n_ctx"], max(_TL_N_CTX, int(run.lengths.max(initial=0))))
+    for whole in ("rotary_base", "NTK_original_ctx_len"):
+        if whole in got and got[whole] == int(got[whole]):
+            got[whole] = int(got[whole])
+    return {**got, "default_prepend_bos": bool(run.attr("prepend_bos")), "init_weights": False}
 
 
 # --- the run ------------------------------------------------------------------
@@ -433,7 +496,8 @@ class Run:
 
     @property
     def model_config(self) -> dict[str, Any]:
-        """The model's config, with the key names of TransformerLens's HookedTransformerConfig."""
+        """The model's config, with the key names of TransformerLens's HookedTransformerConfig and some of our own.
+        What that takes is `transformer_lens_config(run)`."""
         return json.loads(self.attr("model_config"))
 
     @property
@@ -570,10 +634,13 @@ class Run:
         return _read(self.prompts.dataset("answer_text"), rows)
 
     def str_tokens(self, row: int, tokenizer: str | os.PathLike[str] | None = None) -> list[str]:
-        """The pieces of one prompt's text. tokenizer: a model directory or a tokenizer.json; by default
-        the model's directory at the time of the run."""
+        """The tokens of one prompt as TransformerLens's to_str_tokens shows them, each decoded by itself.
+
+        tokenizer: a model directory or a tokenizer.json; by default the model's directory at the time of the run.
+        """
         if tokenizer is not None or self._pieces is None:
-            self._pieces = load_pieces(tokenizer or self.file.attrs.get("path_model", self.experiment["model"]))
+            where = tokenizer or self.file.attrs.get("path_model", self.experiment["model"])
+            self._pieces = load_pieces(where, alone=True)
         ids = self.tokens(int(row))[: self.lengths[row]]
         return [self._pieces.get(int(t), b"\xef\xbf\xbd").decode(errors="replace") for t in ids]
 
