@@ -37,6 +37,7 @@ import numpy as np
 SCHEMA = 1  # the newest schema version that this reader knows
 
 Rows = int | slice | Sequence[int] | np.ndarray | None
+Pos = str | int | slice | None
 
 
 class H5LensError(Exception):
@@ -564,19 +565,28 @@ class Run:
         got = _read(self.dataset(name, layer, layer_type), rows)
         return got if dtype is None else got.astype(dtype, copy=False)
 
-    def activation_cache(self, rows: Rows = None, *,
+    def activation_cache(self, rows: Rows = None, *, pos: Pos = None,
                          names: Sequence[str] | Callable[[str], bool] | None = None,
                          torch: bool = False, fill: float | None = None) -> dict[str, Any]:
-        """Full name → float32 array [batch, pos, …], trimmed to the longest prompt among rows.
+        """Full name → float32 array [batch, pos, …], in the order of a forward pass.
 
         With torch=True the values are tensors and `ActivationCache(d, model)` wraps the dict. Aliases are
-        in it and share their array. Prompts of different lengths have NaN past their end, in patterns
-        along query and key: select with `mask(rows)`, or pass fill to have a number there instead. With
-        positions other than "all", the second dimension is the slot, as TransformerLens's pos_slice
-        gives it. names limits what is read: names, or a function of the name.
+        in it and share their array. names limits what is read: names, or a function of the name.
+
+        pos chooses positions of each prompt by itself, which prompts of different lengths need: "read" is
+        where the tables read, a number one token (negative from the prompt's own end), a slice those of the
+        prompt as Python slices a list. As with TransformerLens's pos_slice a single position keeps its
+        dimension, so that pos_slice=-1 in ActivationCache's methods means it; of patterns and scores the
+        query is chosen and the key kept. A prompt without that position, or of which it is not stored, is
+        an error; a slice may give fewer of one prompt than of another. `positions(rows, pos)` tells which.
+
+        Without pos, all that is stored, trimmed to the longest prompt among rows.
+
+        What is past a prompt's end (in patterns of query or key), or past the end of its slice, is NaN, or
+        fill if that is given, and then 1 in scales, by which TransformerLens divides.
         """
         index = _index(rows, len(self))
-        longest = int(self.lengths[index].max()) if index.size else 0
+        slot = self._slots(index, pos)
         chosen = self.hooks if names is None else \
             [h for h in self.hooks if names(h)] if callable(names) else [self.name(n) for n in names]
         read: dict[int, Any] = {}
@@ -586,21 +596,63 @@ class Run:
                 continue
             d = self._cache[hook]
             if (key := _address(d)) not in read:
-                read[key] = self._batch(d, index, longest, fill, torch)
+                value = None if fill is None else 1.0 if hook.endswith("hook_scale") else fill
+                got = self._batch(d, index, slot, value)
+                read[key] = importlib.import_module("torch").from_numpy(got) if torch else got
             out[hook] = read[key]
         return out
 
-    def _batch(self, d: h5py.Dataset, index: np.ndarray, longest: int, fill: float | None,
-               torch: bool) -> Any:
-        slots = "slot_pos" in self.prompts
-        trim = {"pos", "key"} if slots else {"pos", "key", "query"}
-        cut = tuple(slice(None, longest) if name in trim else slice(None) for name in _dims(d))
-        got = np.ascontiguousarray(_read(d, index)[cut], dtype=np.float32)
-        if fill is not None:
-            got[np.isnan(got)] = fill
-        if not torch:
-            return got
-        return importlib.import_module("torch").from_numpy(got)
+    def _slots(self, index: np.ndarray, pos: Pos) -> np.ndarray:
+        """int [batch, entry]: which of the stored positions each entry is, -1 for none."""
+        at, length = self.positions(index), self.lengths[index]
+        if pos is None:
+            kept = np.where(at >= 0, np.arange(at.shape[1]), -1)
+            return kept if "slot_pos" in self.prompts else kept[:, :length.max(initial=0)]
+        if isinstance(pos, slice):
+            where = [{int(p): i for i, p in reversed(list(enumerate(row))) if p >= 0} for row in at]
+            each = [[here[p] for p in range(*pos.indices(int(n))) if p in here] for here, n in zip(where, length)]
+            slot = np.full((len(each), max(map(len, each), default=0)), -1)
+            for row, chosen in zip(slot, each):
+                row[:len(chosen)] = chosen
+            return slot
+        if isinstance(pos, (int, np.integer)):
+            want = np.where(pos < 0, length + pos, pos)
+            if (short := (want < 0) | (want >= length)).any():
+                row = int(np.argmax(short))
+                raise IndexError(f"row {index[row]} has {length[row]} tokens: no position {pos}")
+        elif pos == "read":
+            want = _read(self.prompts.dataset("read_pos"), index)
+        else:
+            raise TypeError(f"pos is \"read\", a number or a slice, not {pos!r}")
+        found = at == want[:, None]
+        if (lost := ~found.any(1)).any():
+            row = int(np.argmax(lost))
+            there = ", ".join(str(p) for p in at[row] if p >= 0)
+            raise IndexError(f"row {index[row]}: position {want[row]} is not stored, only {there or 'none'}")
+        return found.argmax(1)[:, None]
+
+    def _batch(self, d: h5py.Dataset, index: np.ndarray, slot: np.ndarray, fill: float | None) -> np.ndarray:
+        """The rows with the entries that slot chooses, read in parts of some 64 MiB."""
+        dims, length = _dims(d), self.lengths[index]
+        axis = next(i for i, name in enumerate(dims) if name in ("pos", "slot", "query"))
+        longest = int(length.max(initial=0))
+        shape = [len(index), *(longest if name == "key" else n for name, n in zip(dims[1:], d.shape[1:]))]
+        shape[axis] = slot.shape[1]
+        at = slot.reshape([n if i in (0, axis) else 1 for i, n in enumerate(shape)])
+        out = np.empty(shape, np.float32)
+        whole = ((slot < 0) | (slot == np.arange(slot.shape[1]))).all()
+        kept = {i: longest for i, name in enumerate(dims) if name == "key"} | ({axis: slot.shape[1]} if whole else {})
+        cut = tuple(slice(kept.get(i)) for i in range(d.ndim))
+        step = max(1, (64 << 20) // max(1, int(np.prod(d.shape[1:])) * d.dtype.itemsize))
+        for a in range(0, len(index), step):
+            part = _read(d, index[a:a + step])[cut]
+            out[a:a + step] = part if whole else np.take_along_axis(part, np.maximum(at[a:a + step], 0), axis)
+        gone = at < 0
+        if "key" in dims:
+            past = np.arange(longest) >= length[:, None]
+            gone = gone | past.reshape([n if i == 0 or dims[i] == "key" else 1 for i, n in enumerate(shape)])
+        np.copyto(out, np.nan if fill is None else fill, where=gone)
+        return out
 
     # -- prompts
 
@@ -619,11 +671,17 @@ class Run:
         got = np.arange(n_pos) < lengths[:, None]
         return got[0] if isinstance(rows, (int, np.integer)) else got
 
-    def positions(self, rows: Rows = None) -> np.ndarray:
-        """int [row, slot]: the token position of each entry of the activations' second dimension.
+    def positions(self, rows: Rows = None, pos: Pos = None) -> np.ndarray:
+        """int [row, entry]: the token position of each entry of the activations' second dimension.
 
-        -1 where the prompt has none. The same as 0, 1, 2, … unless the experiment chose positions.
+        -1 where the prompt has none. The same as 0, 1, 2, … unless the experiment chose positions, or pos
+        does: then of each entry of `activation_cache(rows, pos=pos)`.
         """
+        if pos is not None:
+            index = _index(rows, len(self))
+            slot = self._slots(index, pos)
+            got = np.where(slot < 0, -1, np.take_along_axis(self.positions(index), np.maximum(slot, 0), 1))
+            return got[0] if isinstance(rows, (int, np.integer)) else got
         if "slot_pos" in self.prompts:
             return _read(self.prompts.dataset("slot_pos"), rows)
         mask = self.mask(rows)
