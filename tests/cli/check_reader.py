@@ -5,7 +5,8 @@
 
 The file must open with h5py, xarray and h5dump, match its digests, and keep the conventions that the reader
 documents: NaN and -1 exactly past a prompt's end, causal patterns that sum to 1, aliases that are equal, tables
-that agree with each other. MODEL_DIR adds the text of the tokens. Of a large file, the first --rows rows.
+that agree with each other. MODEL_DIR adds the text of the tokens and, of a GPT-2, the attribution of the logit
+difference to what writes to the residual stream. Of a large file, the first --rows rows.
 Prints one line per failure, then 'N passed, N failed'; exit status 1 on a failure.
 """
 
@@ -15,6 +16,7 @@ import argparse
 import contextlib
 import hashlib
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -23,9 +25,12 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
+import xarray
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1] / "scripts"), str(HERE)]
@@ -62,8 +67,8 @@ class File:
         self.run = run
         self.rows = slice(0, min(n_rows, len(run)))
         self.length = run.lengths[self.rows]
-        flags = run.results["flags"][self.rows] if "flags" in run.results else np.zeros(len(self.length))
-        self.sound = flags == 0  # the rows whose logits are finite
+        flags = run.results["flags"][self.rows] if "flags" in run.results else np.zeros(len(self.length), "u1")
+        self.sound = (flags & 3) == 0  # the rows whose logits are finite
         self.half = any(run.dataset(h).dtype == np.float16 for h in run.hooks)
 
     def result(self, name: str) -> np.ndarray:
@@ -91,6 +96,8 @@ def check_opens(c: Checks, f: File) -> None:
                 if isinstance(d, h5py.Dataset):
                     c.that(all(len(dim) == 1 and dim[0].shape == (n,) for dim, n in zip(d.dims, d.shape)),
                            f"/{group}/{name}: a dimension scale on each dimension")
+    with xarray.open_datatree(f.run.path, engine="h5netcdf") as plain:
+        same_tree(c, f, plain)
     tree = f.run.tree
     c.that(tree["prompts"]["length"].dims == ("prompt",), "xarray: /prompts/length is [prompt]")
     c.that(np.array_equal(tree["prompts"]["length"].values, f.run.lengths), "xarray: lengths")
@@ -106,6 +113,22 @@ def check_opens(c: Checks, f: File) -> None:
         c.that(dump.returncode == 0 and "error" not in dump.stderr.lower(), f"h5dump -H: {dump.stderr[:300]}")
     else:
         print("skipped: h5dump is not installed")
+
+
+def same_tree(c: Checks, f: File, plain: xarray.DataTree) -> None:
+    """The file opened by xarray alone holds what run.tree does."""
+    for group in ("prompts", "prompts/columns", "results", "cache"):
+        if group not in plain:
+            c.that(group not in f.run.tree, f"tree: {group}")
+            continue
+        ours, theirs = f.run.tree[group], plain[group]
+        c.that(set(ours.data_vars) == set(theirs.data_vars), f"tree: the variables of {group}")
+        for name in list(ours.data_vars)[:12]:
+            a, b = ours[name], theirs[name]
+            rows = a[f.rows].values, b[f.rows].values
+            text = h5py.check_string_dtype(f.run.file[f"{group}/{name}"].dtype) is not None
+            same = np.array_equal(*rows, equal_nan=rows[0].dtype.kind == "f")
+            c.that(same and a.dims == b.dims and (text or rows[0].dtype == rows[1].dtype), f"tree: {group}/{name}")
 
 
 def check_about(c: Checks, f: File) -> None:
@@ -304,8 +327,70 @@ def check_reader(c: Checks, f: File) -> None:
     with contextlib.suppress(h5lens.UnknownName):
         run.cache("resid_pots", 0)
         c.that(False, "an unknown name raises")
-    filled = run.activation_cache(pick, names=lambda n: n.endswith("pattern"), fill=0.0)
-    c.that(not any(np.isnan(x).any() for x in filled.values()), "activation_cache(fill=0) has no NaN")
+    check_order(c, run)
+    check_filled(c, f)
+    for pos in ("read", 0, -1, slice(-2, None), slice(None, 3), slice(None), slice(None, None, -2)):
+        check_pos(c, f, pos)
+
+
+def check_order(c: Checks, run: h5lens.Run) -> None:
+    """The names as they arise in a forward pass, each block's after those of the block before."""
+    block = re.compile(r"blocks\.(\d+)\.")
+    numbers = [int(m[1]) for h in run.hooks if (m := block.match(h))]
+    c.that(numbers == sorted(numbers), f"blocks in order: {numbers}")
+    flow = ["hook_resid_pre", "ln1.hook_scale", "attn.hook_q", "attn.hook_pattern", "attn.hook_z", "hook_attn_out",
+            "hook_resid_mid", "mlp.hook_post", "hook_mlp_out", "hook_resid_post"]
+    for i in set(numbers):
+        there = [h.removeprefix(f"blocks.{i}.") for h in run.hooks if h.startswith(f"blocks.{i}.")]
+        c.that([h for h in there if h in flow] == [h for h in flow if h in there], f"order in block {i}: {there}")
+    outside = [h for h in run.hooks if not block.match(h)]
+    known = ["hook_embed", "hook_pos_embed", "ln_final.hook_scale", "ln_final.hook_normalized", "logits"]
+    c.that(outside == [h for h in known if h in outside] and run.hooks[:1] in ([], outside[:1])
+           or "hook_embed" not in outside, f"order outside: {outside}")
+    c.that(all(run.hooks.index(a) > run.hooks.index(b) for a, b in run.aliases.items()), "an alias comes after its name")
+
+
+def check_filled(c: Checks, f: File) -> None:
+    """fill stands past a prompt's end, 1 in scales, and nowhere else: a NaN that is data stays."""
+    whole, filled = f.run.activation_cache(f.rows), f.run.activation_cache(f.rows, fill=0.0)
+    for hook, x in filled.items():
+        gone = past_end(f, hook, f.run.dataset(hook).shape)[:len(x)]
+        gone = gone[tuple(slice(n) for n in x.shape)]
+        want = np.where(gone, 1 if hook.endswith("hook_scale") else 0, whole[hook])
+        c.that(np.array_equal(x, want, equal_nan=True), f"activation_cache(fill=0): {hook}")
+
+
+def check_pos(c: Checks, f: File, pos: Any) -> None:
+    """Each prompt's own positions, taken here one by one."""
+    run, rows = f.run, [len(f.length) - 1, *range(min(9, len(f.length)))]
+    at, length = run.positions(rows), run.lengths[rows]
+    own: list[list[int]] = []  # which entries of the stored ones
+    for row, n, a in zip(rows, length, at.tolist()):
+        all_of_it = list(range(n))
+        chosen = all_of_it[pos] if pos != "read" else int(run.prompts["read_pos"][row])
+        own.append([a.index(p) for p in (chosen if isinstance(pos, slice) else [chosen]) if p in a])
+    if not isinstance(pos, slice) and not all(own):
+        with contextlib.suppress(IndexError):
+            run.activation_cache(rows, pos=pos)
+            c.that(False, f"pos={pos}: not stored, and no error")
+        return
+    got, entries = run.activation_cache(rows, pos=pos), max(map(len, own))
+    told = run.positions(rows, pos)
+    c.that(told.shape == (len(rows), entries) and all(
+        told[i].tolist() == [at[i, e] for e in o] + [-1] * (entries - len(o)) for i, o in enumerate(own)),
+        f"positions of {pos}")
+    for hook, x in got.items():
+        dims = list(run.dims(hook))
+        axis = next(i for i, d in enumerate(dims) if d in ("pos", "slot", "query"))
+        cut = {dims.index("key"): int(length.max())} if "key" in dims else {}
+        good = x.ndim == len(dims) and x.shape[axis] == entries and x.dtype == np.float32
+        for i, (row, o) in enumerate(zip(rows, own)):
+            want = np.take(run.dataset(hook)[row], o, axis - 1).astype(np.float32)
+            want = want[tuple(slice(cut.get(k)) for k in range(1, len(dims)))]
+            mine = np.moveaxis(x[i], axis - 1, 0)
+            good &= np.array_equal(np.moveaxis(mine[:len(o)], 0, axis - 1), want, equal_nan=True)
+            good &= bool(np.isnan(mine[len(o):]).all())
+        c.that(good, f"activation_cache(pos={pos}): {hook}")
 
 
 def check_text(c: Checks, f: File, model: Path) -> None:
@@ -324,6 +409,43 @@ def check_text(c: Checks, f: File, model: Path) -> None:
             return
     c.that(True, "")
     c.that("".join(run.str_tokens(0, model)).endswith(str(run.text(0))), "str_tokens")
+    if (model / "model.safetensors").exists():
+        check_attribution(c, f, model)
+
+
+def tensor(path: Path, name: str) -> np.ndarray:
+    """A float32 tensor of a safetensors file."""
+    with path.open("rb") as file:
+        head = int.from_bytes(file.read(8), "little")
+        info = json.loads(file.read(head))[name]
+        first, past = info["data_offsets"]
+        file.seek(8 + head + first)
+        return np.frombuffer(file.read(past - first), "<f4").reshape(info["shape"]).astype(np.float64)
+
+
+def check_attribution(c: Checks, f: File, model: Path) -> None:
+    """TransformerLens's decompose_resid and logit_attrs on activation_cache, in NumPy: a GPT-2's logit differences are
+    the sum over what writes to the residual stream, prompts of different lengths each at its read position."""
+    run = f.run
+    names = ["hook_embed", "hook_pos_embed"] + [f"blocks.{i}.hook_{k}_out" for i in range(run.model_config["n_layers"])
+                                                for k in ("attn", "mlp")]
+    gain, bias, w_e = (tensor(model / "model.safetensors", f"transformer.{n}")
+                       for n in ("ln_f.weight", "ln_f.bias", "wte.weight"))
+    answers, want = run.prompts["answers"][f.rows], run.results["logit_diff"][f.rows, 0].astype(np.float64)
+    direction = w_e[answers[:, 0]] - w_e[answers[:, 1]]
+
+    def sums(cache: dict[str, np.ndarray], take: Any) -> np.ndarray:
+        stack = np.stack([cache[n] for n in names]).astype(np.float64)
+        stack = (stack - stack.mean(-1, keepdims=True)) / cache["ln_final.hook_scale"]
+        c.that(not np.isnan(stack).any(), "a stack of filled activations over scales has no NaN")
+        return (stack[:, np.arange(len(want)), take] * (gain * direction)).sum((0, -1)) + direction @ bias
+
+    chosen = run.activation_cache(f.rows, pos="read", names=[*names, "ln_final.hook_scale"])
+    c.that(len(set(f.length.tolist())) > 1, "the prompts have different lengths")
+    c.close(sums(chosen, -1), want, f.tol(1e-5, 2e-3), "logit_attrs sum to logit_diff, pos='read'")
+    filled = run.activation_cache(f.rows, fill=0.0, names=[*names, "ln_final.hook_scale"])
+    at = np.argmax(run.positions(f.rows) == run.prompts["read_pos"][f.rows, None], 1)
+    c.close(sums(filled, at), want, f.tol(1e-5, 2e-3), "logit_attrs sum to logit_diff, filled")
 
 
 def check(path: Path, model: Path | None, n_rows: int = 64) -> Checks:
@@ -371,7 +493,8 @@ def damage(short: int) -> list[tuple[str, Callable[[h5py.File], None], str]]:
         ("a wrong loss", put("results/loss", (0,), 99.0), "loss is the mean"),
         ("no scale", lambda h: h[b + "hook_mlp_out"].dims[0].detach_scale(h["prompt"]), "dimension scale"),
         ("half a digest", attr("sha256_tokenizer", "1" * 32), "sha256_tokenizer"),
-        ("a newer schema", attr("h5lens_schema", 2), "schema 2"),
+        ("a newer schema", attr("h5lens_schema", 3), "schema 3; this reader knows up to 2"),
+        ("another kind of digest", attr("digest", "xxh3"), "digests are of the kind 'xxh3'"),
         ("no schema", lambda h: h.attrs.__delitem__("h5lens_schema"), "not a file of h5lens"),
     ]
 
@@ -380,7 +503,7 @@ def self_test() -> Checks:
     import reader_fixture
     c = Checks()
     with tempfile.TemporaryDirectory() as tmp:
-        for kind in ({}, {"f16": True}, {"slots": True}, {"n_rows": 1}):
+        for kind in ({}, {"schema": 1}, {"f16": True}, {"slots": True}, {"n_rows": 1}):
             path = Path(tmp) / ("_".join(kind) + "good.h5")
             model = reader_fixture.make(path, **kind)
             found = check(path, model)
@@ -401,8 +524,12 @@ def self_test() -> Checks:
                     print(e)
             c.that(word in said.getvalue(), f"{what}: no failure about '{word}', only: {said.getvalue()[:400]}")
         check_errors(c, Path(tmp))
-        check_names(c)
-        check_plain_tree(c, good)
+        check_lookups(c, good)
+        check_digest_kinds(c, Path(tmp))
+        check_nan_in_prompt(c, good)
+    check_names(c)
+    check_str_tokens(c)
+    check_lens_config(c)
     return c
 
 
@@ -450,17 +577,101 @@ def check_names(c: Checks) -> None:
         c.that(h5lens.act_name(*short) == full, f"{short} is {full}, not {h5lens.act_name(*short)}")
 
 
-def check_plain_tree(c: Checks, path: Path) -> None:
-    """What run.tree gives without h5netcdf is the same tree."""
-    with h5lens.open_run(path) as run:
-        plain = h5lens._plain_tree(run.file)
-        for group in ("prompts", "prompts/columns", "results", "cache"):
-            a, b = plain[group], run.tree[group]
-            c.that(set(a.data_vars) == set(b.data_vars), f"plain tree: the variables of {group}")
-            for name in a.data_vars:
-                same = a[name].dims == b[name].dims and np.array_equal(
-                    a[name].values, b[name].values, equal_nan=a[name].dtype.kind == "f")
-                c.that(same, f"plain tree: {group}/{name}")
+def check_lookups(c: Checks, good: Path) -> None:
+    """What is asked for wrongly is told in words that help."""
+    with h5lens.open_run(good) as run:
+        for kind, use, words in (
+            (TypeError, lambda: run.cache("resid_post", 1, slice(0, 4)), ["layer_type", "rows=slice(0, 4, None)"]),
+            (TypeError, lambda: run.cache("resid_post", slice(0, 4)), ["layer cannot be", "rows=slice(0, 4, None)"]),
+            (TypeError, lambda: run.cache(5), ["name cannot be 5"]),
+            (KeyError, lambda: run.cache("resid_post"),
+             ["each layer", "('resid_post', 0)", "blocks.0.hook_resid_post", "0, 1, 2"]),
+            (KeyError, lambda: run.cache("scale", layer_type="ln1"), ["each layer", "blocks.0.ln1.hook_scale"]),
+            (KeyError, lambda: run.cache("resid_post", 3), ["no layer 3", "0 to 2"]),
+            (KeyError, lambda: run.cache("resid_post", -4), ["no layer -4", "-3 to -1"]),
+            (KeyError, lambda: run.cache("resid_pst", 1), ["blocks.1.hook_resid_post"]),
+            (KeyError, lambda: run.activation_cache(names=["resid_pst0"]), ["blocks.0.hook_resid_post"]),
+            (IndexError, lambda: run.activation_cache(pos=90), ["tokens: no position 90"]),
+            (IndexError, lambda: run.activation_cache(pos=-99), ["no position -99"]),
+            (TypeError, lambda: run.activation_cache(pos="last"), ["'last'"]),
+            (TypeError, lambda: run.activation_cache(pos=[0, 1]), ["[0, 1]"]),
+            (IndexError, lambda: run.cache("resid_post", 0, rows=len(run)), ["row"]),
+        ):
+            try:
+                use()
+                c.that(False, f"no error about {words}")
+            except kind as e:
+                c.that(all(w in str(e) for w in words), f"{words} in: {e}")
+        c.that(np.array_equal(run.cache("resid_post", np.int64(-1)), run.cache("resid_post", "2"), equal_nan=True), "the last layer")
+        c.that(run.activation_cache([], pos="read")["hook_embed"].shape[:2] == (0, 1), "no rows")
+
+
+def check_digest_kinds(c: Checks, tmp: Path) -> None:
+    """A digest of another kind cannot be verified, and the data can be read."""
+    bad = tmp / "kind.h5"
+    shutil.copy(tmp / "good.h5", bad)
+    for kind, fine in (("sha256", True), (b"sha256", True), ("xxh3", False), (7, False)):
+        with h5py.File(bad, "r+") as h:
+            h.attrs["digest"] = kind
+        with h5lens.open_run(bad) as run:
+            c.that(run.cache("resid_post", 0).size > 0, f"digest {kind!r}: reading works")
+            try:
+                c.that(bool(run.verify()) and fine, f"digest {kind!r}: verified")
+            except h5lens.H5LensError as e:
+                c.that(not fine and f"'{kind}'" in str(e) and "h5lens verify" in str(e), f"digest {kind!r}: {e}")
+
+
+def check_nan_in_prompt(c: Checks, good: Path) -> None:
+    """fill is for what lies past the end: a NaN that the model computed stays."""
+    bad = good.with_name("nan.h5")
+    shutil.copy(good, bad)
+    with h5py.File(bad, "r+") as h:
+        h["cache/blocks.1.hook_mlp_out"][0, 1, 2] = np.nan
+    with h5lens.open_run(bad) as run:
+        x = run.activation_cache(names=["blocks.1.hook_mlp_out"], fill=0.0)["blocks.1.hook_mlp_out"]
+        c.that(np.isnan(x[0, 1, 2]) and np.isnan(x).sum() == 1, "a NaN within the prompt is not filled")
+
+
+def check_str_tokens(c: Checks) -> None:
+    """SentencePiece's tokens as to_str_tokens shows them (scripts/check_transformer_lens.py compares all), and in a row."""
+    data = HERE.parent / "unit" / "data" / "tokenizer_sp"
+    for folder, alone in (("llama", ["<s>", "W", "Mary", "\n", "", "\ufffd", "to"]),
+                          ("gemma", ["<s>", "W", " Mary", "\n", " ", "\ufffd", " to"]),
+                          ("always", ["<s>", None, "Mary", None, "", None, "to"])):
+        ids = json.loads((data / folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+        pieces = "<s>", "<0x57>", "▁Mary", "<0x0A>", "▁", "<0xE6>", "▁to"
+        texts = b"<s>", b"W", b" Mary", b"\n", b" ", b"\xe6", b" to"
+        for piece, want, text in zip(pieces, alone, texts, strict=True):
+            if want is not None:
+                got = h5lens.load_pieces(data / folder, alone=True)[ids[piece]].decode(errors="replace")
+                c.that(got == want, f"{folder}: {piece} is shown as {got!r}, not {want!r}")
+                got = h5lens.load_pieces(data / folder)[ids[piece]]
+                c.that(got == text, f"{folder}: {piece} in a text is {got!r}, not {text!r}")
+
+
+def check_lens_config(c: Checks) -> None:
+    """transformer_lens_config for old files, which have n_key_value_heads always, and for new ones."""
+    def config(lengths: tuple[int, ...] = (5,), **more: Any) -> dict[str, Any]:
+        base = {"n_layers": 2, "d_model": 8, "n_heads": 4, "n_ctx": 4096, "original_architecture": "LlamaForCausalLM",
+                "positional_embedding_type": "rotary", "rotary_base": 10000.0}
+        run = SimpleNamespace(model_config={**base, **more}, path="x.h5", lengths=np.array(lengths), attr=lambda _: 0)
+        return h5lens.transformer_lens_config(run)
+
+    key = "n_key_value_heads"
+    c.that(key not in config() and key not in config(n_key_value_heads=4), "none without grouped queries")
+    c.that(config(n_key_value_heads=2)[key] == 2, "grouped queries")
+    for kind in ("MistralForCausalLM", "Qwen2ForCausalLM"):
+        for more in ({}, {"n_key_value_heads": 4}):
+            c.that(config(original_architecture=kind, **more)[key] == 4, f"{kind} always")
+    c.that(config()["n_ctx"] == 2048 and config((3, 3000))["n_ctx"] == 3000 and config(n_ctx=64)["n_ctx"] == 64, "n_ctx")
+    c.that(config(positional_embedding_type="standard")["n_ctx"] == 4096, "learned positions are all kept")
+    c.that("a_key_of_ours" not in config(a_key_of_ours=1), "our own keys are left out")
+    c.that(config()["default_prepend_bos"] is False and isinstance(config()["rotary_base"], int), "BOS, base")
+    try:
+        config(rope_linear_factor=2.0)
+        c.that(False, "linear scaling is not refused")
+    except h5lens.H5LensError as e:
+        c.that("linear" in str(e), f"linear scaling: {e}")
 
 
 def main() -> int:

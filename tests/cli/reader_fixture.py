@@ -1,10 +1,10 @@
-"""Makes a file of h5lens's schema 1 with h5py, from a toy residual stream.
+"""Makes a file of h5lens's schema 2 (or 1) with h5py, from a toy residual stream.
 
 For check_reader.py --self-test and for trying scripts/plot.py without a model. The numbers are random but hang
 together: patterns are softmaxes of masked scores, the residual stream is the sum of its writers, tables come
 from the logits. Written chunk by chunk with digests computed here from the arrays, not with the reader's code.
 
-    python tests/cli/reader_fixture.py OUT.h5 [--rows N] [--layers N] [--vocab N] [--f16] [--slots]
+    python tests/cli/reader_fixture.py OUT.h5 [--rows N] [--layers N] [--vocab N] [--f16] [--slots] [--schema N]
 
 puts OUT.h5 and, beside it, OUT.model/tokenizer.json.
 """
@@ -33,7 +33,7 @@ HEADS, D_HEAD, BOS = 4, 8, 0
 
 
 class Writer:
-    """A schema-1 file: dimensions, whole chunks, digests, links."""
+    """The file: dimensions, whole chunks, digests, links."""
 
     def __init__(self, path: Path) -> None:
         self.file = h5py.File(path, "w", libver=("v108", "v110"))
@@ -212,7 +212,7 @@ def log_probs(w: Writer, rows: list[dict[str, np.ndarray]], tokens: np.ndarray, 
 
 
 def make(path: Path, n_rows: int = 40, layers: int = 3, vocab: int = 200, f16: bool = False, slots: bool = False,
-         seed: int = 1) -> Path:
+         seed: int = 1, schema: int = 2) -> Path:
     """Writes the file and its model directory, and returns that."""
     rng = np.random.default_rng(seed)
     tok = Tokenizer(vocab)
@@ -248,7 +248,7 @@ def make(path: Path, n_rows: int = 40, layers: int = 3, vocab: int = 200, f16: b
     w.array("prompts/answers", answers, "prompt answer")
     w.strings("prompts/answer_text", answer_text, "prompt answer")
     w.strings("prompts/columns/template", template, "prompt")
-    w.array("prompts/columns/distance", rng.integers(1, 9, n_rows).astype("f8"), "prompt")
+    w.array("prompts/columns/distance", rng.integers(1, 9, n_rows).astype("f8" if schema == 1 else "i8"), "prompt")
     for hook in rows[0]:
         dims, square = dims_of(hook)
         full = np.full((n_rows, *([HEADS, n_pos, n_pos] if square else [n_pos, *rows[0][hook].shape[1:]])), np.nan)
@@ -264,14 +264,16 @@ def make(path: Path, n_rows: int = 40, layers: int = 3, vocab: int = 200, f16: b
     tables(w, rows, answers, w_u, layers)
     log_probs(w, rows, tokens, w_u, layers)
     w.file.attrs.update({
-        "h5lens_schema": 1, "h5lens_version": "0.1.0", "experiment_source": "model: toy\n", "cpu_level": "avx2",
+        "h5lens_schema": schema, "h5lens_version": "0.1.0", "experiment_source": "model: toy\n", "cpu_level": "avx2",
         "blas": "none", "build": "fixture", "path_model": str(model), "sha256_model": "0" * 64, "sha256_data": "0" * 64,
         "sha256_tokenizer": hashlib.sha256((model / "tokenizer.json").read_bytes()).hexdigest(),
         "experiment": json.dumps({"model": str(model), "data": {"csv": "ioi.csv", "answers": ["correct", "incorrect"]},
                                   "lens": "recompute", "output": str(path)}),
         "model_config": json.dumps({"n_layers": layers, "d_model": d, "n_heads": HEADS, "d_head": D_HEAD,
                                     "d_vocab": vocab, "normalization_type": "RMSPre",
-                                    "parallel_attn_mlp": False})})
+                                    "parallel_attn_mlp": False,
+                                    **({"n_key_value_heads": HEADS} if schema == 1 else {})}),
+        **({} if schema == 1 else {"digest": "sha256"})})
     w.file.close()
     return model
 
@@ -284,8 +286,9 @@ def main() -> None:
     p.add_argument("--vocab", type=int, default=200)
     p.add_argument("--f16", action="store_true")
     p.add_argument("--slots", action="store_true")
+    p.add_argument("--schema", type=int, choices=(1, 2), default=2)
     a = p.parse_args()
-    make(a.out, a.rows, a.layers, a.vocab, a.f16, a.slots)
+    make(a.out, a.rows, a.layers, a.vocab, a.f16, a.slots, schema=a.schema)
 
 
 if __name__ == "__main__":
