@@ -8,24 +8,32 @@
         run.tree["/results"].to_dataset()       # xarray, read when it is used
         run.activation_cache([0, 1])            # a dict for TransformerLens's ActivationCache
 
-Importing needs NumPy and h5py only; xarray (with h5netcdf) is for `tree`, torch for
-`activation_cache(torch=True)`.
+Importing needs NumPy and h5py only; xarray is for `tree`, torch for `activation_cache(torch=True)`.
 
 Conventions of the file. Prompts differ in length and nothing was computed past a prompt's end: float
 arrays hold NaN there, `tokens` holds -1. `run.lengths` and `run.mask()` say where the data is. Attention
 scores that the causal mask (or a local window) removes are -inf. Ranks count from zero; -1 stands for a
 row whose logits were not finite. Arrays keep the type they were stored in (float16 or float32).
+
+A run in shards. HDF5 shows the activations of all shards as one virtual dataset, opens every shard to read it,
+and gives NaN, without an error, for a shard that it cannot open (it is missing, or the process has reached its
+limit of open files). So nothing here reads through it: each shard is opened in turn, and one that cannot be is
+an error. That holds for every array that comes from here, but for `run.file`, which is h5py's own.
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
 import hashlib
 import importlib
 import itertools
 import json
 import os
 import re
+import sys
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +42,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-SCHEMA = 1  # the newest schema version that this reader knows
+try:
+    import resource
+except ImportError:  # not a Unix
+    resource = None  # type: ignore[assignment]
+
+SCHEMA = 2  # the newest schema version that this reader knows
+DIGEST = "sha256"  # the kind of digest that it can verify; files of schema 1 have no other
 
 Rows = int | slice | Sequence[int] | np.ndarray | None
 Pos = str | int | slice | None
@@ -42,6 +56,10 @@ Pos = str | int | slice | None
 
 class H5LensError(Exception):
     """The file is not one that this reader can read."""
+
+
+class TooManyFiles(H5LensError):
+    """The process may not open another file."""
 
 
 class UnknownName(KeyError):
@@ -116,8 +134,6 @@ def _no_such(what: str, name: str, known: Iterable[str]) -> UnknownName:
     return UnknownName(f"no {what} '{name}' in this file{hint}")
 
 
-# --- reading ------------------------------------------------------------------
-
 def _is_string(d: h5py.Dataset) -> bool:
     return h5py.check_string_dtype(d.dtype) is not None
 
@@ -134,37 +150,203 @@ def _address(d: h5py.Dataset) -> int:
     return int(h5py.h5o.get_info(d.id).addr)
 
 
-def _shard_fault(path: Path, size: int, digest: str) -> str | None:
-    """What is wrong with a shard, as far as can be seen without reading its data."""
-    try:
-        if (found := path.stat().st_size) != size:
-            return f"has {found} bytes, not {size}"
+# --- files and shards -----------------------------------------------------------
+
+_MAX_OPEN = 64  # shards that stay open between two reads, of all runs in the process
+_lock = threading.RLock()  # held while a shard is read, so that nobody closes it
+_open_shards: OrderedDict[tuple[int, int], h5py.File] = OrderedDict()  # by run and number; the last used last
+
+
+def _open_files() -> int:
+    """How many files the whole process has open."""
+    for where in ("/proc/self/fd", "/dev/fd"):
         try:
-            file = h5py.File(path, "r")
-        except OSError:
-            file = h5py.File(path, "r", locking=False)
-        with file:
-            own = file.attrs.get("sha256")
-    except FileNotFoundError:
-        return "is missing"
-    except OSError as e:
-        return f"cannot be opened ({e})"
-    return None if own == digest else "is another file than the one that belongs here"
+            return len(os.listdir(where))
+        except OSError as e:
+            if e.errno == errno.EMFILE:  # not even this one
+                return _limit()[0]
+    return 0
 
 
-def _allow_open_files(n: int, path: Path) -> None:
-    """HDF5 keeps the shards open, and past the limit of open files it reads NaN."""
-    try:
-        import resource
-    except ImportError:  # not a Unix
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= n:
-        return
-    if hard != resource.RLIM_INFINITY and hard < n:
-        raise H5LensError(f"{path}: {n - 64} shards, and this process may open {hard} files: use `h5lens pack`")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (n, hard))
+def _limit() -> tuple[int, int]:
+    """The process's limit of open files: the soft one, and what it can be raised to."""
+    if not resource:
+        return sys.maxsize, sys.maxsize
+    soft, hard = (n if n != resource.RLIM_INFINITY else sys.maxsize for n in resource.getrlimit(resource.RLIMIT_NOFILE))
+    return soft, hard
 
+
+def _allow_open_files(n: int) -> None:
+    """Raises the process's soft limit so that n more files can be opened, as far as the hard one allows."""
+    (soft, hard), wanted = _limit(), _open_files() + n
+    if resource and soft < min(wanted, hard):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def _close_shards(run: int | None = None) -> None:
+    """Those of one run, or all."""
+    with _lock:
+        for key in [k for k in _open_shards if run in (None, k[0])]:
+            _open_shards.pop(key).close()
+
+
+def _open_hdf5(path: Path) -> h5py.File:
+    """For reading. Where the process may open no more files, after making room for it."""
+    for make_room in (lambda: _allow_open_files(256), _close_shards, None):
+        try:
+            return h5py.File(path, "r")
+        except OSError as e:
+            if e.errno not in (errno.EMFILE, errno.ENFILE):
+                if not h5py.is_hdf5(path):
+                    raise
+                # Some cluster file systems refuse locks. Not the first choice: within one process, every
+                # open handle of a file must have the same locking.
+                return h5py.File(path, "r", locking=False)
+            if make_room is None:
+                raise TooManyFiles(f"{path}: cannot be opened: this process has {_open_files()} files open and may "
+                                   "open no more (`ulimit -n`)") from e
+            make_room()
+    raise AssertionError
+
+
+@dataclass
+class _Shard:
+    """One file of a run in shards: which rows it has, and by what it is known."""
+
+    path: Path
+    name: str
+    size: int
+    digest: str
+    first: int
+    n: int
+
+    def open(self) -> h5py.File:
+        try:
+            if (found := self.path.stat().st_size) != self.size:
+                raise H5LensError(f"has {found} bytes, not {self.size}")
+            file = _open_hdf5(self.path)
+        except FileNotFoundError as e:
+            raise H5LensError("is missing") from e
+        except OSError as e:
+            raise H5LensError(f"cannot be opened ({e})") from e
+        if file.attrs.get("sha256") != self.digest:
+            file.close()
+            raise H5LensError("is another file than the one that belongs here")
+        return file
+
+    def fault(self) -> str | None:
+        """What is wrong with it, as far as can be seen without reading its data."""
+        try:
+            self.open().close()
+        except TooManyFiles:
+            raise
+        except H5LensError as e:
+            return str(e)
+        return None
+
+
+class _Shards:
+    """The shards of a run. Few are open at a time, and the caller holds the lock while it reads one."""
+
+    def __init__(self, path: Path, shards: list[_Shard]) -> None:
+        self.path, self.all = path, shards
+        self.first = np.array([s.first for s in shards])
+        self.n_rows = sum(s.n for s in shards)
+
+    def open(self, i: int) -> h5py.File:
+        key = (id(self), i)
+        if key not in _open_shards:
+            try:
+                file = self.all[i].open()
+            except TooManyFiles:
+                raise
+            except H5LensError as e:
+                raise H5LensError(f"{self.path}: its shard {self.all[i].name} {e}") from e
+            while len(_open_shards) >= min(_MAX_OPEN, _limit()[0] // 4):  # the rest is for others
+                _open_shards.popitem(last=False)[1].close()
+            _open_shards[key] = file
+        _open_shards.move_to_end(key)
+        return _open_shards[key]
+
+    def close(self) -> None:
+        _close_shards(id(self))
+
+    def dataset(self, i: int, like: h5py.Dataset) -> h5py.Dataset:
+        """A shard's part of a dataset: its own rows; the other dimensions may be shorter."""
+        d = self.open(i).get(like.name)
+        if not isinstance(d, h5py.Dataset) or d.dtype != like.dtype or d.ndim != like.ndim \
+                or d.shape[0] != self.all[i].n or any(n > m for n, m in zip(d.shape[1:], like.shape[1:])):
+            raise H5LensError(f"{self.path}: {like.name} in its shard {self.all[i].name} is not what belongs here")
+        return d
+
+
+class _ShardedDataset(h5py.Dataset):
+    """A dataset whose rows are in the shards: h5py's, but each read opens the shards that it needs itself."""
+
+    def __init__(self, d: h5py.Dataset, shards: _Shards) -> None:
+        super().__init__(d.id)
+        self._shards = shards
+        if d.shape[0] != shards.n_rows:
+            raise H5LensError(f"{shards.path}: {d.name} has {d.shape[0]} rows, the shards {shards.n_rows}")
+
+    def __getitem__(self, args: Any, new_dtype: Any = None) -> Any:
+        picks = _picks(args, self.shape)
+        at = [np.atleast_1d(p) for p in picks]
+        out = np.full([len(a) for a in at], self.fillvalue, self.dtype if new_dtype is None else new_dtype)
+        owner = np.searchsorted(self._shards.first, at[0], side="right") - 1
+        for i in np.unique(owner) if out.size else ():
+            here = np.flatnonzero(owner == i)
+            with _lock:
+                self._read_shard(int(i), here, at, out)
+        return out.reshape([len(p) for p in picks if p.ndim])[()]
+
+    def _read_shard(self, i: int, here: np.ndarray, at: list[np.ndarray], out: np.ndarray) -> None:
+        """Fills the rows `here` of out; past the shard's own extent out keeps its fill values, as HDF5 has it."""
+        d = self._shards.dataset(i, self)
+        rows = at[0][here] - self._shards.all[i].first
+        there = [np.flatnonzero(a < n) for a, n in zip(at[1:], d.shape[1:])]
+        if not all(t.size for t in there):
+            return
+        wanted = [a[t] for a, t in zip(at[1:], there)]
+        hull = [slice(int(w.min()), int(w.max()) + 1) for w in wanted]
+        for first, past in _runs(np.unique(rows)):
+            take = np.flatnonzero((rows >= first) & (rows < past))
+            block = d[(slice(first, past), *hull)]
+            inside = [rows[take] - first, *(w - h.start for w, h in zip(wanted, hull))]
+            out[_cross([here[take], *there])] = block[_cross(inside)]
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("reading a dataset makes a copy")
+        return self.__getitem__(..., new_dtype=dtype)
+
+    def read_direct(self, dest: np.ndarray, source_sel: Any = None, dest_sel: Any = None) -> None:
+        dest[... if dest_sel is None else dest_sel] = self[... if source_sel is None else source_sel]
+
+
+def _picks(args: Any, shape: tuple[int, ...]) -> list[np.ndarray]:
+    """h5py's ways to index, as numbers in each dimension: an array, or one alone, which drops the dimension."""
+    args = args if isinstance(args, tuple) else (args,)
+    dots = [i for i, a in enumerate(args) if a is Ellipsis]
+    missing = len(shape) - len(args) + len(dots)
+    if missing < 0 or len(dots) > 1:
+        raise IndexError(f"{len(args)} indices for {len(shape)} dimensions")
+    i = dots[0] if dots else len(args)
+    args = (*args[:i], *[slice(None)] * missing, *args[i + len(dots):])
+    picks = [np.arange(n)[a] for a, n in zip(args, shape)]
+    if any(p.ndim > 1 for p in picks):
+        raise IndexError("one number, slice, list or mask for each dimension")
+    return picks
+
+
+def _cross(index: list[np.ndarray]) -> tuple[Any, ...]:
+    """Selects every combination of the indices; by slices where they are consecutive, which copies fast."""
+    if all(len(i) == i[-1] - i[0] + 1 and (np.diff(i) == 1).all() for i in index):
+        return tuple(slice(int(i[0]), int(i[-1]) + 1) for i in index)
+    return np.ix_(*index)
+
+
+# --- reading ------------------------------------------------------------------
 
 def _runs(index: np.ndarray) -> Iterator[tuple[int, int]]:
     """The stretches of consecutive numbers in an ascending index: first, past the last."""
@@ -181,6 +363,8 @@ def _read(d: h5py.Dataset, rows: Rows = None) -> Any:
         return np.asarray(view[rows if rows is not None else ...])
     if isinstance(rows, (int, np.integer)):
         return view[int(_index(rows, d.shape[0])[0])]
+    if isinstance(d, _ShardedDataset):
+        return d[_index(rows, d.shape[0])]
     wanted, back = np.unique(_index(rows, d.shape[0]), return_inverse=True)
     parts = [np.asarray(view[a:b]) for a, b in _runs(wanted)]
     if not parts:
@@ -211,12 +395,11 @@ def _index(rows: Rows, n: int) -> np.ndarray:
 class _Group(Mapping[str, np.ndarray]):
     """A group's datasets as NumPy arrays, each read when it is asked for."""
 
-    def __init__(self, group: h5py.Group | None, what: str) -> None:
-        self._what = what
-        self._data = {k: v for k, v in (group or {}).items() if isinstance(v, h5py.Dataset)}
+    def __init__(self, data: dict[str, h5py.Dataset], what: str) -> None:
+        self._data, self._what = data, what
 
     def dataset(self, name: str) -> h5py.Dataset:
-        """The h5py dataset itself: shape, attributes, partial reads."""
+        """The h5py dataset: shape, attributes, partial reads."""
         if name not in self._data:
             raise _no_such(self._what, name, self._data)
         return self._data[name]
@@ -249,6 +432,14 @@ class Verification:
 
     def __bool__(self) -> bool:
         return bool(self.matched) and not self.wrong
+
+
+def _check_digest_kind(file: h5py.File) -> None:
+    kind = file.attrs.get("digest", DIGEST)
+    kind = kind.decode() if isinstance(kind, bytes) else kind
+    if kind != DIGEST:
+        raise H5LensError(f"{file.filename}: its digests are of the kind '{kind}', and this reader can verify {DIGEST} "
+                          "only: `h5lens verify`, or the h5lens.py of the h5lens that wrote it (reading works)")
 
 
 def dataset_digest(d: h5py.Dataset) -> str:
@@ -366,7 +557,7 @@ def transformer_lens_config(run: Run) -> dict[str, Any]:
 class Run:
     """One output file, open for reading. Close it, or use it in a `with`."""
 
-    _OPEN = ("file", "prompts", "results", "columns", "_cache", "_open_options")  # there until close()
+    _OPEN = ("file", "prompts", "results", "columns", "_cache")  # there until close()
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -376,37 +567,35 @@ class Run:
             part = self.path.with_name(self.path.name + ".part")
             hint = f" (an unfinished {part.name} is: run the same command again)" if part.exists() else ""
             raise FileNotFoundError(f"{self.path}: not there{hint}")
-        self._open_options: dict[str, Any] = {}
         try:
-            self.file = self._open()
+            self.file = _open_hdf5(self.path)
         except OSError as e:
             if not os.access(self.path, os.R_OK):
                 raise PermissionError(f"{self.path}: cannot be read") from e
             raise H5LensError(f"{self.path}: not an HDF5 file, or a damaged one ({e})") from e
-        self.shards: list[Path] = []
-        """The files that the activations are in, when the run was written in shards."""
         try:
             self._check_schema()
-            self._check_shards()
-            self.prompts = _Group(self.file.get("prompts"), "prompt array")
-            self.results = _Group(self.file.get("results"), "result table")
-            self.columns = _Group(self.file.get("prompts/columns"), "CSV column")
-            self._cache = dict(_datasets(self.file.get("cache")))
+            self._shards = self._check_shards()
+            self.prompts = self._group("prompts", "prompt array")
+            self.results = self._group("results", "result table")
+            self.columns = self._group("prompts/columns", "CSV column")
+            self._cache = {k: self._wrap(d) for k, d in _datasets(self.file.get("cache"))}
             self.lengths: np.ndarray = _read(self.prompts.dataset("length"))
         except BaseException:
             self.file.close()
             raise
 
-    def _open(self) -> h5py.File:
-        try:
-            return h5py.File(self.path, "r")
-        except OSError:
-            if not h5py.is_hdf5(self.path):
-                raise
-            # Some cluster file systems refuse locks. Not the first choice: within one process, every
-            # open handle of a file must have the same locking.
-            self._open_options = {"locking": False}
-            return h5py.File(self.path, "r", **self._open_options)
+    def _wrap(self, d: h5py.Dataset) -> h5py.Dataset:
+        return _ShardedDataset(d, self._shards) if self._shards and d.is_virtual else d
+
+    def _group(self, path: str, what: str) -> _Group:
+        items = (self.file.get(path) or {}).items()
+        return _Group({k: self._wrap(d) for k, d in items if isinstance(d, h5py.Dataset)}, what)
+
+    @property
+    def shards(self) -> list[Path]:
+        """The files that the activations are in, when the run was written in shards."""
+        return [s.path for s in self._shards.all] if self._shards else []
 
     def _check_schema(self) -> None:
         schema = self.file.attrs.get("h5lens_schema")
@@ -418,30 +607,31 @@ class Run:
         if schema < 1:
             raise H5LensError(f"{self.path}: schema {schema} does not exist")
 
-    def _check_shards(self) -> None:
-        """HDF5 reads NaN where a shard is missing or cannot be opened, without a word: so each is looked at."""
+    def _check_shards(self) -> _Shards | None:
+        """Looks at each of them, so that one which is missing is told now and not in the middle of the work."""
         if "shards" not in self.file:
             if any(d.is_virtual for _, d in _datasets(self.file)):
                 raise H5LensError(f"{self.path}: its data is in other files, and it does not say in which")
-            return
+            return None
         try:
             listed = self.file["shards"]
             names = [str(name) for name in listed["name"].asstr()[...]]
-            sizes, digests = listed["size"][...], listed["sha256"].asstr()[...]
+            digests = [str(digest) for digest in listed["sha256"].asstr()[...]]
+            sizes, first, n = (listed[k][...].astype(np.int64) for k in ("size", "first_row", "n_rows"))
+            if not np.array_equal(np.cumsum(n) - n, first) or (n <= 0).any():
+                raise ValueError("the rows of the shards do not follow each other")
+            shards = [_Shard(self._shard_path(name), name, *rest)
+                      for name, *rest in zip(names, sizes.tolist(), digests, first.tolist(), n.tolist(), strict=True)]
         except (KeyError, AttributeError, OSError, RuntimeError, ValueError, TypeError, MemoryError) as e:
             raise H5LensError(f"{self.path}: its list of shards cannot be read ({e})") from e
-        _allow_open_files(len(names) + 64, self.path)
-        wrong: list[str] = []
-        for name, size, digest in zip(names, sizes, digests):
-            path = self._shard_path(name)
-            if what := _shard_fault(path, int(size), str(digest)):
-                wrong.append(f"{name} {what}")
-            self.shards.append(path)
+        _allow_open_files(len(shards) + 64)  # for whoever reads `file`, which opens them all
+        wrong = [f"{s.name} {what}" for s in shards if (what := s.fault())]
         if wrong:
             more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
             raise H5LensError(f"{self.path}: its activations are in {len(names)} shards, and these cannot be "
                               f"used: {'; '.join(wrong[:5])}{more}. Put them beside the file (after a "
                               "rename of both: `h5lens merge`), or let `h5lens run … --repair` compute them again")
+        return _Shards(self.path, shards)
 
     def _shard_path(self, name: str) -> Path:
         parts = Path(name).parts
@@ -461,6 +651,8 @@ class Run:
             self._tree.close()
             self._tree = None
         if "file" in self.__dict__:
+            if self._shards:
+                self._shards.close()
             self.file.close()
         for name in self._OPEN:
             self.__dict__.pop(name, None)
@@ -707,9 +899,12 @@ class Run:
     def verify(self) -> Verification:
         """Recomputes the digest of every dataset, of the shards too. Reads everything."""
         found = Verification()
+        _check_digest_kind(self.file)
         _verify_file(self.file, "", found)
-        for path in self.shards:
-            with h5py.File(path, "r", **self._open_options) as shard:
+        for i, path in enumerate(self.shards):
+            with _lock:
+                shard = self._shards.open(i)
+                _check_digest_kind(shard)
                 _verify_file(shard, f"{path.parent.name}/{path.name}: ", found)
         return found
 
@@ -717,22 +912,12 @@ class Run:
 
     @property
     def tree(self) -> Any:
-        """The whole file as an xarray.DataTree; arrays are read when they are used.
-
-        Opened through h5netcdf. Without that package, through h5py: the same tree, of the groups prompts,
-        prompts/columns, results and cache.
-        """
+        """The whole file as an xarray.DataTree; arrays are read when they are used, while the run is open."""
         if self._tree is None:
             try:
-                import xarray
+                self._tree = _tree(self)
             except ImportError as e:
                 raise ImportError("run.tree needs xarray; run.cache() and run.results do not") from e
-            try:
-                importlib.import_module("h5netcdf")
-                self._tree = xarray.open_datatree(self.path, engine="h5netcdf",
-                                                  driver_kwds=self._open_options)
-            except (ImportError, AttributeError):
-                self._tree = _plain_tree(self.file)
         return self._tree
 
 
@@ -768,8 +953,8 @@ def _datasets(group: h5py.Group | None) -> Iterator[tuple[str, h5py.Dataset]]:
             yield from ((f"{name}/{below}", d) for below, d in _datasets(item))
 
 
-def _plain_tree(file: h5py.File) -> Any:
-    """A DataTree over h5py, for want of h5netcdf."""
+def _tree(run: Run) -> Any:
+    """A group of the tree for each group of the file; the labels of the dimensions are at its root."""
     import xarray
     from xarray.backends import BackendArray
     from xarray.core import indexing
@@ -782,19 +967,24 @@ def _plain_tree(file: h5py.File) -> Any:
 
         def __getitem__(self, key: Any) -> Any:
             return indexing.explicit_indexing_adapter(
-                key, self.shape, indexing.IndexingSupport.BASIC,
+                key, self.shape, indexing.IndexingSupport.OUTER_1VECTOR,
                 lambda k: (self.d.asstr() if _is_string(self.d) else self.d)[k])
 
     def variable(d: h5py.Dataset) -> Any:
         wanted = {k: d.attrs[k] for k in ("long_name", "units", "sha256") if k in d.attrs}
-        return xarray.Variable(_dims(d), indexing.LazilyIndexedArray(Lazy(d)), wanted)
+        return xarray.Variable(_dims(d), indexing.LazilyIndexedArray(Lazy(run._wrap(d))), wanted)
 
-    groups = {"/": xarray.Dataset(
-        coords={k: variable(d) for k, d in file.items()
-                if isinstance(d, h5py.Dataset) and d.is_scale and _is_string(d)},
-        attrs=dict(file.attrs))}
-    for path in ("prompts", "prompts/columns", "results", "cache"):
-        if isinstance(group := file.get(path), h5py.Group):
-            groups["/" + path] = xarray.Dataset(
-                {k: variable(d) for k, d in group.items() if isinstance(d, h5py.Dataset)})
+    groups: dict[str, Any] = {}
+
+    def add(path: str, group: h5py.Group) -> None:
+        items = {k: group[k] for k in sorted(group, key=_in_pass)}
+        inside = {k: d for k, d in items.items() if isinstance(d, h5py.Dataset)}
+        groups[path] = xarray.Dataset(
+            {k: variable(d) for k, d in inside.items() if not d.is_scale},
+            {k: variable(d) for k, d in inside.items() if d.is_scale and _is_string(d)}, dict(group.attrs))
+        for name, below in items.items():
+            if isinstance(below, h5py.Group):
+                add(f"{path.rstrip('/')}/{name}", below)
+
+    add("/", run.file)
     return xarray.DataTree.from_dict(groups)

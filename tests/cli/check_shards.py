@@ -70,7 +70,8 @@ def make(folder: Path) -> Path:
         f.create_dataset("shards/name", data=names, dtype=h5py.string_dtype())
         f.create_dataset("shards/sha256", data=[f"{i}" * 64 for i in range(2)], dtype=h5py.string_dtype())
         f["shards/size"] = [(folder / n).stat().st_size for n in names]
-        for name in ("name", "sha256", "size"):
+        f["shards/first_row"], f["shards/n_rows"] = np.cumsum(ROWS) - ROWS, ROWS
+        for name in ("name", "sha256", "size", "first_row", "n_rows"):
             f[f"shards/{name}"].attrs["sha256"] = ""
     return master
 
@@ -88,6 +89,26 @@ def check_read(c: Checks, master: Path) -> None:
         shard[f"cache/{HOOK}"][0, 0] = 7
     with h5lens.open_run(master) as run:
         c.that("out.shards/00001.h5: cache/" + HOOK in run.verify().wrong, "verify finds what changed")
+
+
+def check_foreign(c: Checks, master: Path) -> None:
+    """A shard that holds something else under the name; its size and digest are made to be right."""
+    path = master.parent / "out.shards/00001.h5"
+    kept = path.read_bytes()
+    for name, value in (("nothing", None), ("other rows", np.zeros((1, 4), "f4")), ("too wide", np.zeros((2, 9), "f4")),
+                        ("another type", np.zeros((2, 4), "f8")), ("another rank", np.zeros((2, 4, 1), "f4"))):
+        with h5lens.open_run(master) as run:
+            with h5py.File(path, "r+") as shard:
+                del shard[f"cache/{HOOK}"]
+                if value is not None:
+                    put(shard, f"cache/{HOOK}", value)
+            run._shards.all[1].size = path.stat().st_size
+            try:
+                c.that(False, f"{name}: read as {run.cache(HOOK).tolist()}")
+            except h5lens.H5LensError as e:
+                c.that("00001.h5 is not what belongs here" in str(e), f"{name}: {e}")
+            c.that(run.cache(HOOK, rows=slice(0, 3))[0, 1] == 1, f"{name}: the other shard can be read")
+        path.write_bytes(kept)
 
 
 def check_faults(c: Checks, master: Path) -> None:
@@ -108,6 +129,12 @@ def check_faults(c: Checks, master: Path) -> None:
 
 
 def check_lists(c: Checks, master: Path) -> None:
+    for first, n, words in (((0, 2), ROWS, "do not follow"), ((0, 3), (3, 0), "do not follow"), ((0, 3), (3, 1), "5 rows")):
+        with h5py.File(master, "r+") as f:
+            f["shards/first_row"][...], f["shards/n_rows"][...] = first, n
+        c.refuses(master, words)
+    with h5py.File(master, "r+") as f:
+        f["shards/first_row"][...], f["shards/n_rows"][...] = np.cumsum(ROWS) - ROWS, ROWS
     with h5py.File(master, "r+") as f:
         f["shards/name"][1] = "../00001.h5"
     c.refuses(master, "../00001.h5")
@@ -118,7 +145,7 @@ def check_lists(c: Checks, master: Path) -> None:
 
 def main() -> int:
     c = Checks()
-    for check in (check_read, check_faults, check_lists):
+    for check in (check_read, check_foreign, check_faults, check_lists):
         with tempfile.TemporaryDirectory() as tmp:
             made = make(Path(tmp))
             moved = made.parent / "moved"  # master and folder together
