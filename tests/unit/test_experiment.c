@@ -328,6 +328,7 @@ static void test_flags(void **state)
 		{ "--top-k", "top_k" },
 		{ "--lens", "lens" },
 		{ "--cpu", "cpu" },
+		{ "--bos-token", "data.bos" },
 	};
 	const struct lens_key *keys;
 	size_t i, n, with_flag = 0;
@@ -353,7 +354,7 @@ static void test_flags(void **state)
 		if (keys[i].deflt) /* a default is a value like any other */
 			test_settings_set(&e, keys[i].name, keys[i].deflt);
 	}
-	assert_int_equal(with_flag, 20);
+	assert_int_equal(with_flag, 21);
 	assert_true(e.weights.fold_ln);
 }
 

@@ -101,7 +101,8 @@ static void test_identity_of_each_key(void **state)
 						  { "data.prompt", "x" },
 						  { "data.answers", "a,b" },
 						  { "data.prepend_bos", "no" },
-						  { "data.bos", "0" },
+						  { "data.separator", "tab" },
+						  { "tied_head", "tied" },
 						  { "data.read_pos", "0" },
 						  { "data.on_bad_row", "skip" },
 						  { "data.limit", "1" },
@@ -113,10 +114,12 @@ static void test_identity_of_each_key(void **state)
 						  { "lens", "cached_scale_no_bias" },
 						  { "shards.bytes", "1M" },
 						  { "shards.prompts", "5" } };
-	/* cpu: the level that was chosen is in the identity, not how (identity.c) */
+	/* The CPU level and the BOS token that were chosen are in the identity, not how
+	 * (identity.c). */
 	static const char *const neutral[][2] = { { "model", "x" },   { "data.csv", "x" },
 						  { "output", "x" },  { "threads", "2" },
-						  { "memory", "1G" }, { "cpu", "avx2" } };
+						  { "memory", "1G" }, { "cpu", "avx2" },
+						  { "data.bos", "0" } };
 	char *base = test_settings_json(&e, true), *text;
 	size_t i;
 
