@@ -13,7 +13,8 @@ library itself, and `expected`, with what that library then reads from it:
     bos <id>              TransformerLens's (-: it cannot be opened there), tokenizer.bos_token's
     ids <digest> …        FNV-1a of the ids of each string of strings.txt
     error <rms> <max>     its float32 logits beside its float64 ones, in units of their RMS
-    prompt <id> …         three prompts; logits.f64 has the last position's logits of each
+    columns <id> …        whose logits logits.f64 has, of every position of each prompt
+    prompt <id> …         the prompts
 
 and `refused`, what h5lens says where it does not read the tokenizer. --compare tells which
 strings the version at hand reads otherwise in the other's folders, and writes nothing.
@@ -44,9 +45,10 @@ V5 = transformers.__version__.startswith("5")
 BASE = Path("tests/unit/data/tokenizer/gpt2/tokenizer.json")
 N_TOKENS = 290   # of the byte-level vocabulary, <|endoftext|> and 256 bytes among them
 N_STRINGS = 100
+N_PROMPTS, N_COLUMNS = 8, 8  # as in the unit test
 END = "<|endoftext|>"
 CHAT = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
-SPECIALS = (END, "<|im_start|>", "<|im_end|>", "<tool>", " <tool>", "    ", "é", "e\u0301", "<s>", "▁")
+SPECIALS = (END, "12345", "in 2024", "<|im_start|>", "<|im_end|>", "<tool>", " <tool>", "    ", "é", "e\u0301", "<s>", "▁")
 
 
 def strings() -> list[str]:
@@ -57,12 +59,13 @@ def strings() -> list[str]:
 # --- tokenizers ------------------------------------------------------------------------------
 
 def byte_level() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """The first N_TOKENS of a trained vocabulary, without <|endoftext|>, which is added."""
+    """The first of a trained vocabulary, and some numbers, which not every class leaves whole."""
     model = json.loads(BASE.read_text(encoding="utf-8"))["model"]
-    tokens = sorted(model["vocab"], key=model["vocab"].get)[:N_TOKENS]
+    numbers = [("1", "2"), ("12", "3"), ("2", "0"), ("3", "4")]
+    tokens = sorted(model["vocab"], key=model["vocab"].get)[:N_TOKENS - len(numbers)]
     merges = [tuple(m.split(" ")) for m in model["merges"]]
-    return ({t: i for i, t in enumerate(tokens)},
-            [m for m in merges if "".join(m) in tokens])
+    merges = [m for m in merges if "".join(m) in tokens] + numbers
+    return {t: i for i, t in enumerate(tokens + ["".join(m) for m in numbers])}, merges
 
 
 def vocab_files(folder: Path) -> tuple[str, str]:
@@ -249,12 +252,13 @@ if not V5:
 
 
 def make_model(config: Any, seed: int) -> Any:
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + 100 * V5)
     config._attn_implementation = "eager"
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for name, p in model.named_parameters():
-            p.copy_(torch.randn(p.shape) * 0.25)
+            # well conditioned: no position's residual stream is far smaller than another's
+            p.copy_(torch.randn(p.shape) * (0.8 if "embed" in name or "wte" in name else 0.2))
             if p.dim() == 1 and name.endswith("weight"):
                 p.add_(1.0)
     return model.half()
@@ -276,15 +280,17 @@ def save(out: Path, name: str, seed: int) -> None:
 def logits(folder: Path, dtype: torch.dtype, prompts: list[list[int]]) -> np.ndarray:
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").to(dtype).eval()
     with torch.no_grad():
-        return np.stack([model(torch.tensor([p])).logits[0, -1].double().numpy() for p in prompts])
+        return np.concatenate([model(torch.tensor([p])).logits[0].double().numpy() for p in prompts])
 
 
 def expect(folder: Path, texts: list[str]) -> None:
     """What this version reads from the folder that it saved."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
-    prompts = [i[:20] for i in ids if len(i) >= 8][:3]
+    prompts = [i[:20] for i in ids if len(i) >= 8][:N_PROMPTS]
     truth, single = (logits(folder, d, prompts) for d in (torch.float64, torch.float32))
+    columns = np.arange(N_COLUMNS) * (truth.shape[1] // N_COLUMNS)
+    truth, single = truth[:, columns], single[:, columns]
     error = (single - truth) / np.sqrt(np.mean(truth**2))
     if not any((folder / f).exists() for f in ("tokenizer.json", "vocab.json")):
         # what h5lens says
@@ -293,6 +299,7 @@ def expect(folder: Path, texts: list[str]) -> None:
              f"bos - {-1 if tokenizer.bos_token is None else tokenizer.bos_token_id}",
              f"ids {' '.join(digest(i) for i in ids)}",
              f"error {np.sqrt(np.mean(error**2)):.3e} {np.abs(error).max():.3e}"]
+    lines += [f"columns {' '.join(map(str, columns))}"]
     lines += [f"prompt {' '.join(map(str, p))}" for p in prompts]
     (folder / "expected").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     truth.astype("<f8").tofile(folder / "logits.f64")

@@ -21,7 +21,7 @@
 
 #define DATA "tests/unit/data/saved"
 
-enum { MAX_STRINGS = 256, MAX_PROMPT = 32, N_PROMPTS = 3, N_VERSIONS = 2 };
+enum { MAX_STRINGS = 256, MAX_PROMPT = 32, N_PROMPTS = 8, N_COLUMNS = 8, N_VERSIONS = 2 };
 static const char *const versions[N_VERSIONS] = { "tf4", "tf5" };
 
 /* What stands in a folder's `expected`. */
@@ -29,9 +29,10 @@ struct expected {
 	char rules[64], bos[16];
 	uint32_t digest[MAX_STRINGS];
 	size_t n_digests;
-	double rms, max; /* of the library's own float32 logits */
+	double rms, max;           /* of the library's own float32 logits */
+	int32_t column[N_COLUMNS]; /* of the logits */
 	int32_t prompt[N_PROMPTS][MAX_PROMPT];
-	size_t length[N_PROMPTS], n_prompts;
+	size_t length[N_PROMPTS], n_prompts, n_columns, n_positions;
 };
 
 /* Errors beside float64 over all folders: theirs in float32, and ours. */
@@ -40,20 +41,29 @@ struct errors {
 	size_t n;
 };
 
-static void read_ids(struct expected *x, const char *s)
+/* Returns how many there are. */
+static size_t read_ids(const char *s, int32_t *ids, size_t most)
 {
+	size_t n = 0;
 	char *end;
 
-	assert_true(x->n_prompts < N_PROMPTS);
 	for (;; s = end) {
 		long id = strtol(s, &end, 10);
 
 		if (end == s)
-			break;
-		assert_true(x->length[x->n_prompts] < MAX_PROMPT);
-		x->prompt[x->n_prompts][x->length[x->n_prompts]++] = (int32_t)id;
+			return n;
+		assert_true(n < most);
+		ids[n++] = (int32_t)id;
 	}
-	x->n_prompts++;
+}
+
+static void read_prompt(struct expected *x, const char *s)
+{
+	size_t i = x->n_prompts++;
+
+	assert_true(i < N_PROMPTS);
+	x->length[i] = read_ids(s, x->prompt[i], MAX_PROMPT);
+	x->n_positions += x->length[i];
 }
 
 static void read_digests(struct expected *x, const char *s)
@@ -80,7 +90,9 @@ static void read_expected(const char *dir, struct expected *x)
 		if (!strncmp(line, "ids ", 4))
 			read_digests(x, line + 4);
 		else if (!strncmp(line, "prompt ", 7))
-			read_ids(x, line + 7);
+			read_prompt(x, line + 7);
+		else if (!strncmp(line, "columns ", 8))
+			x->n_columns = read_ids(line + 8, x->column, N_COLUMNS);
 		else if (!strncmp(line, "error ", 6))
 			assert_int_equal(sscanf(line, "error %lf %lf", &x->rms, &x->max), 2);
 		else if (!strncmp(line, "bos ", 4))
@@ -91,7 +103,8 @@ static void read_expected(const char *dir, struct expected *x)
 	free(line);
 	fclose(f);
 	lens_free(path);
-	assert_true(x->n_prompts == N_PROMPTS && x->n_digests > 100);
+	assert_true(x->n_prompts == N_PROMPTS && x->n_columns == N_COLUMNS);
+	assert_true(x->n_digests > 100);
 }
 
 /* --- tokens ---------------------------------------------------------------------------- */
@@ -168,36 +181,43 @@ static size_t check_tokenizer(const char *dir, const struct expected *x)
 
 /* --- logits ---------------------------------------------------------------------------- */
 
-struct last {
+/* Where the logits of a prompt go: [length, N_COLUMNS]. */
+struct kept {
+	const struct expected *x;
+	size_t length;
 	float *logits;
-	size_t row, n;
 };
 
-static enum lens_status keep_last(void *ctx, const struct lens_batch *b,
-				  const struct lens_activation *a, struct lens_error *err)
+static enum lens_status keep(void *ctx, const struct lens_batch *b,
+			     const struct lens_activation *a, struct lens_error *err)
 {
-	struct last *l = ctx;
+	const struct kept *k = ctx;
+	size_t i, c;
 
 	(void)b;
 	(void)err;
-	memcpy(l->logits, a->data + l->row * a->stride, l->n * sizeof(float));
+	for (i = 0; i < k->length; i++) {
+		for (c = 0; c < N_COLUMNS; c++)
+			k->logits[i * N_COLUMNS + c] =
+				a->data[i * a->stride + (size_t)k->x->column[c]];
+	}
 	return LENS_OK;
 }
 
-/* The logits of the prompt's last position. */
-static void forward(const struct lens_model *m, const int32_t *tokens, size_t length,
+static void forward(const struct lens_model *m, const struct expected *x, size_t prompt,
 		    float *logits)
 {
 	static const char *const hooks[] = { "logits" };
-	struct last last = { logits, length - 1, m->config.d_vocab };
-	size_t offset = 0, rows = (length + 11) / 12 * 12;
+	size_t length = x->length[prompt], offset = 0, rows = (length + 11) / 12 * 12;
+	struct kept kept = { x, length, logits };
+	const int32_t *tokens = x->prompt[prompt];
 	const struct lens_batch b = { .n_prompts = 1,
 				      .tokens = &tokens,
 				      .length = &length,
 				      .offset = &offset,
 				      .n_rows = rows };
 	struct lens_hook_set set = { 0 };
-	const struct lens_visitor v = { .hooks = &set, .visit = keep_last, .ctx = &last };
+	const struct lens_visitor v = { .hooks = &set, .visit = keep, .ctx = &kept };
 	struct lens_forward *f = NULL;
 
 	assert_int_equal(lens_hook_set_init(&set, &m->config, hooks, 1, NULL), LENS_OK);
@@ -248,17 +268,18 @@ static void check_model(const char *dir, const struct expected *x, struct errors
 	struct lens_model *m;
 	double *truth;
 	float *ours;
-	size_t i, n;
+	size_t i, at = 0, n = x->n_positions * N_COLUMNS;
 
 	if (lens_model_open(dir, &raw, &m, &err) != LENS_OK)
 		fail_msg("%s: %s", dir, err.text);
-	n = m->config.d_vocab;
-	truth = read_truth(dir, N_PROMPTS * n);
-	ours = calloc(N_PROMPTS * n, sizeof(*ours));
+	truth = read_truth(dir, n);
+	ours = calloc(n, sizeof(*ours));
 	assert_non_null(ours);
-	for (i = 0; i < N_PROMPTS; i++)
-		forward(m, x->prompt[i], x->length[i], ours + i * n);
-	add_errors(e, x, truth, ours, N_PROMPTS * n);
+	for (i = 0; i < N_PROMPTS; i++) {
+		forward(m, x, i, ours + at);
+		at += x->length[i] * N_COLUMNS;
+	}
+	add_errors(e, x, truth, ours, n);
 	free(ours);
 	free(truth);
 	lens_model_destroy(m);
