@@ -33,6 +33,7 @@ import os
 import re
 import sys
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -155,6 +156,7 @@ def _address(d: h5py.Dataset) -> int:
 _MAX_OPEN = 64  # shards that stay open between two reads, of all runs in the process
 _lock = threading.RLock()  # held while a shard is read, so that nobody closes it
 _open_shards: OrderedDict[tuple[int, int], h5py.File] = OrderedDict()  # by run and number; the last used last
+_run_numbers = itertools.count()
 
 
 def _open_files() -> int:
@@ -229,7 +231,11 @@ class _Shard:
             raise H5LensError("is missing") from e
         except OSError as e:
             raise H5LensError(f"cannot be opened ({e})") from e
-        if file.attrs.get("sha256") != self.digest:
+        try:
+            own = file.attrs.get("sha256")
+        except (OSError, RuntimeError, ValueError) as e:
+            own = f"unreadable: {e}"
+        if own != self.digest:
             file.close()
             raise H5LensError("is another file than the one that belongs here")
         return file
@@ -249,12 +255,13 @@ class _Shards:
     """The shards of a run. Few are open at a time, and the caller holds the lock while it reads one."""
 
     def __init__(self, path: Path, shards: list[_Shard]) -> None:
-        self.path, self.all = path, shards
+        self.path, self.all, self._run = path, shards, next(_run_numbers)
+        self.close = weakref.finalize(self, _close_shards, self._run)  # also of a run that nobody closed
         self.first = np.array([s.first for s in shards])
         self.n_rows = sum(s.n for s in shards)
 
     def open(self, i: int) -> h5py.File:
-        key = (id(self), i)
+        key = (self._run, i)
         if key not in _open_shards:
             try:
                 file = self.all[i].open()
@@ -267,9 +274,6 @@ class _Shards:
             _open_shards[key] = file
         _open_shards.move_to_end(key)
         return _open_shards[key]
-
-    def close(self) -> None:
-        _close_shards(id(self))
 
     def dataset(self, i: int, like: h5py.Dataset) -> h5py.Dataset:
         """A shard's part of a dataset: its own rows; the other dimensions may be shorter."""
@@ -311,7 +315,11 @@ class _ShardedDataset(h5py.Dataset):
         hull = [slice(int(w.min()), int(w.max()) + 1) for w in wanted]
         for first, past in _runs(np.unique(rows)):
             take = np.flatnonzero((rows >= first) & (rows < past))
-            block = d[(slice(first, past), *hull)]
+            try:
+                block = d[(slice(first, past), *hull)]
+            except (OSError, RuntimeError) as e:
+                raise H5LensError(f"{self._shards.path}: its shard {self._shards.all[i].name}: {d.name} cannot be read "
+                                  f"({e})") from e
             inside = [rows[take] - first, *(w - h.start for w, h in zip(wanted, hull))]
             out[_cross([here[take], *there])] = block[_cross(inside)]
 
@@ -483,8 +491,11 @@ def load_pieces(where: str | os.PathLike[str], alone: bool = False) -> dict[int,
     decoder = spec.get("decoder") or {"type": "ByteLevel"}
     steps = decoder.get("decoders", [decoder])
     known = {"ByteLevel", "Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}
-    if unknown := {step["type"] for step in steps} - known:
-        raise H5LensError(f"{path}: the decoder {', '.join(sorted(unknown))} is unknown to this reader")
+    for step in steps:
+        if step["type"] not in known or "Regex" in step.get("pattern", ()):
+            raise H5LensError(f"{path}: the decoder {json.dumps(step)} is unknown to this reader")
+    if not isinstance(spec["model"]["vocab"], dict):
+        raise H5LensError(f"{path}: a vocabulary of the type {spec['model'].get('type')} is unknown to this reader")
     texts = {token: text for text, token in spec["model"]["vocab"].items()}
     texts |= {added["id"]: added["content"] for added in spec.get("added_tokens", [])}
     return {token: _decoded(text, steps, alone) for token, text in texts.items()}
@@ -758,12 +769,12 @@ class Run:
         return got if dtype is None else got.astype(dtype, copy=False)
 
     def activation_cache(self, rows: Rows = None, *, pos: Pos = None,
-                         names: Sequence[str] | Callable[[str], bool] | None = None,
+                         names: str | Sequence[str] | Callable[[str], bool] | None = None,
                          torch: bool = False, fill: float | None = None) -> dict[str, Any]:
         """Full name → float32 array [batch, pos, …], in the order of a forward pass.
 
         With torch=True the values are tensors and `ActivationCache(d, model)` wraps the dict. Aliases are
-        in it and share their array. names limits what is read: names, or a function of the name.
+        in it and share their array. names limits what is read: a name, several, or a function of the name.
 
         pos chooses positions of each prompt by itself, which prompts of different lengths need: "read" is
         where the tables read, a number one token (negative from the prompt's own end), a slice those of the
@@ -779,6 +790,7 @@ class Run:
         """
         index = _index(rows, len(self))
         slot = self._slots(index, pos)
+        names = [names] if isinstance(names, str) else names
         chosen = self.hooks if names is None else \
             [h for h in self.hooks if names(h)] if callable(names) else [self.name(n) for n in names]
         read: dict[int, Any] = {}

@@ -240,7 +240,7 @@ def token_labels(run: h5lens.Run, row: int, tokenizer: Path | None) -> list[str]
     """The prompt's pieces: a leading space as ·, long ones cut; ids without a tokenizer."""
     try:
         pieces = run.str_tokens(row, tokenizer)
-    except (OSError, KeyError, ValueError) as e:
+    except (OSError, KeyError, ValueError, h5lens.H5LensError) as e:
         if tokenizer:
             raise SystemExit(f"plot.py: no tokenizer in {tokenizer}: {e}") from e
         print("plot.py: no tokenizer.json found: token ids instead of texts (--tokenizer DIR)", file=sys.stderr)

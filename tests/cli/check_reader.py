@@ -649,6 +649,18 @@ def check_str_tokens(c: Checks) -> None:
                 c.that(got == text, f"{folder}: {piece} in a text is {got!r}, not {text!r}")
 
 
+    with tempfile.TemporaryDirectory() as tmp:
+        path = Path(tmp) / "tokenizer.json"
+        for model, decoder, words in (({"type": "Unigram", "vocab": [["<unk>", 0]]}, None, "Unigram"),
+                                      ({"vocab": {"a": 0}}, {"type": "WordPiece"}, "WordPiece"),
+                                      ({"vocab": {"a": 0}}, {"type": "Replace", "pattern": {"Regex": "x"}}, "Regex")):
+            path.write_text(json.dumps({"model": model, "decoder": decoder}), encoding="utf-8")
+            try:
+                c.that(False, f"{words} is read as {h5lens.load_pieces(path)}")
+            except h5lens.H5LensError as e:
+                c.that(words in str(e), f"{words} in: {e}")
+
+
 def check_lens_config(c: Checks) -> None:
     """transformer_lens_config for old files, which have n_key_value_heads always, and for new ones."""
     def config(lengths: tuple[int, ...] = (5,), **more: Any) -> dict[str, Any]:
