@@ -2,7 +2,8 @@
  * unit/test_saved.c: the folders that transformers 4.56 and 5 save of each of our
  * families and their tokenizers (scripts/make_saved_folders.py left them in
  * data/saved): every one is read, with the ids, the BOS and the logits that the
- * version which saved it gives; or the tokenizer is refused as the folder says.
+ * version which saved it gives; or the tokenizer is refused as the folder says. On
+ * the level of H5LENS_TEST_CPU.
  */
 #include <dirent.h>
 #include <math.h>
