@@ -1,8 +1,9 @@
 /*
  * fuzz/fuzz_tokenizer.c: bytes as the files of a tokenizer, with form feeds
- * between them: tokenizer.json, tokenizer_config.json, special_tokens_map.json
- * and a text; or where the first is empty, vocab.json and merges.txt after it.
- * What opens must encode, if it can at all, and decode what it encoded.
+ * between them: tokenizer.json, tokenizer_config.json, special_tokens_map.json,
+ * a text and config.json; or where the first is empty, vocab.json and merges.txt
+ * after it, with a config.json that names one of the classes that read them. What
+ * opens must encode, if it can at all, and decode what it encoded.
  */
 #include "fuzz/fuzz.h"
 
@@ -102,11 +103,34 @@ static void put(const char *name, const struct fuzz_part *part)
 		fuzz_remove(name);
 }
 
+/* Any text as data.bos: what it chooses is in the vocabulary. */
+static void choose(struct lens_tokenizer *tok, const struct fuzz_part *text)
+{
+	struct lens_buf doubt = LENS_BUF_INIT, choice = LENS_BUF_INIT;
+	struct lens_error err = LENS_ERROR_INIT;
+	enum lens_status st;
+	int32_t id;
+
+	fuzz_check(lens_tokenizer_bos_doubt(tok, &doubt, &err), &err);
+	lens_buf_release(&doubt);
+	if (lens_buf_append(&choice, text->data, text->n, NULL) != LENS_OK)
+		return;
+	err = (struct lens_error)LENS_ERROR_INIT;
+	st = lens_tokenizer_choose_bos(tok, choice.data, &err);
+	fuzz_check(st, &err);
+	if (st == LENS_OK && lens_tokenizer_bos(tok, &id, NULL) == LENS_OK)
+		fuzz_hold(id >= 0 && (size_t)id < lens_tokenizer_n_vocab(tok), "chosen BOS");
+	lens_buf_release(&choice);
+}
+
 void fuzz_one(const uint8_t *data, size_t n)
 {
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_tokenizer *tok;
 	struct fuzz_part part[6];
+	static const char *const models[] = { "{\"model_type\": \"gpt2\"}",
+					      "{\"model_type\": \"qwen2\"}" };
+	const char *model;
 	bool json;
 
 	fuzz_split(data, n, part, 6);
@@ -116,8 +140,15 @@ void fuzz_one(const uint8_t *data, size_t n)
 	put("merges.txt", json ? &part[5] : &part[2]);
 	put("tokenizer_config.json", json ? &part[1] : &part[3]);
 	put("special_tokens_map.json", json ? &part[2] : &part[4]);
+	model = models[part[1].n % 2];
+	if (json)
+		put("config.json", &part[4]);
+	else
+		fuzz_write("config.json", (const uint8_t *)model, strlen(model));
 	fuzz_check(lens_tokenizer_open(fuzz_folder(), &tok, &err), &err);
 	if (tok)
 		use(tok, json ? &part[3] : &part[5]);
+	if (tok)
+		choose(tok, json ? &part[3] : &part[5]);
 	lens_tokenizer_destroy(tok);
 }
