@@ -172,11 +172,11 @@ fuzz: ## fuzz with clang's libFuzzer: make fuzz TARGET=csv SECONDS=60
 		-artifact_prefix=$(BUILD)/fuzz/findings/$(TARGET)- \
 		$(BUILD)/fuzz/$(TARGET) tests/fuzz/corpus/$(TARGET)
 
-# As many processes as PARTS share the calls.
+# As many processes as PARTS share the calls; their threads must not spin for each other's cores.
 PARTS ?= 2
 faults: $(BIN) $(VENV)/.done $(BUILD)/tests/golden/test_sweep_faults ## every call and allocation of a sweep made to fail, 200 kills (an hour)
 	@t=$(BUILD)/tests/golden/test_sweep_faults; \
-	seq $(PARTS) | xargs -P $(PARTS) -I@ sh -c "H5LENS_TEST_FULL=@/$(PARTS) $$t > $$t.@.log 2>&1"; failed=$$?; \
+	seq $(PARTS) | xargs -P $(PARTS) -I@ sh -c "OMP_WAIT_POLICY=passive H5LENS_TEST_FULL=@/$(PARTS) $$t > $$t.@.log 2>&1"; failed=$$?; \
 	for i in $$(seq $(PARTS)); do cat $$t.$$i.log; done; exit $$failed
 	H5LENS=$(BIN) $(VPY) tests/cli/check_kills.py --kills 200 --minutes
 
