@@ -11,6 +11,7 @@
 #include "core/json.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -99,7 +100,6 @@ static bool is_number(const char *word, size_t n, bool *real)
 static bool out_of_range(const char *word, size_t n)
 {
 	bool real = false;
-	double x;
 
 	if (!strcmp(word, "NaN") || !strcmp(word, "Infinity") || !strcmp(word, "-Infinity"))
 		return true;
@@ -110,8 +110,7 @@ static bool out_of_range(const char *word, size_t n)
 		strtoll(word, NULL, 10);
 		return errno == ERANGE;
 	}
-	x = strtod(word, NULL);
-	return x > 1.7976931348623157e308 || x < -1.7976931348623157e308;
+	return isinf(strtod(word, NULL));
 }
 
 /* A word outside of strings: a number, a literal, or nonsense. */
