@@ -55,28 +55,39 @@ static enum lens_status set_adds_bos(struct lens_tokenizer_load *l, struct lens_
 	return LENS_OK;
 }
 
-static enum lens_status set_no_bos(struct lens_tokenizer_load *l, const struct lens_special *s,
-				   struct lens_error *err)
+/* Why there is none, and what to do. */
+static enum lens_status tell_no_bos(const struct lens_tokenizer_load *l,
+				    const struct lens_special *s, struct lens_buf *b,
+				    struct lens_error *err)
 {
-	struct lens_buf b = LENS_BUF_INIT;
 	const char *path = s->of_class || !s->value ? l->dir : s->path;
 
 	if (s->content)
-		LENS_TRY(lens_buf_printf(&b, err,
+		LENS_TRY(lens_buf_printf(b, err,
 					 "%s: %s \"%.100s\"%s%s is not a token of the "
 					 "tokenizer",
 					 path, s->key, s->content, s->of_class ? " of " : "",
 					 s->of_class ? l->class->name : ""));
 	else
-		LENS_TRY(lens_buf_printf(&b, err,
-					 "%s: no BOS token: no bos_token, no eos_token",
+		LENS_TRY(lens_buf_printf(b, err, "%s: no BOS token: no bos_token, no eos_token",
 					 l->dir));
-	LENS_TRY(lens_buf_printf(&b, err, "; data.bos says which to take"));
+	LENS_TRY(lens_buf_printf(b, err, "; data.bos says which to take"));
 	if (l->tok->config_bos >= 0)
-		LENS_TRY(lens_buf_printf(&b, err, " (config.json: %d)", l->tok->config_bos));
-	LENS_TRY(lens_buf_printf(&b, err, ", data.prepend_bos: false does without"));
-	l->tok->no_bos = b.data;
-	return LENS_OK;
+		LENS_TRY(lens_buf_printf(b, err, " (config.json: %d)", l->tok->config_bos));
+	return lens_buf_printf(b, err, ", data.prepend_bos: false does without");
+}
+
+static enum lens_status set_no_bos(struct lens_tokenizer_load *l, const struct lens_special *s,
+				   struct lens_error *err)
+{
+	struct lens_buf b = LENS_BUF_INIT;
+	enum lens_status st = tell_no_bos(l, s, &b, err);
+
+	if (st == LENS_OK)
+		l->tok->no_bos = b.data;
+	else
+		lens_buf_release(&b);
+	return st;
 }
 
 /* Older digests hold config.json where no other file has a bos_token; so it stays. */

@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #define DATA "tests/unit/data/tokenizer"
+#define SAVED "tests/unit/data/saved/tf4"
 
 enum { DECODES = 64, DECODE_IDS = 400 }; /* as in the script */
 
@@ -475,12 +476,27 @@ static enum lens_status open_encode_decode(void *ctx)
 	return st;
 }
 
+static enum lens_status open_only(void *ctx)
+{
+	struct lens_buf doubt = LENS_BUF_INIT;
+	struct lens_tokenizer *tok = NULL;
+	enum lens_status st = lens_tokenizer_open(ctx, &tok, NULL);
+
+	if (st == LENS_OK)
+		st = lens_tokenizer_bos_doubt(tok, &doubt, NULL);
+	lens_buf_release(&doubt);
+	lens_tokenizer_destroy(tok);
+	return st;
+}
+
 /* The allocations of jansson and PCRE2 fail in turn as well. */
 static void test_no_memory(void **state)
 {
 	(void)state;
 	test_alloc_failures(open_encode_decode, DATA "/llama");
 	test_alloc_failures(open_encode_decode, DATA "/files");
+	test_alloc_failures(open_only, SAVED "/qwen2-slow");
+	test_alloc_failures(open_only, "tests/invalid/tokenizer/bos-missing-config");
 }
 
 int main(void)
