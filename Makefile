@@ -18,7 +18,8 @@ APT_TEST  := libcmocka-dev hdf5-tools valgrind clang clang-format clang-tidy cpp
 VENV    := $(BUILD)/venv
 VPY     := $(VENV)/bin/python
 
-WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes
+WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes \
+	   -Werror=incompatible-pointer-types
 OPT     ?= -O2 -g
 SAN     ?=
 # -ffp-contract=off: a multiply-add is fused where the kernels say so, and

@@ -264,7 +264,7 @@ static void add_errors(struct errors *e, const struct expected *x, const double 
 
 static void check_model(const char *dir, const struct expected *x, struct errors *e)
 {
-	static const struct lens_processing raw = { .fold_ln = false };
+	static const struct lens_model_options raw;
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_model *m;
 	double *truth;
