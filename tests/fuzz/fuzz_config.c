@@ -22,7 +22,7 @@ static void check_sizes(const struct lens_config *c)
 
 static void write_json(const struct lens_config *c, bool fold)
 {
-	const struct lens_model_options p = { .processing = { .fold_ln = fold } };
+	const struct lens_processing p = { .fold_ln = fold };
 	struct lens_error err = LENS_ERROR_INIT;
 	char *text;
 
