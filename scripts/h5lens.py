@@ -575,8 +575,9 @@ class Run:
         self._tree: Any = None
         self._pieces: dict[int, bytes] | None = None
         if not self.path.exists():
-            part = self.path.with_name(self.path.name + ".part")
-            hint = f" (an unfinished {part.name} is: run the same command again)" if part.exists() else ""
+            beside = self.path.parent.iterdir() if self.path.parent.is_dir() else ()
+            part = next((p for p in beside if p.name.startswith(self.path.name + ".part")), None)
+            hint = f" (an unfinished {part.name} is: run the same command again)" if part else ""
             raise FileNotFoundError(f"{self.path}: not there{hint}")
         try:
             self.file = _open_hdf5(self.path)

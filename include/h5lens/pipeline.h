@@ -71,15 +71,33 @@ enum lens_status lens_shards_init(struct lens_shards *s, const struct lens_plan 
 				  struct lens_error *err);
 void lens_shards_release(struct lens_shards *s);
 
+/* What bounds a process's memory: --memory, else the least of the others. */
+enum lens_memory_from {
+	LENS_MEMORY_GIVEN,
+	LENS_MEMORY_MACHINE, /* MemAvailable */
+	LENS_MEMORY_CGROUP,
+	LENS_MEMORY_NODE, /* SLURM_MEM_PER_NODE */
+	LENS_MEMORY_CPU   /* SLURM_MEM_PER_CPU times the task's CPUs */
+};
+/* "what is free on the machine", "SLURM_MEM_PER_NODE", … */
+const char *lens_memory_name(enum lens_memory_from from);
+struct lens_available {
+	size_t bytes;
+	enum lens_memory_from from;
+};
+/* What this process may take, what it has included. root: "", or that of a test. */
+struct lens_available lens_memory_available(const char *root);
+
 /* Memory, in bytes: what one worker needs, and the pool's one buffer. */
 struct lens_memory {
 	size_t model, per_worker, buffer, shared;
 	size_t workers, inner_threads, buffers; /* what fits */
-	size_t total;
+	size_t total, limit;
+	enum lens_memory_from from; /* the limit: all of it if given, else three quarters */
 };
 /*
- * How many workers and buffers fit in limit bytes (0: three quarters of what is
- * free). Too little for one worker is LENS_ERR_NOMEM with the numbers.
+ * How many workers and buffers fit in limit bytes (0: three quarters of what
+ * lens_memory_available says). Too little for one worker is LENS_ERR_NOMEM with the numbers.
  */
 enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads, size_t limit,
 				  struct lens_memory *out, struct lens_error *err);
@@ -117,11 +135,15 @@ struct lens_run_options {
 	void *ctx;
 };
 
-/* SHARE_DONE: a task's share is there; `merge` makes the output when all are. */
+/*
+ * SHARE_DONE: a task's share is there, and others are still at work. LAST_DONE: so
+ * are all others', and this task has joined them to the output.
+ */
 enum lens_run_outcome {
 	LENS_RUN_DONE,
 	LENS_RUN_ALREADY_DONE,
 	LENS_RUN_SHARE_DONE,
+	LENS_RUN_LAST_DONE,
 	LENS_RUN_DRY
 };
 
@@ -176,17 +198,26 @@ enum lens_status lens_sweep_read(const char *output, struct lens_sweep *s, lens_
 				 void *ctx, struct lens_error *err);
 void lens_sweep_release(struct lens_sweep *s);
 
+struct lens_merge_options {
+	size_t threads;         /* processes that verify; 0: lens_thread_count(0) */
+	const atomic_int *stop; /* or NULL */
+	/* Bytes of the shards, verified and copied; or NULL. */
+	void (*progress)(void *ctx, uint64_t done, uint64_t total);
+	void *ctx;
+};
 /*
- * Joins the shards that tasks made to the output; refuses while shards are
- * missing. An output that is one file already, or joined, stays as it is.
+ * Joins the shards that tasks made to the output; LENS_ERR_UNFINISHED while shards
+ * are missing. An output that is one file already, or joined, stays as it is. opt
+ * may be NULL.
  */
-enum lens_status lens_merge(const char *output, const atomic_int *stop, struct lens_error *err);
+enum lens_status lens_merge(const char *output, const struct lens_merge_options *opt,
+			    struct lens_error *err);
 /*
  * One self-contained file of an output and its shards. final must not exist,
  * unless overwrite, and cannot be output.
  */
 enum lens_status lens_pack(const char *output, const char *final, bool overwrite,
-			   const atomic_int *stop, struct lens_error *err);
+			   const struct lens_merge_options *opt, struct lens_error *err);
 
 /* --- what a run and `h5lens prompt` share ----------------------------------------- */
 

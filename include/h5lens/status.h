@@ -21,6 +21,7 @@ enum lens_status {
 	LENS_ERR_UNSUPPORTED, /* understood, and not something we do */
 	LENS_ERR_MISMATCH,    /* an output of another experiment is in the way */
 	LENS_ERR_BUSY,        /* another run is at work on the output */
+	LENS_ERR_UNFINISHED,  /* shards are still to be computed: later */
 	LENS_ERR_INTERRUPTED, /* a signal asked us to stop */
 	LENS_ERR_INTERNAL     /* a bug of ours, or a library that broke its word */
 };

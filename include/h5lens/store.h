@@ -1,7 +1,7 @@
 /*
  * store.h: the HDF5 file. The only stage that knows HDF5; no hid_t leaves it.
  *
- * A file is written once: created under a temporary name ("<final>.part"),
+ * A file is written once: created under a temporary name ("<final>.part-…"),
  * filled chunk by chunk, then committed: closed, fsynced, renamed, and its
  * directory fsynced. The final name never holds half a file. All writing calls
  * on one store come from one thread. After one of them failed, the store can
@@ -49,10 +49,19 @@ void lens_fill(enum lens_dtype t, void *buf, size_t n_elements);
 struct lens_store;
 
 /*
- * Creates "<final>.part" (an old one is removed). Its directory must exist.
+ * Creates "<final>.part-<8 hex digits>", and removes those that dead writers left.
+ * Its directory must exist. LENS_ERR_BUSY: another writer of that file holds its lock.
  */
 enum lens_status lens_store_create(const char *final, struct lens_store **out,
 				   struct lens_error *err);
+
+/* Is the name such a temporary one of a file of that final name (both without folders)? */
+bool lens_store_is_part(const char *name, const char *final);
+/*
+ * Removes what dead writers of the file left, also where there are no locks: for who
+ * knows that nobody is writing it.
+ */
+void lens_store_drop_parts(const char *final);
 
 /*
  * Adds a dimension: a scale dataset "/<name>" of the given extent. labels

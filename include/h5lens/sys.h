@@ -27,6 +27,17 @@ int lens_sys_mkdir(const char *path, mode_t mode);
 int lens_sys_unlink(const char *path);
 
 /*
+ * flock, which never waits unless it may: have we the lock now? HELD: somebody
+ * else has it. NONE: this file system has no locks (NFS, Lustre and FUSE may be
+ * mounted so), with the reason in errno; FAILED: any other errno. how: LOCK_SH
+ * or LOCK_EX, with LOCK_NB.
+ */
+enum lens_lock { LENS_LOCK_OURS, LENS_LOCK_HELD, LENS_LOCK_NONE, LENS_LOCK_FAILED };
+enum lens_lock lens_sys_lock(int fd, int how);
+/* Test seam: from now on lens_sys_lock meets errno_; 0 turns it off. */
+void lens_sys_lock_errno(int errno_);
+
+/*
  * Test seam: the k-th counted call from now (1-based) fails with errno_, and
  * with for_ever all later ones too, as on a disk that is and stays full; k = 0
  * turns it off. A child process inherits the count.

@@ -51,6 +51,9 @@ int parse_args(const struct usage *u, int argc, char **argv, const char **plain,
 int usage_error(const struct usage *u, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* The value of --threads, or NULL: 0. An exit code, or −1 to go on. */
+int parse_threads(const struct usage *u, const char *text, size_t *out);
+
 /*
  * A model is a folder, all else a file: an exit code when path is the other kind
  * (told), −1 to go on. What is not there at all is told by who opens it.
@@ -69,7 +72,7 @@ int exit_code(enum lens_status st);
 enum lens_status push_bos(struct lens_tokenizer *tok, const char *choice, struct lens_ids *ids,
 			  struct lens_error *err);
 
-/* From now on SIGINT, SIGTERM, SIGUSR1 and SIGHUP set what it returns. */
+/* From now on SIGINT, SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP set what it returns. */
 const atomic_int *catch_signals(void);
 
 /* "" or "s" */

@@ -29,6 +29,7 @@ const atomic_int *catch_signals(void)
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 	sigaction(SIGUSR1, &sa, NULL);
+	sigaction(SIGUSR2, &sa, NULL);
 	signal(SIGXFSZ, SIG_IGN); /* then a write fails with EFBIG */
 	/* The terminal went away; under nohup that is none of our business. */
 	if (!sigaction(SIGHUP, NULL, &hangup) && hangup.sa_handler != SIG_IGN)
@@ -45,6 +46,8 @@ int exit_code(enum lens_status st)
 		return EXIT_USAGE;
 	case LENS_ERR_INTERRUPTED:
 	case LENS_ERR_NOSPACE:
+	case LENS_ERR_BUSY:
+	case LENS_ERR_UNFINISHED:
 		return EXIT_RESUMABLE;
 	default:
 		return EXIT_FAILED;
@@ -183,6 +186,22 @@ int parse_args(const struct usage *u, int argc, char **argv, const char **plain,
 	}
 	if (*n_plain < u->least)
 		return usage_error(u, "an argument is missing");
+	return -1;
+}
+
+int parse_threads(const struct usage *u, const char *text, size_t *out)
+{
+	char *end;
+	long n;
+
+	*out = 0;
+	if (!text)
+		return -1;
+	n = strtol(text, &end, 10);
+	if (*end || end == text || n < 1 || n > 1024)
+		return usage_error(u, "--threads takes a number from 1 to 1024, not '%s'",
+				   text);
+	*out = (size_t)n;
 	return -1;
 }
 

@@ -23,8 +23,9 @@ static void print_run_help(void)
 	       "nothing\n"
 	       "  --overwrite            replace an existing output and its shards\n"
 	       "  --repair               compute damaged shards again, instead of stopping\n"
-	       "  --task I/N             the I-th of N shares of the shards, for job arrays\n"
-	       "                         (default: from SLURM_ARRAY_TASK_ID); then h5lens merge\n"
+	       "  --task I/N             the I-th of N shares of the shards, for clusters; the\n"
+	       "                         task that finds all done joins them (default: from\n"
+	       "                         SLURM_ARRAY_TASK_ID, and under srun SLURM_PROCID)\n"
 	       "  --quiet                no progress, no results; errors and warnings only\n"
 	       "  --set KEY=VALUE        any key below\n"
 	       "\nkeys (flag: key)\n",
@@ -130,11 +131,11 @@ static bool number_of(const char *name, unsigned long *out)
 }
 
 /* A Slurm job array says which task this is: ids from min to max in steps. */
-static int task_of_slurm(struct run_args *a)
+static int task_of_array(struct run_args *a)
 {
 	unsigned long id, n, count, min = 0, max = 0, step = 1;
 
-	if (a->n_tasks || !getenv("SLURM_ARRAY_TASK_ID"))
+	if (!getenv("SLURM_ARRAY_TASK_ID"))
 		return -1;
 	if (!number_of("SLURM_ARRAY_TASK_ID", &id) ||
 	    !number_of("SLURM_ARRAY_TASK_MIN", &min) ||
@@ -158,6 +159,35 @@ static int task_of_slurm(struct run_args *a)
 	a->task = (id - min) / step;
 	a->n_tasks = n;
 	return -1;
+}
+
+/* `srun -n4` starts four at once, each of which is a task. sbatch -n4 alone does not. */
+static int task_of_step(struct run_args *a)
+{
+	unsigned long id, n;
+
+	if (!getenv("SLURM_STEP_NUM_TASKS"))
+		return -1;
+	if (!number_of("SLURM_STEP_NUM_TASKS", &n) || !number_of("SLURM_PROCID", &id) ||
+	    id >= n)
+		return usage_error(&run_usage, "SLURM_PROCID and SLURM_STEP_NUM_TASKS do not "
+					       "make a task; say --task I/N");
+	if (n > 1 || a->n_tasks) {
+		a->task = a->task * n + id;
+		a->n_tasks = (a->n_tasks ? a->n_tasks : 1) * n;
+	}
+	return -1;
+}
+
+/* Steps of a job array are tasks of its tasks. */
+static int task_of_slurm(struct run_args *a)
+{
+	int code;
+
+	if (a->n_tasks) /* --task */
+		return -1;
+	code = task_of_array(a);
+	return code < 0 ? task_of_step(a) : code;
 }
 
 /* "--answers a, b" leaves a second word, which is taken for the experiment. */

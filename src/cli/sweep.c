@@ -4,6 +4,9 @@
  */
 #include "cli/cli.h"
 
+#include <time.h>
+#include <unistd.h>
+
 /* --- status ---------------------------------------------------------------------------- */
 
 struct runs {
@@ -147,30 +150,93 @@ int cmd_status(int argc, char **argv)
 	return code;
 }
 
+/* --- what merge and pack show ------------------------------------------------------------- */
+
+struct meter {
+	bool terminal;
+	double started, last; /* seconds */
+};
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void show_bytes(void *ctx, uint64_t done, uint64_t total)
+{
+	struct meter *m = ctx;
+	double t = now(), rate = (double)done / (t - m->started);
+	char a[32], b[32];
+
+	if (t - m->last < (m->terminal ? 0.2 : 30))
+		return;
+	m->last = t;
+	fprintf(stderr, "%s%s of %s read, %.1f MB/s, %.0f s left%s", m->terminal ? "\r" : "",
+		human_bytes((double)done, a), human_bytes((double)total, b), rate / 1e6,
+		rate > 0 && total > done ? (double)(total - done) / rate : 0,
+		m->terminal ? "\033[K" : "\n");
+}
+
+static struct lens_merge_options merge_options(struct meter *m, size_t threads)
+{
+	*m = (struct meter){ .terminal = isatty(STDERR_FILENO) };
+	m->started = m->last = now();
+	return (struct lens_merge_options){
+		.threads = threads, .stop = catch_signals(), .progress = show_bytes, .ctx = m
+	};
+}
+
+static void end_meter(const struct meter *m)
+{
+	if (m->terminal && m->last > m->started)
+		fprintf(stderr, "\r\033[K");
+}
+
+#define THREADS_ROW(value)                                                                     \
+	{                                                                                      \
+		"--threads", NULL, value, "N",                                                 \
+			"processes that verify (default: as many as run's threads)"            \
+	}
+
 /* --- merge ------------------------------------------------------------------------------ */
 
 int cmd_merge(int argc, char **argv)
 {
+	const char *plain[1], *threads = NULL;
+	const struct option_row options[] = { THREADS_ROW(&threads) };
 	const struct usage u = {
-		.synopsis = "h5lens merge OUT.h5",
+		.synopsis = "h5lens merge OUT.h5 [--threads N]",
 		.description =
 			"Joins the shards of OUT.shards/ that tasks made (run --task I/N) "
-			"to OUT.h5.\n"
-			"Every digest is checked; shards that are missing are named.",
+			"to OUT.h5, as the\n"
+			"last task does. Every digest is checked. Exit code 75: shards are missing "
+			"(they are\nnamed), or another run is at work; later, the same again.",
+		.option = options,
+		.n_options = 1,
 		.least = 1,
 		.most = 1,
 	};
 	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_summary summary;
-	const char *plain[1];
 	int n, code = parse_args(&u, argc, argv, plain, &n);
+	struct lens_merge_options opt;
+	struct lens_summary summary;
+	enum lens_status st;
+	struct meter meter;
+	size_t asked;
 
+	if (code < 0)
+		code = parse_threads(&u, threads, &asked);
 	if (code < 0)
 		code = check_kind(&u, plain[0], false);
 	if (code >= 0)
 		return code;
-	if (lens_merge(plain[0], catch_signals(), &err) != LENS_OK ||
-	    lens_summary_read(plain[0], &summary, &err) != LENS_OK)
+	opt = merge_options(&meter, asked);
+	st = lens_merge(plain[0], &opt, &err);
+	end_meter(&meter);
+	if (st != LENS_OK || lens_summary_read(plain[0], &summary, &err) != LENS_OK)
 		return fail_output(plain[0], &err);
 	printf("%s: %zu prompt%s\n", plain[0], summary.n_prompts, plural(summary.n_prompts));
 	print_summary(&summary);
@@ -182,36 +248,46 @@ int cmd_merge(int argc, char **argv)
 
 int cmd_pack(int argc, char **argv)
 {
-	const char *final = NULL, *plain[1];
+	const char *final = NULL, *threads = NULL, *plain[1];
 	bool overwrite = false;
 	const struct option_row options[] = {
 		{ "-o", NULL, &final, "ONE.h5", "the file to write" },
 		{ "--overwrite", &overwrite, NULL, NULL, "replace it, if it is there" },
+		THREADS_ROW(&threads),
 	};
 	const struct usage u = {
-		.synopsis = "h5lens pack OUT.h5 -o ONE.h5 [--overwrite]",
+		.synopsis = "h5lens pack OUT.h5 -o ONE.h5 [--overwrite] [--threads N]",
 		.description =
 			"Writes one self-contained file of OUT.h5 and the shards it shows. "
 			"Every digest\n"
 			"is checked on the way. OUT.h5 and its shards stay.",
 		.option = options,
-		.n_options = 2,
+		.n_options = 3,
 		.least = 1,
 		.most = 1,
 	};
 	struct lens_error err = LENS_ERROR_INIT;
 	int n, code = parse_args(&u, argc, argv, plain, &n);
+	struct lens_merge_options opt;
+	enum lens_status st;
+	struct meter meter;
+	size_t asked;
 
 	if (code >= 0)
 		return code;
 	if (!final)
 		return usage_error(&u, "-o ONE.h5 is missing");
-	code = check_kind(&u, plain[0], false);
+	code = parse_threads(&u, threads, &asked);
+	if (code < 0)
+		code = check_kind(&u, plain[0], false);
 	if (code < 0)
 		code = check_kind(&u, final, false);
 	if (code >= 0)
 		return code;
-	if (lens_pack(plain[0], final, overwrite, catch_signals(), &err) != LENS_OK)
+	opt = merge_options(&meter, asked);
+	st = lens_pack(plain[0], final, overwrite, &opt, &err);
+	end_meter(&meter);
+	if (st != LENS_OK)
 		return fail_output(plain[0], &err);
 	printf("%s: packed from %s\n", final, plain[0]);
 	return EXIT_DONE;

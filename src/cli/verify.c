@@ -41,20 +41,13 @@ int cmd_verify(int argc, char **argv)
 		.most = 1,
 	};
 	int n, code = parse_args(&u, argc, argv, plain, &n);
-	long asked = 0;
-	char *end;
+	size_t asked;
 
+	if (code < 0)
+		code = parse_threads(&u, threads, &asked);
+	if (code < 0)
+		code = check_kind(&u, plain[0], false);
 	if (code >= 0)
 		return code;
-	if (threads) {
-		asked = strtol(threads, &end, 10);
-		if (*end || end == threads || asked < 1 || asked > 1024)
-			return usage_error(&u,
-					   "--threads takes a number from 1 to 1024, not '%s'",
-					   threads);
-	}
-	code = check_kind(&u, plain[0], false);
-	if (code >= 0)
-		return code;
-	return verify_file(plain[0], lens_thread_count((size_t)asked));
+	return verify_file(plain[0], lens_thread_count(asked));
 }

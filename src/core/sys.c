@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -17,6 +18,7 @@ static atomic_long calls_left; /* 0: no fault is planned; -1: all fail */
 static atomic_int fault_errno;
 static atomic_bool fault_stays;
 static atomic_ulong n_calls;
+static atomic_int lock_errno;
 
 void lens_sys_fail_at(unsigned long k, int errno_, bool for_ever)
 {
@@ -130,6 +132,34 @@ int lens_sys_mkdir(const char *path, mode_t mode)
 int lens_sys_unlink(const char *path)
 {
 	return unlink(path);
+}
+
+void lens_sys_lock_errno(int errno_)
+{
+	atomic_store(&lock_errno, errno_);
+}
+
+enum lens_lock lens_sys_lock(int fd, int how)
+{
+	int rc;
+
+	do {
+		errno = atomic_load(&lock_errno);
+		rc = errno ? -1 : flock(fd, how);
+	} while (rc && errno == EINTR);
+	if (!rc)
+		return LENS_LOCK_OURS;
+	switch (errno) {
+	case EWOULDBLOCK:
+		return LENS_LOCK_HELD;
+	case ENOLCK:
+	case ENOSYS:
+	case EOPNOTSUPP:
+	case EINVAL:
+		return LENS_LOCK_NONE;
+	default:
+		return LENS_LOCK_FAILED;
+	}
 }
 
 /* --- folders and small files ---------------------------------------------------- */

@@ -1,7 +1,8 @@
 /*
  * pipeline/claim.c: one run at a time on one share of an output. Each run has a
  * file <host>-<pid>.run in out.shards: its lock (flock, which the system drops
- * when the process dies, however it dies), and what `status` shows.
+ * when the process dies, however it dies), and what `status` shows. Where there are
+ * no locks, the process and the file's age say whether it is alive (running.c).
  *
  * The file is LENS_RUN_BYTES of JSON padded with spaces, written in place by one
  * call, so that a reader (running.c) sees one state of it. It is written every
@@ -23,6 +24,7 @@ struct lens_claim {
 	int fd;
 	char host[128];
 	struct lens_share share;
+	int why_no_lock; /* an errno, or 0: the lock is held */
 	pthread_t thread;
 	bool running, ending;
 	pthread_mutex_t mutex;
@@ -130,10 +132,21 @@ static enum lens_status make_file(struct lens_claim *c, const char *folder,
 	c->fd = lens_sys_open(c->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
 	if (c->fd < 0)
 		return lens_error_sys(err, errno, c->path, "create");
-	if (flock(c->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+	switch (lens_sys_lock(c->fd, LOCK_EX | LOCK_NB)) {
+	case LENS_LOCK_HELD:
 		return lens_error_at(err, LENS_ERR_BUSY, c->path, 0, 0,
 				     "another run of this process is at work on this output");
+	case LENS_LOCK_FAILED:
+		return lens_error_sys(err, errno, c->path, "lock");
+	case LENS_LOCK_NONE:
+		c->why_no_lock = errno;
+		break;
+	case LENS_LOCK_OURS:
+		break;
+	}
 	write_file(c);
+	/* Other machines must see it before we look for theirs. */
+	fdatasync(c->fd);
 	return LENS_OK;
 }
 
@@ -155,7 +168,10 @@ static void *keep_up(void *arg)
 	return NULL;
 }
 
-/* Between making our file and looking for others nobody else may do the same. */
+/*
+ * Between making our file and looking for others nobody else may do the same. Where
+ * there are no locks, two who do so see each other, and neither gets the share.
+ */
 static enum lens_status take(struct lens_claim *c, const char *folder, struct lens_error *err)
 {
 	int door = lens_sys_open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
@@ -165,7 +181,11 @@ static enum lens_status take(struct lens_claim *c, const char *folder, struct le
 
 	if (door < 0)
 		return lens_error_sys(err, errno, folder, "open the folder");
-	flock(door, LOCK_EX);
+	if (lens_sys_lock(door, LOCK_EX) == LENS_LOCK_FAILED) {
+		st = lens_error_sys(err, errno, folder, "lock the folder");
+		close(door);
+		return st;
+	}
 	st = make_file(c, folder, err);
 	if (st == LENS_OK)
 		st = lens_each_run(folder, fstat(c->fd, &sb) ? 0 : sb.st_mtime, look, &x, err);
@@ -174,8 +194,7 @@ static enum lens_status take(struct lens_claim *c, const char *folder, struct le
 	/* Gone before the next one looks. */
 	if (st != LENS_OK && c->fd >= 0)
 		unlink(c->path);
-	flock(door, LOCK_UN);
-	close(door);
+	close(door); /* and with it the lock */
 	return st;
 }
 
@@ -218,6 +237,11 @@ void lens_claim_update(struct lens_claim *c, const struct lens_progress *p)
 	pthread_mutex_unlock(&c->mutex);
 }
 
+int lens_claim_no_lock(const struct lens_claim *c)
+{
+	return c->why_no_lock;
+}
+
 void lens_claim_release(struct lens_claim *c)
 {
 	if (!c)
@@ -251,10 +275,9 @@ void lens_claim_clean(const char *folder)
 
 	if (door < 0)
 		return;
-	flock(door, LOCK_EX);
+	lens_sys_lock(door, LOCK_EX);
 	lens_each_run(folder, time(NULL), drop_dead, NULL, NULL);
-	flock(door, LOCK_UN);
-	close(door);
+	close(door); /* and with it the lock */
 }
 
 /* --- listing ------------------------------------------------------------------------- */

@@ -242,21 +242,20 @@ enum lens_status lens_folder_keep_plan(const struct lens_folder *f, struct lens_
 static bool is_being_written(const char *path)
 {
 	int fd = lens_sys_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
-	bool is;
+	enum lens_lock lock;
 
 	if (fd < 0)
 		return errno != ENOENT;
-	is = flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
+	lock = lens_sys_lock(fd, LOCK_SH | LOCK_NB);
 	lens_sys_close(fd);
-	return is;
+	return lock == LENS_LOCK_HELD || lock == LENS_LOCK_FAILED;
 }
 
-/* "00012.h5" or "00012.h5.part" */
-static bool is_shard_name(const char *name, bool *part)
+bool lens_is_shard_name(const char *name, bool *part)
 {
 	size_t digits = strspn(name, "0123456789");
 
-	*part = !strcmp(name + digits, ".h5.part");
+	*part = lens_store_is_part(name + digits, ".h5");
 	return digits >= 5 && (*part || !strcmp(name + digits, ".h5"));
 }
 
@@ -277,7 +276,7 @@ enum lens_status lens_folder_clean(const struct lens_folder *f, enum lens_clean 
 	if (!d)
 		return lens_error_sys(err, errno, f->path, "read the folder");
 	while ((e = readdir(d)) != NULL) {
-		bool part, shard = is_shard_name(e->d_name, &part);
+		bool part, shard = lens_is_shard_name(e->d_name, &part);
 		char *path;
 
 		if (!(shard && (part || everything)) &&
@@ -295,6 +294,8 @@ enum lens_status lens_folder_clean(const struct lens_folder *f, enum lens_clean 
 		lens_free(path);
 	}
 	closedir(d);
+	if (how != LENS_CLEAN_SHARE)
+		lens_store_drop_parts(f->output);
 	return LENS_OK;
 }
 

@@ -37,8 +37,8 @@ enum lens_status lens_folder_keep_plan(const struct lens_folder *f, struct lens_
 bool lens_folder_is_of(const char *output, const char *identity);
 /*
  * Removes the shards that nobody finished and nobody is writing; what is left of
- * a plan's writing too, unless other tasks may be at it; or all shards and the
- * plan. Other files stay. *n counts shards.
+ * a plan's and the output's writing too, unless other tasks may be at it; or all
+ * shards and the plan. Other files stay. *n counts shards.
  */
 enum lens_clean { LENS_CLEAN_SHARE, LENS_CLEAN_HALF_DONE, LENS_CLEAN_EVERYTHING };
 enum lens_status lens_folder_clean(const struct lens_folder *f, enum lens_clean how, size_t *n,
@@ -46,6 +46,8 @@ enum lens_status lens_folder_clean(const struct lens_folder *f, enum lens_clean 
 /* Removes the folder if nothing is left in it. */
 void lens_folder_remove(const struct lens_folder *f);
 
+/* "00012.h5", or what it is called until it is finished. */
+bool lens_is_shard_name(const char *name, bool *part);
 /* "out.shards/00003.h5" as the master names it; and its path: a single shard is the output. */
 char *lens_shard_name(const struct lens_folder *f, size_t shard);
 char *lens_shard_path(const struct lens_folder *f, size_t shard);
@@ -63,6 +65,8 @@ enum lens_status lens_claim_take(const char *folder, const struct lens_share *sh
 /* What the file says from now on. */
 void lens_claim_update(struct lens_claim *c, const struct lens_progress *p);
 void lens_claim_release(struct lens_claim *c);
+/* 0: it is locked; otherwise the errno that says why there are no locks here. */
+int lens_claim_no_lock(const struct lens_claim *c);
 
 /* Removes the files of dead runs. */
 void lens_claim_clean(const char *folder);
@@ -108,9 +112,26 @@ enum lens_status lens_packed_look(const struct lens_folder *f,
 				  const struct lens_run_options *opt, bool *whole,
 				  struct lens_error *err);
 
+/* --- last.c --------------------------------------------------------------------------- */
+
+/* By their names. */
+bool lens_all_shards_there(const struct lens_folder *f);
+/*
+ * Of a task whose share is done, claim its claim: if all others' are too, it joins
+ * the shards, or finds that another task does. *claim is another one afterwards, or
+ * NULL.
+ */
+enum lens_status lens_join_if_last(const struct lens_folder *f, struct lens_claim **claim,
+				   const struct lens_run_options *run,
+				   const struct lens_join_options *join, bool *joined,
+				   struct lens_error *err);
+
 /* --- joined.c ------------------------------------------------------------------------- */
 
-/* Makes one file of all shards; one that is missing is an error that names it. */
+/*
+ * Makes one file of all shards. One that is missing is an error that names it:
+ * LENS_ERR_UNFINISHED, unless the output is there, which then has lost it.
+ */
 enum lens_status lens_join(const struct lens_folder *f, const char *final, enum lens_join how,
 			   const struct lens_join_options *opt, struct lens_error *err);
 /*

@@ -33,9 +33,9 @@ static enum lens_status list_shards(const struct lens_folder *f, struct lens_sha
 	return s && i == f->n_shards ? LENS_OK : lens_error_nomem(err, f->n_shards, sizeof(*s));
 }
 
-/* "3 of 12 shards are missing: 00002.h5, 00005.h5, …" */
+/* "3 of 12 shards are missing: 00002.h5, 00005.h5, …": code. */
 static enum lens_status all_there(const char *where, const struct lens_shard *s, size_t n,
-				  struct lens_error *err)
+				  enum lens_status code, struct lens_error *err)
 {
 	struct lens_buf list = LENS_BUF_INIT;
 	enum lens_status st = LENS_OK;
@@ -52,9 +52,8 @@ static enum lens_status all_there(const char *where, const struct lens_shard *s,
 		missing++;
 	}
 	if (st == LENS_OK && missing)
-		st = lens_error_at(err, LENS_ERR_FORMAT, where, 0, 0,
-				   "%zu of %zu shards %s missing: %s%s", missing, n,
-				   missing == 1 ? "is" : "are", list.data,
+		st = lens_error_at(err, code, where, 0, 0, "%zu of %zu shards %s missing: %s%s",
+				   missing, n, missing == 1 ? "is" : "are", list.data,
 				   missing > 10 ? ", …" : "");
 	lens_buf_release(&list);
 	return st;
@@ -67,7 +66,10 @@ enum lens_status lens_join(const struct lens_folder *f, const char *final, enum 
 	enum lens_status st = list_shards(f, &s, err);
 
 	if (st == LENS_OK)
-		st = all_there(f->path, s, f->n_shards, err);
+		st = all_there(f->path, s, f->n_shards,
+			       lens_file_exists(f->output) ? LENS_ERR_FORMAT
+							   : LENS_ERR_UNFINISHED,
+			       err);
 	if (st == LENS_OK)
 		st = lens_store_join(s, f->n_shards, final, how, opt, err);
 	if (st == LENS_ERR_MISMATCH)
@@ -193,7 +195,7 @@ enum lens_status lens_join_check(const char *output, struct lens_error *err)
 	LENS_TRY(st);
 	st = find_shards(output, e, n, &s, err);
 	if (st == LENS_OK)
-		st = all_there(output, s, n, err);
+		st = all_there(output, s, n, LENS_ERR_FORMAT, err);
 	if (st == LENS_OK)
 		st = as_joined(s, e, n, err);
 	if (st == LENS_ERR_FORMAT && all_in_folder(output, s, n))

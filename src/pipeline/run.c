@@ -220,15 +220,49 @@ static enum lens_status keep_plan(const struct run *r, struct lens_error *err)
 	return st == LENS_ERR_MISMATCH ? in_the_way(r, st, err) : st;
 }
 
-/* Takes the output for this run, and clears away what earlier ones left half done. */
-static enum lens_status claim(struct run *r, struct lens_error *err)
+static void note_no_locks(const struct run *r)
 {
+	int e = lens_claim_no_lock(r->claim);
+
+	if (e)
+		lens_note(
+			r->options,
+			"%s: this file system has no locks (%s): runs are told by their files "
+			"there, and one that died on another machine keeps its place for two "
+			"minutes",
+			r->folder.path, strerror(e));
+}
+
+/* A task that starts late, while another joins what all have done, has nothing to do. */
+static bool others_finish(const struct run *r)
+{
+	return r->options->n_tasks > 1 && !r->options->repair && r->shards.n > 1 &&
+	       lens_folder_is_of(r->output, r->identity) && lens_all_shards_there(&r->folder);
+}
+
+/*
+ * Takes the output for this run, and clears away what earlier ones left half done.
+ * *others: nothing is left to be done but what another run is doing.
+ */
+static enum lens_status claim(struct run *r, bool *others, struct lens_error *err)
+{
+	struct lens_error why = LENS_ERROR_INIT;
 	bool alone = r->share.n_tasks == 1;
+	enum lens_status st;
 	size_t n;
+
+	*others = false;
 
 	LENS_TRY(lens_folder_init(&r->folder, r->output, r->identity, &r->shards, err));
 	r->folder.share = r->share;
-	LENS_TRY(enter(r, err));
+	st = enter(r, &why);
+	if (st == LENS_ERR_BUSY && others_finish(r)) {
+		*others = true;
+		return LENS_OK;
+	}
+	if (st != LENS_OK)
+		return lens_error_pass(err, &why);
+	note_no_locks(r);
 	if (r->options->overwrite)
 		LENS_TRY(clear(r, err));
 	LENS_TRY(keep_plan(r, err));
@@ -371,10 +405,15 @@ static enum lens_status of_another_version(const struct run *r, bool finished,
 /* What is missing is computed, and all of it joined. */
 static enum lens_status complete(struct run *r, struct lens_error *err)
 {
-	/* Every shard was verified when it was found, or written by this run. */
-	const struct lens_join_options join = { .stop = r->options->stop,
-						.identity = r->identity,
-						.quick = true };
+	/* Every shard of a task's own share was verified when it was found, or written by it.
+	 */
+	const struct lens_join_options join = {
+		.stop = r->options->stop,
+		.identity = r->identity,
+		.quick = r->share.n_tasks == 1,
+		.n_processes = lens_thread_count(r->experiment->threads),
+	};
+	bool last;
 
 	LENS_TRY(lens_shards_look(&r->folder, &r->share, r->options, &r->done, r->result, err));
 	lens_claim_update(r->claim, &r->result->progress);
@@ -382,6 +421,11 @@ static enum lens_status complete(struct run *r, struct lens_error *err)
 	LENS_TRY(compute_missing(r, err));
 	if (r->options->n_tasks && (r->shards.n > 1 || !lens_share_has(&r->share, 0))) {
 		r->result->outcome = LENS_RUN_SHARE_DONE;
+		if (r->shards.n == 1)
+			return LENS_OK;
+		LENS_TRY(lens_join_if_last(&r->folder, &r->claim, r->options, &join, &last,
+					   err));
+		r->result->outcome = last ? LENS_RUN_LAST_DONE : LENS_RUN_SHARE_DONE;
 		return LENS_OK;
 	}
 	r->result->outcome = LENS_RUN_DONE;
@@ -389,9 +433,23 @@ static enum lens_status complete(struct run *r, struct lens_error *err)
 			       : LENS_OK;
 }
 
+static enum lens_status leave_to_others(struct run *r)
+{
+	struct lens_progress *p = &r->result->progress;
+	size_t i;
+
+	for (i = 0; i < r->shards.n; i++) {
+		if (lens_share_has(&r->share, i))
+			p->rows_kept += r->shards.first[i + 1] - r->shards.first[i];
+	}
+	p->rows_total = p->rows_done = p->rows_kept;
+	r->result->outcome = LENS_RUN_SHARE_DONE;
+	return LENS_OK;
+}
+
 static enum lens_status run(struct run *r, struct lens_error *err)
 {
-	bool finished;
+	bool finished, others;
 
 	LENS_TRY(check_options(r, err));
 	LENS_TRY(lens_output_resolve(r->experiment->output, r->options->overwrite, &r->output,
@@ -410,7 +468,9 @@ static enum lens_status run(struct run *r, struct lens_error *err)
 		return LENS_OK;
 	}
 	LENS_TRY(lens_check_address_space(r->memory.workers * r->memory.inner_threads, err));
-	LENS_TRY(claim(r, err));
+	LENS_TRY(claim(r, &others, err));
+	if (others)
+		return leave_to_others(r);
 	if (finished && r->kind == LENS_OUTPUT_WHOLE && r->shards.n > 1) {
 		LENS_TRY(lens_packed_look(&r->folder, r->options, &finished, err));
 		r->result->outcome = LENS_RUN_ALREADY_DONE;

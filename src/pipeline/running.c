@@ -97,10 +97,15 @@ static double age(int fd, time_t now)
 enum held { FREE, HELD, NO_LOCKS };
 static enum held who_holds(int fd)
 {
-	if (flock(fd, LOCK_SH | LOCK_NB))
-		return errno == EWOULDBLOCK ? HELD : NO_LOCKS;
-	flock(fd, LOCK_UN);
-	return FREE;
+	switch (lens_sys_lock(fd, LOCK_SH | LOCK_NB)) {
+	case LENS_LOCK_HELD:
+		return HELD;
+	case LENS_LOCK_OURS:
+		flock(fd, LOCK_UN);
+		return FREE;
+	default:
+		return NO_LOCKS;
+	}
 }
 
 /*
@@ -145,7 +150,7 @@ static void read_name(const char *name, struct lens_running *r)
 /*
  * False: it is no run's. A disk that is full may have kept a run from saying
  * anything, and one that cannot be read keeps it from us: then its lock says
- * that it is alive, or that nobody knows.
+ * that it is alive, or where there are no locks its age, or that nobody knows.
  */
 static bool read_run(const char *path, const char *name, time_t now, struct lens_running *r)
 {
@@ -156,8 +161,12 @@ static bool read_run(const char *path, const char *name, time_t now, struct lens
 		r->alive = is_alive(fd, r, now);
 		says = true;
 	} else {
+		bool gone = fd < 0 && errno == ENOENT;
+		enum held held = fd < 0 ? HELD : who_holds(fd);
+
 		read_name(name, r);
-		r->alive = fd < 0 ? errno != ENOENT : who_holds(fd) == HELD;
+		r->alive = !gone &&
+			   (held == HELD || (held == NO_LOCKS && age(fd, now) < STALE_SECONDS));
 	}
 	if (fd >= 0)
 		lens_sys_close(fd);

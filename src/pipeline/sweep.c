@@ -4,6 +4,7 @@
  */
 #include "pipeline/folder.h"
 
+#include <dirent.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -17,35 +18,46 @@ static enum lens_status nothing_there(const char *output, struct lens_error *err
 
 /* --- status --------------------------------------------------------------------------- */
 
-/* Is shard i there? */
-static bool count_done(struct lens_sweep *s, size_t i, const char *path, size_t rows)
+/* Shard i, if it is there. */
+static void count_done(struct lens_sweep *s, size_t i, const char *path, size_t rows)
 {
 	struct stat sb;
 
 	if (stat(path, &sb))
-		return false;
+		return;
 	s->state[i] = LENS_SHARD_DONE;
 	s->n_done++;
 	s->rows_done += rows;
 	s->bytes += (uint64_t)sb.st_size;
-	return true;
 }
 
 static enum lens_status look_at_shard(struct lens_sweep *s, const struct lens_folder *f,
 				      size_t i, struct lens_error *err)
 {
-	struct lens_buf part = LENS_BUF_INIT;
 	char *path = lens_shard_path(f, i);
-	struct stat sb;
-	enum lens_status st = path ? lens_buf_printf(&part, err, "%s.part", path)
-				   : lens_error_nomem(err, strlen(f->path), 1);
 
-	if (st == LENS_OK && !count_done(s, i, path, f->first[i + 1] - f->first[i]) &&
-	    !stat(part.data, &sb))
-		s->state[i] = LENS_SHARD_WRITING;
-	lens_buf_release(&part);
+	if (!path)
+		return lens_error_nomem(err, strlen(f->path), 1);
+	count_done(s, i, path, f->first[i + 1] - f->first[i]);
 	lens_free(path);
-	return st;
+	return LENS_OK;
+}
+
+/* Shards that are there under a temporary name only. */
+static void look_for_parts(struct lens_sweep *s, const char *folder)
+{
+	DIR *d = opendir(folder);
+	struct dirent *e;
+
+	while (d && (e = readdir(d)) != NULL) {
+		bool part, shard = lens_is_shard_name(e->d_name, &part);
+		unsigned long i = strtoul(e->d_name, NULL, 10);
+
+		if (shard && part && i < s->n_shards && s->state[i] == LENS_SHARD_MISSING)
+			s->state[i] = LENS_SHARD_WRITING;
+	}
+	if (d)
+		closedir(d);
 }
 
 static enum lens_status look_at_shards(struct lens_sweep *s, const char *output,
@@ -61,8 +73,10 @@ static enum lens_status look_at_shards(struct lens_sweep *s, const char *output,
 		st = lens_error_nomem(err, f.n_shards, sizeof(*s->state));
 	for (i = 0; st == LENS_OK && i < f.n_shards; i++)
 		st = look_at_shard(s, &f, i, err);
-	if (st == LENS_OK)
+	if (st == LENS_OK) {
+		look_for_parts(s, f.path);
 		s->n_rows = f.first[f.n_shards];
+	}
 	lens_folder_release(&f);
 	return st;
 }
@@ -151,10 +165,21 @@ void lens_sweep_release(struct lens_sweep *s)
 
 /* --- merge, pack ------------------------------------------------------------------------ */
 
-static enum lens_status merge(struct lens_folder *f, const char *output, const atomic_int *stop,
-			      struct lens_error *err)
+static struct lens_join_options join_options(const struct lens_merge_options *o)
 {
-	struct lens_join_options opt = { .stop = stop, .n_processes = lens_thread_count(0) };
+	const struct lens_merge_options none = { .threads = 0 };
+
+	o = o ? o : &none;
+	return (struct lens_join_options){ .n_processes = lens_thread_count(o->threads),
+					   .stop = o->stop,
+					   .progress = o->progress,
+					   .ctx = o->ctx };
+}
+
+static enum lens_status merge(struct lens_folder *f, const char *output,
+			      const struct lens_merge_options *options, struct lens_error *err)
+{
+	struct lens_join_options opt = join_options(options);
 	const struct lens_share all = { 0, 1 };
 	struct lens_claim *claim = NULL;
 	enum lens_status st;
@@ -168,6 +193,7 @@ static enum lens_status merge(struct lens_folder *f, const char *output, const a
 		lens_error_add(err, "; `run --repair` makes it again of its shards");
 	LENS_TRY(st);
 	LENS_TRY(lens_claim_take(f->path, &all, &claim, err));
+	lens_store_drop_parts(output);
 	st = lens_join(f, output, LENS_JOIN_VIRTUAL, &opt, err);
 	lens_claim_release(claim);
 	return st;
@@ -182,7 +208,8 @@ static bool has_plan(const char *output)
 	return has;
 }
 
-enum lens_status lens_merge(const char *output, const atomic_int *stop, struct lens_error *err)
+enum lens_status lens_merge(const char *output, const struct lens_merge_options *opt,
+			    struct lens_error *err)
 {
 	struct lens_folder f = { .n_shards = 0 };
 	enum lens_status st;
@@ -194,7 +221,7 @@ enum lens_status lens_merge(const char *output, const atomic_int *stop, struct l
 	else if (st == LENS_OK && !lens_folder_exists(file))
 		st = nothing_there(output, err);
 	else if (st == LENS_OK)
-		st = merge(&f, file, stop, err);
+		st = merge(&f, file, opt, err);
 	lens_folder_release(&f);
 	lens_free(file);
 	return st;
@@ -238,9 +265,9 @@ static enum lens_status pack_shards(const char *output, const char *final,
 }
 
 enum lens_status lens_pack(const char *output, const char *final, bool overwrite,
-			   const atomic_int *stop, struct lens_error *err)
+			   const struct lens_merge_options *options, struct lens_error *err)
 {
-	struct lens_join_options opt = { .stop = stop, .n_processes = lens_thread_count(0) };
+	struct lens_join_options opt = join_options(options);
 	char *resolved = NULL, *file;
 	enum lens_status st;
 

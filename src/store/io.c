@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -42,8 +41,8 @@ static enum lens_status io_new(const char *path, bool writable, struct lens_io *
 	io->fd = -1;
 	io->lock_fd = -1;
 	io->writable = writable;
-	io->path = lens_strdup(path);
-	if (!io->path) {
+	io->path = path ? lens_strdup(path) : NULL;
+	if (path && !io->path) {
 		lens_free(io);
 		return lens_error_nomem(err, strlen(path) + 1, 1);
 	}
@@ -51,17 +50,7 @@ static enum lens_status io_new(const char *path, bool writable, struct lens_io *
 	return LENS_OK;
 }
 
-/* Is the file at path still the one that fd has open? */
-static bool same_file(const char *path, int fd)
-{
-	struct stat a, b;
-
-	return !lstat(path, &a) && !fstat(fd, &b) && a.st_dev == b.st_dev &&
-	       a.st_ino == b.st_ino;
-}
-
-/* Does the file start with HDF5's signature, or (unwritten) with zeros in its place? */
-static bool starts_as(int fd, bool unwritten)
+bool lens_io_starts_as(int fd, bool unwritten)
 {
 	static const char signature[8] = "\x89HDF\r\n\x1a\n", zero[8] = "";
 	char start[8];
@@ -73,77 +62,37 @@ static bool starts_as(int fd, bool unwritten)
 bool lens_store_is_hdf5(const char *file)
 {
 	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	bool is = fd >= 0 && starts_as(fd, false);
+	bool is = fd >= 0 && lens_io_starts_as(fd, false);
 
 	if (fd >= 0)
 		close(fd);
 	return is;
 }
 
-/* Nothing, HDF5, or HDF5 whose first block was never written: not somebody's data. */
-static bool ours(int fd)
+enum lens_status lens_io_create(const char *final, struct lens_io **out, struct lens_error *err)
 {
-	struct stat sb;
-
-	if (fstat(fd, &sb) || !S_ISREG(sb.st_mode))
-		return false;
-	return !sb.st_size || starts_as(fd, false) || starts_as(fd, true);
-}
-
-/*
- * Opens and locks path. Between the two, its owner may have given it its final
- * name: then the next try makes a new one. File systems without locks go
- * without. 0, or an errno; EWOULDBLOCK: somebody has it.
- */
-static int open_locked(struct lens_io *io)
-{
-	int e, tries;
-
-	for (tries = 0; tries < 10; tries++) {
-		io->fd = lens_sys_open(io->path,
-				       O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
-				       0666);
-		if (io->fd < 0)
-			return errno;
-		if (flock(io->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
-			return EWOULDBLOCK;
-		if (same_file(io->path, io->fd)) {
-			if (!ours(io->fd))
-				return EEXIST;
-			e = ftruncate(io->fd, 0) ? errno : 0;
-			io->lock_fd = dup(io->fd);
-			return e ? e : io->lock_fd < 0 ? errno : 0;
-		}
-		close(io->fd);
-		io->fd = -1;
-	}
-	return EAGAIN;
-}
-
-enum lens_status lens_io_create(const char *path, struct lens_io **out, struct lens_error *err)
-{
-	struct lens_io *io;
+	struct lens_io *io = NULL;
 	int e;
 
-	LENS_TRY(io_new(path, true, &io, err));
-	e = open_locked(io);
-	if (e) {
-		lens_io_release(io);
-		if (e == EWOULDBLOCK)
-			return lens_error_at(err, LENS_ERR_MISMATCH, path, 0, 0,
-					     "another run is writing this output");
-		if (e == EEXIST)
-			return lens_error_at(err, LENS_ERR_MISMATCH, path, 0, 0,
-					     "is in the way, and no half-written output");
-		return lens_error_sys(err, e, path, "create the file");
+	LENS_TRY(io_new(NULL, true, &io, err));
+	e = lens_part_create(io, final);
+	if (!e && !lens_part_clean(final, io->path, false)) {
+		*out = io;
+		return LENS_OK;
 	}
-	*out = io;
-	return LENS_OK;
+	if (!e)
+		lens_sys_unlink(io->path);
+	lens_io_release(io);
+	if (!e)
+		return lens_error_at(err, LENS_ERR_BUSY, final, 0, 0,
+				     "another run is writing this output");
+	return e == ENOMEM ? lens_error_nomem(err, strlen(final) + 1, 1)
+			   : lens_error_sys(err, e, final, "create a file for it");
 }
 
 enum lens_status lens_io_open(const char *path, struct lens_io **out, struct lens_error *err)
 {
-	struct lens_io *io;
+	struct lens_io *io = NULL;
 	struct stat st;
 	int e;
 

@@ -34,11 +34,21 @@ struct lens_io {
 };
 
 /*
- * A new file at path to be written, locked (flock) until the release. What an
- * earlier run left there is emptied; one that another process is writing is
- * LENS_ERR_MISMATCH.
+ * A new file to be written that will be final, under a temporary name (part.c),
+ * locked (flock) until the release. What dead writers left is removed; a live one
+ * that can be seen is LENS_ERR_BUSY.
  */
-enum lens_status lens_io_create(const char *path, struct lens_io **out, struct lens_error *err);
+enum lens_status lens_io_create(const char *final, struct lens_io **out,
+				struct lens_error *err);
+/* part.c. Fills in path, fd and lock_fd of an io that has none: 0, or an errno. */
+int lens_part_create(struct lens_io *io, const char *final);
+/*
+ * Removes what dead writers of final left; not mine (or NULL). without_locks: also
+ * where nobody can tell whether they are dead. Is another one alive?
+ */
+bool lens_part_clean(const char *final, const char *mine, bool without_locks);
+/* Does the file start with HDF5's signature, or (unwritten) with zeros in its place? */
+bool lens_io_starts_as(int fd, bool unwritten);
 /* An existing regular file to be read. */
 enum lens_status lens_io_open(const char *path, struct lens_io **out, struct lens_error *err);
 

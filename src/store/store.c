@@ -26,7 +26,6 @@ enum lens_status lens_store_create(const char *final, struct lens_store **out,
 				   struct lens_error *err)
 {
 	struct lens_store *s = lens_calloc(1, sizeof(*s));
-	struct lens_buf part = LENS_BUF_INIT;
 	enum lens_status st = LENS_OK;
 
 	lens_h5_begin();
@@ -39,12 +38,9 @@ enum lens_status lens_store_create(const char *final, struct lens_store **out,
 	if (!s->final || !s->dir)
 		st = lens_error_nomem(err, strlen(final) + 1, 1);
 	if (st == LENS_OK)
-		st = lens_buf_printf(&part, err, "%s.part", final);
-	if (st == LENS_OK)
-		st = lens_io_create(part.data, &s->io, err);
+		st = lens_io_create(final, &s->io, err);
 	if (st == LENS_OK)
 		st = lens_store_keep(s, create_file(s, err), err);
-	lens_buf_release(&part);
 	if (st == LENS_OK)
 		*out = s;
 	else

@@ -76,7 +76,7 @@ class Sweep:
         """A run that is stopped (SIGSTOP) while it computes, after some shards."""
         for _ in range(20):
             p = self.start(*more, threads=threads)
-            while p.poll() is None and (self.done() < after or not list(self.shards.glob("*.part"))):
+            while p.poll() is None and (self.done() < after or not list(self.shards.glob("*.part-*"))):
                 time.sleep(0.002)
             if p.poll() is None:
                 p.send_signal(signal.SIGSTOP)
@@ -150,7 +150,7 @@ def same_as(name: str, s: Sweep, reference: Sweep) -> None:
     what = differences(s.output, reference.output)
     check(f"{name}: the same bits", not what, what)
     check(f"{name}: the same digests", digests(s) == digests(reference))
-    left = [p.name for p in s.folder.rglob("*") if p.suffix in (".part", ".run") or ".tmp-" in p.name]
+    left = [p.name for p in s.folder.rglob("*") if p.suffix == ".run" or ".part" in p.name or ".tmp-" in p.name]
     check(f"{name}: nothing is left", not left, str(left))
 
 
@@ -161,9 +161,9 @@ def phase(s: Sweep, pid: int) -> str:
     """Where a killed run was, by what it left."""
     if not list(s.shards.glob(f"*-{pid}.run")):
         return "reading the inputs"
-    if s.output.with_suffix(".h5.part").exists():
+    if list(s.folder.glob("out.h5.part-*")):
         return "joining"
-    if list(s.shards.glob("*.part")):
+    if list(s.shards.glob("*.part-*")):
         return "computing"
     return "looking at shards, or between them"
 
@@ -211,7 +211,7 @@ def kills(work: Path, n: int, seed: int, minutes: bool) -> None:
                 continue
         code, more = end(p) if p.stdout and not p.stdout.closed else (code, "")
         told = more or told
-        if code == 1 and "is at work on this output" in told:
+        if code == 75 and "is at work on this output" in told:
             busy += 1  # a child of the dead one is about to end
             time.sleep(0.2)
             continue
@@ -229,7 +229,7 @@ def kills(work: Path, n: int, seed: int, minutes: bool) -> None:
 
 
 def signals(work: Path, reference: Sweep) -> None:
-    for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+    for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
         s = Sweep(work / sig.name)
         p = s.frozen()
         p.send_signal(sig)
@@ -263,9 +263,9 @@ def two_runs(work: Path, reference: Sweep) -> None:
     for name, more in (("", ()), (" --overwrite", ("--overwrite",)), (" --repair", ("--repair",)),
                        (" --task 1/3", ("--task", "1/3"))):
         code, told = s.run(*more)
-        check(f"two runs: the second is refused{name}", code == 1 and who in told, told)
+        check(f"two runs: the second is refused{name}", code == 75 and who in told, told)
     code, told = cli("merge", str(s.output))
-    check("two runs: merge is refused", code == 1 and who in told, told)
+    check("two runs: merge is refused", code == 75 and who in told, told)
     code, told = cli("status", str(s.output))
     check("two runs: status of one that stands still", code == 75 and
           f"process {p.pid} on {host} is at work" in told and "half done: " in told, told)
@@ -320,14 +320,24 @@ def statuses(work: Path, reference: Sweep) -> None:
 
 def tasks(work: Path, reference: Sweep) -> None:
     s = Sweep(work / "tasks")
-    several = [s.start("--task", f"{i}/3") for i in (1, 2, 3)]
-    for i, p in enumerate(several):
-        code, told = end(p)
-        check(f"tasks at once: {i + 1}/3", code == 0 and "this task's share is done" in told, told)
-    check("tasks at once: no output yet", not s.output.exists() and s.done() == 15)
+    for again in range(5):
+        s.clear()
+        several, said = [s.start("--task", f"{i}/5") for i in (1, 2, 3, 4, 5)], ""
+        for i, p in enumerate(several):
+            code, told = end(p)
+            said += told
+            check(f"tasks at once: {i + 1}/5", code == 0 and "this task's share is done" in told, told)
+        check("tasks at once: one joins", said.count("all 15 shards are, and joined") == 1, said)
+        same_as("tasks at once", s, reference)
+        s.output.unlink()  # all are done, and none has joined
+        several = [s.start("--task", f"{i}/5") for i in (1, 2, 3, 4, 5)]
+        told = "".join(f"{code}: {told}" for code, told in map(end, several))
+        check("tasks at once, all done: nobody fails", told.count("0: ") == 5, told)
+        same_as("tasks at once, all done", s, reference)
+    s.output.unlink()
     code, told = cli("merge", str(s.output))
     check("tasks at once: merge", code == 0 and "240 prompts" in told, told)
-    same_as("tasks at once", s, reference)
+    same_as("tasks at once: merge", s, reference)
     one = s.folder / "one.h5"
     code, told = cli("pack", str(s.output), "-o", str(one))
     check("tasks at once: pack", code == 0, told)
@@ -341,19 +351,19 @@ def tasks(work: Path, reference: Sweep) -> None:
         code, told = s.run("--task", share)
         numbers = [int(x) for x in share.split("/")]
         overlaps = any(k % 4 == 1 and k % numbers[1] == numbers[0] - 1 for k in range(240))
-        refused = code == 1 and who in told
+        refused = code == 75 and who in told
         check(f"tasks: {share} beside 2/4", refused if overlaps else code == 0, told)
     code, told = s.run("--task", "1/2")
     check("tasks: 1/2 beside 2/4", code == 0, told)
     code, told = s.run()
-    check("tasks: the whole run beside 2/4", code == 1 and who in told, told)
+    check("tasks: the whole run beside 2/4", code == 75 and who in told, told)
     p.send_signal(signal.SIGTERM)
     p.send_signal(signal.SIGCONT)
     code, told = end(p)
     check("tasks: SIGTERM", code == 75, told)
     there = s.done()
     code, told = cli("merge", str(s.output))
-    check("tasks: merge tells what is missing", code == 1 and
+    check("tasks: merge tells what is missing", code == 75 and
           f"{15 - there} of 15 shards {'is' if there == 14 else 'are'} missing: 0" in told, told)
     code, told = s.run("--task", "1/1", threads=2)
     check("tasks: another number of tasks", code == 0, told)
@@ -455,7 +465,7 @@ def small_disk(place: Path, reference: Sweep) -> None:
     code, told = end(p)
     check("disk: full", code == 75 and "No space left" in told and "shards are kept" in told,
           f"{code}: {told}")
-    check("disk: no half file", not list(s.shards.glob("*.part")) and not s.output.exists())
+    check("disk: no half file", not list(s.shards.glob("*.part-*")) and not s.output.exists())
     kept = s.done()
     code, told = s.run()
     check("disk: still full", code == 75 and s.done() == kept, f"{code}: {told}")

@@ -40,15 +40,6 @@ static int tear_down(void **state)
 	return 0;
 }
 
-/* No allocation here: the failing one may be still to come. */
-static bool part_left(const struct lens_experiment *e)
-{
-	char part[512];
-
-	snprintf(part, sizeof(part), "%s.part", e->output);
-	return lens_file_exists(part);
-}
-
 static enum lens_status run_over(const struct lens_experiment *e)
 {
 	const struct lens_run_options over = { .overwrite = true };
@@ -123,7 +114,7 @@ static void look_at_file(const struct lens_experiment *e, enum lens_status st)
 {
 	char *digest;
 
-	assert_false(part_left(e));
+	assert_false(test_part_left(e->output));
 	assert_int_equal(lens_file_exists(e->output), st == LENS_OK);
 	if (st != LENS_OK)
 		return;
@@ -198,7 +189,7 @@ static void test_full_disk(void **state)
 		lens_store_fail_at(k, ENOSPC);
 		st = run_over(e);
 		lens_store_fail_at(0, 0);
-		assert_false(part_left(e));
+		assert_false(test_part_left(e->output));
 		if (lens_file_exists(e->output)) {
 			expect_sound(e->output);
 			whole++;

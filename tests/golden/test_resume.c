@@ -354,7 +354,7 @@ static void test_left(void **state)
 				test_sweep_path(&s, "00001.h5.part")),
 			 0);
 	unlink(test_sweep_path(&s, "00002.h5"));
-	write_text(test_sweep_path(&s, "00002.h5.part"), "");
+	write_text(test_sweep_path(&s, "00002.h5.part-89abcdef"), "");
 	write_text(test_sweep_path(&s, "plan.json.tmp-0123abcd"), "{");
 	write_text(test_sweep_path(&s, "elsewhere-1.run"), "");
 	test_sweep_must(&s, NULL);

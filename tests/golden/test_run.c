@@ -33,31 +33,17 @@ static int set_up(void **state)
 	return 0;
 }
 
-static char *part_of(const char *output)
-{
-	struct lens_buf b = LENS_BUF_INIT;
-
-	assert_int_equal(lens_buf_printf(&b, NULL, "%s.part", output), LENS_OK);
-	return b.data;
-}
-
 static bool anything_left(const struct lens_experiment *e)
 {
-	char *part = part_of(e->output);
-	bool left = lens_file_exists(e->output) || lens_file_exists(part);
-
-	lens_free(part);
-	return left;
+	return lens_file_exists(e->output) || test_part_left(e->output);
 }
 
 static int tear_down(void **state)
 {
 	struct lens_experiment *e = *state;
-	char *part = part_of(e->output);
-	int left = lens_file_exists(part);
+	int left = test_part_left(e->output);
 
 	unlink(e->output);
-	lens_free(part);
 	lens_experiment_release(e);
 	return left;
 }

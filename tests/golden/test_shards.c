@@ -4,15 +4,18 @@
  * number of threads, stopped and gone on with, or in tasks. Once per CPU level
  * (H5LENS_TEST_CPU).
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "pipeline/folder.h"
 #include "support/h5file.h"
 #include "support/runs.h"
 #include "support/samefile.h"
@@ -55,7 +58,7 @@ static void expect_equal(void)
 	size_t n;
 
 	assert_int_equal(test_sweep_count(&sharded, ".h5"), SHARDS);
-	assert_int_equal(test_sweep_count(&sharded, ".part"), 0);
+	assert_int_equal(test_sweep_parts(&sharded), 0);
 	assert_int_equal(test_sweep_count(&sharded, ".run"), 0);
 	test_expect_sound(sharded.output);
 	n = test_same_file(whole.output, sharded.output);
@@ -164,12 +167,17 @@ static void expect_merge(enum lens_status want, const char *said)
 		test_expect_said(err.text, said);
 }
 
-static void task(size_t i, size_t n)
+static void ends_as(size_t i, size_t n, enum lens_run_outcome outcome)
 {
 	if (test_sweep_task(&sharded, i - 1, n) != LENS_OK)
 		fail_msg("task %zu/%zu: %s", i, n, sharded.err.text);
-	assert_int_equal(sharded.result.outcome, LENS_RUN_SHARE_DONE);
-	assert_false(lens_file_exists(sharded.output));
+	assert_int_equal(sharded.result.outcome, outcome);
+	assert_int_equal(lens_file_exists(sharded.output), outcome == LENS_RUN_LAST_DONE);
+}
+
+static void task(size_t i, size_t n)
+{
+	ends_as(i, n, LENS_RUN_SHARE_DONE);
 }
 
 static void test_tasks(void **state)
@@ -178,10 +186,16 @@ static void test_tasks(void **state)
 	test_sweep_must(&whole, NULL);
 	expect_merge(LENS_ERR_IO, "find it or its shards");
 	task(2, 3);
-	expect_merge(LENS_ERR_FORMAT, "4 of 6 shards are missing: "
-				      "00000.h5, 00002.h5, 00003.h5, 00005.h5");
+	expect_merge(LENS_ERR_UNFINISHED, "4 of 6 shards are missing: "
+					  "00000.h5, 00002.h5, 00003.h5, 00005.h5");
 	task(3, 3);
-	task(1, 3);
+	ends_as(1, 3, LENS_RUN_LAST_DONE);
+	expect_equal();
+	/* One that was killed before it joined them: any task does, and so does merge. */
+	assert_int_equal(unlink(sharded.output), 0);
+	ends_as(2, 3, LENS_RUN_LAST_DONE);
+	expect_equal();
+	assert_int_equal(unlink(sharded.output), 0);
 	expect_merge(LENS_OK, NULL);
 	expect_equal();
 	/* All is there: a task, the whole run and merge have nothing to do. */
@@ -191,6 +205,72 @@ static void test_tasks(void **state)
 	assert_int_equal(sharded.result.outcome, LENS_RUN_ALREADY_DONE);
 	expect_merge(LENS_OK, NULL);
 	expect_equal();
+}
+
+/* Another process that holds a share of the folder until it is told to end. */
+static pid_t hold(size_t i, size_t n, int *end)
+{
+	const struct lens_share share = { i - 1, n };
+	struct lens_claim *c;
+	int told[2], hold[2];
+	pid_t pid;
+	char byte;
+
+	assert_int_equal(pipe(told), 0);
+	assert_int_equal(pipe(hold), 0);
+	pid = fork();
+	if (!pid) {
+		close(hold[1]);
+		if (lens_claim_take(sharded.shards, &share, &c, NULL) != LENS_OK ||
+		    write(told[1], "", 1) != 1 || read(hold[0], &byte, 1) < 0)
+			_exit(1);
+		lens_claim_release(c);
+		_exit(0);
+	}
+	close(told[1]);
+	close(hold[0]);
+	assert_int_equal(read(told[0], &byte, 1), 1);
+	close(told[0]);
+	*end = hold[1];
+	return pid;
+}
+
+static void let_go(pid_t pid, int end)
+{
+	int status;
+
+	close(end);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
+/* Who finds another at work leaves the joining to it; who comes while one joins, too. */
+static void test_last_of_tasks(void **state)
+{
+	static const int locks[] = { 0, ENOLCK };
+	size_t i;
+	pid_t pid;
+	int end;
+
+	(void)state;
+	test_sweep_must(&whole, NULL);
+	for (i = 0; i < 2; i++) {
+		test_sweep_clear(&sharded);
+		lens_sys_lock_errno(locks[i]);
+		task(1, 3);
+		task(2, 3);
+		pid = hold(1, 3, &end);
+		task(3, 3);
+		let_go(pid, end);
+		pid = hold(1, 1, &end);
+		task(3, 3);
+		assert_int_equal(sharded.result.progress.rows_kept, 6);
+		assert_int_equal(test_sweep_run(&sharded, NULL), LENS_ERR_BUSY);
+		let_go(pid, end);
+		ends_as(3, 3, LENS_RUN_LAST_DONE);
+		lens_sys_lock_errno(0);
+		expect_equal();
+	}
 }
 
 /* A task, then another cut of the rest, then everybody else's at once. */
@@ -248,7 +328,8 @@ static void test_pack(void **state)
 	assert_int_equal(lens_pack(sharded.output, packed, true, NULL, &err), LENS_OK);
 	test_same_file(whole.output, packed);
 	unlink(test_sweep_path(&sharded, "00003.h5"));
-	assert_int_equal(lens_pack(sharded.output, packed, true, NULL, &err), LENS_ERR_FORMAT);
+	assert_int_equal(lens_pack(sharded.output, packed, true, NULL, &err),
+			 LENS_ERR_UNFINISHED);
 	test_expect_said(err.text, "1 of 6 shards is missing: 00003.h5");
 	test_expect_sound(packed);
 	lens_free(packed);
@@ -263,6 +344,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_alias, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_stopped, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_tasks, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_last_of_tasks, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_other_tasks, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_tasks_of_one, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_pack, set_up, tear_down),

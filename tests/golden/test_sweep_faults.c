@@ -139,7 +139,7 @@ static void look_at_folder(const struct subject *x, const char *dir, unsigned lo
 	while (d && (e = readdir(d)) != NULL) {
 		char *path = lens_path_join(dir, e->d_name);
 
-		if (ends(e->d_name, ".part") || ends(e->d_name, ".run") ||
+		if (strstr(e->d_name, ".part") || ends(e->d_name, ".run") ||
 		    strstr(e->d_name, ".tmp-"))
 			fail_msg("%s, call %lu: %s is left", x->name, k, path);
 		if (!x->harmed && ends(e->d_name, ".h5"))

@@ -24,6 +24,9 @@ void test_set(struct lens_experiment *e, ...) __attribute__((sentinel));
 /* Replaces the output. */
 void test_run(const struct lens_experiment *e);
 
+/* Is anything there that an output of that name was called while it was written? */
+bool test_part_left(const char *output);
+
 /* --- a CSV's records, as they stand --------------------------------------------- */
 
 struct test_csv {

@@ -176,6 +176,19 @@ size_t test_sweep_count(const struct test_sweep *s, const char *ending)
 	return n;
 }
 
+size_t test_sweep_parts(const struct test_sweep *s)
+{
+	DIR *d = opendir(s->shards);
+	struct dirent *e;
+	size_t n = 0;
+
+	while (d && (e = readdir(d)) != NULL)
+		n += strstr(e->d_name, ".part") != NULL;
+	if (d)
+		closedir(d);
+	return n;
+}
+
 static int remove_one(const char *path, const struct stat *sb, int what, struct FTW *where)
 {
 	(void)sb;

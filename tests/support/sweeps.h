@@ -33,6 +33,8 @@ void test_sweep_stop_after(struct test_sweep *s, size_t rows);
 const char *test_sweep_path(const struct test_sweep *s, const char *name);
 /* Files in out.shards that a name ends like this. */
 size_t test_sweep_count(const struct test_sweep *s, const char *ending);
+/* Files there that are being written, or were. */
+size_t test_sweep_parts(const struct test_sweep *s);
 /* Removes out.h5 and out.shards. */
 void test_sweep_clear(const struct test_sweep *s);
 void test_copy_file(const char *from, const char *to);

@@ -148,9 +148,15 @@ static void test_in_the_way(void **state)
 /* --- cleaning ------------------------------------------------------------------------------
  */
 
-static const char *const names[] = { "00000.h5",  "00001.h5.part", "00002.h5.part",
-				     "notes.txt", "0001.h5",       "00001.h5.bak",
-				     "plan.json", "x00001.h5",     "plan.json.tmp-0011aaff" };
+static const char *const names[] = { "00000.h5",
+				     "00001.h5.part-0123abcd",
+				     "00002.h5.part",
+				     "notes.txt",
+				     "0001.h5",
+				     "00001.h5.bak",
+				     "plan.json",
+				     "x00001.h5",
+				     "plan.json.tmp-0011aaff" };
 
 static void test_clean(void **state)
 {
@@ -476,6 +482,48 @@ static void test_silent(void **state)
 	lens_folder_release(&f);
 }
 
+/* Where there are no locks, process and age say who is alive; another failure is told. */
+static void test_no_locks(void **state)
+{
+	static const int none[] = { ENOLCK, ENOSYS, EOPNOTSUPP };
+	const struct lens_share all = { 0, 1 };
+	struct utimbuf old = { time(NULL) - 3600, time(NULL) - 3600 };
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_claim *c;
+	struct lens_folder f;
+	struct rival r;
+	char *path;
+	size_t i;
+
+	(void)state;
+	start(&f, "{}");
+	lens_sys_lock_errno(EIO);
+	assert_int_equal(lens_claim_take(f.path, &all, &c, &err), LENS_ERR_IO);
+	assert_non_null(strstr(err.text, "lock"));
+	for (i = 0; i < 3; i++) {
+		lens_sys_lock_errno(none[i]);
+		r = take_elsewhere(f.path, 1, 2);
+		assert_int_equal(r.st, LENS_OK);
+		assert_int_equal(lens_claim_take(f.path, &all, &c, NULL), LENS_ERR_BUSY);
+		let_go(&r);
+		assert_int_equal(lens_claim_take(f.path, &all, &c, NULL), LENS_OK);
+		assert_int_equal(lens_claim_no_lock(c), none[i]);
+		lens_claim_release(c);
+		assert_int_equal(count_runs(f.path), 0);
+	}
+	/* One that has not said anything yet, and one that never will. */
+	write_text(f.path, "elsewhere-77.run", "");
+	path = lens_path_join(f.path, "elsewhere-77.run");
+	assert_int_equal(lens_claim_take(f.path, &all, &c, NULL), LENS_ERR_BUSY);
+	assert_int_equal(utime(path, &old), 0);
+	assert_int_equal(lens_claim_take(f.path, &all, &c, NULL), LENS_OK);
+	lens_claim_release(c);
+	lens_sys_lock_errno(0);
+	unlink(path);
+	lens_free(path);
+	lens_folder_release(&f);
+}
+
 /* --- memory and disk ------------------------------------------------------------------------
  */
 
@@ -547,9 +595,9 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		T(test_names),  T(test_plan),  T(test_in_the_way), T(test_clean),
-		T(test_shares), T(test_dead),  T(test_other_host), T(test_odd_files),
-		T(test_silent), T(test_alloc), T(test_disk),
+		T(test_names),  T(test_plan),     T(test_in_the_way), T(test_clean),
+		T(test_shares), T(test_dead),     T(test_other_host), T(test_odd_files),
+		T(test_silent), T(test_no_locks), T(test_alloc),      T(test_disk),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "support/runs.h"
 #include "support/storefile.h"
 
 /* --- types -------------------------------------------------------------------- */
@@ -55,7 +56,7 @@ static void test_numbers(void **state)
 
 	(void)state;
 	ok(test_write_store(test_path, err));
-	assert_false(lens_file_exists(test_part));
+	assert_false(test_part_left(test_path));
 	test_check_numbers("/cache/blocks.0.hook_resid_post");
 	test_check_numbers("/cache/blocks.1.hook_resid_pre");
 	ok(lens_store_read_f64(test_path, "/cache/blocks.0.attn.hook_z", &v, &rank, extent,
@@ -288,7 +289,7 @@ static void test_bad_chunks(void **state)
 	fails(LENS_ERR_INTERNAL, lens_store_commit(s, err)); /* after a failure */
 	lens_store_destroy(s);
 	assert_false(lens_file_exists(test_path));
-	assert_false(lens_file_exists(test_part));
+	assert_false(test_part_left(test_path));
 }
 
 static void test_bad_specs(void **state)

@@ -2,6 +2,7 @@
  * test_store_damage.c: the HDF5 file when the world fails: half a file never
  * takes the final name, and damage is found.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -15,6 +16,8 @@
 
 #include <cmocka.h>
 
+#include "h5lens/sys.h"
+#include "support/runs.h"
 #include "support/storefile.h"
 
 static void spit(const char *name, const void *data, size_t n)
@@ -46,16 +49,77 @@ static void test_directory(void **state)
 
 static void test_old_part(void **state)
 {
-	struct lens_store *s;
+	static const char *const ending[] = { ".part", ".part-0123abcd" };
+	char name[256];
+	size_t i;
 
 	(void)state;
-	/* Somebody's data are not ours to empty; what a killed run left is. */
-	spit(test_part, "rubbish", 7);
-	fails(LENS_ERR_MISMATCH, lens_store_create(test_path, &s, err));
-	assert_true(lens_file_exists(test_part));
-	spit(test_part, "\x89HDF\r\n\x1a\nhalf", 12);
+	for (i = 0; i < 2; i++) {
+		/* Somebody's data are not ours to remove; what a killed run left is. */
+		snprintf(name, sizeof(name), "%s%s", test_path, ending[i]);
+		spit(name, "rubbish", 7);
+		ok(test_write_store(test_path, err));
+		assert_true(lens_file_exists(name));
+		spit(name, "\x89HDF\r\n\x1a\nhalf", 12);
+		ok(test_write_store(test_path, err));
+		assert_false(test_part_left(test_path));
+	}
+	/* A name that is none of ours, whatever is in it. */
+	snprintf(name, sizeof(name), "%s.part-0123abcde", test_path);
+	spit(name, "", 0);
 	ok(test_write_store(test_path, err));
-	assert_false(lens_file_exists(test_part));
+	assert_int_equal(unlink(name), 0);
+}
+
+/* The path of the file that is being written beside test_path. */
+static void find_part(char *name, size_t size)
+{
+	DIR *d = opendir(test_dir);
+	struct dirent *e;
+
+	*name = '\0';
+	while ((e = readdir(d)) != NULL) {
+		if (strstr(e->d_name, ".part-"))
+			snprintf(name, size, "%s/%s", test_dir, e->d_name);
+	}
+	closedir(d);
+	assert_true(*name);
+}
+
+/* With locks the second is refused; without them each has a file of its own. */
+static void test_two_writers(void **state)
+{
+	static const int none[] = { ENOLCK, ENOSYS, EOPNOTSUPP };
+	struct lens_store *first, *second;
+	char one[512];
+	size_t i;
+
+	(void)state;
+	ok(lens_store_create(test_path, &first, err));
+	find_part(one, sizeof(one));
+	fails(LENS_ERR_BUSY, lens_store_create(test_path, &second, err));
+	for (i = 0; i < 3; i++) {
+		lens_sys_lock_errno(none[i]);
+		ok(lens_store_create(test_path, &second, err));
+		assert_true(lens_file_exists(one));
+		lens_store_destroy(second);
+		ok(test_write_store(test_path, err));
+		assert_true(lens_file_exists(one));
+	}
+	/* Who knows that nobody is writing removes it also without locks, and only then. */
+	lens_sys_lock_errno(EIO);
+	fails(LENS_ERR_IO, lens_store_create(test_path, &second, err));
+	lens_store_drop_parts(test_path);
+	assert_true(lens_file_exists(one));
+	lens_sys_lock_errno(0);
+	lens_store_drop_parts(test_path);
+	assert_true(lens_file_exists(one));
+	lens_sys_lock_errno(ENOLCK);
+	lens_store_drop_parts(test_path);
+	assert_false(lens_file_exists(one));
+	lens_sys_lock_errno(0);
+	lens_store_destroy(first);
+	assert_false(test_part_left(test_path));
 }
 
 /* Each of the k-th calls that fails leaves no .part and not the final name. */
@@ -70,7 +134,7 @@ static void faults(int errno_, enum lens_status code)
 		lens_store_fail_at(k, errno_);
 		st = test_write_store(test_path, &err);
 		lens_store_fail_at(0, 0);
-		assert_false(lens_file_exists(test_part));
+		assert_false(test_part_left(test_path));
 		if (st == LENS_OK)
 			break;
 		assert_int_equal(st, code);
@@ -110,7 +174,7 @@ static void test_no_memory(void **state)
 		lens_alloc_fail_at(k);
 		st = test_write_store(test_path, &err);
 		lens_alloc_fail_at(0);
-		assert_false(lens_file_exists(test_part));
+		assert_false(test_part_left(test_path));
 		assert_int_equal(err.code, st);
 		if (st != LENS_OK) {
 			assert_int_equal(st, LENS_ERR_NOMEM);
@@ -161,7 +225,7 @@ static void test_full_disk(void **state)
 	assert_true(i >= 3);
 	fails(LENS_ERR_INTERNAL, lens_store_commit(s, err));
 	lens_store_destroy(s);
-	assert_false(lens_file_exists(test_part));
+	assert_false(test_part_left(test_path));
 	assert_false(lens_file_exists(test_path));
 	ok(test_write_store(test_path, err)); /* the library is still usable */
 	assert_int_equal(umount(test_dir), 0);
@@ -431,9 +495,9 @@ static void test_flipped(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		T(test_directory), T(test_old_part), T(test_faults), T(test_no_memory),
-		T(test_full_disk), T(test_verify),   T(test_damage), T(test_no_digest),
-		T(test_truncated), T(test_flipped),
+		T(test_directory), T(test_old_part),  T(test_two_writers), T(test_faults),
+		T(test_no_memory), T(test_full_disk), T(test_verify),      T(test_damage),
+		T(test_no_digest), T(test_truncated), T(test_flipped),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,6 +16,7 @@
 
 #include "h5lens/sys.h"
 #include "support/joins.h"
+#include "support/runs.h"
 #include "support/storefile.h"
 
 /* --- faults ------------------------------------------------------------------------ */
@@ -37,7 +38,7 @@ static void test_no_memory(void **state)
 			st = lens_store_join(test_shards, TEST_SHARDS, test_path, how[i],
 					     &test_join_quick, &err);
 			lens_alloc_fail_at(0);
-			assert_false(lens_file_exists(test_part));
+			assert_false(test_part_left(test_path));
 			assert_int_equal(err.code, st);
 			if (st == LENS_OK)
 				break;
@@ -64,7 +65,7 @@ static void faults(enum lens_join how, bool for_ever, int errno_, enum lens_stat
 		st = lens_store_join(test_shards, TEST_SHARDS, test_path, how, &test_join_quick,
 				     &err);
 		lens_sys_fail_at(0, 0, false);
-		assert_false(lens_file_exists(test_part));
+		assert_false(test_part_left(test_path));
 		assert_int_equal(err.code, st);
 		if (lens_file_exists(test_path)) { /* the last calls sync the folder */
 			test_check_sound(test_path);

@@ -13,6 +13,7 @@
 #include "store/verify.h" /* lens_verify_virtual */
 #include "support/cases.h"
 #include "support/joins.h"
+#include "support/runs.h"
 #include "support/storefile.h"
 
 /* --- shards that do not fit -------------------------------------------------------- */
@@ -35,7 +36,7 @@ static void refuse(enum lens_status code, size_t shard, const char *what)
 		if (!strstr(buf, name) || !strstr(buf, what))
 			fail_msg("'%s' and '%s' are not in: %s", name, what, buf);
 		assert_false(lens_file_exists(test_path));
-		assert_false(lens_file_exists(test_part));
+		assert_false(test_part_left(test_path));
 	}
 }
 
@@ -121,7 +122,7 @@ static void test_damaged(void **state)
 					    "/cache/blocks.0.hook_resid_post: "
 					    "chunk [0,0,0] does not match"));
 		assert_false(lens_file_exists(test_path));
-		assert_false(lens_file_exists(test_part));
+		assert_false(test_part_left(test_path));
 	}
 	assert_int_equal(truncate(test_shard_file[2], 4000), 0);
 	refuse(LENS_ERR_FORMAT, 2, "");
