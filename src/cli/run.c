@@ -117,8 +117,11 @@ static void show_plan(void *ctx, const struct lens_plan *p, const struct lens_sh
 		printf("%zu shards; ", shards->n);
 	printf("file%s %s, %s of it padding\n", shards->n == 1 ? "" : "s",
 	       human_bytes((double)p->file_bytes, a), human_bytes((double)padding, b));
-	printf("memory: %s: model %s, ", human_bytes((double)m->total, a),
-	       human_bytes((double)m->model, b));
+	printf("memory: %s of %s (%s%s): ", human_bytes((double)m->total, a),
+	       human_bytes((double)m->limit, b),
+	       m->from == LENS_MEMORY_GIVEN ? "" : "three quarters of ",
+	       lens_memory_name(m->from));
+	printf("model %s, ", human_bytes((double)m->model, b));
 	printf("%zu worker%s of %s, ", m->workers, plural(m->workers),
 	       human_bytes((double)m->per_worker, c));
 	printf("%zu buffer%s of %s, open chunks %s\n", m->buffers, plural(m->buffers),
@@ -180,22 +183,26 @@ static void show_done(const struct lens_experiment *e, const struct lens_run_res
 	printf("\n");
 }
 
-static int show_share(const struct lens_experiment *e, const struct lens_run_result *r,
-		      const struct screen *s)
+static void show_share(const struct lens_experiment *e, const struct lens_run_result *r)
 {
 	const struct lens_progress *p = &r->progress;
 	size_t n = p->rows_done - p->rows_kept;
 
-	if (!s->quiet && r->n_shards == 1)
+	if (r->n_shards == 1) {
 		printf("%s: a sweep of one shard, which task 1 computes: nothing to do, and "
 		       "nothing to merge\n",
 		       e->output);
-	else if (!s->quiet)
-		printf("%s: this task's share is done: %zu prompt%s in %.1f s, %zu %s there "
-		       "already; when all tasks are: h5lens merge %s\n",
-		       e->output, n, plural(n), p->seconds, p->rows_kept,
-		       p->rows_kept == 1 ? "was" : "were", e->output);
-	return EXIT_DONE;
+		return;
+	}
+	printf("%s: this task's share is done: %zu prompt%s in %.1f s, %zu %s there already; ",
+	       e->output, n, plural(n), p->seconds, p->rows_kept,
+	       p->rows_kept == 1 ? "was" : "were");
+	if (r->outcome == LENS_RUN_LAST_DONE)
+		printf("all %zu shards are, and joined\n", r->n_shards);
+	else if (lens_file_exists(e->output))
+		printf("another task has joined all\n");
+	else
+		printf("the last task joins all (or h5lens merge %s)\n", e->output);
 }
 
 static int show_result(const struct lens_experiment *e, const struct lens_run_result *r,
@@ -207,11 +214,13 @@ static int show_result(const struct lens_experiment *e, const struct lens_run_re
 
 	if (r->outcome == LENS_RUN_DRY)
 		return EXIT_DONE;
+	if (r->outcome >= LENS_RUN_SHARE_DONE && !s->quiet)
+		show_share(e, r);
 	if (r->outcome == LENS_RUN_SHARE_DONE)
-		return show_share(e, r, s);
+		return EXIT_DONE;
 	if (r->outcome == LENS_RUN_ALREADY_DONE && !s->quiet)
 		printf("%s is finished: the same experiment, nothing to do\n", e->output);
-	else if (!s->quiet)
+	else if (r->outcome == LENS_RUN_DONE && !s->quiet)
 		show_done(e, r);
 	if (lens_summary_read(e->output, &summary, &err) != LENS_OK)
 		return fail(&err);

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 /* Slots of a prompt that stand for a position. */
 static size_t slots_held(const struct lens_plan *p, size_t row)
@@ -122,23 +121,6 @@ static size_t model_bytes(const struct lens_config *c)
 	return sizeof(float) * (c->n_layers * block + 2 * c->d_vocab * d + positions);
 }
 
-/* MemAvailable of /proc/meminfo; half the machine where there is none. */
-static size_t free_memory(void)
-{
-	FILE *f = fopen("/proc/meminfo", "re");
-	char line[256];
-	size_t kib = 0;
-
-	while (f && fgets(line, sizeof(line), f) &&
-	       sscanf(line, "MemAvailable: %zu", &kib) != 1)
-		;
-	if (f)
-		fclose(f);
-	if (kib)
-		return kib * 1024;
-	return (size_t)sysconf(_SC_PHYS_PAGES) / 2 * (size_t)sysconf(_SC_PAGE_SIZE);
-}
-
 /*
  * Chunks that batches share are gathered by the writer. Batches run at most
  * LENS_BATCH_WINDOW per worker ahead of the slowest, so of chunks of b batches
@@ -193,25 +175,32 @@ static size_t least_memory(const struct lens_plan *p, const struct lens_memory *
 	       workers * (m->per_worker + m->buffer);
 }
 
-static enum lens_status too_little(const struct lens_memory *m, size_t needed, size_t available,
-				   bool given, struct lens_error *err)
+static enum lens_status too_little(const struct lens_memory *m, size_t needed,
+				   struct lens_error *err)
 {
+	bool given = m->from == LENS_MEMORY_GIVEN;
+
 	return lens_error_set(
 		err, LENS_ERR_NOMEM,
 		"memory: one worker needs %zu MiB (model %zu, worker %zu, buffers "
-		"and open chunks %zu); %s %zu MiB",
+		"and open chunks %zu); %s%s %s %zu MiB",
 		needed >> 20, m->model >> 20, m->per_worker >> 20,
-		(needed - m->model - m->per_worker) >> 20,
-		given ? "--memory gives" : "three quarters of what is free are",
-		available >> 20);
+		(needed - m->model - m->per_worker) >> 20, given ? "" : "three quarters of ",
+		lens_memory_name(m->from), given ? "gives" : "are", m->limit >> 20);
 }
 
 enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads, size_t limit,
 				  struct lens_memory *m, struct lens_error *err)
 {
-	size_t available = limit ? limit : free_memory() / 4 * 3;
+	struct lens_available is = { limit, LENS_MEMORY_GIVEN };
+	size_t available;
 
+	if (!limit)
+		is = lens_memory_available("");
+	available = limit ? limit : is.bytes / 4 * 3;
 	memset(m, 0, sizeof(*m));
+	m->limit = available;
+	m->from = is.from;
 	m->model = model_bytes(&p->model->config);
 	m->per_worker =
 		lens_forward_bytes(p->model, &p->hooks, p->max_packed, p->prompts->max_length,
@@ -220,7 +209,7 @@ enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads, siz
 		(p->analysis_runs ? lens_analysis_bytes(p->model, &p->analysis) : 0);
 	m->buffer = largest_buffer(p);
 	if (least_memory(p, m, 1) > available)
-		return too_little(m, least_memory(p, m, 1), available, limit != 0, err);
+		return too_little(m, least_memory(p, m, 1), err);
 	m->workers = threads < p->n_batches ? threads : p->n_batches;
 	while (m->workers > 1 && least_memory(p, m, m->workers) > available)
 		m->workers--;
