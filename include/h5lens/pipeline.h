@@ -60,10 +60,14 @@ void lens_plan_release(struct lens_plan *p);
 
 /*
  * The rows of each shard, first[i] to first[i + 1] − 1: the same for every task
- * and every later run. A sweep of one shard is one file.
+ * and every later run. A sweep of one shard is one file. HDF5 opens every file of a
+ * virtual dataset, so there are LENS_MOST_SHARDS at most: past that, what ends a
+ * shard is doubled.
  */
+#define LENS_MOST_SHARDS 500
 struct lens_shards {
 	size_t n;
+	size_t grown;         /* times what shards.prompts and shards.bytes say */
 	size_t *first;        /* [n + 1] */
 	uint64_t *file_bytes; /* [n], once counted */
 };

@@ -93,6 +93,19 @@ static void show_task(const struct screen *s, const struct lens_shards *shards)
 	       plural(rows), n, plural(n), human_bytes((double)bytes, text));
 }
 
+/* What was asked for in vain is told. */
+static void show_shards(const struct lens_shards *s, const struct lens_experiment *e)
+{
+	printf("%zu shards", s->n);
+	if (s->grown > 1 && e->shards.prompts)
+		printf(" (of %zu prompts, not the %zu of shards.prompts: at most %d are made)",
+		       s->grown * e->shards.prompts, e->shards.prompts, LENS_MOST_SHARDS);
+	else if (s->grown > 1)
+		printf(" (%zu times as large as usual: at most %d are made)", s->grown,
+		       LENS_MOST_SHARDS);
+	printf("; ");
+}
+
 static void show_plan(void *ctx, const struct lens_plan *p, const struct lens_shards *shards,
 		      const struct lens_memory *m)
 {
@@ -114,7 +127,7 @@ static void show_plan(void *ctx, const struct lens_plan *p, const struct lens_sh
 		printf("%zu batch%s of %zu; ", p->n_batches, p->n_batches == 1 ? "" : "es",
 		       p->batch_rows);
 	else
-		printf("%zu shards; ", shards->n);
+		show_shards(shards, p->experiment);
 	printf("file%s %s, %s of it padding\n", shards->n == 1 ? "" : "s",
 	       human_bytes((double)p->file_bytes, a), human_bytes((double)padding, b));
 	printf("memory: %s of %s (%s%s): ", human_bytes((double)m->total, a),

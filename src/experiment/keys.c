@@ -95,7 +95,8 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  BYTES, shards.bytes, NULL, true, "a shard ends at about this size, …")               \
 	X("shards.prompts", NULL, NULL, NULL, "auto | a number from 1", "auto",                \
 	  COUNT, shards.prompts, automatic, true,                                              \
-	  "… at so many prompts (auto: no limit), or after minutes of compute")                \
+	  "… at so many prompts (auto: no limit), or after minutes of compute; all three "       \
+	  "are doubled until there are at most 500 shards")                \
 	X("threads", "--threads", NULL, NULL, "auto | a number from 1", "auto",                \
 	  COUNT, threads, automatic, false,                                                    \
 	  "worker threads; auto: SLURM_CPUS_PER_TASK, else the CPUs that the process may use") \

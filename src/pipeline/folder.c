@@ -299,6 +299,19 @@ enum lens_status lens_folder_clean(const struct lens_folder *f, enum lens_clean 
 	return LENS_OK;
 }
 
+bool lens_folder_is_bare(const struct lens_folder *f)
+{
+	DIR *d = opendir(f->path);
+	struct dirent *e;
+	bool bare = d != NULL, part;
+
+	while (d && (e = readdir(d)) != NULL)
+		bare = bare && !(lens_is_shard_name(e->d_name, &part) && !part);
+	if (d)
+		closedir(d);
+	return bare;
+}
+
 void lens_folder_remove(const struct lens_folder *f)
 {
 	rmdir(f->path); /* fails while anything is in it */

@@ -43,6 +43,8 @@ bool lens_folder_is_of(const char *output, const char *identity);
 enum lens_clean { LENS_CLEAN_SHARE, LENS_CLEAN_HALF_DONE, LENS_CLEAN_EVERYTHING };
 enum lens_status lens_folder_clean(const struct lens_folder *f, enum lens_clean how, size_t *n,
 				   struct lens_error *err);
+/* No shard of any plan is finished there. */
+bool lens_folder_is_bare(const struct lens_folder *f);
 /* Removes the folder if nothing is left in it. */
 void lens_folder_remove(const struct lens_folder *f);
 

@@ -42,6 +42,18 @@ struct lens_prompts lens_shard_prompts(const struct lens_prompts *p, size_t firs
 enum lens_status lens_shards_count(struct lens_shards *s, struct lens_plan *whole,
 				   struct lens_memory *most, struct lens_error *err);
 
+/* --- stopped.c -------------------------------------------------------------------- */
+
+/* A run that was stopped while it computed its first shard. */
+struct lens_stopped {
+	const struct lens_shards *shards;
+	const struct lens_prompts *prompts;
+	const struct lens_progress *progress; /* of that shard: it is the run's */
+	size_t n_kept;                        /* shards of earlier runs */
+};
+/* Adds to the error how long a shard takes, and what to set. */
+void lens_tell_stopped(const struct lens_stopped *s, struct lens_error *err);
+
 /* --- layout.c: the file before its data ------------------------------------------ */
 
 struct lens_inputs {

@@ -29,7 +29,8 @@ struct run {
 	struct lens_share share;
 	struct lens_folder folder;
 	struct lens_claim *claim;
-	bool *done; /* [shards.n] */
+	bool *done;         /* [shards.n] */
+	size_t n_committed; /* shards of this run */
 };
 
 static struct lens_dataset_options dataset_options(const struct lens_experiment *e,
@@ -203,12 +204,30 @@ static enum lens_status in_the_way(const struct run *r, enum lens_status st,
 	return st;
 }
 
+static void count_alive(void *ctx, const struct lens_running *r)
+{
+	*(size_t *)ctx += r->alive;
+}
+
+/* A plan of which nothing was made, and nobody but us is at work on anything. */
+static bool is_idle_plan(const struct run *r)
+{
+	size_t n = 0;
+
+	return lens_folder_is_bare(&r->folder) &&
+	       lens_claim_list(r->folder.path, count_alive, &n, NULL) == LENS_OK && n == 1;
+}
+
 /* Every shard says itself what it is of: the plan can be written anew. */
 static enum lens_status keep_plan(const struct run *r, struct lens_error *err)
 {
 	struct lens_error why = LENS_ERROR_INIT;
 	enum lens_status st = lens_folder_keep_plan(&r->folder, &why);
 
+	if (st == LENS_ERR_MISMATCH && is_idle_plan(r)) {
+		lens_sys_unlink(r->folder.plan);
+		return lens_folder_keep_plan(&r->folder, err);
+	}
 	if (st == LENS_ERR_FORMAT && r->options->repair) {
 		lens_note(r->options, "the plan is damaged: it is written anew");
 		if (lens_sys_unlink(r->folder.plan))
@@ -319,6 +338,7 @@ static enum lens_status compute(struct run *r, size_t shard, double started,
 	st = lens_shard_run(&job, err);
 	lens_free((char *)(uintptr_t)job.path);
 	r->done[shard] = st == LENS_OK;
+	r->n_committed += r->done[shard];
 	r->result->n_shards_done += r->done[shard];
 	return st;
 }
@@ -497,16 +517,24 @@ static size_t count_kept(const struct run *r)
 /* A stop is no failure: what is there stays, and the same command goes on. */
 static void tell_what_is_kept(const struct run *r, struct lens_error *err)
 {
+	const struct lens_stopped stopped = { .shards = &r->shards,
+					      .prompts = r->prompts,
+					      .progress = &r->result->progress,
+					      .n_kept = count_kept(r) };
+
 	if (err->code != LENS_ERR_INTERRUPTED && err->code != LENS_ERR_NOSPACE)
 		return;
 	if (r->shards.n > 1)
 		lens_error_add(err,
 			       "; %zu of %zu shards are kept, and the same command goes on",
-			       count_kept(r), r->shards.n);
+			       stopped.n_kept, r->shards.n);
 	else if (r->shards.n)
 		lens_error_add(err, "; nothing is kept, and the same command starts anew");
 	else
 		lens_error_add(err, "; nothing was changed, and the same command goes on");
+	if (err->code == LENS_ERR_INTERRUPTED && !r->n_committed &&
+	    stopped.progress->seconds > 0)
+		lens_tell_stopped(&stopped, err);
 }
 
 /* A plan of which nothing was made would only stand in another's way. */

@@ -13,7 +13,6 @@
 
 /* Multiplications and additions of a shard: six minutes of a core at 50 GFLOP/s. */
 #define SHARD_FLOP 1.8e13
-#define MOST_SHARDS 500    /* HDF5 opens every file of a virtual dataset */
 #define OUTLIER_FACTOR 8   /* a row longer than so many medians is an outlier … */
 #define OUTLIER_TOKENS 256 /* … if it has at least so many tokens */
 #define MOST_OUTLIERS 32   /* runs of outliers that get shards of their own */
@@ -152,9 +151,9 @@ enum lens_status lens_shards_init(struct lens_shards *s, const struct lens_plan 
 
 	memset(s, 0, sizeof(*s));
 	LENS_TRY(outlier_limit(p->prompts, &limit.outlier, err));
-	for (;;) {
+	for (s->grown = 1;; s->grown *= 2) {
 		s->n = cut(p->prompts, &cost, &limit, NULL);
-		if (s->n <= MOST_SHARDS)
+		if (s->n <= LENS_MOST_SHARDS)
 			break;
 		limit.bytes *= 2;
 		limit.flop *= 2;
