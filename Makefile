@@ -15,6 +15,7 @@ APT_BUILD := build-essential pkg-config libhdf5-dev libopenblas0-pthread libcsv-
 	     libyaml-dev libpcre2-dev libutf8proc-dev libssl-dev libzip-dev
 APT_READ  := python3 python3-venv ca-certificates
 APT_TEST  := libcmocka-dev hdf5-tools valgrind clang clang-format clang-tidy cppcheck libclang-rt-dev libomp-dev
+APT_SLURM := slurm-wlm munge
 VENV    := $(BUILD)/venv
 VPY     := $(VENV)/bin/python
 
@@ -52,7 +53,7 @@ FUZZOBJ  := $(BUILD)/tests/fuzz/fuzz.o
 SUPOBJ   := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/support/*.c)))
 CHECKED  := $(shell find src include tests -name '*.[ch]')
 
-.PHONY: all demo notebooks test unit-test cli-test faults fuzz fuzz-replay asan coverage valgrind analyze format format-check tidy \
+.PHONY: all demo notebooks test unit-test cli-test slurm-test faults fuzz fuzz-replay asan coverage valgrind analyze format format-check tidy \
 	layers bench install clean deps help
 .DELETE_ON_ERROR:
 
@@ -149,6 +150,11 @@ unit-test: $(TESTBIN)
 
 cli-test: $(BIN) $(VENV)/.done $(TOOLBIN)
 	@PYTHON=$(VPY) BUILD=$(BUILD) sh tests/run-cli.sh $(BIN)
+
+# Its folder is short: sockets have names of at most 108 bytes.
+slurm-test: $(BIN) $(VENV)/.done ## the README's scripts on a real Slurm, which it installs and starts (2 minutes)
+	@sh scripts/deps.sh "" "$(APT_SLURM)"
+	@H5LENS=$(BIN) PYTHON=$(VPY) bash tests/cluster/run.sh
 
 fuzz-replay: $(FUZZBIN) ## what fuzzing found, once more
 	@for t in $(FUZZBIN); do \

@@ -32,6 +32,7 @@ needed_by() {
 	clang | libclang-rt-dev | libomp-dev) echo "make fuzz" ;;
 	cppcheck) echo "make analyze" ;;
 	valgrind) echo "make valgrind" ;;
+	slurm-wlm | munge) echo "make slurm-test" ;;
 	esac
 }
 

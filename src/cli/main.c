@@ -47,8 +47,8 @@ static void print_help(FILE *out)
 		fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].summary);
 	fprintf(out,
 		"\n  --version   the build, and what it runs on\n\n"
-		"exit codes: 0 done, 1 failed, 2 usage, 75 stopped, not finished (type the "
-		"same again)\n");
+		"exit codes: 0 done, 1 failed, 2 usage, 75 not finished, or another run is at "
+		"work (type\nthe same again, later)\n");
 }
 
 static int unknown(const char *name)

@@ -102,7 +102,8 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  "worker threads; auto: SLURM_CPUS_PER_TASK, else the CPUs that the process may use") \
 	X("memory", "--memory", NULL, NULL, "auto | a size with its unit (4GiB, 800M)",        \
 	  "auto", BYTES, memory, automatic, false,                                             \
-	  "the most memory to use; auto: three quarters of what is free")
+	  "the most memory to use; auto: three quarters of the least of what is free, the "       \
+	  "cgroup's limit and Slurm's")
 /* clang-format on */
 
 #define ROW(name_, flag_, short_, value_, shape_, default_, kind_, field_, words_, id_, help_) \
