@@ -239,7 +239,8 @@ static void ask_cgroup(const char *root, const struct place *p, uint64_t own,
 		       struct lens_available *a)
 {
 	const struct version *v = p->version;
-	uint64_t limit = UINT64_MAX, used = 0, dropped = 0, n;
+	uint64_t limit = UINT64_MAX, used = 0, n;
+	size_t dropped;
 	size_t i;
 
 	for (i = 0; i < 2 && v->limit[i]; i++) {
@@ -250,8 +251,9 @@ static void ask_cgroup(const char *root, const struct place *p, uint64_t own,
 		return;
 	if (!number_in(root, p->dir, v->used, "", &used))
 		used = 0;
-	if (number_in(root, p->dir, "memory.stat", v->cache, &n) &&
-	    !lens_size_add(n, own, &dropped))
+	if (!number_in(root, p->dir, "memory.stat", v->cache, &n))
+		n = 0;
+	if (!lens_size_add(n, own, &dropped))
 		dropped = own;
 	used -= dropped < used ? dropped : used;
 	at_most(a, limit > used ? limit - used : 0, LENS_MEMORY_CGROUP);
