@@ -342,6 +342,12 @@ def folder_cases() -> None:
     not_a_model("training", {"checkpoint-500/config.json": b"{}"}, "a training run",
                 "checkpoint-500")
     not_a_model("diffusion", {"model_index.json": b"{}"}, "a diffusion pipeline")
+    not_a_model("adapter-weights", {"adapter_model.safetensors": b"x"}, "an adapter's weights")
+    not_a_model("hub-above", {"hub/version.txt": b"1"}, "hub/models--")
+    not_a_model("makers-only", {"consolidated.00.pth": b"x", "params.json": b"{}"},
+                "(consolidated.00.pth)")
+    not_a_model("quantised-gptq-old", {"quantize_config.json": b"{}"},
+                "a quantised checkpoint (gptq)", config=CONFIG)
     not_a_model("empty", {"README.md": b"nothing"}, "is no model's folder: it has no config.json")
     not_a_model("shards", {"model-00002-of-00002.safetensors": b"x",
                            "model-00001-of-00002.safetensors": b"x"},
@@ -514,6 +520,8 @@ def write_heads(valid: Path) -> None:
     apart.write(valid / "tied-apart")
     apart.config["tie_word_embeddings"] = False
     apart.write(valid / "untied")
+    apart.config["tie_word_embeddings"] = None
+    apart.write(valid / "untied-null")
     moved = Model()
     moved.tensors["lm_head.weight"] = moved.tensors.pop(P + "wte.weight")
     moved.write(valid / "tied-moved")

@@ -105,6 +105,10 @@ enum lens_status lens_model_folder_error(const char *dir, const char *missing, b
 /* Is s[0..n) valid UTF-8 (no surrogates, no overlong forms)? */
 bool lens_utf8_valid(const char *s, size_t n);
 
+/* Is the first, the last character of s[0..n) white space (Unicode's White_Space)? */
+bool lens_begins_with_space(const char *s, size_t n);
+bool lens_ends_with_space(const char *s, size_t n);
+
 /* --- SHA-256 (OpenSSL) ----------------------------------------------------- */
 
 #define LENS_SHA256_BYTES 32

@@ -3,6 +3,7 @@
  */
 #include "cli/cli.h"
 
+#include <strings.h>
 #include <sys/stat.h>
 
 /* --- a model ------------------------------------------------------------------------ */
@@ -166,6 +167,13 @@ static int info_file(const char *path)
 	return EXIT_DONE;
 }
 
+static bool is_gguf(const char *path)
+{
+	const char *dot = strrchr(path, '.');
+
+	return dot && !strcasecmp(dot, ".gguf");
+}
+
 /* Not there, and not called like an output: most likely a hub id, or a folder's name. */
 static bool looks_like_a_model(const char *path)
 {
@@ -194,6 +202,11 @@ int cmd_info(int argc, char **argv)
 		return code;
 	if (!stat(plain[0], &sb) && S_ISDIR(sb.st_mode))
 		return info_model(plain[0]);
+	if (code < 0 && is_gguf(plain[0])) {
+		lens_error_at(&err, LENS_ERR_UNSUPPORTED, plain[0], 0, 0,
+			      "is a GGUF file (llama.cpp's format), which is not read");
+		return fail(&err);
+	}
 	if (looks_like_a_model(plain[0])) {
 		lens_model_folder_error(plain[0], "", false, &err);
 		return fail(&err);

@@ -204,14 +204,21 @@ static enum lens_status run_session(struct session *s, struct lens_error *err)
 	return show(s, err);
 }
 
-/* A space in front makes most answers one token; say so where it is missing. */
+/* What is odd about prompt and answer; `run` tells the same of a row. */
 static void hint(const struct prompt_args *a)
 {
-	if (a->answer && a->answer[0] && a->answer[0] != ' ')
+	size_t n = strlen(a->text), n_answer = a->answer ? strlen(a->answer) : 0;
+
+	if (!n_answer)
+		return;
+	if (!lens_begins_with_space(a->answer, n_answer))
 		fprintf(stderr,
 			"h5lens: note: the answer has no leading space; \" %s\" is "
 			"usually what follows a prompt\n",
-			a->answer);
+			visible(a->answer, n_answer));
+	else if (lens_ends_with_space(a->text, n))
+		fprintf(stderr, "h5lens: warning: the prompt ends in white space and the "
+				"answer begins with it: together they have it twice\n");
 }
 
 /* value (NULL: the first) as an index into words, which ends with NULL; −1: none of them. */

@@ -16,7 +16,8 @@ enum lens_status lens_json_parse(const char *path, const char *text, size_t len,
 /*
  * The same of a file that Python's json module may have written. What is no
  * JSON, or does not fit, is no error here: Infinity, -Infinity, NaN, integers
- * beyond int64, reals beyond double, a key given twice. Such a value becomes an
+ * beyond int64, reals beyond double, NUL or half a surrogate pair in a string, a
+ * key given twice. Such a value becomes an
  * object that nobody takes for one, and that lens_json_unusable knows, so that
  * it is an error only where it is needed.
  */

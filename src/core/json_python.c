@@ -2,10 +2,11 @@
  * core/json_python.c: the JSON that Python's json module writes and reads, made
  * to JSON that jansson reads. In: a file's text; out: the same, where
  *
- *   NaN, Infinity, -Infinity, 1e400, 9223372036854775808
+ *   NaN, Infinity, -Infinity, 1e400, 9223372036854775808, "\u0000", "\ud83d"
  *
  * are objects {"h5lens:unusable": "holds NaN"}, and the value of a key that its
- * object has already is {"h5lens:unusable": "is there twice", "value": …}. All
+ * object has already is {"h5lens:unusable": "is there twice", "value": …}. In a key
+ * \u0000 and half a surrogate pair become \ufffd: no text that we read has them. All
  * else is copied, so that jansson judges it. Everything stays in its line.
  */
 #include "core/json.h"
@@ -45,7 +46,7 @@ static enum lens_status count(struct rewrite *r, struct lens_error *err)
 	if (++r->n_changed <= LENS_JSON_MAX_UNUSABLE)
 		return LENS_OK;
 	return lens_error_set(err, LENS_ERR_FORMAT,
-			      "more than %d numbers out of range or keys given twice",
+			      "more than %d values that are out of range or there twice",
 			      LENS_JSON_MAX_UNUSABLE);
 }
 
@@ -158,6 +159,64 @@ static enum lens_status remember_key(struct rewrite *r, const char *literal, siz
 	return failed ? lens_error_nomem(err, n, 1) : LENS_OK;
 }
 
+/* The code unit of \uXXXX at s, or -1. */
+static long code_unit(const char *s, size_t n)
+{
+	char digits[5] = "";
+
+	if (n < 6 || s[0] != '\\' || s[1] != 'u')
+		return -1;
+	memcpy(digits, s + 2, 4);
+	return strspn(digits, "0123456789abcdefABCDEF") == 4 ? strtol(digits, NULL, 16) : -1;
+}
+
+/*
+ * The first escape from *at on that jansson refuses and Python reads: a NUL, half a
+ * surrogate pair. What the string holds, or NULL; *at is its place, or n.
+ */
+static const char *odd_escape(const char *s, size_t n, size_t *at)
+{
+	for (; *at < n; *at += s[*at] == '\\' ? 2 : 1) {
+		long unit = code_unit(s + *at, n - *at), next;
+
+		if (!unit)
+			return "holds a NUL";
+		if (unit < 0xd800 || unit > 0xdfff)
+			continue;
+		next = code_unit(s + *at + 6, n - *at - 6);
+		if (unit > 0xdbff || next < 0xdc00 || next > 0xdfff)
+			return "holds half a surrogate pair";
+		*at += 10; /* and 2 */
+	}
+	*at = n;
+	return NULL;
+}
+
+/* Copies a key, with U+FFFD for what has no place in text. */
+static enum lens_status copy_key(struct rewrite *r, size_t n, struct lens_error *err)
+{
+	size_t from = r->out->len, at = 0;
+
+	LENS_TRY(copy(r, n, err));
+	while (odd_escape(r->out->data + from, n, &at)) {
+		memcpy(r->out->data + from + at, "\\ufffd", 6);
+		r->n_changed++;
+	}
+	return LENS_OK;
+}
+
+static enum lens_status copy_value(struct rewrite *r, size_t n, struct lens_error *err)
+{
+	size_t at = 0;
+	const char *what = odd_escape(r->text + r->at, n, &at);
+
+	if (!what)
+		return copy(r, n, err);
+	LENS_TRY(count(r, err));
+	r->at += n;
+	return lens_buf_printf(r->out, err, "{\"" LENS_JSON_UNUSABLE "\":\"%s\"}", what);
+}
+
 /* A string; where a colon follows it is a key, and may be one that was there. */
 static enum lens_status string(struct rewrite *r, struct lens_error *err)
 {
@@ -165,11 +224,11 @@ static enum lens_status string(struct rewrite *r, struct lens_error *err)
 	size_t n = string_length(r), i = r->at + n;
 	bool again;
 
-	LENS_TRY(copy(r, n, err));
 	while (i < r->len && strchr(" \t\r\n", r->text[i]) && r->text[i])
 		i++;
 	if (i == r->len || r->text[i] != ':' || !r->depth || !r->level[r->depth - 1].keys)
-		return LENS_OK;
+		return copy_value(r, n, err);
+	LENS_TRY(copy_key(r, n, err));
 	LENS_TRY(remember_key(r, literal, n, &again, err));
 	LENS_TRY(copy(r, i + 1 - r->at, err));
 	if (!again || r->level[r->depth - 1].wrapped)

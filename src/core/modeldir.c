@@ -21,18 +21,22 @@ static const struct sign {
 } signs[] = {
 	{ "adapter_config.json", "", false,
 	  "is the folder of an adapter (LoRA, PEFT), not of a model%s" },
+	{ "adapter_model", "", false,
+	  "holds an adapter's weights (%s), not a model's: merge them into their base model "
+	  "first" },
 	{ "", ".gguf", false,
 	  "holds GGUF (%s), llama.cpp's format, which is not read: use the model's original "
 	  "folder, with config.json and safetensors" },
 	{ "snapshots", "", false,
 	  "is the hub's cache of a model; the model's folder is in %s/" },
+	{ "hub", "hub", false, "is a cache; models are in %s/models--…/snapshots/…" },
 	{ "models--", "", false,
 	  "is the hub's cache; the folder of a model in it is %s/snapshots/…" },
 	{ "model-", ".safetensors", true,
 	  "holds shards of weights (%s) without their index, model.safetensors.index.json" },
 	{ "pytorch_model-", ".bin", true,
 	  "holds shards of weights (%s) without their index, pytorch_model.bin.index.json" },
-	{ "consolidated.", "", true,
+	{ "consolidated.", "", false,
 	  "holds weights in their makers' own format (%s): use the folder for transformers, "
 	  "with model.safetensors" },
 	{ "tf_model.h5", "", true, "holds TensorFlow's weights only (%s), which are not read" },
@@ -136,24 +140,67 @@ static bool could_be_hub_id(const char *path)
 	return i && slashes <= 1 && isalnum((unsigned char)path[0]) && path[i - 1] != '/';
 }
 
+static bool is_there(const char *path, size_t n, bool folder)
+{
+	char *cut = lens_strdup(path);
+	struct stat sb;
+	bool is;
+
+	if (!cut)
+		return false;
+	cut[n] = '\0';
+	is = !stat(cut, &sb) && (!folder || S_ISDIR(sb.st_mode));
+	lens_free(cut);
+	return is;
+}
+
+/*
+ * What of a path may be a hub id: an address without the host, or what follows the
+ * folders that are there, because the experiment's own stands before it. NULL: none.
+ */
+static const char *hub_id(const char *path)
+{
+	static const char *const hosts[] = { "https://huggingface.co/", "https://hf.co/",
+					     "huggingface.co/", "hf.co/" };
+	const char *id = path, *slash;
+	size_t i;
+
+	for (i = 0; i < sizeof(hosts) / sizeof(*hosts); i++) {
+		const char *at = strstr(path, hosts[i]);
+
+		if (at)
+			return could_be_hub_id(at + strlen(hosts[i])) ? at + strlen(hosts[i])
+								      : NULL;
+	}
+	for (slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
+		if (slash > path && is_there(path, (size_t)(slash - path), true))
+			id = slash + 1;
+	}
+	if (!could_be_hub_id(id) ||
+	    is_there(path, (size_t)(id - path) + strcspn(id, "/"), false))
+		return NULL;
+	return id;
+}
+
 enum lens_status lens_model_folder_error(const char *dir, const char *missing, bool weights,
 					 struct lens_error *err)
 {
 	const struct sign *s;
+	const char *id;
 	char name[256] = "", shown[300];
 	struct stat sb;
 
 	if (stat(dir, &sb) && errno != ENOENT && errno != ENOTDIR)
 		return lens_error_sys(err, errno, dir, "look at");
-	if (stat(dir, &sb))
+	if (stat(dir, &sb)) {
+		id = hub_id(dir);
 		return lens_error_at(err, LENS_ERR_IO, dir, 0, 0,
 				     "there is no such folder%s%s%s",
-				     could_be_hub_id(dir)
-					     ? "; a model of the Hugging Face hub is fetched "
-					       "first: scripts/get_model.py "
-					     : "",
-				     could_be_hub_id(dir) ? dir : "",
-				     could_be_hub_id(dir) ? " DIR" : "");
+				     id ? "; a model of the Hugging Face hub is fetched first: "
+					  "scripts/get_model.py "
+					: "",
+				     id ? id : "", id ? " DIR" : "");
+	}
 	s = find_sign(dir, weights, name);
 	if (!s)
 		return lens_error_at(err, LENS_ERR_IO, dir, 0, 0, "%s", missing);

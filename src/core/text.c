@@ -27,6 +27,31 @@ bool lens_utf8_valid(const char *s, size_t n)
 	return true;
 }
 
+static bool is_space(utf8proc_int32_t c)
+{
+	utf8proc_category_t kind = utf8proc_category(c);
+
+	return kind == UTF8PROC_CATEGORY_ZS || kind == UTF8PROC_CATEGORY_ZL ||
+	       kind == UTF8PROC_CATEGORY_ZP || (c >= 9 && c <= 13) || c == 0x85;
+}
+
+bool lens_begins_with_space(const char *s, size_t n)
+{
+	utf8proc_int32_t c;
+
+	return utf8proc_iterate((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, &c) > 0 &&
+	       is_space(c);
+}
+
+bool lens_ends_with_space(const char *s, size_t n)
+{
+	size_t last = n;
+
+	while (last && ((unsigned char)s[--last] & 0xc0) == 0x80)
+		;
+	return n && lens_begins_with_space(s + last, n - last);
+}
+
 /* Levenshtein distance; words longer than the table count as far apart. */
 static size_t distance(const char *a, const char *b)
 {

@@ -273,7 +273,7 @@ static enum lens_status split_answer(struct lens_row_check *c,
 	const char *s = rec->field[column];
 	char q[QUOTE_SIZE], variant[QUOTE_SIZE], pieces[800], odd[80] = "";
 	int32_t space = odd_space(s, rec->length[column]);
-	size_t n_tokens = c->scratch.n;
+	size_t n_tokens = c->scratch.n, prompt = c->columns->prompt;
 	bool is_token;
 
 	LENS_TRY(list_pieces(c, pieces, sizeof(pieces), err));
@@ -284,10 +284,14 @@ static enum lens_status split_answer(struct lens_row_check *c,
 		snprintf(odd, sizeof(odd), "; it holds %s (U+%04X), which is not a plain space",
 			 space == 0xa0 ? "a no-break space" : "a space", (unsigned)space);
 	note(&row->bad, c, rec,
-	     "answer %s (column '%.200s') is %zu tokens, not one%s%s%s%s%s%s%s", q,
+	     "answer %s (column '%.200s') is %zu tokens, not one%s%s%s%s%s%s%s%s", q,
 	     c->columns->name[column], n_tokens, n_tokens ? ": " : "", pieces, odd,
 	     is_token ? "; with" : "", is_token && s[0] == ' ' ? "out" : "",
-	     is_token ? " a leading space it is one: " : "", is_token ? variant : "");
+	     is_token ? " a leading space it is one: " : "", is_token ? variant : "",
+	     is_token && s[0] != ' ' &&
+			     lens_ends_with_space(rec->field[prompt], rec->length[prompt])
+		     ? " (and the prompt without the space at its end)"
+		     : "");
 	return LENS_OK;
 }
 
@@ -337,35 +341,6 @@ static enum lens_status check_answer(struct lens_row_check *c,
 
 /* --- prompt and answers together --------------------------------------------------- */
 
-static bool is_space(int32_t code)
-{
-	switch (utf8proc_category(code)) {
-	case UTF8PROC_CATEGORY_ZS:
-	case UTF8PROC_CATEGORY_ZL:
-	case UTF8PROC_CATEGORY_ZP:
-		return true;
-	default:
-		return code < 0x80 && isspace(code);
-	}
-}
-
-static bool begins_with_space(const char *s, size_t n)
-{
-	utf8proc_int32_t code;
-
-	return utf8proc_iterate((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, &code) > 0 &&
-	       is_space(code);
-}
-
-static bool ends_with_space(const char *s, size_t n)
-{
-	size_t last = n;
-
-	while (last && ((unsigned char)s[--last] & 0xc0) == 0x80)
-		;
-	return n && begins_with_space(s + last, n - last);
-}
-
 /*
  * " Mary" after a prompt that ends in a space would follow two: a position that
  * the model hardly ever saw. Where the tables read another token, nothing is odd.
@@ -377,12 +352,12 @@ static void check_seam(const struct lens_row_check *c, const struct lens_csv_rec
 	char q[QUOTE_SIZE];
 
 	if (row->read_pos + 1 != (int32_t)row->tokens.n ||
-	    !ends_with_space(rec->field[p], rec->length[p]))
+	    !lens_ends_with_space(rec->field[p], rec->length[p]))
 		return;
 	for (i = 0; i < c->opt->n_answers; i++) {
 		size_t a = c->columns->answer[i];
 
-		if (!begins_with_space(rec->field[a], rec->length[a]))
+		if (!lens_begins_with_space(rec->field[a], rec->length[a]))
 			continue;
 		note(&row->warning[LENS_ROW_SEAM], c, rec,
 		     "the prompt (column '%.200s') ends in white space and the answer %s "

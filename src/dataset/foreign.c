@@ -22,14 +22,13 @@ static const struct magic {
 		s, sizeof(s) - 1, text                                                         \
 	}
 	MAGIC("\x1f\x8b", "gzip" UNPACK),
-	MAGIC("BZh", "bzip2" UNPACK),
 	MAGIC("\xfd"
 	      "7zXZ",
 	      "xz" UNPACK),
 	MAGIC("\x28\xb5\x2f\xfd", "zstd" UNPACK),
 	MAGIC("7z\xbc\xaf", "7z" UNPACK),
 	MAGIC("PAR1", "Parquet" AS_CSV),
-	MAGIC("ARROW1", "Arrow (Feather)" AS_CSV),
+	MAGIC("ARROW1\0\0", "Arrow (Feather)" AS_CSV),
 	MAGIC("\x89HDF\r\n", "HDF5" AS_CSV),
 	MAGIC("\x93NUMPY", "NumPy's .npy" AS_CSV),
 	MAGIC("SQLite format 3", "an SQLite database" AS_CSV),
@@ -54,6 +53,8 @@ static const char *zip(const unsigned char *s, size_t n)
 {
 	if (holds(s, n, "[Content_Types].xml") || holds(s, n, "xl/"))
 		return "an Excel workbook (xlsx); save it as CSV in UTF-8";
+	if (holds(s, n, "opendocument"))
+		return "an OpenDocument sheet (ods); save it as CSV in UTF-8";
 	if (holds(s, n, "data.pkl") || holds(s, n, ".npy"))
 		return "a file of PyTorch or NumPy" AS_CSV;
 	return "zip" UNPACK;
@@ -113,6 +114,8 @@ const char *lens_foreign_file(const unsigned char *s, size_t n)
 		if (n >= magics[i].n && !memcmp(s, magics[i].s, magics[i].n))
 			return magics[i].text;
 	}
+	if (n >= 10 && !memcmp(s, "BZh", 3) && !memcmp(s + 4, "1AY&SY", 6))
+		return "bzip2" UNPACK;
 	if (n >= 4 && !memcmp(s, "PK\3\4", 4))
 		return zip(s, n);
 	what = wide_text(s, n);

@@ -127,14 +127,15 @@ static enum lens_status check_nesting(const char *text, const char *file,
 	return LENS_OK;
 }
 
-/* Is the line (from 0) indented with a tab? Editors do it, and YAML forbids it. */
+/* Is the line (from 0) indented with a tab, or an item's dash? Editors do it, YAML forbids it.
+ */
 static bool tab_indents(const char *text, size_t line)
 {
 	for (; line; line--) {
 		text += strcspn(text, "\n");
 		text += *text == '\n';
 	}
-	return text[strspn(text, " ")] == '\t';
+	return text[strspn(text, " -")] == '\t';
 }
 
 static enum lens_status parser_error(const yaml_parser_t *p, const char *text, const char *file,
@@ -149,8 +150,8 @@ static enum lens_status parser_error(const yaml_parser_t *p, const char *text, c
 	if (p->error != YAML_READER_ERROR && tab_indents(text, p->problem_mark.line))
 		return lens_error_at(err, file ? LENS_ERR_FORMAT : LENS_ERR_INVALID, file,
 				     file ? line : 0, 0,
-				     "not valid YAML: the line is indented with a tab; YAML "
-				     "takes spaces only");
+				     "not valid YAML: a tab before the first word; YAML takes "
+				     "spaces there");
 	if (p->error == YAML_READER_ERROR || !file)
 		line = column = 0;
 	return lens_error_at(err, file ? LENS_ERR_FORMAT : LENS_ERR_INVALID, file, line, column,

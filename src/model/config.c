@@ -60,22 +60,34 @@ static enum lens_status find_family(const struct lens_config_file *f,
 }
 
 /* quantization_config (transformers), quantization (MLX): weights that are no plain numbers. */
-static enum lens_status check_quantised(const struct lens_config_file *f,
-					struct lens_error *err)
+static const char *quantised_by(const json_t *root)
 {
-	const json_t *q = json_object_get(f->root, "quantization_config");
+	const json_t *q = json_object_get(root, "quantization_config");
 	const char *method;
 
 	if (!json_is_object(q))
-		q = json_object_get(f->root, "quantization");
+		q = json_object_get(root, "quantization");
 	if (!json_is_object(q))
-		return LENS_OK;
+		return NULL;
 	method = json_string_value(json_object_get(q, "quant_method"));
+	if (method)
+		return method;
+	return json_object_get(q, "load_in_8bit") || json_object_get(q, "load_in_4bit")
+		       ? "bitsandbytes"
+		       : "method not named";
+}
+
+static enum lens_status check_quantised(const struct lens_config_file *f, const char *dir,
+					struct lens_error *err)
+{
+	char *apart = lens_path_join(dir, "quantize_config.json"); /* AutoGPTQ's */
+	const char *method = quantised_by(f->root);
+
+	if (!method && apart && lens_file_exists(apart))
+		method = "gptq";
+	lens_free(apart);
 	if (!method)
-		method =
-			json_object_get(q, "load_in_8bit") || json_object_get(q, "load_in_4bit")
-				? "bitsandbytes"
-				: "method not named";
+		return LENS_OK;
 	return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
 			     "a quantised checkpoint (%.60s): weights are read as F64, F32, "
 			     "F16 or BF16 only; use the model that it was made from",
@@ -106,7 +118,7 @@ enum lens_status lens_config_read(const char *dir, struct lens_config *c,
 		st = lens_json_parse_python(path, text.data, text.len, &root, err);
 	f.root = root;
 	if (st == LENS_OK)
-		st = check_quantised(&f, err);
+		st = check_quantised(&f, dir, err);
 	if (st == LENS_OK)
 		st = find_family(&f, family, err);
 	if (st == LENS_OK)

@@ -97,6 +97,14 @@ enum lens_status lens_config_layers(const struct lens_config_file *f, const char
 	return LENS_OK;
 }
 
+enum lens_status lens_config_tied(const struct lens_config_file *f, bool deflt, bool *out,
+				  struct lens_error *err)
+{
+	const json_t *v = json_object_get(f->root, "tie_word_embeddings");
+
+	return lens_config_bool(f, "tie_word_embeddings", deflt && !json_is_null(v), out, err);
+}
+
 enum lens_status lens_config_heads(const struct lens_config_file *f, const char *d_model,
 				   const char *n_heads, struct lens_config *c,
 				   struct lens_error *err)

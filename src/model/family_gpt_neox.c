@@ -30,7 +30,7 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 	LENS_TRY(lens_config_size(f, "vocab_size", 50432, &c->d_vocab, err));
 	LENS_TRY(lens_config_heads(f, "hidden_size", "num_attention_heads", c, err));
 	LENS_TRY(lens_config_eps(f, "layer_norm_eps", 1e-5, &c->eps, err));
-	LENS_TRY(lens_config_bool(f, "tie_word_embeddings", false, &c->tied_head, err));
+	LENS_TRY(lens_config_tied(f, false, &c->tied_head, err));
 	LENS_TRY(lens_config_bool(f, "use_parallel_residual", true, &c->parallel_block, err));
 	LENS_TRY(lens_config_bool(f, "attention_bias", true, &c->attn_biases, err));
 	c->norm = LENS_NORM_LN;

@@ -24,7 +24,7 @@ static enum lens_status common(const struct lens_config_file *f, struct lens_con
 	LENS_TRY(lens_config_size(f, "max_position_embeddings", 2048, &c->n_ctx, err));
 	LENS_TRY(lens_config_size(f, "vocab_size", 32000, &c->d_vocab, err));
 	LENS_TRY(lens_config_eps(f, "rms_norm_eps", 1e-6, &c->eps, err));
-	LENS_TRY(lens_config_bool(f, "tie_word_embeddings", false, &c->tied_head, err));
+	LENS_TRY(lens_config_tied(f, false, &c->tied_head, err));
 	LENS_TRY(lens_config_real(f, "rope_theta", 10000, &base, err));
 	if (c->n_heads % c->n_kv_heads)
 		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,

@@ -49,8 +49,9 @@ static enum lens_status no_head(const struct lens_checkpoint *k, const struct le
 		"tensor \"%s\" is missing%s", f->head,
 		choice == LENS_HEAD_STORED
 			? ", and tied_head is stored"
-			: " (the head, which config.json does not tie to the "
-			  "embedding); tied_head: tied takes the embedding for it");
+			: ": the model was saved without its head, which config.json "
+			  "does not tie to the embedding; the whole model is needed "
+			  "(tied_head: tied would take the embedding: another model)");
 }
 
 static enum lens_status disagreement(const struct lens_checkpoint *k,
@@ -60,8 +61,8 @@ static enum lens_status disagreement(const struct lens_checkpoint *k,
 	struct lens_buf b = LENS_BUF_INIT;
 	enum lens_status st = lens_buf_printf(
 		&b, err,
-		"config.json ties the head to the embedding (tie_word_embeddings), but "
-		"\"%s\" is stored and differs from \"%s\": transformers 4 and "
+		"the head is tied to the embedding (tie_word_embeddings of config.json, or its "
+		"default), but \"%s\" is stored and differs from \"%s\": transformers 4 and "
 		"TransformerLens 2.16 use the embedding for both, transformers 5 uses the "
 		"stored head; here the embedding is used (tied_head: stored uses the head)",
 		f->head, k->w_e);

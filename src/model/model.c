@@ -306,6 +306,26 @@ static enum lens_status check_shapes(struct loader *l, struct lens_error *err)
 	return read_head(l, &head, err);
 }
 
+/* transformers with peft applies such an adapter; we do not. */
+static enum lens_status warn_of_adapter(const char *dir, struct lens_model *m,
+					struct lens_error *err)
+{
+	char *path = lens_path_join(dir, "adapter_config.json");
+	bool there = path && lens_file_exists(path);
+	struct lens_buf b = LENS_BUF_INIT;
+
+	lens_free(path);
+	if (!there)
+		return LENS_OK;
+	LENS_TRY(lens_buf_printf(&b, err,
+				 "%s%sthe folder holds an adapter too (adapter_config.json), "
+				 "which is not applied",
+				 m->warning ? m->warning : "", m->warning ? "; " : ""));
+	lens_free(m->warning);
+	m->warning = b.data;
+	return LENS_OK;
+}
+
 static enum lens_status load(const char *dir, struct loader *l, struct lens_sha256 *sha,
 			     struct lens_error *err)
 {
@@ -318,6 +338,7 @@ static enum lens_status load(const char *dir, struct loader *l, struct lens_sha2
 	LENS_TRY(lens_tensors_open(dir, t, sha, err));
 	LENS_TRY(lens_checkpoint_names(&l->checkpoint, l->family, &m->config, l->tied_head,
 				       &m->warning, err));
+	LENS_TRY(warn_of_adapter(dir, m, err));
 	snprintf(m->tensor_w_e, sizeof(m->tensor_w_e), "%s", l->checkpoint.w_e);
 	snprintf(m->tensor_w_u, sizeof(m->tensor_w_u), "%s", l->checkpoint.w_u);
 	LENS_TRY(check_shapes(l, err));

@@ -196,6 +196,9 @@ bool lens_name_ends(const char *name, const char *end);
 enum lens_status lens_config_layers(const struct lens_config_file *f, const char *key,
 				    size_t deflt, struct lens_config *c,
 				    struct lens_error *err);
+/* tie_word_embeddings; null is false, as in transformers 4. */
+enum lens_status lens_config_tied(const struct lens_config_file *f, bool deflt, bool *out,
+				  struct lens_error *err);
 /* d_head = d_model / n_heads, which has to be whole; n_kv_heads = n_heads. */
 enum lens_status lens_config_heads(const struct lens_config_file *f, const char *d_model,
 				   const char *n_heads, struct lens_config *c,

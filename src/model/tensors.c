@@ -136,8 +136,12 @@ static enum lens_status add_shards(const struct opening *o, const char *index, j
 	}
 	qsort(name, n, sizeof(char *), by_string);
 	for (i = 0; st == LENS_OK && i < n; i++) {
-		if (!i || strcmp(name[i], name[i - 1]) != 0)
-			st = add_file(o, name[i], err);
+		if (i && !strcmp(name[i], name[i - 1]))
+			continue;
+		st = add_file(o, name[i], err);
+		if (st == LENS_ERR_IO)
+			lens_error_add(err, "; %s names it: was all of the model fetched?",
+				       strrchr(index, '/') ? strrchr(index, '/') + 1 : index);
 	}
 	lens_free(name);
 	return st;

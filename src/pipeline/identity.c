@@ -215,7 +215,7 @@ enum lens_status lens_identity_mismatch(const char *output, const char *was, con
 		st = lens_error_at(err, LENS_ERR_MISMATCH, output, 0, 0,
 				   "is of the same experiment by a version of h5lens whose "
 				   "results have other bits (%s)",
-				   b.data ? b.data : "");
+				   b.len ? b.data : "its words were changed");
 	else if (st == LENS_OK)
 		st = lens_error_at(err, LENS_ERR_MISMATCH, output, 0, 0,
 				   "is of another experiment (%s)",

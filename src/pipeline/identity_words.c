@@ -34,10 +34,20 @@ static enum lens_status show_list(struct lens_buf *b, const json_t *list,
 
 static enum lens_status show_value(struct lens_buf *b, const json_t *v, struct lens_error *err)
 {
-	char *text = v ? json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS) : NULL;
-	enum lens_status st = lens_buf_printf(b, err, "%.*s%s", SHOWN, text ? text : "nothing",
-					      text && strlen(text) > SHOWN ? "…" : "");
+	char *text = v && !json_is_null(v)
+			     ? json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS)
+			     : NULL;
+	size_t n = text ? strlen(text) : 0;
+	enum lens_status st;
 
+	if (n <= SHOWN) {
+		st = lens_buf_printf(b, err, "%s", text ? text : v ? "none" : "nothing");
+	} else {
+		for (n = SHOWN; n && ((unsigned char)text[n] & 0xc0) == 0x80; n--)
+			;
+		st = lens_buf_printf(b, err, "%.*s…%s", (int)n, text,
+				     json_is_string(v) ? "\"" : "");
+	}
 	free(text);
 	return st;
 }

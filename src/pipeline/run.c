@@ -415,10 +415,13 @@ static enum lens_status already_done(struct run *r, struct lens_error *err)
 static enum lens_status of_another_version(const struct run *r, bool finished,
 					   struct lens_error *err)
 {
+	const char *schema = strstr(r->identity, "\"schema\":");
+
 	return lens_error_at(err, LENS_ERR_MISMATCH, r->output, 0, 0,
-			     "was %s by another version of h5lens (this one writes files of "
-			     "schema %d): %s with that version, or --overwrite",
-			     finished ? "made" : "begun", LENS_SCHEMA,
+			     "was %s by another version of h5lens (its files have schema %d, "
+			     "this one's %d): %s with that version, or --overwrite",
+			     finished ? "made" : "begun",
+			     schema ? atoi(schema + strlen("\"schema\":")) : 0, LENS_SCHEMA,
 			     finished ? "repair it" : "finish it");
 }
 

@@ -41,8 +41,8 @@ static const struct lens_tokenizer_class classes[] = {
 	  .special = { "<s>", "</s>", "<unk>" },
 	  .inner_prefix = true },
 	{ .name = "CodeGenTokenizer", .special = { END, END, END } },
-	{ .name = "PreTrainedTokenizer" }, /* tokenizer.json as it stands */
-	{ .name = "TokenizersBackend" },   /* transformers 5's word for it */
+	{ .name = "PreTrainedTokenizer" },             /* tokenizer.json as it stands */
+	{ .name = "TokenizersBackend", .of_5 = true }, /* transformers 5's word for it */
 };
 #define N_CLASSES (sizeof(classes) / sizeof(*classes))
 
@@ -124,8 +124,9 @@ static enum lens_status choose_class(struct lens_tokenizer_load *l, struct lens_
 enum lens_status lens_load_class(struct lens_tokenizer_load *l, struct lens_error *err)
 {
 	LENS_TRY(choose_class(l, err));
-	snprintf(l->tok->rules, sizeof(l->tok->rules), "transformers 4.56%s%s",
-		 l->class->name ? ", " : "", l->class->name ? l->class->name : "");
+	snprintf(l->tok->rules, sizeof(l->tok->rules), "transformers %s%s%s",
+		 l->class->of_5 ? "5" : "4.56", l->class->name ? ", " : "",
+		 l->class->name ? l->class->name : "");
 	return LENS_OK;
 }
 

@@ -39,6 +39,7 @@ struct lens_tokenizer_class {
 	bool adds_bos;     /* … which is this where it is not there */
 	bool from_slow;    /* add_prefix_space makes it anew from tokenizer.model */
 	bool inner_prefix; /* add_prefix_space reaches into a Sequence */
+	bool of_5;         /* written by transformers 5, and read as it reads it */
 	enum lens_files_rules files;
 };
 

@@ -43,6 +43,11 @@ static void unusable_values(void **state)
 		{ "{\"k\": {\"x\": NaN}, \"y\": 0, \"k\": NaN}", "is there twice" },
 		{ "{\"k\": 1, \"\\u006b\": 2}", "is there twice" },
 		{ "{\"a\": [NaN, {\"k\": NaN}], \"k\": NaN}", "holds NaN" },
+		{ "{\"k\": \"a\\u0000b\"}", "holds a NUL" },
+		{ "{\"k\": \"\\ud83d\"}", "holds half a surrogate pair" },
+		{ "{\"k\": \"\\ud83dx\\ude00\"}", "holds half a surrogate pair" },
+		{ "{\"k\": \"\\ude00\"}", "holds half a surrogate pair" },
+		{ "{\"\\u0000\": 1, \"k\": NaN, \"\\ud83d\\u0000\": 1}", "holds NaN" },
 	};
 	size_t i;
 
@@ -73,6 +78,8 @@ static void usable_values(void **state)
 		"null",
 		"true",
 		"\"\\\\\"",
+		"\"\\ud83d\\ude00\"",
+		"\"\\\\u0000\"",
 	};
 	char text[200];
 	size_t i;

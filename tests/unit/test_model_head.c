@@ -56,6 +56,7 @@ static void which_head(void **state)
 	assert_head(VALID "tied-apart", LENS_HEAD_TIED, wte, wte, false);
 	assert_head(VALID "tied-apart", LENS_HEAD_STORED, wte, head, false);
 	assert_head(VALID "untied", LENS_HEAD_AUTO, wte, head, false);
+	assert_head(VALID "untied-null", LENS_HEAD_AUTO, wte, head, false);
 	assert_head(VALID "untied", LENS_HEAD_TIED, wte, wte, false);
 	assert_head(VALID "untied", LENS_HEAD_STORED, wte, head, false);
 	assert_head(VALID "tied-copy", LENS_HEAD_AUTO, "wte.weight", "wte.weight", false);
@@ -105,19 +106,37 @@ static void stored_head_missing(void **state)
 					 "is stored"));
 }
 
-/* A name that is no folder: a hub id is told from a path. */
+/* A name that is no folder: a hub id is told from a path, also behind an experiment's folder.
+ */
 static void no_folder(void **state)
 {
-	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_config c;
+	static const char *const cases[][2] = {
+		{ "gpt2", "gpt2 DIR" },
+		{ "openai-community/gpt2", "openai-community/gpt2 DIR" },
+		{ "tests/unit/gpt2", ".py gpt2 DIR" },
+		{ "tests/unit/openai-community/gpt2", ".py openai-community/gpt2 DIR" },
+		{ "tests/unit/../unit/gpt2", ".py gpt2 DIR" },
+		{ "https://huggingface.co/openai-community/gpt2",
+		  ".py openai-community/gpt2 DIR" },
+		{ "tests/hf.co/gpt2", ".py gpt2 DIR" },
+		{ "../no/such/folder", NULL },
+		{ "/no/such/folder", NULL },
+		{ "README.md/gpt2", NULL },
+		{ "no where", NULL },
+	};
+	size_t i;
 
 	(void)state;
-	assert_int_equal(lens_config_load("openai-community/gpt2", &c, &err), LENS_ERR_IO);
-	assert_non_null(strstr(err.text, "scripts/get_model.py openai-community/gpt2 DIR"));
-	err = (struct lens_error)LENS_ERROR_INIT;
-	assert_int_equal(lens_config_load("../no/such/folder", &c, &err), LENS_ERR_IO);
-	assert_non_null(strstr(err.text, "there is no such folder"));
-	assert_null(strstr(err.text, "get_model"));
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct lens_error err = LENS_ERROR_INIT;
+		struct lens_config c;
+
+		assert_int_equal(lens_config_load(cases[i][0], &c, &err), LENS_ERR_IO);
+		assert_non_null(strstr(err.text, "there is no such folder"));
+		if (cases[i][1] ? !strstr(err.text, cases[i][1])
+				: strstr(err.text, "get_model") != NULL)
+			fail_msg("%s: %s", cases[i][0], err.text);
+	}
 }
 
 int main(void)
