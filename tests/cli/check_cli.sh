@@ -168,6 +168,8 @@ for time in first second; do
 		"$h5lens" run --model "$work/huge" --data "$csv" --answers correct,incorrect -o "$work/huge.h5"
 done
 t "quiet" 0 '^$' sh -c "'$h5lens' run --model $model --data '$csv' -o '$work/q.h5' --quiet; echo"
+t "shards that were doubled" 0 'plan: 1200 prompts .* 300 shards .of 4 prompts, not the 1 of shards.prompts: at most 500' \
+	run -o "$work/m.h5" --data experiments/ioi.csv --set shards.prompts=1 --dry-run
 t "memory, given" 0 'memory: .* of 512.0 MiB .--memory.: model' run -o "$work/m.h5" --memory 512M --dry-run
 t "memory, of the job" 0 'memory: .* of 300.0 MiB .three quarters of SLURM_MEM_PER_NODE.: model' env \
 	SLURM_MEM_PER_NODE=400 "$h5lens" run --model $model --data "$csv" -o "$work/m.h5" --dry-run
