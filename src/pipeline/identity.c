@@ -100,8 +100,7 @@ static enum lens_status default_experiment(json_t **out, struct lens_error *err)
 	lens_experiment_release(&e);
 	if (st == LENS_OK)
 		st = lens_json_parse(NULL, text, strlen(text), out, err);
-	if (st == LENS_OK)
-		lens_free(text);
+	lens_free(text);
 	return st;
 }
 
