@@ -66,6 +66,27 @@ struct lens_inputs {
 	size_t n_skipped;     /* bad rows left out */
 	const char *identity; /* lens_identity, or the words of an earlier version for it */
 };
+/* --- inputs.c: what owns them ----------------------------------------------------- */
+
+struct lens_opened {
+	struct lens_inputs in;              /* shows the rest; valid once all is open */
+	struct lens_dataset_report *report; /* the caller's */
+	struct lens_dataset_options data;
+	struct lens_tokenizer *tokenizer;
+	struct lens_prompts *prompts;
+	struct lens_model *model;
+	char *identity;
+	bool older; /* what is under the output's name is of another schema */
+};
+/*
+ * Opens and checks everything the experiment names, with warnings through opt; close
+ * it in either case. report is set before.
+ */
+enum lens_status lens_inputs_open(struct lens_opened *o, const struct lens_experiment *e,
+				  const struct lens_run_options *opt, const char *output,
+				  struct lens_error *err);
+void lens_inputs_close(struct lens_opened *o);
+
 /* Dimensions, datasets and links; store_id is [n_datasets]. */
 enum lens_status lens_layout_create(struct lens_store *s, const struct lens_plan *p,
 				    int *store_id, struct lens_error *err);

@@ -14,17 +14,11 @@ struct run {
 	const struct lens_experiment *experiment;
 	const struct lens_run_options *options;
 	struct lens_run_result *result;
-	struct lens_inputs in;
-	struct lens_dataset_options data;
-	struct lens_tokenizer *tokenizer;
-	struct lens_prompts *prompts;
-	struct lens_model *model;
+	struct lens_opened inputs;
 	struct lens_plan plan; /* of the whole sweep */
 	struct lens_shards shards;
 	struct lens_memory memory;
-	char *output; /* the file itself, where the name was a link */
-	char *identity;
-	bool older;                 /* what is under the output's name is of another schema */
+	char *output;               /* the file itself, where the name was a link */
 	enum lens_output_kind kind; /* of what is under the output's name */
 	struct lens_share share;
 	struct lens_folder folder;
@@ -32,103 +26,6 @@ struct run {
 	bool *done;         /* [shards.n] */
 	size_t n_committed; /* shards of this run */
 };
-
-static struct lens_dataset_options dataset_options(const struct lens_experiment *e,
-						   const struct lens_config *c,
-						   const struct lens_tokenizer *tokenizer)
-{
-	static const char separators[] = { [LENS_SEPARATOR_COMMA] = ',',
-					   [LENS_SEPARATOR_SEMICOLON] = ';',
-					   [LENS_SEPARATOR_TAB] = '\t' };
-
-	return (struct lens_dataset_options){
-		.csv = e->data.csv,
-		.separator = separators[e->data.separator],
-		.prompt_column = e->data.prompt,
-		.answer_columns = (const char *const *)e->data.answers.v,
-		.n_answers = e->data.answers.n,
-		.read_pos_column = e->data.read_pos_column,
-		.read_pos = e->data.read_pos,
-		.prepend_bos = e->data.prepend_bos,
-		.skip_bad_rows = e->data.skip_bad_rows,
-		.limit = e->data.limit,
-		.n_ctx = c->n_ctx,
-		.d_vocab = c->d_vocab,
-		.tokenizer = tokenizer,
-	};
-}
-
-static struct lens_model_options model_options(const struct lens_experiment *e)
-{
-	return (struct lens_model_options){
-		.processing = {
-			.fold_ln = e->weights.fold_ln,
-			.center_writing_weights = e->weights.center_writing_weights,
-			.center_unembed = e->weights.center_unembed,
-			.fold_value_biases = e->weights.fold_value_biases,
-			.refactor_factored_attn_matrices =
-				e->weights.refactor_factored_attn_matrices,
-		},
-		.tied_head = (enum lens_tied_head)e->tied_head, /* in the same order */
-	};
-}
-
-/* Between steps that take their time; workers look for themselves. */
-static enum lens_status go_on(const struct run *r, struct lens_error *err)
-{
-	if (r->options->stop && atomic_load(r->options->stop))
-		return lens_error_set(err, LENS_ERR_INTERRUPTED, "stopped by a signal");
-	return LENS_OK;
-}
-
-/* The token in front, and who would have another. */
-static enum lens_status choose_bos(const struct run *r, struct lens_error *err)
-{
-	struct lens_buf doubt = LENS_BUF_INIT;
-	enum lens_status st;
-
-	if (!r->experiment->data.prepend_bos)
-		return LENS_OK;
-	LENS_TRY(lens_tokenizer_choose_bos(r->tokenizer, r->experiment->data.bos, err));
-	st = lens_tokenizer_bos_doubt(r->tokenizer, &doubt, err);
-	if (st == LENS_OK && doubt.len)
-		lens_warn(r->options,
-			  "%s: data.bos chooses, data.prepend_bos: false does without",
-			  doubt.data);
-	lens_buf_release(&doubt);
-	return st;
-}
-
-/* The cheap inputs come first: a bad row is found before the weights are read. */
-static enum lens_status open_inputs(struct run *r, struct lens_error *err)
-{
-	const struct lens_experiment *e = r->experiment;
-	const struct lens_model_options m = model_options(e);
-	struct lens_config config;
-
-	LENS_TRY(lens_open_cpu(e->cpu, &r->in.level, err));
-	LENS_TRY(lens_config_load(e->model, &config, err));
-	LENS_TRY(lens_tokenizer_open(e->model, &r->tokenizer, err));
-	LENS_TRY(choose_bos(r, err));
-	r->data = dataset_options(e, &config, r->tokenizer);
-	LENS_TRY(lens_prompts_load(&r->data, &r->prompts, &r->result->report, err));
-	LENS_TRY(go_on(r, err));
-	LENS_TRY(lens_model_open(e->model, &m, &r->model, err));
-	if (r->model->warning)
-		lens_warn(r->options, "%s", r->model->warning);
-	LENS_TRY(go_on(r, err));
-	r->in.experiment = e;
-	r->in.data = &r->data;
-	r->in.prompts = r->prompts;
-	r->in.model = r->model;
-	r->in.tokenizer = r->tokenizer;
-	r->in.n_skipped = r->result->report.n_bad;
-	LENS_TRY(lens_identity(&r->in, &r->identity, err));
-	if (!r->options->overwrite)
-		LENS_TRY(lens_identity_adopt(r->output, &r->identity, &r->older, err));
-	r->in.identity = r->identity;
-	return LENS_OK;
-}
 
 /* The whole sweep, its shards, and the memory of the hungriest of them. */
 static enum lens_status plan(struct run *r, struct lens_error *err)
@@ -160,7 +57,7 @@ static enum lens_status clear(struct run *r, struct lens_error *err)
 	bool plan = lens_file_exists(r->folder.plan);
 	size_t n;
 
-	if (!lens_file_exists(r->output) && lens_folder_is_of(r->output, r->identity))
+	if (!lens_file_exists(r->output) && lens_folder_is_of(r->output, r->inputs.identity))
 		return LENS_OK;
 	/* First the file that shows them. One file replaces another at its end. */
 	if (lens_file_exists(r->output) && (plan || r->shards.n > 1) &&
@@ -256,7 +153,8 @@ static void note_no_locks(const struct run *r)
 static bool others_finish(const struct run *r)
 {
 	return r->options->n_tasks > 1 && !r->options->repair && r->shards.n > 1 &&
-	       lens_folder_is_of(r->output, r->identity) && lens_all_shards_there(&r->folder);
+	       lens_folder_is_of(r->output, r->inputs.identity) &&
+	       lens_all_shards_there(&r->folder);
 }
 
 /*
@@ -272,7 +170,7 @@ static enum lens_status claim(struct run *r, bool *others, struct lens_error *er
 
 	*others = false;
 
-	LENS_TRY(lens_folder_init(&r->folder, r->output, r->identity, &r->shards, err));
+	LENS_TRY(lens_folder_init(&r->folder, r->output, r->inputs.identity, &r->shards, err));
 	r->folder.share = r->share;
 	st = enter(r, &why);
 	if (st == LENS_ERR_BUSY && others_finish(r)) {
@@ -320,7 +218,7 @@ static enum lens_status compute(struct run *r, size_t shard, double started,
 						  .progress = progress,
 						  .ctx = r };
 	struct lens_shard_job job = {
-		.in = &r->in,
+		.in = &r->inputs.in,
 		.options = &options,
 		.result = r->result,
 		.path = lens_shard_path(&r->folder, shard),
@@ -367,11 +265,11 @@ static enum lens_status look_at_output(struct run *r, bool *finished, struct len
 	*finished = false;
 	if (r->options->overwrite)
 		return LENS_OK;
-	st = lens_identity_check(r->output, r->identity, finished, &why);
+	st = lens_identity_check(r->output, r->inputs.identity, finished, &why);
 	if (st == LENS_OK)
 		LENS_TRY(lens_output_look(r->output, &r->kind, err));
 	else if (st == LENS_ERR_FORMAT && lens_store_is_hdf5(r->output) &&
-		 lens_folder_is_of(r->output, r->identity))
+		 lens_folder_is_of(r->output, r->inputs.identity))
 		r->kind = LENS_OUTPUT_DAMAGED;
 	else
 		return in_the_way(r, lens_error_pass(err, &why), err);
@@ -415,7 +313,7 @@ static enum lens_status already_done(struct run *r, struct lens_error *err)
 static enum lens_status of_another_version(const struct run *r, bool finished,
 					   struct lens_error *err)
 {
-	const char *schema = strstr(r->identity, "\"schema\":");
+	const char *schema = strstr(r->inputs.identity, "\"schema\":");
 
 	return lens_error_at(err, LENS_ERR_MISMATCH, r->output, 0, 0,
 			     "was %s by another version of h5lens (its files have schema %d, "
@@ -432,7 +330,7 @@ static enum lens_status complete(struct run *r, struct lens_error *err)
 	 */
 	const struct lens_join_options join = {
 		.stop = r->options->stop,
-		.identity = r->identity,
+		.identity = r->inputs.identity,
 		.quick = r->share.n_tasks == 1,
 		.n_processes = lens_thread_count(r->experiment->threads),
 	};
@@ -477,13 +375,14 @@ static enum lens_status run(struct run *r, struct lens_error *err)
 	LENS_TRY(check_options(r, err));
 	LENS_TRY(lens_output_resolve(r->experiment->output, r->options->overwrite, &r->output,
 				     err));
-	LENS_TRY(open_inputs(r, err));
+	LENS_TRY(lens_inputs_open(&r->inputs, r->experiment, r->options, r->output, err));
 	/* A hook that is none is told as that, not as another experiment. */
-	LENS_TRY(lens_plan_init(&r->plan, r->model, r->prompts, r->experiment, err));
+	LENS_TRY(lens_plan_init(&r->plan, r->inputs.model, r->inputs.prompts, r->experiment,
+				err));
 	LENS_TRY(look_at_output(r, &finished, err));
 	if (finished && !r->options->repair)
 		return already_done(r, err);
-	if (r->older)
+	if (r->inputs.older)
 		return of_another_version(r, finished, err);
 	LENS_TRY(plan(r, err));
 	if (r->options->dry_run) {
@@ -521,7 +420,7 @@ static size_t count_kept(const struct run *r)
 static void tell_what_is_kept(const struct run *r, struct lens_error *err)
 {
 	const struct lens_stopped stopped = { .shards = &r->shards,
-					      .prompts = r->prompts,
+					      .prompts = r->inputs.prompts,
 					      .progress = &r->result->progress,
 					      .n_kept = count_kept(r) };
 
@@ -544,14 +443,17 @@ static void tell_what_is_kept(const struct run *r, struct lens_error *err)
 static void forget_plan(const struct run *r)
 {
 	if (r->claim && r->share.n_tasks == 1 && !count_kept(r) &&
-	    lens_folder_is_of(r->output, r->identity))
+	    lens_folder_is_of(r->output, r->inputs.identity))
 		lens_sys_unlink(r->folder.plan);
 }
 
 enum lens_status lens_run(const struct lens_experiment *e, const struct lens_run_options *opt,
 			  struct lens_run_result *result, struct lens_error *err)
 {
-	struct run r = { .experiment = e, .options = opt, .result = result };
+	struct run r = { .experiment = e,
+			 .options = opt,
+			 .result = result,
+			 .inputs = { .report = &result->report } };
 	enum lens_status st;
 
 	memset(result, 0, sizeof(*result));
@@ -565,11 +467,8 @@ enum lens_status lens_run(const struct lens_experiment *e, const struct lens_run
 	lens_folder_release(&r.folder);
 	lens_shards_release(&r.shards);
 	lens_plan_release(&r.plan);
-	lens_model_destroy(r.model);
-	lens_prompts_destroy(r.prompts);
-	lens_tokenizer_destroy(r.tokenizer);
+	lens_inputs_close(&r.inputs);
 	lens_free(r.output);
-	lens_free(r.identity);
 	lens_free(r.done);
 	return st;
 }

@@ -1,0 +1,117 @@
+/*
+ * pipeline/inputs.c: what a run reads: model, tokenizer and data, opened and
+ * checked. In: the experiment; out: all of it in memory, and its identity.
+ */
+#include "pipeline/folder.h"
+
+static struct lens_dataset_options dataset_options(const struct lens_experiment *e,
+						   const struct lens_config *c,
+						   const struct lens_tokenizer *tokenizer)
+{
+	static const char separators[] = { [LENS_SEPARATOR_COMMA] = ',',
+					   [LENS_SEPARATOR_SEMICOLON] = ';',
+					   [LENS_SEPARATOR_TAB] = '\t' };
+
+	return (struct lens_dataset_options){
+		.csv = e->data.csv,
+		.separator = separators[e->data.separator],
+		.prompt_column = e->data.prompt,
+		.answer_columns = (const char *const *)e->data.answers.v,
+		.n_answers = e->data.answers.n,
+		.read_pos_column = e->data.read_pos_column,
+		.read_pos = e->data.read_pos,
+		.prepend_bos = e->data.prepend_bos,
+		.skip_bad_rows = e->data.skip_bad_rows,
+		.limit = e->data.limit,
+		.n_ctx = c->n_ctx,
+		.d_vocab = c->d_vocab,
+		.tokenizer = tokenizer,
+	};
+}
+
+static struct lens_model_options model_options(const struct lens_experiment *e)
+{
+	return (struct lens_model_options){
+		.processing = {
+			.fold_ln = e->weights.fold_ln,
+			.center_writing_weights = e->weights.center_writing_weights,
+			.center_unembed = e->weights.center_unembed,
+			.fold_value_biases = e->weights.fold_value_biases,
+			.refactor_factored_attn_matrices =
+				e->weights.refactor_factored_attn_matrices,
+		},
+		.tied_head = (enum lens_tied_head)e->tied_head, /* in the same order */
+	};
+}
+
+/* Between steps that take their time; workers look for themselves. */
+static enum lens_status go_on(const struct lens_run_options *opt, struct lens_error *err)
+{
+	if (opt->stop && atomic_load(opt->stop))
+		return lens_error_set(err, LENS_ERR_INTERRUPTED, "stopped by a signal");
+	return LENS_OK;
+}
+
+/* The token in front, and who would have another. */
+static enum lens_status choose_bos(const struct lens_opened *o, const struct lens_experiment *e,
+				   const struct lens_run_options *opt, struct lens_error *err)
+{
+	struct lens_buf doubt = LENS_BUF_INIT;
+	enum lens_status st;
+
+	if (!e->data.prepend_bos)
+		return LENS_OK;
+	LENS_TRY(lens_tokenizer_choose_bos(o->tokenizer, e->data.bos, err));
+	st = lens_tokenizer_bos_doubt(o->tokenizer, &doubt, err);
+	if (st == LENS_OK && doubt.len)
+		lens_warn(opt, "%s: data.bos chooses, data.prepend_bos: false does without",
+			  doubt.data);
+	lens_buf_release(&doubt);
+	return st;
+}
+
+/* The cheap inputs come first: a bad row is found before the weights are read. */
+static enum lens_status open_all(struct lens_opened *o, const struct lens_experiment *e,
+				 const struct lens_run_options *opt, struct lens_error *err)
+{
+	const struct lens_model_options m = model_options(e);
+	struct lens_config config;
+
+	LENS_TRY(lens_open_cpu(e->cpu, &o->in.level, err));
+	LENS_TRY(lens_config_load(e->model, &config, err));
+	LENS_TRY(lens_tokenizer_open(e->model, &o->tokenizer, err));
+	LENS_TRY(choose_bos(o, e, opt, err));
+	o->data = dataset_options(e, &config, o->tokenizer);
+	LENS_TRY(lens_prompts_load(&o->data, &o->prompts, o->report, err));
+	LENS_TRY(go_on(opt, err));
+	LENS_TRY(lens_model_open(e->model, &m, &o->model, err));
+	if (o->model->warning)
+		lens_warn(opt, "%s", o->model->warning);
+	return go_on(opt, err);
+}
+
+enum lens_status lens_inputs_open(struct lens_opened *o, const struct lens_experiment *e,
+				  const struct lens_run_options *opt, const char *output,
+				  struct lens_error *err)
+{
+	LENS_TRY(open_all(o, e, opt, err));
+	o->in.experiment = e;
+	o->in.data = &o->data;
+	o->in.prompts = o->prompts;
+	o->in.model = o->model;
+	o->in.tokenizer = o->tokenizer;
+	o->in.n_skipped = o->report->n_bad;
+	LENS_TRY(lens_identity(&o->in, &o->identity, err));
+	if (!opt->overwrite)
+		LENS_TRY(lens_identity_adopt(output, &o->identity, &o->older, err));
+	o->in.identity = o->identity;
+	return LENS_OK;
+}
+
+void lens_inputs_close(struct lens_opened *o)
+{
+	lens_model_destroy(o->model);
+	lens_prompts_destroy(o->prompts);
+	lens_tokenizer_destroy(o->tokenizer);
+	lens_free(o->identity);
+}
