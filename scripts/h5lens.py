@@ -436,7 +436,7 @@ class Verification:
     """What `Run.verify` found. True as a condition when everything matched."""
 
     matched: list[str] = field(default_factory=list)
-    wrong: dict[str, str] = field(default_factory=dict)  # dataset: what is wrong
+    wrong: dict[str, str] = field(default_factory=dict)  # dataset, or "/" for names and attributes: what is wrong
 
     def __bool__(self) -> bool:
         return bool(self.matched) and not self.wrong
@@ -471,6 +471,44 @@ def dataset_digest(d: h5py.Dataset) -> str:
         else:
             total.update(hashlib.sha256(d.id.read_direct_chunk(offset)[1]).digest())
     return total.hexdigest()
+
+
+def file_digest(file: h5py.File) -> str:
+    """The SHA-256 by which h5lens knows a file, as hex: over its names and attributes.
+
+    The attributes of "/" but for `sha256` itself; then for each name of a dataset, in the order of the bytes, that name
+    and the first name of the same dataset, and at the first its attributes. A NUL byte follows each text.
+    """
+    names: list[tuple[bytes, int]] = []
+
+    def visit(name: bytes, link: Any) -> None:
+        if link.type == h5py.h5l.TYPE_HARD:
+            info = h5py.h5o.get_info(file.id, name)
+            if info.type == h5py.h5o.TYPE_DATASET:
+                names.append((b"/" + name, int(info.addr)))
+
+    file.id.links.visit(visit, info=True)
+    total, first = hashlib.sha256(), dict[int, bytes]()
+    for text in _attribute_texts(file, but="sha256"):
+        total.update(text + b"\0")
+    for name, address in sorted(names):
+        known_as = first.setdefault(address, name)
+        total.update(name + b"\0" + known_as + b"\0")
+        if known_as == name:
+            for text in _attribute_texts(file[name]):
+                total.update(text + b"\0")
+    return total.hexdigest()
+
+
+def _attribute_texts(item: h5py.Group | h5py.Dataset, but: str | None = None) -> Iterator[bytes]:
+    """Name and text of each attribute that is one string or one whole number, by name."""
+    for name in sorted(item.attrs, key=str.encode):
+        attr = item.attrs.get_id(name)
+        if name != but and attr.get_type().get_class() in (h5py.h5t.STRING, h5py.h5t.INTEGER) \
+                and attr.get_space().get_simple_extent_npoints() == 1:
+            value = np.ravel(item.attrs[name])[0]
+            yield name.encode()
+            yield value if isinstance(value, bytes) else str(value).encode(errors="surrogateescape")
 
 
 # --- tokens as text -----------------------------------------------------------
@@ -910,7 +948,8 @@ class Run:
     # -- integrity
 
     def verify(self) -> Verification:
-        """Recomputes the digest of every dataset, of the shards too. Reads everything."""
+        """Recomputes the digest of every dataset and of the file's names and attributes ("/"), of the shards too.
+        Reads everything."""
         found = Verification()
         _check_digest_kind(self.file)
         _verify_file(self.file, "", found)
@@ -935,6 +974,16 @@ class Run:
 
 
 def _verify_file(file: h5py.File, prefix: str, found: Verification) -> None:
+    try:
+        own = file.attrs.get("sha256")
+        fault = "has no digest" if own is None else \
+            "names or attributes differ from the file's digest" if file_digest(file) != own else None
+    except (OSError, RuntimeError, ValueError, KeyError) as e:
+        fault = f"names or attributes cannot be read ({e})"
+    if fault:
+        found.wrong[prefix + "/"] = fault
+    else:
+        found.matched.append(prefix + "/")
     digest: dict[int, str] = {}  # an alias is not read again
     for name, d in _datasets(file):
         if d.is_virtual and not prefix:  # its data is verified in the shards

@@ -480,6 +480,12 @@ def damage(short: int) -> list[tuple[str, Callable[[h5py.File], None], str]]:
         ("a changed number, sums", put(b + "hook_mlp_out", (0, 1, 2), 7.0), "is a sum"),
         ("a lost digest", lambda h: h[b + "hook_mlp_out"].attrs.__delitem__("sha256"), "no digest"),
         ("a changed text", put("prompts/text", (0,), "x"), "prompts/text"),
+        ("a changed attribute", attr("blas", "another"), '\'/\': "names or attributes differ'),
+        ("a changed attribute of a dataset", lambda h: h["prompts/id"].attrs.__setitem__("units", "x"),
+         '\'/\': "names'),
+        ("a deleted dataset", lambda h: h.__delitem__("results/loss"), '\'/\': "names or attributes differ'),
+        ("an alias of another", lambda h: h.move(b + "hook_resid_pre", b + "hook_mlp_in"), '\'/\': "names or'),
+        ("no digest of the file", lambda h: h.attrs.__delitem__("sha256"), "'/': 'has no digest"),
         ("data past the end", put(b + "hook_attn_out", (short, -1, 0), 1.0), "NaN exactly"),
         ("a hole", put(b + "hook_attn_out", (0, 1, 0), np.nan), "NaN exactly"),
         ("a token past the end", put("prompts/tokens", (short, -1), 3), "tokens are -1"),
@@ -526,6 +532,7 @@ def self_test() -> Checks:
         check_errors(c, Path(tmp))
         check_lookups(c, good)
         check_digest_kinds(c, Path(tmp))
+        check_file_digest(c, Path(tmp))
         check_nan_in_prompt(c, good)
     check_names(c)
     check_str_tokens(c)
@@ -619,6 +626,34 @@ def check_digest_kinds(c: Checks, tmp: Path) -> None:
                 c.that(bool(run.verify()) and fine, f"digest {kind!r}: verified")
             except h5lens.H5LensError as e:
                 c.that(not fine and f"'{kind}'" in str(e) and "h5lens verify" in str(e), f"digest {kind!r}: {e}")
+
+
+def check_file_digest(c: Checks, tmp: Path) -> None:
+    """The program's own files of schema 1: the digest of "/" matches, and finds what changed; in a shard too."""
+    golden = HERE.parents[1] / "tests" / "golden" / "schema1"
+    shutil.copy(golden / "finished.h5", tmp)
+    shutil.copy(golden / "sweep.h5", tmp)
+    shutil.copytree(golden / "sweep.shards", tmp / "sweep.shards")
+
+    def deleted(path: Path) -> None:
+        with h5py.File(path, "r+") as h:
+            del h["results/logit_diff"]
+
+    def attribute(path: Path) -> None:
+        path.write_bytes(path.read_bytes().replace(b"avx2", b"avx3"))
+
+    for name, spoiled, where in (("finished.h5", "finished.h5", "/"), ("sweep.h5", "sweep.h5", "/"),
+                                 ("sweep.h5", "sweep.shards/00001.h5", "sweep.shards/00001.h5: /")):
+        with h5lens.open_run(tmp / name) as run:
+            found = run.verify()
+            c.that(bool(found) and where in found.matched, f"{name} of schema 1, {where}: {found.wrong}")
+        for spoil in (attribute, deleted)[:2 if name == spoiled else 1]:  # of a shard, the size is looked at first
+            before = (tmp / spoiled).read_bytes()
+            spoil(tmp / spoiled)
+            with h5lens.open_run(tmp / name) as run:
+                wrong = run.verify().wrong
+                c.that(list(wrong) == [where], f"{spoiled}, {spoil.__name__}: {wrong}")
+            (tmp / spoiled).write_bytes(before)
 
 
 def check_nan_in_prompt(c: Checks, good: Path) -> None:

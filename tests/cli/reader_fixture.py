@@ -80,6 +80,23 @@ class Writer:
             d.dims[i].attach_scale(self.scale[name])
 
 
+def names_and_attributes(file: h5py.File) -> str:
+    """The digest of "/", as README's "Digests" has it."""
+    def texts(item: h5py.Group | h5py.Dataset) -> bytes:
+        scalars = {k: v.decode() if isinstance(v, bytes) else v for k, v in item.attrs.items()}
+        return b"".join(f"{k}\0{v}\0".encode() for k, v in sorted(scalars.items()) if isinstance(v, (str, np.integer)))
+
+    def below(group: h5py.Group) -> list[str]:
+        each = ((f"{group.name.rstrip('/')}/{k}", v) for k, v in group.items())
+        return [n for path, v in each for n in (below(v) if isinstance(v, h5py.Group) else [path])]
+
+    names, total = sorted(below(file)), texts(file)
+    for name in names:
+        first = next(n for n in names if file[n] == file[name])
+        total += f"{name}\0{first}\0".encode() + (texts(file[name]) if first == name else b"")
+    return hashlib.sha256(total).hexdigest()
+
+
 class Tokenizer:
     """Pieces with their leading space; enough for the sentences above."""
 
@@ -274,6 +291,7 @@ def make(path: Path, n_rows: int = 40, layers: int = 3, vocab: int = 200, f16: b
                                     "parallel_attn_mlp": False,
                                     **({"n_key_value_heads": HEADS} if schema == 1 else {})}),
         **({} if schema == 1 else {"digest": "sha256"})})
+    w.file.attrs["sha256"] = names_and_attributes(w.file)
     w.file.close()
     return model
 
