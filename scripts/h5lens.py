@@ -33,6 +33,7 @@ import os
 import re
 import sys
 import threading
+import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -57,6 +58,10 @@ Pos = str | int | slice | None
 
 class H5LensError(Exception):
     """The file is not one that this reader can read."""
+
+
+class H5LensWarning(UserWarning):
+    """What was asked for is done, and may not be what is meant."""
 
 
 class TooManyFiles(H5LensError):
@@ -516,6 +521,7 @@ def _attribute_texts(item: h5py.Group | h5py.Dataset, but: str | None = None) ->
 def load_pieces(where: str | os.PathLike[str], alone: bool = False) -> dict[int, bytes]:
     """Token id → bytes, from a tokenizer.json (or the model directory that holds it, or GPT-2's vocab.json).
 
+    Added tokens that only tokenizer_config.json or added_tokens.json beside it has are there too.
     The pieces of a text in a row are the text. With alone=True each is what its tokenizer decodes it to by itself,
     which is what TransformerLens's to_str_tokens shows: Llama's takes off a leading space, "▁Mary" is "Mary".
     """
@@ -534,9 +540,34 @@ def load_pieces(where: str | os.PathLike[str], alone: bool = False) -> dict[int,
             raise H5LensError(f"{path}: the decoder {json.dumps(step)} is unknown to this reader")
     if not isinstance(spec["model"]["vocab"], dict):
         raise H5LensError(f"{path}: a vocabulary of the type {spec['model'].get('type')} is unknown to this reader")
-    texts = {token: text for text, token in spec["model"]["vocab"].items()}
-    texts |= {added["id"]: added["content"] for added in spec.get("added_tokens", [])}
+    added = _json_object(path.parent / "tokenizer_config.json").get("added_tokens_decoder") or {}
+    texts = {token: text for text, token in _json_object(path.parent / "added_tokens.json").items()}
+    texts |= {int(token): value["content"] for token, value in added.items()}
+    texts |= {token: text for text, token in spec["model"]["vocab"].items()}
+    texts |= {token["id"]: token["content"] for token in spec.get("added_tokens", [])}
     return {token: _decoded(text, steps, alone) for token, text in texts.items()}
+
+
+def tokenizer_digest(folder: str | os.PathLike[str]) -> str:
+    """The SHA-256 by which h5lens knows a model directory's tokenizer, as hex: a run's attribute `sha256_tokenizer`."""
+    folder, total = Path(folder), hashlib.sha256()
+    small = [n for n in ("tokenizer_config.json", "special_tokens_map.json") if (folder / n).exists()]
+    whole = ["tokenizer.json"] if (folder / "tokenizer.json").exists() else ["vocab.json", "merges.txt"]
+    no_bos = all(_json_object(folder / name).get("bos_token") is None for name in small)
+    for name in [*small, *whole, *(["config.json"] if no_bos else [])]:
+        if (folder / name).exists():
+            data = (folder / name).read_bytes()
+            total.update(name.encode() + b"\0" + len(data).to_bytes(8, "little") + data)
+    return total.hexdigest()
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """Of a file that may be missing, or be no JSON object."""
+    try:
+        got = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return got if isinstance(got, dict) else {}
 
 
 _PLAIN = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -611,7 +642,7 @@ class Run:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._tree: Any = None
-        self._pieces: dict[int, bytes] | None = None
+        self._pieces: dict[tuple[Path, bool], dict[int, bytes]] = {}  # by where, and whether the user gave it
         if not self.path.exists():
             beside = self.path.parent.iterdir() if self.path.parent.is_dir() else ()
             part = next((p for p in beside if p.name.startswith(self.path.name + ".part")), None)
@@ -937,13 +968,34 @@ class Run:
     def str_tokens(self, row: int, tokenizer: str | os.PathLike[str] | None = None) -> list[str]:
         """The tokens of one prompt as TransformerLens's to_str_tokens shows them, each decoded by itself.
 
-        tokenizer: a model directory or a tokenizer.json; by default the model's directory at the time of the run.
+        tokenizer: a model directory or a tokenizer.json; by default the model's directory at the time of the run, and
+        an error if its tokenizer is another one by now (with a directory given here, a warning).
         """
-        if tokenizer is not None or self._pieces is None:
-            where = tokenizer or self.file.attrs.get("path_model", self.experiment["model"])
-            self._pieces = load_pieces(where, alone=True)
-        ids = self.tokens(int(row))[: self.lengths[row]]
-        return [self._pieces.get(int(t), b"\xef\xbf\xbd").decode(errors="replace") for t in ids]
+        where = Path(tokenizer or self.file.attrs.get("path_model", self.experiment["model"]))
+        ids = self.tokens(int(row))[: self.lengths[row]].tolist()
+        key = where, tokenizer is not None
+        if key not in self._pieces:
+            self._pieces[key] = self._load_pieces(*key)
+        pieces = self._pieces[key]
+        if unknown := [t for t in ids if t not in pieces]:
+            raise H5LensError(f"{self.path}: row {row} has the token {unknown[0]}, which the tokenizer in {where} does "
+                              "not know; str_tokens(row, tokenizer=…) takes another directory")
+        return [pieces[t].decode(errors="replace") for t in ids]
+
+    def _load_pieces(self, where: Path, given: bool) -> dict[int, bytes]:
+        other = "str_tokens(row, tokenizer=…) takes another directory, or a tokenizer.json"
+        if not given and not where.exists():
+            raise FileNotFoundError(f"{where}: the model's directory at the time of the run is not there; {other}")
+        want = self.file.attrs.get("sha256_tokenizer")
+        changed = where.is_dir() and want is not None and tokenizer_digest(where) != want
+        if changed and not given:
+            raise H5LensError(f"{where}: the tokenizer's files are not those that the run read (sha256_tokenizer of "
+                              f"{self.path}); {other}")
+        pieces = load_pieces(where, alone=True)
+        if changed:
+            warnings.warn(f"{where}: the tokenizer's files are not those that the run read (sha256_tokenizer of "
+                          f"{self.path})", H5LensWarning, stacklevel=3)
+        return pieces
 
     # -- integrity
 

@@ -17,12 +17,14 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -534,8 +536,10 @@ def self_test() -> Checks:
         check_digest_kinds(c, Path(tmp))
         check_file_digest(c, Path(tmp))
         check_nan_in_prompt(c, good)
+        check_other_tokenizer(c, good)
     check_names(c)
     check_str_tokens(c)
+    check_saved(c)
     check_lens_config(c)
     return c
 
@@ -694,6 +698,91 @@ def check_str_tokens(c: Checks) -> None:
                 c.that(False, f"{words} is read as {h5lens.load_pieces(path)}")
             except h5lens.H5LensError as e:
                 c.that(words in str(e), f"{words} in: {e}")
+
+
+def warned(use: Callable[[], Any]) -> tuple[Any, list[str]]:
+    """What it gives, and the texts of its warnings, which are the reader's own and point at the caller."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        got = use()
+    return got, [str(w.message) for w in told if w.category is h5lens.H5LensWarning and w.filename == __file__]
+
+
+def check_other_tokenizer(c: Checks, good: Path) -> None:
+    """A tokenizer that is not the run's: gone, moved, changed, without a token."""
+    model, moved = good.with_suffix(".model"), good.with_name("moved")
+
+    def told(what: str, kind: type[Exception], words: list[str], tokenizer: Path | None = None) -> None:
+        try:
+            with h5lens.open_run(good) as run:
+                c.that(False, f"{what}: {run.str_tokens(0, tokenizer)}")
+        except kind as e:
+            c.that(all(w in str(e) for w in words), f"{what}: {words} in: {e}")
+
+    with h5lens.open_run(good) as run:
+        want, ids = run.str_tokens(0), run.tokens(0)
+        model.rename(moved)
+        told("gone", FileNotFoundError, [str(model), "tokenizer="])
+        for where in (moved, moved / "tokenizer.json"):
+            c.that(warned(lambda: run.str_tokens(0, where)) == (want, []), f"moved: {where}")
+        c.that(run.str_tokens(0) == want, "read once")
+    moved.rename(model)
+    before = (model / "tokenizer.json").read_text(encoding="utf-8")
+    spec = json.loads(before)
+    del spec["model"]["vocab"][next(t for t, i in spec["model"]["vocab"].items() if i == ids[1])]
+    (model / "tokenizer_config.json").write_text("{}", encoding="utf-8")
+    told("another file", h5lens.H5LensError, [str(model), "sha256_tokenizer", str(good), "tokenizer="])
+    with h5lens.open_run(good) as run:
+        got, words = warned(lambda: run.str_tokens(0, model))
+        c.that(got == want and len(words) == 1 and "sha256_tokenizer" in words[0], f"given, it is a warning: {words}")
+        c.that(warned(lambda: run.str_tokens(0, model)) == (want, []), "one warning")
+        try:
+            c.that(False, f"after it, not given: {run.str_tokens(0)}")
+        except h5lens.H5LensError as e:
+            c.that("sha256_tokenizer" in str(e), f"after it, not given: {e}")
+    (model / "tokenizer.json").unlink()
+    told("no tokenizer", h5lens.H5LensError, [str(model), "tokenizer="])
+    (model / "tokenizer_config.json").unlink()
+    (model / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
+    words = [str(model), f"token {ids[1]},", "row 0", "tokenizer="]
+    told("a lost token", h5lens.H5LensError, words, model / "tokenizer.json")
+    (model / "tokenizer.json").write_text(before, encoding="utf-8")
+
+
+def check_saved(c: Checks) -> None:
+    """Folders as transformers 4 and 5 save them: the digest is the program's, and every token has a text."""
+    data = HERE.parents[1] / "tests" / "unit" / "data" / "saved"
+    pieces = h5lens.load_pieces(data / "tf4" / "qwen2-slow", alone=True)  # vocab.json and tokenizer_config.json
+    want = [b"<|endoftext|>", b"<|im_end|>", b"<|im_start|>", b"<tool>"]
+    c.that([pieces[i] for i in (0, 290, 291, 292)] == want, "qwen2-slow: the tokens of added_tokens_decoder")
+    program = Path(os.environ.get("H5LENS", HERE.parents[1] / "build" / "h5lens")).resolve()
+    with tempfile.TemporaryDirectory() as tmp:
+        for name in ("vocab.json", "added_tokens.json"):
+            shutil.copy(data / "tf4" / "qwen2-slow" / name, tmp)
+        pieces = h5lens.load_pieces(tmp, alone=True)
+        c.that([pieces[i] for i in (290, 291, 292)] == want[1:], "qwen2-slow: the tokens of added_tokens.json")
+        if not program.exists():
+            print("skipped: digests of tokenizers: no program")
+            return
+        csv, out = Path(tmp) / "p.csv", Path(tmp) / "out.h5"
+        csv.write_text("prompt\na<tool><|im_end|>\n", encoding="utf-8")
+        folders = [d for d in sorted(data.glob("tf*/*")) if not (d / "refused").exists()]
+        c.that(len(folders) == 25, f"25 folders, not {len(folders)}")
+        for folder in folders:
+            what = f"{folder.parent.name}/{folder.name}"
+            done = subprocess.run([program, "run", "--model", folder, "--data", csv, "-o", out, "--overwrite"],
+                                  capture_output=True, text=True, check=False)
+            if done.returncode:
+                c.that(False, f"{what}: {done.stderr}")
+                continue
+            with h5lens.open_run(out) as run:
+                c.that(h5lens.tokenizer_digest(folder) == run.attr("sha256_tokenizer"), f"{what}: sha256_tokenizer")
+                texts, bos = run.str_tokens(0), run.attr("bos")
+                c.that("a<tool>" in "".join(texts).replace(" ", "") and "\ufffd" not in "".join(texts)
+                       and re.fullmatch(r"<.*>", texts[0]) is not None, f"{what}: BOS {bos}, {texts}")
+                if folder.name == "qwen2-slow":
+                    want = ["<|im_end|>", "a", "<tool>", "<|im_end|>"]
+                    c.that(texts == want, f"{what}: {texts}")
 
 
 def check_lens_config(c: Checks) -> None:

@@ -280,10 +280,11 @@ def make(path: Path, n_rows: int = 40, layers: int = 3, vocab: int = 200, f16: b
         w.file[f"cache/blocks.{i}.hook_resid_pre"] = w.file[f"cache/blocks.{i - 1}.hook_resid_post"]
     tables(w, rows, answers, w_u, layers)
     log_probs(w, rows, tokens, w_u, layers)
+    spec = (model / "tokenizer.json").read_bytes()
     w.file.attrs.update({
         "h5lens_schema": schema, "h5lens_version": "0.1.0", "experiment_source": "model: toy\n", "cpu_level": "avx2",
         "blas": "none", "build": "fixture", "path_model": str(model), "sha256_model": "0" * 64, "sha256_data": "0" * 64,
-        "sha256_tokenizer": hashlib.sha256((model / "tokenizer.json").read_bytes()).hexdigest(),
+        "sha256_tokenizer": hashlib.sha256(b"tokenizer.json\0" + len(spec).to_bytes(8, "little") + spec).hexdigest(),
         "experiment": json.dumps({"model": str(model), "data": {"csv": "ioi.csv", "answers": ["correct", "incorrect"]},
                                   "lens": "recompute", "output": str(path)}),
         "model_config": json.dumps({"n_layers": layers, "d_model": d, "n_heads": HEADS, "d_head": D_HEAD,
