@@ -9,7 +9,7 @@ executes the README's code that builds a HookedTransformer and an ActivationCach
 order of the hooks and the values at every one with that model's own run_with_cache, each prompt alone; the same for
 chosen positions; the sums of logit_attrs, the decompositions and the logit lens with the file's own logit
 differences (where LayerNorm is folded: TransformerLens's sums leave its weight out); the texts of the tokens. Then
-the texts of
+a head that config.json does not ask for (tied_head), with and without what the reader's warning says; and the texts of
 every token of the tokenizers in tests/unit/data/tokenizer_sp and tests/unit/data/saved/tf4.
 Of a model that TransformerLens cannot hold, that the reader says so, or that the comparison finds it.
 
@@ -27,6 +27,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +177,31 @@ def check_model(c: Checks, binary: Path, model: Path, tmp: Path, code: str, *mor
             c.that(names["run"].str_tokens(i) == names["model"].to_str_tokens(ids), f"{what}: str_tokens of row {i}")
 
 
+def check_head(c: Checks, binary: Path, tmp: Path, code: str) -> None:
+    """A head of its own in a folder whose config.json ties it: the README's code warns and is wrong; as the warning has
+    it, it is right."""
+    for choice, in_config in (("stored", True), ("tied", False)):
+        folder = tmp / f"head_{choice}"
+        shutil.copytree(ROOT / "tests/golden/data/gpt2_gelu", folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": in_config}), encoding="utf-8")
+        out = tmp / f"{choice}.h5"
+        run_program(binary, folder, out, "--tied-head", choice)
+        mine = code.replace('"build/demo/ioi.h5"', repr(str(out)))
+        told = mine.replace("torch_dtype=torch.float32", f"torch_dtype=torch.float32, tie_word_embeddings={not in_config}")
+        worst = []
+        for text in (mine, told):
+            names: dict[str, Any] = {}
+            with torch.inference_mode(), warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                exec(text, names)
+            words = [str(w.message) for w in said if w.category is h5lens.H5LensWarning]
+            c.that(len(words) == 1 and f"tie_word_embeddings={not in_config}" in words[0], f"{choice}: {words}")
+            worst.append(error(names["diff"].numpy(), names["run"].results["logit_diff"][:N_ROWS, 0]))
+        c.that(worst[0] > 100 * TOLERANCE and worst[1] < TOLERANCE, f"{choice}: {worst}")
+        print(f"  tied_head {choice}: off by {worst[0]:.1e}, and by {worst[1]:.1e} with what the warning says")
+
+
 def check_pieces(c: Checks) -> None:
     """Every token of the SentencePiece tokenizers and of saved folders, as to_str_tokens decodes it."""
     saved = [d for d in (ROOT / "tests/unit/data/saved").glob("tf4/*") if not (d / "refused").exists()]
@@ -222,6 +248,7 @@ def main() -> int:
                 check_model(c, args.h5lens, model, Path(tmp), code)
             check_model(c, args.h5lens, golden[0], Path(tmp), code, "--raw-weights")
             check_model(c, args.h5lens, ROOT / "experiments" / "demo-gpt2", Path(tmp), code, "--set", "shards.prompts=2")
+            check_head(c, args.h5lens, Path(tmp), code)
             check_pieces(c)
     print(f"{c.passed} passed, {c.failed} failed")
     return int(c.failed > 0 or c.passed == 0)

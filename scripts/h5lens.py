@@ -615,11 +615,20 @@ def transformer_lens_config(run: Run) -> dict[str, Any]:
     (given for any other model, TransformerLens would leave its keys and values empty), but for Mistral and Qwen2,
     whose weights it converts as if they always had them. n_ctx is limited where positions are rotary, but never
     below the longest prompt.
+
+    W_U is no part of it: a model's weights are loaded from its folder, and config.json there says whether W_U is the
+    embedding. A run with another choice (`tied_head`) gives a warning.
     """
     config = run.model_config
     if "rope_linear_factor" in config:
         raise H5LensError(f"{run.path}: the model's rotary positions are scaled linearly, which TransformerLens 2.x "
                           "has not: its HookedTransformer would be another model")
+    if (choice := run.experiment.get("tied_head", "auto")) != "auto":
+        warnings.warn(
+            f"{run.path}: tied_head is {choice}: W_U is the tensor {run.attr('tensor_W_U')} (W_E: "
+            f"{run.attr('tensor_W_E')}), and a model that transformers loads from the folder has the W_U that "
+            "config.json asks for, unless AutoModelForCausalLM.from_pretrained is told "
+            f"tie_word_embeddings={choice == 'tied'}", H5LensWarning, stacklevel=2)
     got = {k: v for k, v in config.items() if k in _TL_KEYS}
     kv_heads = got.pop("n_key_value_heads", got["n_heads"])
     if kv_heads != got["n_heads"] or got["original_architecture"] in ("MistralForCausalLM", "Qwen2ForCausalLM"):

@@ -790,7 +790,8 @@ def check_lens_config(c: Checks) -> None:
     def config(lengths: tuple[int, ...] = (5,), **more: Any) -> dict[str, Any]:
         base = {"n_layers": 2, "d_model": 8, "n_heads": 4, "n_ctx": 4096, "original_architecture": "LlamaForCausalLM",
                 "positional_embedding_type": "rotary", "rotary_base": 10000.0}
-        run = SimpleNamespace(model_config={**base, **more}, path="x.h5", lengths=np.array(lengths), attr=lambda _: 0)
+        run = SimpleNamespace(model_config={**base, **more}, path="x.h5", lengths=np.array(lengths), attr=lambda _: 0,
+                              experiment={})
         return h5lens.transformer_lens_config(run)
 
     key = "n_key_value_heads"
@@ -803,6 +804,15 @@ def check_lens_config(c: Checks) -> None:
     c.that(config(positional_embedding_type="standard")["n_ctx"] == 4096, "learned positions are all kept")
     c.that("a_key_of_ours" not in config(a_key_of_ours=1), "our own keys are left out")
     c.that(config()["default_prepend_bos"] is False and isinstance(config()["rotary_base"], int), "BOS, base")
+    for experiment, wanted in (({}, []), ({"tied_head": "auto"}, []), ({"tied_head": "stored"}, ["stored", "False"]),
+                               ({"tied_head": "tied"}, ["tied", "True"])):
+        run = SimpleNamespace(
+            model_config={"n_heads": 4, "original_architecture": "GPT2LMHeadModel",
+                          "positional_embedding_type": "standard"},
+            path="x.h5", experiment=experiment, attr={"tensor_W_U": "u.weight", "tensor_W_E": "e", "prepend_bos": 1}.get)
+        _, words = warned(lambda run=run: h5lens.transformer_lens_config(run))
+        c.that(len(words) == bool(wanted) and all(w in words[0] for w in wanted and ["x.h5", "u.weight", *wanted]),
+               f"{experiment}: {words}")
     try:
         config(rope_linear_factor=2.0)
         c.that(False, "linear scaling is not refused")
