@@ -243,7 +243,7 @@ def token_labels(run: h5lens.Run, row: int, tokenizer: Path | None) -> list[str]
     except (OSError, KeyError, ValueError, h5lens.H5LensError) as e:
         if tokenizer:
             raise SystemExit(f"plot.py: no tokenizer in {tokenizer}: {e}") from e
-        print("plot.py: no tokenizer.json found: token ids instead of texts (--tokenizer DIR)", file=sys.stderr)
+        print(f"plot.py: token ids instead of texts (--tokenizer DIR): {e}", file=sys.stderr)
         return [str(t) for t in run.tokens(row)[:run.lengths[row]]]
     shown = [p.replace("\n", "↵").replace("\t", "→").replace(" ", "·") for p in pieces]
     return [shorten(p, 14) for p in shown]
