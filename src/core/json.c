@@ -114,3 +114,10 @@ const char *lens_json_unusable(const json_t *value)
 {
 	return json_string_value(json_object_get(value, LENS_JSON_UNUSABLE));
 }
+
+const char *lens_json_unusable_key(const char *key)
+{
+	static const char mark[] = LENS_JSON_UNUSABLE " ";
+
+	return strncmp(key, mark, sizeof(mark) - 1) ? NULL : key + sizeof(mark) - 1;
+}

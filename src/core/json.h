@@ -27,6 +27,9 @@ enum lens_status lens_json_parse_python(const char *path, const char *text, size
 /* "holds 1e400" or "is there twice" where value is such a one, else NULL. */
 const char *lens_json_unusable(const json_t *value);
 
+/* "holds a NUL" where a key is such a one, else NULL. */
+const char *lens_json_unusable_key(const char *key);
+
 /* --- json_python.c, for json.c ---------------------------------------------------- */
 
 /*

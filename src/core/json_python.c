@@ -5,9 +5,9 @@
  *   NaN, Infinity, -Infinity, 1e400, 9223372036854775808, "\u0000", "\ud83d"
  *
  * are objects {"h5lens:unusable": "holds NaN"}, and the value of a key that its
- * object has already is {"h5lens:unusable": "is there twice", "value": …}. In a key
- * \u0000 and half a surrogate pair become \ufffd: no text that we read has them. All
- * else is copied, so that jansson judges it. Everything stays in its line.
+ * object has already is {"h5lens:unusable": "is there twice", "value": …}. A key that
+ * is such a string is "h5lens:unusable holds a NUL (1)". All else is copied, so that
+ * jansson judges it. Everything stays in its line.
  */
 #include "core/json.h"
 
@@ -192,17 +192,18 @@ static const char *odd_escape(const char *s, size_t n, size_t *at)
 	return NULL;
 }
 
-/* Copies a key, with U+FFFD for what has no place in text. */
+/* A key: one that jansson refuses gets a name that lens_json_unusable_key knows. */
 static enum lens_status copy_key(struct rewrite *r, size_t n, struct lens_error *err)
 {
-	size_t from = r->out->len, at = 0;
+	size_t at = 0;
+	const char *what = odd_escape(r->text + r->at, n, &at);
 
-	LENS_TRY(copy(r, n, err));
-	while (odd_escape(r->out->data + from, n, &at)) {
-		memcpy(r->out->data + from + at, "\\ufffd", 6);
-		r->n_changed++;
-	}
-	return LENS_OK;
+	if (!what)
+		return copy(r, n, err);
+	LENS_TRY(count(r, err));
+	r->at += n;
+	return lens_buf_printf(r->out, err, "\"" LENS_JSON_UNUSABLE " %s (%zu)\"", what,
+			       r->n_changed);
 }
 
 static enum lens_status copy_value(struct rewrite *r, size_t n, struct lens_error *err)

@@ -18,8 +18,13 @@ static enum lens_status measure(struct lens_json at, size_t *n_ids, size_t *n_by
 	if (!json_is_object(at.value) || lens_json_unusable(at.value))
 		return lens_json_wrong(at, "", "an object of token ids", err);
 	json_object_foreach (at.value, key, value) {
+		const char *odd = lens_json_unusable_key(key);
 		int32_t id;
 
+		if (odd)
+			return lens_error_at(err, LENS_ERR_FORMAT, at.file, 0, 0,
+					     "%s: a token %s, which no text that we read does",
+					     at.where, odd);
 		if (!lens_json_id(value, &id))
 			return lens_error_at(
 				err, LENS_ERR_FORMAT, at.file, 0, 0,
