@@ -93,7 +93,7 @@ struct lens_model {
 	float *w_u;                     /* [V, D]: the transpose of TransformerLens's W_U */
 	float *b_u;                     /* [V]; zeros where the model has none */
 	char tensor_w_e[96], tensor_w_u[96]; /* the names that they have in the files */
-	char *warning; /* what others would read in another way, or NULL */
+	char *warning;                     /* what others would read in another way, or NULL */
 	uint8_t sha256[LENS_SHA256_BYTES]; /* config.json and the weight files, in order */
 };
 
