@@ -200,7 +200,7 @@ static bool is_mount(void *ctx, char *line)
 {
 	struct place *p = ctx;
 	const struct version *v = p->version;
-	char *word[32], *save = NULL, *w;
+	char *word[32] = { NULL }, *save = NULL, *w;
 	int n = 0, dash, len;
 	size_t root;
 
