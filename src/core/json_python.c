@@ -170,51 +170,39 @@ static long code_unit(const char *s, size_t n)
 	return strspn(digits, "0123456789abcdefABCDEF") == 4 ? strtol(digits, NULL, 16) : -1;
 }
 
-/*
- * The first escape from *at on that jansson refuses and Python reads: a NUL, half a
- * surrogate pair. What the string holds, or NULL; *at is its place, or n.
- */
-static const char *odd_escape(const char *s, size_t n, size_t *at)
+/* What a string holds that jansson refuses and Python reads, or NULL. */
+static const char *odd_escape(const char *s, size_t n)
 {
-	for (; *at < n; *at += s[*at] == '\\' ? 2 : 1) {
-		long unit = code_unit(s + *at, n - *at), next;
+	size_t i;
+
+	for (i = 0; i < n; i += s[i] == '\\' ? 2 : 1) {
+		long unit = code_unit(s + i, n - i), next;
 
 		if (!unit)
 			return "holds a NUL";
 		if (unit < 0xd800 || unit > 0xdfff)
 			continue;
-		next = code_unit(s + *at + 6, n - *at - 6);
+		next = code_unit(s + i + 6, n - i - 6);
 		if (unit > 0xdbff || next < 0xdc00 || next > 0xdfff)
 			return "holds half a surrogate pair";
-		*at += 10; /* and 2 */
+		i += 10; /* and 2 */
 	}
-	*at = n;
 	return NULL;
 }
 
-/* A key: one that jansson refuses gets a name that lens_json_unusable_key knows. */
-static enum lens_status copy_key(struct rewrite *r, size_t n, struct lens_error *err)
+/* The string at at, or what stands for it: as a key, one that lens_json_unusable_key knows. */
+static enum lens_status copy_string(struct rewrite *r, size_t n, bool is_key,
+				    struct lens_error *err)
 {
-	size_t at = 0;
-	const char *what = odd_escape(r->text + r->at, n, &at);
+	const char *what = odd_escape(r->text + r->at, n);
 
 	if (!what)
 		return copy(r, n, err);
 	LENS_TRY(count(r, err));
 	r->at += n;
-	return lens_buf_printf(r->out, err, "\"" LENS_JSON_UNUSABLE " %s (%zu)\"", what,
-			       r->n_changed);
-}
-
-static enum lens_status copy_value(struct rewrite *r, size_t n, struct lens_error *err)
-{
-	size_t at = 0;
-	const char *what = odd_escape(r->text + r->at, n, &at);
-
-	if (!what)
-		return copy(r, n, err);
-	LENS_TRY(count(r, err));
-	r->at += n;
+	if (is_key)
+		return lens_buf_printf(r->out, err, "\"" LENS_JSON_UNUSABLE " %s (%zu)\"", what,
+				       r->n_changed);
 	return lens_buf_printf(r->out, err, "{\"" LENS_JSON_UNUSABLE "\":\"%s\"}", what);
 }
 
@@ -228,8 +216,8 @@ static enum lens_status string(struct rewrite *r, struct lens_error *err)
 	while (i < r->len && strchr(" \t\r\n", r->text[i]) && r->text[i])
 		i++;
 	if (i == r->len || r->text[i] != ':' || !r->depth || !r->level[r->depth - 1].keys)
-		return copy_value(r, n, err);
-	LENS_TRY(copy_key(r, n, err));
+		return copy_string(r, n, false, err);
+	LENS_TRY(copy_string(r, n, true, err));
 	LENS_TRY(remember_key(r, literal, n, &again, err));
 	LENS_TRY(copy(r, i + 1 - r->at, err));
 	if (!again || r->level[r->depth - 1].wrapped)
