@@ -6,22 +6,9 @@ h5lens=${H5LENS:-build/h5lens}
 work=$(mktemp -d "${WORK:-/tmp}/cli.XXXXXX")
 trap 'umount "$work/small" 2>/dev/null; rm -rf "$work"' EXIT
 model=experiments/demo-gpt2
-passed=0 failed=0 skipped=0
+skipped=0
 
-# t NAME EXIT-CODE PATTERN COMMAND…: does it exit so and say that?
-t() {
-	name=$1 code=$2 pattern=$3
-	shift 3
-	"$@" > "$work/said" 2>&1
-	got=$?
-	if [ $got = "$code" ] && grep -qE -e "$pattern" "$work/said"; then
-		passed=$((passed + 1))
-	else
-		failed=$((failed + 1))
-		echo "FAILED: $name: exit code $got, not $code, or no '$pattern' in:"
-		sed 's/^/    /' "$work/said" | head -20
-	fi
-}
+. tests/cli/said.sh
 absent() { # no output, no temporary file
 	if [ -n "$(find "$work" -name "$1*")" ]; then
 		failed=$((failed + 1))
