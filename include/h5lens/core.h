@@ -23,6 +23,16 @@ static inline bool lens_size_add(size_t a, size_t b, size_t *out)
 	return !__builtin_add_overflow(a, b, out);
 }
 
+static inline size_t lens_min(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+static inline size_t lens_max(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
+
 /* --- allocation ------------------------------------------------------------
  * All memory comes from these three, so that tests can make the k-th call
  * fail (lens_alloc_fail_at). Size 0 gives a valid pointer.
