@@ -4,7 +4,7 @@
 # later one.
 set -u
 status=0
-order="core experiment tokenizer dataset kernels model forward capture analysis store pipeline cli"
+order="core experiment tokenizer dataset kernels model hooks forward capture analysis store pipeline cli"
 
 complain() {
 	if [ -n "$2" ]; then
@@ -27,8 +27,7 @@ complain "exit or abort below src/cli" \
 # The public headers are named after the stage that implements them.
 stage_of() {
 	case $1 in
-	status | core | sys) echo core ;;
-	hooks) echo model ;;
+	status | core | sys | axis) echo core ;;
 	*) echo "$1" ;;
 	esac
 }

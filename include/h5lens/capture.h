@@ -30,8 +30,8 @@ struct lens_capture_spec {
 	int dataset; /* what the sink knows it by */
 	enum lens_hook hook;
 	size_t layer;
-	bool half;    /* stored as IEEE half */
-	bool by_rows; /* handed over a batch at a time, not a chunk at a time */
+	enum lens_dtype dtype; /* LENS_F32 or LENS_F16 */
+	bool by_rows;          /* handed over a batch at a time, not a chunk at a time */
 	int rank;
 	size_t extent[LENS_CAPTURE_RANK];
 	size_t chunk[LENS_CAPTURE_RANK];
@@ -80,7 +80,7 @@ enum lens_status lens_capture_create(const struct lens_capture_plan *plan,
 void lens_capture_destroy(struct lens_capture *c);
 
 /* Starts a batch whose first prompt is row0 of the prompt set. */
-void lens_capture_begin(struct lens_capture *c, size_t row0, const int32_t *read_pos);
+void lens_capture_begin(struct lens_capture *c, size_t row0);
 
 /* For struct lens_visitor; ctx is the capture. */
 enum lens_status lens_capture_visit(void *ctx, const struct lens_batch *b,

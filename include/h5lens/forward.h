@@ -1,37 +1,72 @@
 /*
  * forward.h: embed → blocks → (final norm, logits), with the hook points.
  *
- * A batch is ragged: the tokens of its prompts are packed, never padded. Each
- * prompt starts at a row that is a multiple of lens_row_align(). Token-wise
- * operations run over all rows at once, attention prompt by prompt. A hook
- * point that nobody wants costs nothing, and no layer past the last wanted
- * hook is computed. In the last block, where only the read positions' values
- * are wanted, only their rows go on after the keys and values: the visitor is
- * then shown a batch of one row a prompt, with read_rows set.
+ * A batch is ragged: the tokens of its prompts are packed into rows, never padded.
+ * Token-wise operations run over all rows at once, attention prompt by prompt. A hook
+ * point that nobody wants costs nothing, and no layer past the last wanted hook is
+ * computed. In the last block, where only the read positions' values are wanted, only
+ * their rows go on after the keys and values.
  */
 #ifndef H5LENS_FORWARD_H
 #define H5LENS_FORWARD_H
 
 #include "h5lens/hooks.h"
 
-/* Consecutive prompts, packed. Owned by the caller. */
+/* --- what a row of a batch is (batch.c) -------------------------------------------- */
+
+/*
+ * The rows of a few prompts. A row holds what one token at one position has become;
+ * gaps lie between prompts. lens_batch_row is the only way from a position to its row,
+ * so rows need not be consecutive, and prompts with a common prefix may share them.
+ * One rule holds for any layout: a row's place modulo lens_row_align() is its
+ * position's, because on AVX2 that place decides how the kernels round.
+ */
 struct lens_batch {
-	size_t n_prompts;
-	const int32_t *const *tokens; /* [n_prompts] */
-	const size_t *length;         /* [n_prompts] */
-	const size_t *offset;         /* [n_prompts] first row */
-	size_t n_rows;                /* rows in all, gaps of the alignment included */
-	const int32_t *read_pos;      /* [n_prompts], or NULL: all positions matter */
-	bool read_rows;               /* only the read positions' rows are left (see below) */
+	size_t n_prompts, n_rows;  /* n_rows counts the gaps, a multiple of lens_row_align() */
+	const int32_t **tokens;    /* [n_prompts] each prompt's, [length] */
+	size_t *length;            /* [n_prompts] */
+	int32_t *read_pos;         /* [n_prompts] */
+	int32_t *token, *position; /* [n_rows] of each row; -1 in a gap */
+	size_t *first;             /* [n_prompts] where a prompt's rows begin in row */
+	int32_t *row;              /* NULL: each prompt has the row first[i], of read_pos */
+	size_t n_tokens, max_tokens; /* of row: the prompts' lengths together */
+	size_t max_prompts, max_rows;
 };
 
-/* A value at a hook point. data may be read until visit returns. */
+/*
+ * Room for so many prompts, so many tokens of all of them together, and so many rows.
+ * lens_batch_release it in either case.
+ */
+enum lens_status lens_batch_init(struct lens_batch *b, size_t max_prompts, size_t max_tokens,
+				 size_t max_rows, struct lens_error *err);
+void lens_batch_release(struct lens_batch *b);
+void lens_batch_clear(struct lens_batch *b);
+/*
+ * One more prompt, for which there must be room: its positions from `from` on get the
+ * next rows, those before it have none. tokens stay the caller's.
+ */
+void lens_batch_pack(struct lens_batch *b, const int32_t *tokens, size_t length,
+		     int32_t read_pos, size_t from);
+/* Rows that a prompt of that length takes. */
+size_t lens_batch_rows(size_t length);
+
+/* The row of a prompt's position; -1: it is not in this batch. */
+static inline long lens_batch_row(const struct lens_batch *b, size_t prompt, size_t pos)
+{
+	if (b->row)
+		return b->row[b->first[prompt] + pos];
+	return (size_t)b->read_pos[prompt] == pos ? (long)b->first[prompt] : -1;
+}
+
+/* --- visitors ---------------------------------------------------------------------- */
+
+/* A value at a hook point. data may be read until the visitor returns. */
 struct lens_activation {
 	enum lens_hook hook;
 	size_t layer;
 	/*
 	 * Token-wise hook points (no query axis): data is [n_rows, width] with
-	 * row stride `stride`, packed as the batch is. prompt, head and q0 are 0.
+	 * row stride `stride`, in the batch's rows. prompt, head and q0 are 0.
 	 * Scores and pattern: data is [nq, n_keys] of one prompt and one head, for
 	 * queries q0 … q0 + nq − 1.
 	 */
@@ -40,36 +75,81 @@ struct lens_activation {
 	size_t prompt, head, q0, nq;
 };
 
+/*
+ * What looks at a pass, or changes it. At each hook point the edits come first, in the
+ * order of the list, then the visits, which see what goes on. The batch that is shown
+ * is the pass's, or behind the keys and values of the last block that of its read
+ * positions alone, unless somebody wants all.
+ */
 struct lens_visitor {
-	/* Which hook points are shown. */
-	const struct lens_hook_set *hooks;
+	const struct lens_hook_set *hooks; /* which points it is called at */
+	/* Reads a value; or NULL. */
 	enum lens_status (*visit)(void *ctx, const struct lens_batch *b,
 				  const struct lens_activation *a, struct lens_error *err);
+	/*
+	 * Changes a value, data being a->data, before anything reads it; or NULL. Points
+	 * that are not editable (lens_hook_info) are refused with LENS_ERR_INVALID.
+	 */
+	enum lens_status (*edit)(void *ctx, const struct lens_batch *b,
+				 const struct lens_activation *a, float *data,
+				 struct lens_error *err);
 	void *ctx;
 };
+struct lens_visitors {
+	const struct lens_visitor *visitor; /* [n] */
+	size_t n;
+};
+
+/* --- the pass ---------------------------------------------------------------------- */
 
 /* One worker's memory: everything is allocated here, nothing in the pass. */
 struct lens_forward;
 
-/*
- * Sized for batches of max_rows rows (a multiple of 12) whose longest prompt has
- * max_length tokens, with the hook points in hooks. threads > 1 lets one pass use several
- * threads.
- */
+struct lens_forward_size {
+	const struct lens_visitors *visitors; /* whose hook points it will show */
+	size_t max_rows;                      /* of a batch, a multiple of 12 */
+	size_t max_length;                    /* tokens of the longest prompt */
+	int threads;                          /* more than 1: one pass may use several */
+};
 enum lens_status lens_forward_create(const struct lens_model *m,
-				     const struct lens_hook_set *hooks, size_t max_rows,
-				     size_t max_length, int threads, struct lens_forward **out,
-				     struct lens_error *err);
+				     const struct lens_forward_size *size,
+				     struct lens_forward **out, struct lens_error *err);
 void lens_forward_destroy(struct lens_forward *f);
 /* What lens_forward_create would allocate, in bytes. */
-size_t lens_forward_bytes(const struct lens_model *m, const struct lens_hook_set *hooks,
-			  size_t max_rows, size_t max_length, int threads);
+size_t lens_forward_bytes(const struct lens_model *m, const struct lens_forward_size *size);
 
+/* Every position of the batch's prompts must have a row. */
 enum lens_status lens_forward_run(struct lens_forward *f, const struct lens_batch *b,
-				  const struct lens_visitor *v, struct lens_error *err);
+				  const struct lens_visitors *v, struct lens_error *err);
+/*
+ * The same from block `layer` on, whose resid_pre is given: [n_rows, d_model], in the
+ * batch's rows. layer n_layers is the final norm. What comes before is not shown.
+ */
+enum lens_status lens_forward_from(struct lens_forward *f, const struct lens_batch *b,
+				   size_t layer, const float *resid,
+				   const struct lens_visitors *v, struct lens_error *err);
 
-/* ln_final of rows [rows, D] (y may be x); scale is [rows]. */
+/* --- from the residual stream to logits (unembed.c) ----------------------------------- */
+
+/* x → ln_final(x): [rows, D], y may be x; scale is [rows]. */
 void lens_final_norm(const struct lens_model *m, size_t rows, const float *x, float *y,
 		     float *scale);
+/*
+ * ln_final.hook_normalized → ln_final's output, in place. They differ in an unfolded
+ * RMSNorm, whose weight comes after the hook point, as in TransformerLens.
+ */
+void lens_final_weight(const struct lens_model *m, size_t rows, float *y);
+
+struct lens_unembed_args {
+	size_t rows;
+	const float *normed; /* [rows, D] ln_final's output */
+	bool bias;           /* b_U too */
+	float *logits;       /* [rows, V] */
+	float *pad;          /* lens_unembed_pad_floats */
+	int threads;
+};
+/* logits = normed·W_U (+ b_U) */
+void lens_unembed(const struct lens_model *m, const struct lens_unembed_args *a);
+size_t lens_unembed_pad_floats(const struct lens_config *c);
 
 #endif

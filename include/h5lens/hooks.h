@@ -6,6 +6,7 @@
 #ifndef H5LENS_HOOKS_H
 #define H5LENS_HOOKS_H
 
+#include "h5lens/axis.h"
 #include "h5lens/model.h"
 
 enum lens_hook {
@@ -39,26 +40,18 @@ enum lens_hook {
 	LENS_HOOK_COUNT
 };
 
-/* Dimensions after prompt; each is a dimension scale of the file. */
-enum lens_axis {
-	LENS_AXIS_POS, /* "pos", or "slot" */
-	LENS_AXIS_HEAD,
-	LENS_AXIS_KV_HEAD,
-	LENS_AXIS_QUERY, /* "query", or "slot" */
-	LENS_AXIS_KEY,
-	LENS_AXIS_D_MODEL,
-	LENS_AXIS_D_HEAD,
-	LENS_AXIS_D_MLP,
-	LENS_AXIS_D_VOCAB,
-	LENS_AXIS_ONE
-};
 #define LENS_HOOK_AXES 3
 
 struct lens_hook_info {
 	const char *name; /* "blocks.%zu.attn.hook_q" or "hook_embed" */
 	bool per_layer;
 	bool by_default; /* is it what "*" means? */
-	int n_axes;
+	/*
+	 * Can a visitor change it? Not what is computed beside the stream, where an
+	 * edit would do nothing, nor what two names share, where it would do too much.
+	 */
+	bool editable;
+	int n_axes; /* after prompt: */
 	enum lens_axis axis[LENS_HOOK_AXES];
 	const char *long_name;
 };
@@ -83,9 +76,8 @@ const char *lens_hook_name(enum lens_hook hook, size_t layer, char out[LENS_HOOK
 bool lens_hook_alias(const struct lens_config *c, enum lens_hook hook, size_t layer,
 		     enum lens_hook *target, size_t *target_layer);
 
-/* The extent of an axis; pos, query and key take n_pos. */
-size_t lens_axis_extent(const struct lens_config *c, enum lens_axis axis, size_t n_pos);
-const char *lens_axis_name(enum lens_axis axis);
+/* What axes depend on, as far as the model says it; the rest is 0. */
+struct lens_sizes lens_model_sizes(const struct lens_config *c);
 
 /*
  * Which hook points were asked for, and where: want[layer][hook], layer 0 for those

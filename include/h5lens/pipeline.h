@@ -6,11 +6,11 @@
 
 #include <stdatomic.h>
 
-#include "h5lens/analysis.h"
 #include "h5lens/capture.h"
 #include "h5lens/dataset.h"
 #include "h5lens/experiment.h"
 #include "h5lens/store.h"
+#include "h5lens/tables.h"
 
 /* --- the plan ------------------------------------------------------------------ */
 
@@ -18,10 +18,14 @@
 
 /* One dataset of the file, with where its data come from. */
 struct lens_planned {
-	struct lens_dataset_spec spec; /* spec.path is path */
 	char path[LENS_PATH];
+	const char *long_name, *units; /* or NULL */
+	enum lens_dtype dtype;
+	int rank;
+	enum lens_axis axis[LENS_MAX_RANK];
+	size_t extent[LENS_MAX_RANK], chunk[LENS_MAX_RANK];
 	enum { LENS_FROM_HOOK, LENS_FROM_TABLE } from;
-	size_t source;       /* index into capture.spec, or of the table */
+	size_t source;       /* index into capture.spec, or enum lens_table */
 	uint64_t data_bytes; /* values of real tokens */
 	uint64_t file_bytes; /* chunks that will be written, padding included */
 };
@@ -40,12 +44,14 @@ struct lens_plan {
 	const struct lens_prompts *prompts; /* the rows of this plan */
 	size_t n_whole;                     /* rows of the whole sweep */
 	const struct lens_experiment *experiment;
+	struct lens_sizes sizes;
 	size_t batch_rows, n_batches;
-	size_t max_packed;          /* rows of activations in the largest batch */
-	struct lens_hook_set hooks; /* what the forward pass shows */
+	size_t max_packed;                /* rows of activations in the largest batch */
+	struct lens_hook_set hooks;       /* what is stored */
+	struct lens_hook_set table_hooks; /* what the tables are made of */
 	struct lens_capture_plan capture;
-	struct lens_analysis_options analysis;
-	bool analysis_runs; /* any table at all */
+	struct lens_tables_options tables;
+	bool any_table;
 	struct lens_planned *dataset;
 	size_t n_datasets;
 	struct lens_planned_link *link;

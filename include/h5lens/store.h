@@ -12,21 +12,10 @@
 
 #include <stdatomic.h>
 
+#include "h5lens/axis.h"
 #include "h5lens/core.h"
 
 #define LENS_DIGEST "sha256" /* the attribute digest of /: how chunks are hashed */
-#define LENS_MAX_RANK 5
-
-enum lens_dtype {
-	LENS_F16, /* IEEE half, little endian; h5py reads float16 */
-	LENS_F32,
-	LENS_F64,
-	LENS_I32,
-	LENS_I64,
-	LENS_U8,
-	LENS_STR /* variable-length UTF-8, rank 1 or 2 (rows of strings) */
-};
-size_t lens_dtype_size(enum lens_dtype t); /* 0 for LENS_STR */
 
 /* One dataset to be: everything about it is fixed when it is created. */
 struct lens_dataset_spec {
@@ -39,12 +28,6 @@ struct lens_dataset_spec {
 	size_t extent[LENS_MAX_RANK];
 	size_t chunk[LENS_MAX_RANK]; /* 1 <= chunk <= extent (1 for extent 0) */
 };
-
-/*
- * What stands where nothing was written, and past a chunk's end: NaN for
- * floats, -1 for signed integers, 0 for LENS_U8.
- */
-void lens_fill(enum lens_dtype t, void *buf, size_t n_elements);
 
 struct lens_store;
 

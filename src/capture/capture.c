@@ -28,7 +28,7 @@ long lens_slot_position(const struct lens_positions *p, size_t slot, size_t leng
 
 size_t lens_spec_bytes(const struct lens_capture_spec *s, size_t rows)
 {
-	size_t n = rows * (s->half ? sizeof(uint16_t) : sizeof(float));
+	size_t n = rows * lens_dtype_size(s->dtype);
 	int i;
 
 	for (i = 1; i < s->rank; i++)
@@ -44,7 +44,7 @@ size_t lens_capture_buffer_bytes(const struct lens_capture_plan *plan)
 		const struct lens_capture_spec *s = &plan->spec[i];
 		size_t n = lens_spec_bytes(s, s->by_rows ? plan->batch_rows : s->chunk[0]);
 
-		most = n > most ? n : most;
+		most = lens_max(n, most);
 	}
 	return most;
 }
@@ -95,10 +95,9 @@ void lens_capture_destroy(struct lens_capture *c)
 	lens_free(c);
 }
 
-void lens_capture_begin(struct lens_capture *c, size_t row0, const int32_t *read_pos)
+void lens_capture_begin(struct lens_capture *c, size_t row0)
 {
 	c->row0 = row0;
-	c->read_pos = read_pos;
 }
 
 size_t lens_capture_overflows(const struct lens_capture *c, size_t spec)
@@ -108,22 +107,15 @@ size_t lens_capture_overflows(const struct lens_capture *c, size_t spec)
 
 /* --- filling a buffer -------------------------------------------------------- */
 
-void lens_fill_nan(const struct lens_capture_spec *s, void *buf, size_t at, size_t n)
+void lens_fill_places(const struct lens_capture_spec *s, void *buf, size_t at, size_t n)
 {
-	const uint32_t nan32 = 0x7fc00000;
-	const uint16_t nan16 = 0x7e00;
-	size_t i;
-
-	for (i = 0; s->half && i < n; i++)
-		((uint16_t *)buf)[at + i] = nan16;
-	for (i = 0; !s->half && i < n; i++)
-		memcpy((float *)buf + at + i, &nan32, sizeof(nan32));
+	lens_fill(s->dtype, (char *)buf + at * lens_dtype_size(s->dtype), n);
 }
 
 void lens_copy_values(struct lens_capture *c, const struct lens_capture_spec *s, void *buf,
 		      size_t at, const float *x, size_t n)
 {
-	if (s->half)
+	if (s->dtype == LENS_F16)
 		c->overflows[s - c->plan->spec] +=
 			lens_vec()->to_f16(n, x, (uint16_t *)buf + at);
 	else
@@ -163,7 +155,7 @@ static long position(const struct lens_capture *c, const struct lens_batch *b, s
 	if (prompt >= b->n_prompts || slot >= c->plan->positions.n_slots)
 		return -1;
 	return lens_slot_position(&c->plan->positions, slot, b->length[prompt],
-				  (size_t)c->read_pos[prompt]);
+				  (size_t)b->read_pos[prompt]);
 }
 
 static bool holds_data(const struct lens_capture *c, const struct lens_batch *b,
@@ -180,12 +172,18 @@ static bool holds_data(const struct lens_capture *c, const struct lens_batch *b,
 	return false;
 }
 
+static const float *row_of(const struct lens_batch *b, const struct lens_activation *a,
+			   size_t prompt, long pos)
+{
+	return a->data + (size_t)lens_batch_row(b, prompt, (size_t)pos) * a->stride;
+}
+
 static void fill(struct lens_capture *c, const struct lens_capture_spec *s,
 		 const struct lens_batch *b, const struct lens_activation *a,
 		 const struct cut *k, void *buf)
 {
 	size_t r, p, at = 0, whole = k->a_chunk * k->b;
-	size_t left = k->a_extent - k->a0 < k->a_chunk ? k->a_extent - k->a0 : k->a_chunk;
+	size_t left = lens_min(k->a_extent - k->a0, k->a_chunk);
 	size_t n = left * k->b;
 
 	for (r = 0; r < k->rows; r++) {
@@ -195,12 +193,9 @@ static void fill(struct lens_capture *c, const struct lens_capture_spec *s,
 
 			if (filled)
 				lens_copy_values(c, s, buf, at,
-						 a->data +
-							 (b->offset[k->r0 + r] + (size_t)pos) *
-								 a->stride +
-							 k->a0 * k->b,
+						 row_of(b, a, k->r0 + r, pos) + k->a0 * k->b,
 						 n);
-			lens_fill_nan(s, buf, at + filled, whole - filled);
+			lens_fill_places(s, buf, at + filled, whole - filled);
 		}
 	}
 }

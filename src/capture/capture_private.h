@@ -10,16 +10,15 @@ struct lens_capture {
 	const struct lens_capture_spec **by_hook; /* [n_layers, LENS_HOOK_COUNT] */
 	size_t *overflows;                        /* [n_specs] */
 	float *stage[2]; /* scores, pattern: [rows, heads, slots, keys] of one chunk row */
-	size_t row0;
-	const int32_t *read_pos; /* of the batch's prompts */
+	size_t row0;     /* of the batch in hand */
 };
 
 /* Bytes of a buffer with so many rows: a chunk, or whole rows if by_rows. */
 size_t lens_spec_bytes(const struct lens_capture_spec *s, size_t rows);
 size_t lens_stage_floats(const struct lens_capture_plan *plan);
 
-/* Elements at … at + n − 1 of buf: NaN, or x converted. */
-void lens_fill_nan(const struct lens_capture_spec *s, void *buf, size_t at, size_t n);
+/* Elements at … at + n − 1 of buf: fill, or x converted. */
+void lens_fill_places(const struct lens_capture_spec *s, void *buf, size_t at, size_t n);
 void lens_copy_values(struct lens_capture *c, const struct lens_capture_spec *s, void *buf,
 		      size_t at, const float *x, size_t n);
 /* Hashes a full buffer and gives it to the sink. */

@@ -30,7 +30,7 @@ size_t lens_stage_floats(const struct lens_capture_plan *plan)
 		if (!lens_hook_is_square(s->hook))
 			continue;
 		n = stage_rows(plan, s) * stage_heads(s) * s->extent[2] * s->extent[3];
-		most = n > most ? n : most;
+		most = lens_max(n, most);
 	}
 	return most;
 }
@@ -46,7 +46,7 @@ static void stage_queries(const struct lens_capture *c, const struct lens_captur
 
 	for (slot = 0; slot < slots; slot++) {
 		long pos = lens_slot_position(&c->plan->positions, slot, b->length[a->prompt],
-					      (size_t)c->read_pos[a->prompt]);
+					      (size_t)b->read_pos[a->prompt]);
 
 		if (pos < (long)a->q0 || pos >= (long)(a->q0 + a->nq))
 			continue;
@@ -55,40 +55,43 @@ static void stage_queries(const struct lens_capture *c, const struct lens_captur
 	}
 }
 
-/* Does any prompt of the stage reach query chunk from q0 and key k0? */
-static bool holds_data(const struct lens_capture *c, const struct lens_batch *b, size_t r0,
-		       size_t rows, size_t q0, size_t queries, size_t k0)
-{
-	size_t r, q;
+/* A cut: rows r0 … of the batch, queries q0 … and keys k0 … of each. */
+struct cut {
+	size_t r0, rows, q0, queries, k0, keys;
+};
 
-	for (r = r0; r < r0 + rows && r < b->n_prompts; r++) {
-		for (q = q0; q < q0 + queries && q < c->plan->positions.n_slots; q++) {
-			if (k0 < b->length[r] &&
+/* Does any of its prompts have a query and a key in the cut? */
+static bool holds_data(const struct lens_capture *c, const struct lens_batch *b,
+		       const struct cut *k)
+{
+	size_t r, q, slots = c->plan->positions.n_slots;
+
+	for (r = k->r0; r < lens_min(k->r0 + k->rows, b->n_prompts); r++) {
+		for (q = k->q0; q < lens_min(k->q0 + k->queries, slots); q++) {
+			if (k->k0 < b->length[r] &&
 			    lens_slot_position(&c->plan->positions, q, b->length[r],
-					       (size_t)c->read_pos[r]) >= 0)
+					       (size_t)b->read_pos[r]) >= 0)
 				return true;
 		}
 	}
 	return false;
 }
 
-/* One chunk [rows, heads, cq, ck] out of the stage. */
+/* One chunk [rows, heads, queries, keys] out of the stage. */
 static void fill(struct lens_capture *c, const struct lens_capture_spec *s, const float *stage,
-		 size_t rows, size_t q0, size_t k0, void *buf)
+		 const struct cut *k, void *buf)
 {
-	size_t cq = s->by_rows ? s->extent[2] : s->chunk[2];
-	size_t ck = s->by_rows ? s->extent[3] : s->chunk[3];
-	size_t slots = s->extent[2], keys = s->extent[3];
-	size_t n = keys - k0 < ck ? keys - k0 : ck, heads = rows * stage_heads(s), h, q, at = 0;
+	size_t slots = s->extent[2], keys = s->extent[3], h, q, at = 0;
+	size_t n = lens_min(keys - k->k0, k->keys), heads = k->rows * stage_heads(s);
 
 	for (h = 0; h < heads; h++) {
-		for (q = q0; q < q0 + cq; q++, at += ck) {
+		for (q = k->q0; q < k->q0 + k->queries; q++, at += k->keys) {
 			size_t filled = q < slots ? n : 0;
 
 			if (filled)
 				lens_copy_values(c, s, buf, at,
-						 stage + (h * slots + q) * keys + k0, n);
-			lens_fill_nan(s, buf, at + filled, ck - filled);
+						 stage + (h * slots + q) * keys + k->k0, n);
+			lens_fill_places(s, buf, at + filled, k->keys - filled);
 		}
 	}
 }
@@ -97,24 +100,26 @@ static enum lens_status cut_stage(struct lens_capture *c, const struct lens_capt
 				  const struct lens_batch *b, const struct lens_activation *a,
 				  const float *stage, struct lens_error *err)
 {
-	size_t whole = stage_rows(c->plan, s), r0 = a->prompt / whole * whole, q0, k0;
-	size_t rows = s->by_rows ? b->n_prompts : whole;
-	size_t cq = s->by_rows ? s->extent[2] : s->chunk[2];
-	size_t ck = s->by_rows ? s->extent[3] : s->chunk[3];
+	size_t whole = stage_rows(c->plan, s);
+	struct cut k = { .r0 = a->prompt / whole * whole,
+			 .rows = s->by_rows ? b->n_prompts : whole,
+			 .queries = s->by_rows ? s->extent[2] : s->chunk[2],
+			 .keys = s->by_rows ? s->extent[3] : s->chunk[3] };
 	void *buf;
 
-	for (q0 = 0; q0 < s->extent[2]; q0 += cq) {
-		for (k0 = 0; k0 < s->extent[3]; k0 += ck) {
-			const size_t coord[LENS_CAPTURE_RANK] = { (c->row0 + r0) / s->chunk[0],
-								  a->head / stage_heads(s),
-								  q0 / cq, k0 / ck };
+	for (; k.q0 < s->extent[2]; k.q0 += k.queries) {
+		for (k.k0 = 0; k.k0 < s->extent[3]; k.k0 += k.keys) {
+			const size_t coord[LENS_CAPTURE_RANK] = {
+				(c->row0 + k.r0) / s->chunk[0], a->head / stage_heads(s),
+				k.q0 / k.queries, k.k0 / k.keys
+			};
 
-			if (!s->by_rows && !holds_data(c, b, r0, rows, q0, cq, k0))
+			if (!s->by_rows && !holds_data(c, b, &k))
 				continue;
-			LENS_TRY(c->sink->acquire(c->sink->ctx, lens_spec_bytes(s, rows), &buf,
-						  err));
-			fill(c, s, stage, rows, q0, k0, buf);
-			LENS_TRY(lens_hand_over(c, s, coord, rows, buf, err));
+			LENS_TRY(c->sink->acquire(c->sink->ctx, lens_spec_bytes(s, k.rows),
+						  &buf, err));
+			fill(c, s, stage, &k, buf);
+			LENS_TRY(lens_hand_over(c, s, coord, k.rows, buf, err));
 		}
 	}
 	return LENS_OK;
@@ -128,9 +133,9 @@ enum lens_status lens_cut_square(struct lens_capture *c, const struct lens_captu
 	float *stage = c->stage[a->hook == LENS_HOOK_PATTERN];
 	struct lens_capture_spec full = *s;
 
-	full.half = false; /* the stage is float32 */
+	full.dtype = LENS_F32; /* the stage is */
 	if (a->prompt % rows == 0 && a->head % heads == 0 && a->q0 == 0)
-		lens_fill_nan(&full, stage, 0, rows * heads * s->extent[2] * s->extent[3]);
+		lens_fill_places(&full, stage, 0, rows * heads * s->extent[2] * s->extent[3]);
 	stage_queries(c, s, b, a, stage);
 	if (a->q0 + a->nq < b->length[a->prompt])
 		return LENS_OK;

@@ -11,6 +11,7 @@
 static void print_hook(const struct lens_config *c, enum lens_hook hook)
 {
 	const struct lens_hook_info *h = lens_hook_info(hook);
+	const struct lens_sizes sizes = lens_model_sizes(c);
 	char name[LENS_HOOK_NAME], shape[96] = "";
 	int i, at = 0;
 
@@ -20,7 +21,7 @@ static void print_hook(const struct lens_config *c, enum lens_hook hook)
 	else
 		lens_hook_name(hook, 0, name);
 	for (i = 0; i < h->n_axes; i++) {
-		size_t n = lens_axis_extent(c, h->axis[i], 0);
+		size_t n = lens_axis_extent(h->axis[i], &sizes);
 
 		at += snprintf(shape + at, sizeof(shape) - (size_t)at, "%s%s", i ? ", " : "",
 			       lens_axis_name(h->axis[i]));

@@ -18,7 +18,8 @@ struct session {
 	struct lens_ids tokens; /* the prompt, then all of the answer but its last */
 	size_t n_prompt;        /* tokens of the prompt */
 	struct lens_ids answer;
-	float *logits; /* [answer tokens (at least 1), V] */
+	size_t n; /* positions that are read: the answer's tokens, at least 1 */
+	struct lens_tables *tables;
 };
 
 static enum lens_status tokenize(struct session *s, struct lens_error *err)
@@ -32,69 +33,115 @@ static enum lens_status tokenize(struct session *s, struct lens_error *err)
 	s->n_prompt = s->tokens.n;
 	if (!s->n_prompt)
 		return lens_error_set(err, LENS_ERR_INVALID, "the prompt has no tokens");
+	s->n = 1;
 	if (!a->answer)
 		return LENS_OK;
 	LENS_TRY(lens_tokenizer_encode_continuation(s->tok, a->answer, strlen(a->answer),
 						    &s->answer, err));
 	if (!s->answer.n)
 		return lens_error_set(err, LENS_ERR_INVALID, "the answer has no tokens");
-	for (i = 0; i + 1 < s->answer.n; i++)
+	s->n = s->answer.n;
+	for (i = 0; i + 1 < s->n; i++)
 		LENS_TRY(lens_ids_push(&s->tokens, s->answer.v[i], err));
 	return LENS_OK;
 }
 
-/* Keeps the logits of the positions that predict the answer's tokens. */
-static enum lens_status keep_logits(void *ctx, const struct lens_batch *b,
-				    const struct lens_activation *a, struct lens_error *err)
+static enum lens_status check_tokens(const struct session *s, struct lens_error *err)
 {
-	struct session *s = ctx;
-	size_t i, n = s->answer.n ? s->answer.n : 1, v = s->model->config.d_vocab;
+	const struct lens_config *c = &s->model->config;
+	size_t i;
 
-	(void)b;
-	(void)err;
-	for (i = 0; i < n; i++)
-		memcpy(s->logits + i * v, a->data + (s->n_prompt - 1 + i) * a->stride,
-		       v * sizeof(float));
+	if (s->tokens.n > c->n_ctx)
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "%zu tokens are more than the model's context of %zu",
+				      s->tokens.n, c->n_ctx);
+	for (i = 0; i < s->tokens.n; i++) {
+		if ((size_t)s->tokens.v[i] >= c->d_vocab)
+			return lens_error_set(err, LENS_ERR_FORMAT,
+					      "token %d is past the model's vocabulary of %zu",
+					      s->tokens.v[i], c->d_vocab);
+	}
+	for (i = 0; i < s->answer.n; i++) {
+		if ((size_t)s->answer.v[i] >= c->d_vocab)
+			return lens_error_set(err, LENS_ERR_FORMAT,
+					      "answer token %d is past the model's vocabulary",
+					      s->answer.v[i]);
+	}
 	return LENS_OK;
 }
 
+/* The tables of the session's one batch: position i is the last one of its prompt i. */
+static struct lens_tables_options table_options(const struct session *s)
+{
+	struct lens_tables_options o = {
+		.wanted = { [LENS_TABLE_top_tokens] = true,
+			    [LENS_TABLE_top_logits] = true,
+			    [LENS_TABLE_top_probs] = true,
+			    [LENS_TABLE_flags] = true },
+		.sizes = lens_model_sizes(&s->model->config),
+		.batch_rows = s->n,
+		.threads = (int)lens_thread_count(0),
+	};
+
+	o.sizes.n_prompts = s->n;
+	o.sizes.n_pos = s->tokens.n;
+	o.sizes.n_answers = s->answer.n ? 1 : 0;
+	o.sizes.top_k = lens_min(s->args->top, o.sizes.d_vocab);
+	o.wanted[LENS_TABLE_answer_logit] = o.wanted[LENS_TABLE_answer_prob] =
+		o.wanted[LENS_TABLE_answer_rank] = s->answer.n > 0;
+	return o;
+}
+
+static enum lens_status run_batch(struct session *s, const struct lens_batch *b,
+				  const struct lens_visitors *v, struct lens_error *err)
+{
+	const struct lens_forward_size size = { .visitors = v,
+						.max_rows = b->max_rows,
+						.max_length = s->tokens.n,
+						.threads = (int)lens_thread_count(0) };
+	const struct lens_tables_batch in = { .batch = b, .answers = s->answer.v };
+	struct lens_forward *f;
+	enum lens_status st;
+	size_t flagged = 0;
+
+	LENS_TRY(lens_forward_create(s->model, &size, &f, err));
+	lens_tables_begin(s->tables, &in);
+	st = lens_forward_run(f, b, v, err);
+	lens_forward_destroy(f);
+	if (st != LENS_OK)
+		return st;
+	lens_tables_finish(s->tables, &flagged);
+	return flagged ? lens_error_set(err, LENS_ERR_FORMAT, "the logits are not finite")
+		       : LENS_OK;
+}
+
+/* A batch of the prompt, and of the prompt with each beginning of the answer. */
 static enum lens_status forward(struct session *s, struct lens_error *err)
 {
-	static const char *const hooks[] = { "logits" };
-	const struct lens_config *c = &s->model->config;
-	size_t length = s->tokens.n, offset = 0, rows = (length + 11) / 12 * 12, i;
-	const int32_t *tokens = s->tokens.v;
-	const struct lens_batch b = { .n_prompts = 1,
-				      .tokens = &tokens,
-				      .length = &length,
-				      .offset = &offset,
-				      .n_rows = rows };
-	struct lens_hook_set set = { 0 };
-	const struct lens_visitor v = { .hooks = &set, .visit = keep_logits, .ctx = s };
-	struct lens_forward *f = NULL;
+	const struct lens_tables_options opt = table_options(s);
+	size_t i, most = s->n * ((s->tokens.n + 11) / 12 * 12);
+	struct lens_hook_set hooks = { 0 };
+	struct lens_batch b = { 0 };
 	enum lens_status st;
 
-	if (length > c->n_ctx)
-		return lens_error_set(err, LENS_ERR_INVALID,
-				      "%zu tokens are more than the model's context of %zu",
-				      length, c->n_ctx);
-	for (i = 0; i < length; i++) {
-		if ((size_t)tokens[i] >= c->d_vocab)
-			return lens_error_set(err, LENS_ERR_FORMAT,
-					      "token %d is past the model's vocabulary of %zu",
-					      tokens[i], c->d_vocab);
+	LENS_TRY(lens_tables_create(s->model, &opt, &s->tables, err));
+	st = lens_hook_set_init(&hooks, &s->model->config, NULL, 0, err);
+	if (st == LENS_OK)
+		st = lens_batch_init(&b, s->n, s->n * s->tokens.n, most, err);
+	if (st == LENS_OK) {
+		const struct lens_visitor visitor = { .hooks = &hooks,
+						      .visit = lens_tables_visit,
+						      .ctx = s->tables };
+		const struct lens_visitors v = { &visitor, 1 };
+
+		lens_tables_hooks(s->model, &opt, &hooks);
+		for (i = 0; i < s->n; i++)
+			lens_batch_pack(&b, s->tokens.v, s->n_prompt + i,
+					(int32_t)(s->n_prompt + i - 1), 0);
+		st = run_batch(s, &b, &v, err);
 	}
-	s->logits = lens_calloc((s->answer.n ? s->answer.n : 1) * c->d_vocab, sizeof(float));
-	if (!s->logits)
-		return lens_error_nomem(err, c->d_vocab, sizeof(float));
-	st = lens_hook_set_init(&set, c, hooks, 1, err);
-	if (st == LENS_OK)
-		st = lens_forward_create(s->model, &set, rows, length,
-					 (int)lens_thread_count(0), &f, err);
-	if (st == LENS_OK)
-		st = lens_forward_run(f, &b, &v, err);
-	lens_forward_destroy(f);
-	lens_hook_set_release(&set);
+	lens_batch_release(&b);
+	lens_hook_set_release(&hooks);
 	return st;
 }
 
@@ -111,55 +158,36 @@ static const char *piece(const struct session *s, int32_t id)
 
 /* --- what is shown -------------------------------------------------------------- */
 
-static int32_t largest(const float *logit, size_t n, const bool *taken)
+static void show_token(const struct session *s, double logit, double prob, int32_t id)
 {
-	size_t i;
-	int32_t best = -1;
-
-	for (i = 0; i < n; i++) {
-		if (!taken[i] && (best < 0 || logit[i] > logit[best]))
-			best = (int32_t)i;
-	}
-	return best;
+	printf("logit %7.2f  prob %6.2f %%  |%s|\n", logit, 100 * prob, piece(s, id));
 }
 
-static void show_token(const struct session *s, const float *logit, double sum_exp, float max,
-		       int32_t id)
+/* Value i of a table of float32. */
+static double value(const struct session *s, enum lens_table table, size_t i)
 {
-	printf("logit %7.2f  prob %6.2f %%  |%s|\n", (double)logit[id],
-	       100 * exp((double)logit[id] - (double)max) / sum_exp, piece(s, id));
+	return (double)((const float *)lens_tables_rows(s->tables, table))[i];
 }
 
-static enum lens_status show_position(const struct session *s, size_t i, struct lens_error *err)
+static void show_position(const struct session *s, size_t i)
 {
-	size_t k, v = s->model->config.d_vocab;
-	const float *logit = s->logits + i * v;
-	float max = lens_vec()->max_finite(v, logit);
-	double sum = isnan(max) ? 0 : lens_vec()->sum_exp(v, logit, max);
-	bool *taken;
+	const int32_t *rank = lens_tables_rows(s->tables, LENS_TABLE_answer_rank);
+	const int32_t *top = lens_tables_rows(s->tables, LENS_TABLE_top_tokens);
+	size_t k, n = lens_min(s->args->top, s->model->config.d_vocab);
 
-	if (isnan(max))
-		return lens_error_set(err, LENS_ERR_FORMAT, "the logits are not finite");
-	if (s->answer.n) {
-		printf("answer token |%s|: rank %zu  ", piece(s, s->answer.v[i]),
-		       lens_vec()->count_above(v, logit, logit[s->answer.v[i]]));
-		show_token(s, logit, sum, max, s->answer.v[i]);
+	if (rank) {
+		printf("answer token |%s|: rank %d  ", piece(s, s->answer.v[i]), rank[i]);
+		show_token(s, value(s, LENS_TABLE_answer_logit, i),
+			   value(s, LENS_TABLE_answer_prob, i), s->answer.v[i]);
 	}
-	taken = lens_calloc(v, sizeof(*taken));
-	if (!taken)
-		return lens_error_nomem(err, v, 1);
-	for (k = 0; k < s->args->top && k < v; k++) {
-		int32_t id = largest(logit, v, taken);
-
-		taken[id] = true;
-		printf("  top %2zu  ", k);
-		show_token(s, logit, sum, max, id);
+	for (k = i * n; k < (i + 1) * n; k++) {
+		printf("  top %2zu  ", k - i * n);
+		show_token(s, value(s, LENS_TABLE_top_logits, k),
+			   value(s, LENS_TABLE_top_probs, k), top[k]);
 	}
-	lens_free(taken);
-	return LENS_OK;
 }
 
-static enum lens_status show(const struct session *s, struct lens_error *err)
+static void show(const struct session *s)
 {
 	size_t i;
 
@@ -173,9 +201,8 @@ static enum lens_status show(const struct session *s, struct lens_error *err)
 			printf(" |%s|", piece(s, s->answer.v[i]));
 		printf("\n");
 	}
-	for (i = 0; i < (s->answer.n ? s->answer.n : 1); i++)
-		LENS_TRY(show_position(s, i, err));
-	return LENS_OK;
+	for (i = 0; i < s->n; i++)
+		show_position(s, i);
 }
 
 static enum lens_status run_session(struct session *s, struct lens_error *err)
@@ -185,7 +212,6 @@ static enum lens_status run_session(struct session *s, struct lens_error *err)
 					      .tied_head = s->args->tied_head };
 	struct lens_config config;
 	enum lens_cpu_level level;
-	size_t i;
 
 	LENS_TRY(lens_open_cpu(s->args->cpu, &level, err));
 	LENS_TRY(lens_config_load(s->args->dir, &config, err));
@@ -194,14 +220,10 @@ static enum lens_status run_session(struct session *s, struct lens_error *err)
 	LENS_TRY(lens_model_open(s->args->dir, &p, &s->model, err));
 	if (s->model->warning)
 		fprintf(stderr, "h5lens: warning: %s\n", s->model->warning);
-	for (i = 0; i < s->answer.n; i++) {
-		if ((size_t)s->answer.v[i] >= s->model->config.d_vocab)
-			return lens_error_set(err, LENS_ERR_FORMAT,
-					      "answer token %d is past the model's vocabulary",
-					      s->answer.v[i]);
-	}
+	LENS_TRY(check_tokens(s, err));
 	LENS_TRY(forward(s, err));
-	return show(s, err);
+	show(s);
+	return LENS_OK;
 }
 
 /* What is odd about prompt and answer; `run` tells the same of a row. */
@@ -296,7 +318,7 @@ int cmd_prompt(int argc, char **argv)
 	a.text = plain[1];
 	hint(&a);
 	st = run_session(&s, &err);
-	lens_free(s.logits);
+	lens_tables_destroy(s.tables);
 	lens_ids_release(&s.tokens);
 	lens_ids_release(&s.answer);
 	lens_model_destroy(s.model);

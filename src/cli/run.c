@@ -63,11 +63,11 @@ static void show_datasets(const struct lens_plan *p)
 		char shape[96];
 		int at = 0;
 
-		for (k = 0; k < d->spec.rank; k++)
+		for (k = 0; k < d->rank; k++)
 			at += snprintf(shape + at, sizeof(shape) - (size_t)at, "%s%zu",
-				       k ? "×" : "", d->spec.extent[k]);
+				       k ? "×" : "", d->extent[k]);
 		/* × is two bytes wide and one column */
-		printf("%-44s %-*s %12s %12s\n", d->path, 24 + d->spec.rank - 1, shape,
+		printf("%-44s %-*s %12s %12s\n", d->path, 24 + d->rank - 1, shape,
 		       human_bytes((double)d->data_bytes, data),
 		       human_bytes((double)padding_of(d), padding));
 	}

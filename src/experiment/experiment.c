@@ -60,9 +60,10 @@ bool lens_experiment_wants_table(const struct lens_experiment *e, const char *ta
 {
 	size_t i;
 
-	for (i = 0; i < LENS_N_TABLES; i++) {
+	for (i = 0; i < LENS_TABLE_WORDS; i++) {
 		if (!strcmp(lens_table_words[i], table))
-			return listed(e, table) && e->data.answers.n >= lens_table_answers[i];
+			return listed(e, table) &&
+			       e->data.answers.n >= lens_table_rules[i].answers;
 	}
 	return false;
 }
@@ -92,16 +93,16 @@ static enum lens_status check_tables(const struct lens_experiment *e, struct len
 	bool any = e->cache.hooks.n > 0;
 	size_t i, n = e->data.answers.n;
 
-	for (i = 0; i < LENS_N_TABLES; i++) {
+	for (i = 0; i < LENS_TABLE_WORDS; i++) {
 		const char *table = lens_table_words[i];
 
 		any |= lens_experiment_wants_table(e, table);
-		if (e->tables_listed && listed(e, table) && n < lens_table_answers[i])
+		if (e->tables_listed && listed(e, table) && n < lens_table_rules[i].answers)
 			return lens_error_set(err, LENS_ERR_INVALID,
 					      "the table %s needs %zu answer column%s; "
 					      "data.answers names %zu",
-					      table, lens_table_answers[i],
-					      lens_table_answers[i] > 1 ? "s" : "", n);
+					      table, lens_table_rules[i].answers,
+					      lens_table_rules[i].answers > 1 ? "s" : "", n);
 	}
 	if (!any)
 		return lens_error_set(err, LENS_ERR_INVALID,

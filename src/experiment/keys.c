@@ -7,11 +7,19 @@
 
 #include <string.h>
 
-const char *const lens_table_words[LENS_N_TABLES + 1] = {
-	"logit_diff", "answer_logit", "answer_prob",    "answer_rank", "rank_per_layer",
-	"lens_logit", "top_tokens",   "token_logprobs", "loss",        NULL
+#define LENS_TABLE(id, ...) #id,
+const char *const lens_table_words[LENS_TABLE_WORDS + 1] = {
+#include "h5lens/tables.def"
+	NULL
 };
-const size_t lens_table_answers[LENS_N_TABLES] = { 2, 1, 1, 1, 1, 1, 0, 0, 0 };
+#define LENS_TABLE(id, answers, by_default) { answers, by_default },
+const struct lens_table_rule lens_table_rules[LENS_TABLE_WORDS] = {
+#include "h5lens/tables.def"
+};
+#define LENS_TABLE(id, ...) ", " #id
+static const char tables_shape[] = "default | all | none | [default"
+#include "h5lens/tables.def"
+				   "]";
 
 static const char *const on_bad_row[] = { "error", "skip", NULL };
 static const char *const separators[] = { "comma", "semicolon", "tab", NULL };
@@ -26,9 +34,6 @@ static const char *const none[] = { "none", NULL };
 static const char *const raw[] = { "processed", "raw", NULL };
 
 #define BOOLS "true | false"
-#define TABLES                                                                                  \
-	"default | all | none | [default, logit_diff, answer_logit, answer_prob, answer_rank, " \
-	"rank_per_layer, lens_logit, top_tokens, token_logprobs, loss]"
 
 /* clang-format off */
 /* X(name, flag, short flag, the flag's own value, shape, default,
@@ -80,9 +85,9 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  "all", POSITIONS, cache.positions, positions, true, "the tokens to store them at")   \
 	X("cache.dtype", "--dtype", NULL, NULL, "f32 | f16", "f32",                            \
 	  CHOICE, cache.dtype, dtypes, true, "the number format to store them in")             \
-	X("tables", "--tables", NULL, NULL, TABLES, "default",                                 \
+	X("tables", "--tables", NULL, NULL, tables_shape, "default",                           \
 	  TABLES, tables, lens_table_words, true,                                              \
-	  "the result tables; default is all but token_logprobs and loss")                     \
+	  "the result tables; default is those about answers, and top_tokens")                 \
 	X("top_k", "--top-k", NULL, NULL, "a number from 1 to 1000", "10",                     \
 	  COUNT, top_k, NULL, true, "tokens a row in top_tokens")                              \
 	X("lens", "--lens", NULL, NULL, "recompute | cached_scale_no_bias", "recompute",       \

@@ -50,14 +50,18 @@ static inline const void *lens_key_cfield(const struct lens_experiment *e,
 	return (const char *)e + s->offset;
 }
 
-/*
- * The tables and how many answers each needs, in their fixed order. The first
- * LENS_N_DEFAULT_TABLES are what "default" means: the others need every position's
- * logits.
- */
-enum { LENS_N_TABLES = 9, LENS_N_DEFAULT_TABLES = 7 };
-extern const char *const lens_table_words[LENS_N_TABLES + 1];
-extern const size_t lens_table_answers[LENS_N_TABLES];
+/* What `tables` may list, in the order of tables.def. */
+enum lens_table_word {
+#define LENS_TABLE(id, ...) LENS_TABLE_WORD_##id,
+#include "h5lens/tables.def"
+	LENS_TABLE_WORDS
+};
+extern const char *const lens_table_words[LENS_TABLE_WORDS + 1]; /* ends with NULL */
+struct lens_table_rule {
+	size_t answers; /* that it needs at the least */
+	bool by_default;
+};
+extern const struct lens_table_rule lens_table_rules[LENS_TABLE_WORDS];
 
 void lens_strings_release(struct lens_strings *s);
 

@@ -78,17 +78,17 @@ enum lens_status lens_value_set_list(struct lens_experiment *e,
 	return LENS_OK;
 }
 
-static void choose_first(size_t n, bool chosen[LENS_N_TABLES])
+static void choose(bool defaults_only, bool chosen[LENS_TABLE_WORDS])
 {
 	size_t i;
 
-	for (i = 0; i < n; i++)
-		chosen[i] = true;
+	for (i = 0; i < LENS_TABLE_WORDS; i++)
+		chosen[i] |= !defaults_only || lens_table_rules[i].by_default;
 }
 
 static enum lens_status choose_tables(const struct lens_yaml_source *src,
 				      const struct lens_key *key, const yaml_node_t *node,
-				      bool chosen[LENS_N_TABLES], bool *by_name,
+				      bool chosen[LENS_TABLE_WORDS], bool *by_name,
 				      struct lens_error *err)
 {
 	const yaml_node_t *item;
@@ -99,7 +99,7 @@ static enum lens_status choose_tables(const struct lens_yaml_source *src,
 
 		LENS_TRY(get_item(src, key, node, i, &item, err));
 		if (!strcmp(lens_yaml_text(item), "default")) {
-			choose_first(LENS_N_DEFAULT_TABLES, chosen);
+			choose(true, chosen);
 			*by_name = false;
 			continue;
 		}
@@ -122,18 +122,18 @@ enum lens_status lens_value_set_tables(struct lens_experiment *e,
 {
 	const char *s = lens_yaml_text(node);
 	bool every = s && !strcmp(s, "all"), by_name = !every,
-	     chosen[LENS_N_TABLES] = { false };
+	     chosen[LENS_TABLE_WORDS] = { false };
 	struct lens_strings list = { 0 };
 	size_t i;
 
 	if (every)
-		choose_first(LENS_N_TABLES, chosen);
+		choose(false, chosen);
 	else if (!s || strcmp(s, "none") != 0)
 		LENS_TRY(choose_tables(src, key, node, chosen, &by_name, err));
-	list.v = lens_calloc(LENS_N_TABLES, sizeof(*list.v));
+	list.v = lens_calloc(LENS_TABLE_WORDS, sizeof(*list.v));
 	if (!list.v)
-		return lens_error_nomem(err, LENS_N_TABLES, sizeof(*list.v));
-	for (i = 0; i < LENS_N_TABLES; i++) {
+		return lens_error_nomem(err, LENS_TABLE_WORDS, sizeof(*list.v));
+	for (i = 0; i < LENS_TABLE_WORDS; i++) {
 		if (!chosen[i])
 			continue;
 		list.v[list.n] = lens_strdup(lens_table_words[i]);

@@ -13,85 +13,140 @@ static size_t keys_stride(size_t n_pos)
 	return (n_pos + LENS_KEY_ALIGN - 1) / LENS_KEY_ALIGN * LENS_KEY_ALIGN;
 }
 
+/* Which head of which prompt, and whose scratch. */
+struct head {
+	size_t layer, prompt, head, thread;
+};
+
+/* A block of queries of one head: scores, or what softmax made of them. */
 static enum lens_status show_square(const struct lens_pass *p, enum lens_hook hook,
-				    size_t layer, size_t prompt, size_t head,
-				    const struct lens_attention_args *a)
+				    const struct head *h, const struct lens_attention_args *a)
 {
 	const struct lens_activation v = {
 		.hook = hook,
-		.layer = layer,
+		.layer = h->layer,
 		.data = a->scores,
 		.width = a->n_pos,
 		.stride = a->ldk,
-		.prompt = prompt,
-		.head = head,
+		.prompt = h->prompt,
+		.head = h->head,
 		.q0 = a->q0,
 		.nq = a->nq,
 	};
 
-	if (!lens_hook_wanted(p->visitor->hooks, hook, layer))
+	if (!lens_wanted(p->visitors, hook, h->layer))
 		return LENS_OK;
-	return p->visitor->visit(p->visitor->ctx, p->batch, &v, p->err);
+	return lens_show(p, p->batch, &v, a->scores);
 }
 
-/* One head of one prompt; thread numbers the scratch to use. */
-static enum lens_status attend_head(const struct lens_pass *p, size_t layer, size_t prompt,
-				    size_t head, size_t thread)
+/* The positions that go on behind the keys and values ask. */
+static enum lens_status ask(const struct lens_pass *p, const struct head *h,
+			    struct lens_attention_args a)
 {
-	const struct lens_forward *f = p->f;
-	const struct lens_config *c = &f->model->config;
-	const struct lens_block *b = &f->model->block[layer];
-	size_t dh = c->d_head, kv = head / (c->n_heads / c->n_kv_heads);
-	size_t width = (c->n_heads + 2 * c->n_kv_heads) * dh, row = p->batch->offset[prompt];
-	size_t ldk_max = keys_stride(f->max_length);
-	const float *qkv = f->qkv + row * width;
-	struct lens_attention_args a = {
-		.n_pos = p->batch->length[prompt],
-		.d_head = dh,
-		.q = qkv + head * dh,
-		.v = qkv + (c->n_heads + c->n_kv_heads + kv) * dh,
-		.ld = width,
-		.ldk = keys_stride(p->batch->length[prompt]),
-		.scale = b->attn_scale,
-		.window = b->window,
-		.scores = f->scores + thread * LENS_QUERY_BLOCK * ldk_max,
-		.z = f->z + row * c->n_heads * dh + head * dh,
-		.ldz = c->n_heads * dh,
-	};
-	float *kt = f->keys + thread * dh * ldk_max;
-	size_t first = 0, end = a.n_pos;
+	size_t from, end;
 
-	lens_vec()->transpose_keys(a.n_pos, dh, qkv + (c->n_heads + kv) * dh, width, kt, a.ldk);
-	a.kt = kt;
-	if (p->read_rows) {
-		first = (size_t)p->batch->read_pos[prompt];
-		end = first + 1;
-	}
-	for (a.q0 = first; a.q0 < end; a.q0 += LENS_QUERY_BLOCK) {
-		a.nq = end - a.q0 < LENS_QUERY_BLOCK ? end - a.q0 : LENS_QUERY_BLOCK;
+	lens_batch_span(p->rest, h->prompt, &from, &end);
+	for (a.q0 = from; a.q0 < end; a.q0 += LENS_QUERY_BLOCK) {
+		a.nq = lens_min(end - a.q0, LENS_QUERY_BLOCK);
 		lens_vec()->attention_scores(&a);
-		LENS_TRY(show_square(p, LENS_HOOK_ATTN_SCORES, layer, prompt, head, &a));
+		LENS_TRY(show_square(p, LENS_HOOK_ATTN_SCORES, h, &a));
 		lens_vec()->attention_softmax(&a);
-		LENS_TRY(show_square(p, LENS_HOOK_PATTERN, layer, prompt, head, &a));
+		LENS_TRY(show_square(p, LENS_HOOK_PATTERN, h, &a));
 		lens_vec()->attention_mix(&a);
 	}
 	return LENS_OK;
 }
 
+/* Queries, keys and values are read where they are, z is written to its place. */
+static enum lens_status attend_in_place(const struct lens_pass *p, const struct head *h,
+					struct lens_attention_args a, float *kt)
+{
+	const struct lens_forward *f = p->f;
+	const struct lens_config *c = &f->model->config;
+	size_t dh = c->d_head, kv = h->head / (c->n_heads / c->n_kv_heads);
+	size_t row = (size_t)lens_batch_row(p->batch, h->prompt, 0);
+	float *qkv;
+
+	a.ld = (c->n_heads + 2 * c->n_kv_heads) * dh;
+	a.ldz = c->n_heads * dh;
+	qkv = f->qkv + row * a.ld;
+	lens_vec()->transpose_keys(a.n_pos, dh, qkv + (c->n_heads + kv) * dh, a.ld, kt, a.ldk);
+	a.q = qkv + h->head * dh;
+	a.v = qkv + (c->n_heads + c->n_kv_heads + kv) * dh;
+	a.z = f->z + row * a.ldz + h->head * dh;
+	return ask(p, h, a);
+}
+
+/* The rows are not consecutive: they are brought together, and z is brought back. */
+static enum lens_status attend_gathered(const struct lens_pass *p, const struct head *h,
+					struct lens_attention_args a, float *kt)
+{
+	const struct lens_forward *f = p->f;
+	const struct lens_config *c = &f->model->config;
+	size_t dh = c->d_head, kv = h->head / (c->n_heads / c->n_kv_heads);
+	size_t most = f->max_length * dh;
+	float *q = f->gathered + h->thread * 3 * most, *v = q + most, *z = v + most;
+	struct lens_rows r = { .prompt = h->prompt,
+			       .end = a.n_pos,
+			       .width = dh,
+			       .stride = (c->n_heads + 2 * c->n_kv_heads) * dh };
+
+	r.data = f->qkv + h->head * dh;
+	lens_batch_gather(p->batch, &r, q);
+	r.data = f->qkv + (c->n_heads + kv) * dh;
+	lens_batch_gather(p->batch, &r, z);
+	lens_vec()->transpose_keys(a.n_pos, dh, z, dh, kt, a.ldk);
+	r.data = f->qkv + (c->n_heads + c->n_kv_heads + kv) * dh;
+	lens_batch_gather(p->batch, &r, v);
+	a.q = q;
+	a.v = v;
+	a.z = z;
+	a.ld = a.ldz = dh;
+	LENS_TRY(ask(p, h, a));
+	r.data = f->z + h->head * dh;
+	r.stride = c->n_heads * dh;
+	lens_batch_span(p->rest, h->prompt, &r.from, &r.end);
+	lens_batch_scatter(p->batch, &r, z + r.from * dh);
+	return LENS_OK;
+}
+
+static enum lens_status attend_head(const struct lens_pass *p, const struct head *h)
+{
+	const struct lens_forward *f = p->f;
+	const struct lens_block *b = &f->model->block[h->layer];
+	size_t dh = f->model->config.d_head, ldk_max = keys_stride(f->max_length);
+	size_t n = p->batch->length[h->prompt];
+	float *kt = f->keys + h->thread * dh * ldk_max;
+	const struct lens_attention_args a = {
+		.n_pos = n,
+		.d_head = dh,
+		.kt = kt,
+		.ldk = keys_stride(n),
+		.scale = b->attn_scale,
+		.window = b->window,
+		.scores = f->scores + h->thread * LENS_QUERY_BLOCK * ldk_max,
+	};
+
+	return lens_batch_is_run(p->batch, h->prompt, 0, n) ? attend_in_place(p, h, a, kt)
+							    : attend_gathered(p, h, a, kt);
+}
+
 enum lens_status lens_attend(const struct lens_pass *p, size_t layer)
 {
 	size_t i, heads = p->f->model->config.n_heads, n = p->batch->n_prompts * heads;
-	bool shown = lens_hook_wanted(p->visitor->hooks, LENS_HOOK_ATTN_SCORES, layer) ||
-		     lens_hook_wanted(p->visitor->hooks, LENS_HOOK_PATTERN, layer);
+	bool shown = lens_wanted(p->visitors, LENS_HOOK_ATTN_SCORES, layer) ||
+		     lens_wanted(p->visitors, LENS_HOOK_PATTERN, layer);
 
 	if (p->f->threads <= 1 || shown) {
 		for (i = 0; i < n; i++)
-			LENS_TRY(attend_head(p, layer, i / heads, i % heads, 0));
+			LENS_TRY(attend_head(p,
+					     &(struct head){ layer, i / heads, i % heads, 0 }));
 		return LENS_OK;
 	}
 	/* Nothing is shown, so nothing can fail. */
 #pragma omp parallel for num_threads(p->f->threads) schedule(dynamic)
 	for (i = 0; i < n; i++)
-		attend_head(p, layer, i / heads, i % heads, (size_t)omp_get_thread_num());
+		attend_head(p, &(struct head){ layer, i / heads, i % heads,
+					       (size_t)omp_get_thread_num() });
 	return LENS_OK;
 }

@@ -25,35 +25,30 @@ static float *take(struct layout *l, size_t rows, size_t width)
 	return l->base ? l->base + at : NULL;
 }
 
-static size_t most(size_t a, size_t b)
-{
-	return a > b ? a : b;
-}
-
 static size_t pad_floats(const struct lens_config *c)
 {
 	size_t d = c->d_model, hd = c->n_heads * c->d_head;
 	size_t n = lens_gemm_pad_floats((c->n_heads + 2 * c->n_kv_heads) * c->d_head, d);
 
-	n = most(n, lens_gemm_pad_floats(d, hd));
-	n = most(n, lens_gemm_pad_floats(d, c->d_head));
-	n = most(n, lens_gemm_pad_floats(c->d_mlp, d));
-	n = most(n, lens_gemm_pad_floats(d, c->d_mlp));
-	return most(n, lens_gemm_pad_floats(c->d_vocab, d));
+	n = lens_max(n, lens_gemm_pad_floats(d, hd));
+	n = lens_max(n, lens_gemm_pad_floats(d, c->d_head));
+	n = lens_max(n, lens_gemm_pad_floats(c->d_mlp, d));
+	n = lens_max(n, lens_gemm_pad_floats(d, c->d_mlp));
+	return lens_max(n, lens_unembed_pad_floats(c));
 }
 
-static bool any_layer(const struct lens_hook_set *s, enum lens_hook hook)
+static bool any_layer(const struct lens_visitors *v, enum lens_hook hook, size_t n_layers)
 {
 	size_t i;
 
-	for (i = 0; i < s->n_layers; i++) {
-		if (lens_hook_wanted(s, hook, i))
+	for (i = 0; i < n_layers; i++) {
+		if (lens_wanted(v, hook, i))
 			return true;
 	}
 	return false;
 }
 
-static void lay_out(struct lens_forward *f, struct layout *l, const struct lens_hook_set *hooks)
+static void lay_out(struct lens_forward *f, struct layout *l, const struct lens_visitors *v)
 {
 	const struct lens_config *c = &f->model->config;
 	size_t rows = f->max_rows, d = c->d_model, dh = c->d_head, heads = c->n_heads;
@@ -68,34 +63,41 @@ static void lay_out(struct lens_forward *f, struct layout *l, const struct lens_
 	f->z = take(l, rows, heads * dh);
 	f->hidden = take(l, rows, c->d_mlp);
 	f->factor = c->gated_mlp ? take(l, rows, c->d_mlp) : NULL;
-	f->result = any_layer(hooks, LENS_HOOK_RESULT) ? take(l, rows, heads * d) : NULL;
-	f->logits =
-		lens_hook_wanted(hooks, LENS_HOOK_LOGITS, 0) ? take(l, rows, c->d_vocab) : NULL;
+	f->result =
+		any_layer(v, LENS_HOOK_RESULT, c->n_layers) ? take(l, rows, heads * d) : NULL;
+	f->logits = lens_wanted(v, LENS_HOOK_LOGITS, 0) ? take(l, rows, c->d_vocab) : NULL;
 	f->pad = take(l, 1, pad_floats(c));
 	f->keys = take(l, threads * dh, ldk);
 	f->scores = take(l, threads * LENS_QUERY_BLOCK, ldk);
+	f->gathered = take(l, threads * 3 * f->max_length, dh);
 }
 
-size_t lens_forward_bytes(const struct lens_model *m, const struct lens_hook_set *hooks,
-			  size_t max_rows, size_t max_length, int threads)
+static struct lens_forward sized(const struct lens_model *m,
+				 const struct lens_forward_size *size)
 {
-	struct lens_forward f = {
-		.model = m, .threads = threads, .max_rows = max_rows, .max_length = max_length
-	};
+	return (struct lens_forward){ .model = m,
+				      .threads = size->threads < 1 ? 1 : size->threads,
+				      .max_rows = size->max_rows,
+				      .max_length = size->max_length };
+}
+
+size_t lens_forward_bytes(const struct lens_model *m, const struct lens_forward_size *size)
+{
+	struct lens_forward f = sized(m, size);
 	struct layout l = { 0 };
 	size_t bytes;
 
-	lay_out(&f, &l, hooks);
+	lay_out(&f, &l, size->visitors);
 	if (l.overflow || !lens_size_mul(l.used, sizeof(float), &bytes) ||
-	    !lens_size_add(bytes, lens_rotary_bytes(&m->config.rotary, max_length), &bytes))
+	    !lens_size_add(bytes, lens_rotary_bytes(&m->config.rotary, size->max_length),
+			   &bytes))
 		return SIZE_MAX;
 	return bytes;
 }
 
 enum lens_status lens_forward_create(const struct lens_model *m,
-				     const struct lens_hook_set *hooks, size_t max_rows,
-				     size_t max_length, int threads, struct lens_forward **out,
-				     struct lens_error *err)
+				     const struct lens_forward_size *size,
+				     struct lens_forward **out, struct lens_error *err)
 {
 	struct lens_forward *f = lens_calloc(1, sizeof(*f));
 	struct layout l = { 0 };
@@ -104,22 +106,19 @@ enum lens_status lens_forward_create(const struct lens_model *m,
 	*out = NULL;
 	if (!f)
 		return lens_error_nomem(err, 1, sizeof(*f));
-	f->model = m;
-	f->threads = threads < 1 ? 1 : threads;
-	f->max_rows = max_rows;
-	f->max_length = max_length;
-	lay_out(f, &l, hooks);
+	*f = sized(m, size);
+	lay_out(f, &l, size->visitors);
 	f->arena = l.overflow ? NULL : lens_alloc_aligned(l.used, sizeof(float));
-	f->read_offset = lens_calloc(max_rows, sizeof(*f->read_offset));
-	if (!f->arena || !f->read_offset) {
+	f->read_row = lens_calloc(size->max_rows, sizeof(*f->read_row));
+	if (!f->arena || !f->read_row) {
 		lens_forward_destroy(f);
 		return lens_error_nomem(err, l.used, sizeof(float));
 	}
 	/* Rows between prompts are read by nobody, but must not be signalling. */
 	memset(f->arena, 0, l.used * sizeof(float));
 	l = (struct layout){ .base = f->arena };
-	lay_out(f, &l, hooks);
-	st = lens_rotary_table(&m->config.rotary, max_length, &f->angle, err);
+	lay_out(f, &l, size->visitors);
+	st = lens_rotary_table(&m->config.rotary, size->max_length, &f->angle, err);
 	if (st == LENS_OK)
 		*out = f;
 	else
@@ -133,6 +132,6 @@ void lens_forward_destroy(struct lens_forward *f)
 		return;
 	lens_free(f->angle);
 	lens_free(f->arena);
-	lens_free(f->read_offset);
+	lens_free(f->read_row);
 	lens_free(f);
 }

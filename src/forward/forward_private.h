@@ -10,31 +10,84 @@ struct lens_forward {
 	const struct lens_model *model;
 	int threads;
 	size_t max_rows, max_length;
-	size_t *read_offset; /* [max_rows] offsets of a batch of read rows */
-	double *angle;       /* [max_length][2][rotary.dim / 2] cosines, sines; or NULL */
-	float *arena;        /* holds all of the following */
-	float *resid;        /* [T, D] */
-	float *branch;       /* [T, D] attn_out, then mlp_out */
-	float *normed;       /* [T, D] */
-	float *scale;        /* [T] */
-	float *qkv;          /* [T, (H + 2 Hkv) dh] */
-	float *z;            /* [T, H dh] */
-	float *hidden;       /* [T, F] */
-	float *factor;       /* [T, F] hook_pre_linear, or NULL */
-	float *result;       /* [T, H, D], or NULL */
-	float *logits;       /* [T, V], or NULL */
-	float *pad;          /* gemm's scratch */
-	float *keys;         /* [threads][dh, ldk] */
-	float *scores;       /* [threads][LENS_QUERY_BLOCK, ldk] */
+	size_t *read_row; /* [max_rows] the rows of a batch of read positions */
+	double *angle;    /* [max_length][2][rotary.dim / 2] cosines, sines; or NULL */
+	float *arena;     /* holds all of the following */
+	float *resid;     /* [T, D] */
+	float *branch;    /* [T, D] attn_out, then mlp_out */
+	float *normed;    /* [T, D] */
+	float *scale;     /* [T] */
+	float *qkv;       /* [T, (H + 2 Hkv) dh] */
+	float *z;         /* [T, H dh] */
+	float *hidden;    /* [T, F] */
+	float *factor;    /* [T, F] hook_pre_linear, or NULL */
+	float *result;    /* [T, H, D], or NULL */
+	float *logits;    /* [T, V], or NULL */
+	float *pad;       /* gemm's scratch */
+	float *keys;      /* [threads][dh, ldk] */
+	float *scores;    /* [threads][LENS_QUERY_BLOCK, ldk] */
+	float *gathered;  /* [threads][3, max_length, dh] q, v, z of scattered rows */
 };
 
 struct lens_pass {
 	struct lens_forward *f;
 	const struct lens_batch *batch;
-	const struct lens_visitor *visitor;
+	/* What goes on behind a block's keys and values: batch, or its read positions. */
+	const struct lens_batch *rest;
+	const struct lens_visitors *visitors;
 	struct lens_error *err;
-	bool read_rows; /* queries of the read positions only */
 };
+
+/* --- batch.c: the rest of it ------------------------------------------------------ */
+
+/* The batch of b's read positions, whose rows are put in first, [n_prompts]. */
+void lens_batch_keep_read(const struct lens_batch *b, size_t *first, struct lens_batch *kept);
+/* The first of a prompt's positions with a row, and the one past the last. */
+void lens_batch_span(const struct lens_batch *b, size_t prompt, size_t *from, size_t *end);
+/* Are the rows of positions from … end − 1 consecutive? */
+bool lens_batch_is_run(const struct lens_batch *b, size_t prompt, size_t from, size_t end);
+
+/* Positions from … end − 1 of a prompt: width floats of each row of data. */
+struct lens_rows {
+	size_t prompt, from, end;
+	float *data;
+	size_t width, stride;
+};
+/* data's rows → out, [end − from, width]; and back. */
+void lens_batch_gather(const struct lens_batch *b, const struct lens_rows *r, float *out);
+void lens_batch_scatter(const struct lens_batch *b, const struct lens_rows *r, const float *in);
+
+/* --- visit.c ------------------------------------------------------------------------ */
+
+/* What any visitor wants of a point. */
+enum lens_want lens_wanted(const struct lens_visitors *v, enum lens_hook hook, size_t layer);
+/* Edits, then shows; a->data may be changed. b: the batch whose rows they are. */
+enum lens_status lens_show(const struct lens_pass *p, const struct lens_batch *b,
+			   const struct lens_activation *a, float *data);
+/* LENS_ERR_INVALID if a point is to be edited that cannot be. */
+enum lens_status lens_check_edits(const struct lens_visitors *v, struct lens_error *err);
+/* Blocks to compute: up to the last with a wanted hook point. */
+size_t lens_blocks_needed(const struct lens_config *c, const struct lens_visitors *v);
+/* Is anything wanted past the last block? */
+bool lens_head_wanted(const struct lens_visitors *v);
+/*
+ * May a block go on with the read positions' rows alone after its keys and values?
+ * Then nothing from there on is wanted at other positions.
+ */
+bool lens_read_rows_suffice(const struct lens_visitors *v, size_t layer);
+
+/* --- unembed.c ----------------------------------------------------------------------- */
+
+struct lens_norm_args {
+	const float *x, *w, *b; /* w, b: LayerNorm's, or NULL */
+};
+/* x → y, [rows, D]: LayerNorm, or RMSNorm without its weight. */
+void lens_norm_rows(const struct lens_config *c, size_t rows, const struct lens_norm_args *a,
+		    float *y, float *scale);
+/* RMSNorm's weight, which comes after its hook point. */
+void lens_norm_weight(const struct lens_config *c, size_t rows, const float *w, float *y);
+
+/* --- rotary.c, attention.c ------------------------------------------------------------- */
 
 /* The cosines and sines of max_length positions. */
 enum lens_status lens_rotary_table(const struct lens_rotary *r, size_t max_length, double **out,

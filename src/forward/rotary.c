@@ -69,16 +69,16 @@ void lens_rotate(const struct lens_pass *p)
 	const struct lens_config *c = &p->f->model->config;
 	const struct lens_batch *b = p->batch;
 	size_t turned = c->n_heads + c->n_kv_heads, half = c->rotary.dim / 2;
-	size_t width = (turned + c->n_kv_heads) * c->d_head, i, t, h;
+	size_t width = (turned + c->n_kv_heads) * c->d_head, row, h;
 
-	for (i = 0; i < b->n_prompts; i++) {
-		for (t = 0; t < b->length[i]; t++) {
-			const double *angle = p->f->angle + t * c->rotary.dim;
-			float *row = p->f->qkv + (b->offset[i] + t) * width;
+	for (row = 0; row < b->n_rows; row++) {
+		float *qkv = p->f->qkv + row * width;
+		const double *angle;
 
-			for (h = 0; h < turned; h++)
-				lens_vec()->rotate(half, angle, angle + half,
-						   row + h * c->d_head);
-		}
+		if (b->position[row] < 0)
+			continue; /* a gap */
+		angle = p->f->angle + (size_t)b->position[row] * c->rotary.dim;
+		for (h = 0; h < turned; h++)
+			lens_vec()->rotate(half, angle, angle + half, qkv + h * c->d_head);
 	}
 }

@@ -72,14 +72,16 @@ void lens_count_hook_bytes(const struct lens_plan *p, const struct lens_capture_
 			   struct lens_planned *d)
 {
 	bool square = lens_hook_is_square(s->hook);
-	uint64_t chunk = s->half ? 2 : 4, width = chunk;
+	uint64_t chunk = lens_dtype_size(s->dtype), width = chunk;
 	size_t row;
 	int i;
 
 	for (i = 0; i < s->rank; i++)
 		chunk *= s->chunk[i];
-	for (i = 2; i < s->rank && !square; i++)
-		width *= s->extent[i];
+	if (!square) {
+		for (i = 2; i < s->rank; i++)
+			width *= s->extent[i];
+	}
 	for (row = 0; row < p->prompts->n_rows; row++) {
 		uint64_t held = slots_held(p, row);
 
@@ -133,14 +135,14 @@ static size_t shared_bytes(const struct lens_plan *p, size_t workers)
 
 	for (i = 0; i < p->n_datasets; i++) {
 		const struct lens_planned *d = &p->dataset[i];
-		size_t n = lens_dtype_size(d->spec.dtype);
-		size_t batches = d->spec.chunk[0] / p->batch_rows;
+		size_t n = lens_dtype_size(d->dtype);
+		size_t batches = d->chunk[0] / p->batch_rows;
 		size_t open = LENS_BATCH_WINDOW * workers / (batches ? batches : 1) + 2;
 
 		if (d->from == LENS_FROM_HOOK && !p->capture.spec[d->source].by_rows)
 			continue;
-		for (k = 0; k < d->spec.rank; k++)
-			n *= d->spec.chunk[k];
+		for (k = 0; k < d->rank; k++)
+			n *= d->chunk[k];
 		sum += (open < workers + 1 ? open : workers + 1) * n;
 	}
 	return sum;
@@ -148,18 +150,13 @@ static size_t shared_bytes(const struct lens_plan *p, size_t workers)
 
 static size_t largest_buffer(const struct lens_plan *p)
 {
-	size_t i, n = lens_capture_buffer_bytes(&p->capture);
+	size_t n = lens_capture_buffer_bytes(&p->capture);
+	int i;
 
-	for (i = 0; p->analysis_runs && i < LENS_TABLES; i++) {
-		size_t row = lens_table_type_size(lens_table(i)->type);
-		int k;
-
-		if (!p->analysis.wanted[i])
-			continue;
-		for (k = 0; k < lens_table(i)->n_axes; k++)
-			row *= lens_table_extent(p->model, &p->analysis,
-						 lens_table(i)->axis[k]);
-		n = row * p->batch_rows > n ? row * p->batch_rows : n;
+	for (i = 0; i < LENS_TABLE_COUNT; i++) {
+		if (p->tables.wanted[i])
+			n = lens_max(n, p->batch_rows * lens_table_row_bytes((enum lens_table)i,
+									     &p->sizes));
 	}
 	return n;
 }
@@ -189,6 +186,20 @@ static enum lens_status too_little(const struct lens_memory *m, size_t needed,
 		lens_memory_name(m->from), given ? "gives" : "are", m->limit >> 20);
 }
 
+static size_t worker_bytes(const struct lens_plan *p, int threads)
+{
+	const struct lens_visitor of[] = { { .hooks = &p->hooks },
+					   { .hooks = &p->table_hooks } };
+	const struct lens_visitors both = { of, 2 };
+	const struct lens_forward_size size = { .visitors = &both,
+						.max_rows = p->max_packed,
+						.max_length = p->prompts->max_length,
+						.threads = threads };
+
+	return lens_forward_bytes(p->model, &size) + lens_capture_bytes(&p->capture) +
+	       (p->any_table ? lens_tables_bytes(p->model, &p->tables) : 0);
+}
+
 enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads, size_t limit,
 				  struct lens_memory *m, struct lens_error *err)
 {
@@ -203,10 +214,7 @@ enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads, siz
 	m->from = is.from;
 	m->model = model_bytes(&p->model->config);
 	m->per_worker =
-		lens_forward_bytes(p->model, &p->hooks, p->max_packed, p->prompts->max_length,
-				   threads > p->n_batches ? (int)(threads / p->n_batches) : 1) +
-		lens_capture_bytes(&p->capture) +
-		(p->analysis_runs ? lens_analysis_bytes(p->model, &p->analysis) : 0);
+		worker_bytes(p, threads > p->n_batches ? (int)(threads / p->n_batches) : 1);
 	m->buffer = largest_buffer(p);
 	if (least_memory(p, m, 1) > available)
 		return too_little(m, least_memory(p, m, 1), err);

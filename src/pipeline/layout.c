@@ -7,99 +7,74 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The scale that a spec's axis names; created the first time it is seen. */
-struct dims {
-	const char *name[16];
-	size_t n;
-};
-
-static bool seen(struct dims *d, const char *name)
+/* An axis as a dimension scale, with its labels if it has any. */
+static enum lens_status add_axis(struct lens_store *s, enum lens_axis axis,
+				 const struct lens_sizes *sizes, struct lens_error *err)
 {
-	size_t i;
-
-	for (i = 0; i < d->n; i++) {
-		if (!strcmp(d->name[i], name))
-			return true;
-	}
-	d->name[d->n++] = name;
-	return false;
-}
-
-static enum lens_status add_lens_layers(struct lens_store *s, size_t n, struct lens_error *err)
-{
-	char(*label)[32] = lens_calloc(n, sizeof(*label));
-	const char **labels = lens_calloc(n, sizeof(*labels));
+	size_t i, n = lens_axis_extent(axis, sizes);
+	char(*text)[LENS_LABEL] = lens_calloc(n, sizeof(*text));
+	const char **label = lens_calloc(n, sizeof(*label));
 	enum lens_status st = LENS_OK;
-	size_t i;
 
-	if (!label || !labels)
-		st = lens_error_nomem(err, n, sizeof(*label));
-	for (i = 0; st == LENS_OK && i < n; i++) {
-		if (i + 1 < n)
-			snprintf(label[i], sizeof(label[i]), "%zu_pre", i);
-		else
-			snprintf(label[i], sizeof(label[i]), "final_post");
-		labels[i] = label[i];
-	}
+	if (!text || !label)
+		st = lens_error_nomem(err, n, sizeof(*text));
+	for (i = 0; st == LENS_OK && i < n; i++)
+		label[i] = lens_axis_label(axis, sizes, i, text[i]);
 	if (st == LENS_OK)
-		st = lens_store_add_dim(s, "lens_layer", n, labels, err);
-	lens_free(labels);
+		st = lens_store_add_dim(s, lens_axis_name(axis), n,
+					n && label[0] ? label : NULL, err);
 	lens_free(label);
+	lens_free(text);
 	return st;
 }
 
-static enum lens_status add_dim(struct lens_store *s, const struct lens_plan *p,
-				const char *name, size_t extent, struct lens_error *err)
+/* Those of /prompts, then what the data sets have besides. */
+static enum lens_status add_axes(struct lens_store *s, const struct lens_plan *p,
+				 struct lens_error *err)
 {
-	const struct lens_experiment *e = p->experiment;
-
-	if (!strcmp(name, "lens_layer"))
-		return add_lens_layers(s, extent, err);
-	/* The answers are labelled with the columns they come from. */
-	if (!strcmp(name, "answer"))
-		return lens_store_add_dim(s, name, extent,
-					  (const char *const *)e->data.answers.v, err);
-	if (!strcmp(name, "answer_other"))
-		return lens_store_add_dim(s, name, extent,
-					  (const char *const *)e->data.answers.v + 1, err);
-	return lens_store_add_dim(s, name, extent, NULL, err);
-}
-
-static enum lens_status add_dims(struct lens_store *s, const struct lens_plan *p,
-				 struct dims *known, struct lens_error *err)
-{
+	bool wanted[LENS_AXIS_COUNT] = { [LENS_AXIS_PROMPT] = true, [LENS_AXIS_POS] = true };
 	size_t i;
 	int k;
 
-	if (!seen(known, "prompt"))
-		LENS_TRY(lens_store_add_dim(s, "prompt", p->prompts->n_rows, NULL, err));
-	if (!seen(known, "pos"))
-		LENS_TRY(lens_store_add_dim(s, "pos", p->prompts->max_length, NULL, err));
-	if (p->prompts->n_answers && !seen(known, "answer"))
-		LENS_TRY(add_dim(s, p, "answer", p->prompts->n_answers, err));
-	if (p->capture.positions.kind != LENS_POS_ALL && !seen(known, "slot"))
-		LENS_TRY(
-			lens_store_add_dim(s, "slot", p->capture.positions.n_slots, NULL, err));
+	wanted[LENS_AXIS_ANSWER] = p->prompts->n_answers > 0;
+	wanted[LENS_AXIS_SLOT] = p->capture.positions.kind != LENS_POS_ALL;
 	for (i = 0; i < p->n_datasets; i++) {
-		const struct lens_dataset_spec *d = &p->dataset[i].spec;
-
-		for (k = 0; k < d->rank; k++) {
-			if (!seen(known, d->dim[k]))
-				LENS_TRY(add_dim(s, p, d->dim[k], d->extent[k], err));
-		}
+		for (k = 0; k < p->dataset[i].rank; k++)
+			wanted[p->dataset[i].axis[k]] = true;
+	}
+	for (k = 0; k < LENS_AXIS_COUNT; k++) {
+		if (wanted[k])
+			LENS_TRY(add_axis(s, (enum lens_axis)k, &p->sizes, err));
 	}
 	return LENS_OK;
+}
+
+static enum lens_status add_dataset(struct lens_store *s, const struct lens_planned *d, int *id,
+				    struct lens_error *err)
+{
+	struct lens_dataset_spec spec = { .path = d->path,
+					  .long_name = d->long_name,
+					  .units = d->units,
+					  .dtype = d->dtype,
+					  .rank = d->rank };
+	int k;
+
+	for (k = 0; k < d->rank; k++) {
+		spec.dim[k] = lens_axis_name(d->axis[k]);
+		spec.extent[k] = d->extent[k];
+		spec.chunk[k] = d->chunk[k];
+	}
+	return lens_store_add_dataset(s, &spec, id, err);
 }
 
 enum lens_status lens_layout_create(struct lens_store *s, const struct lens_plan *p,
 				    int *store_id, struct lens_error *err)
 {
-	struct dims known = { .n = 0 };
 	size_t i;
 
-	LENS_TRY(add_dims(s, p, &known, err));
+	LENS_TRY(add_axes(s, p, err));
 	for (i = 0; i < p->n_datasets; i++)
-		LENS_TRY(lens_store_add_dataset(s, &p->dataset[i].spec, &store_id[i], err));
+		LENS_TRY(add_dataset(s, &p->dataset[i], &store_id[i], err));
 	for (i = 0; i < p->n_links; i++)
 		LENS_TRY(lens_store_add_link(s, p->link[i].path, p->link[i].target, err));
 	return LENS_OK;

@@ -22,8 +22,6 @@ enum lens_status lens_plan_part(struct lens_plan *p, const struct lens_model *m,
 
 enum lens_status lens_median_length(const struct lens_prompts *p, size_t *out,
 				    struct lens_error *err);
-/* Rows that a prompt takes in a batch: its length, or the next multiple of 12. */
-size_t lens_packed_length(size_t length);
 /* Rows of a chunk that batches share. */
 size_t lens_shared_chunk_rows(const struct lens_plan *p, size_t row_bytes);
 void lens_count_hook_bytes(const struct lens_plan *p, const struct lens_capture_spec *s,

@@ -16,13 +16,6 @@
 	((size_t)1 << 20) /* datasets with less a batch share chunks over batches              \
 			   */
 
-size_t lens_packed_length(size_t length)
-{
-	size_t align = lens_row_align();
-
-	return (length + align - 1) / align * align;
-}
-
 /* --- batches --------------------------------------------------------------------- */
 
 static size_t largest_batch(const struct lens_prompts *p, size_t batch_rows)
@@ -30,7 +23,7 @@ static size_t largest_batch(const struct lens_prompts *p, size_t batch_rows)
 	size_t i, sum = 0, most = 0;
 
 	for (i = 0; i < p->n_rows; i++) {
-		sum = (i % batch_rows ? sum : 0) + lens_packed_length(lens_prompt_length(p, i));
+		sum = (i % batch_rows ? sum : 0) + lens_batch_rows(lens_prompt_length(p, i));
 		most = sum > most ? sum : most;
 	}
 	return most;
@@ -113,7 +106,7 @@ static size_t at_most(size_t n, size_t most)
 static void chunk_by_batch(const struct lens_plan *p, struct lens_capture_spec *s,
 			   size_t pos_chunk)
 {
-	size_t element = s->half ? 2 : 4;
+	size_t element = lens_dtype_size(s->dtype);
 	size_t rows, row;
 
 	if (lens_hook_is_square(s->hook)) {
@@ -138,8 +131,8 @@ static void chunk_by_batch(const struct lens_plan *p, struct lens_capture_spec *
 	row = product(s->chunk, 1, s->rank) * element;
 	for (rows = p->batch_rows; rows > 1 && rows * row > MOST_CHUNK; rows /= 2)
 		;
-	/* Chunks that cut a prompt up hold one prompt: it is staged whole. */
-	if (s->rank == 4 && s->hook != LENS_HOOK_RESULT &&
+	/* Scores and patterns are staged whole: a chunk that cuts a prompt up holds one. */
+	if (lens_hook_is_square(s->hook) &&
 	    (s->chunk[1] < s->extent[1] || s->chunk[2] < s->extent[2] ||
 	     s->chunk[3] < s->extent[3]))
 		rows = 1;
@@ -149,7 +142,7 @@ static void chunk_by_batch(const struct lens_plan *p, struct lens_capture_spec *
 static void plan_chunks(const struct lens_plan *p, struct lens_capture_spec *s,
 			size_t pos_chunk)
 {
-	size_t row = product(s->extent, 1, s->rank) * (s->half ? 2 : 4);
+	size_t row = product(s->extent, 1, s->rank) * lens_dtype_size(s->dtype);
 
 	memcpy(s->chunk, s->extent, sizeof(s->chunk));
 	s->by_rows = p->batch_rows * row <= SMALL_BATCH;
@@ -166,6 +159,14 @@ size_t lens_shared_chunk_rows(const struct lens_plan *p, size_t row_bytes)
 	return at_most(p->batch_rows * (batches ? batches : 1), p->prompts->n_rows);
 }
 
+/* Of some positions, positions and queries are slots; keys are kept. */
+static enum lens_axis stored_axis(const struct lens_plan *p, enum lens_axis axis)
+{
+	bool sliced = axis == LENS_AXIS_POS || axis == LENS_AXIS_QUERY;
+
+	return sliced && p->capture.positions.kind != LENS_POS_ALL ? LENS_AXIS_SLOT : axis;
+}
+
 static void shape_spec(const struct lens_plan *p, struct lens_capture_spec *s)
 {
 	const struct lens_hook_info *h = lens_hook_info(s->hook);
@@ -173,22 +174,8 @@ static void shape_spec(const struct lens_plan *p, struct lens_capture_spec *s)
 
 	s->rank = h->n_axes + 1;
 	s->extent[0] = p->prompts->n_rows;
-	for (i = 0; i < h->n_axes; i++) {
-		enum lens_axis axis = h->axis[i];
-		bool sliced = axis == LENS_AXIS_POS || axis == LENS_AXIS_QUERY;
-
-		s->extent[i + 1] = lens_axis_extent(&p->model->config, axis,
-						    sliced ? p->capture.positions.n_slots
-							   : p->prompts->max_length);
-	}
-}
-
-static const char *dim_name(const struct lens_plan *p, enum lens_axis axis)
-{
-	if ((axis == LENS_AXIS_POS || axis == LENS_AXIS_QUERY) &&
-	    p->capture.positions.kind != LENS_POS_ALL)
-		return "slot";
-	return lens_axis_name(axis);
+	for (i = 0; i < h->n_axes; i++)
+		s->extent[i + 1] = lens_axis_extent(stored_axis(p, h->axis[i]), &p->sizes);
 }
 
 static void describe(const struct lens_plan *p, const struct lens_capture_spec *s,
@@ -201,18 +188,15 @@ static void describe(const struct lens_plan *p, const struct lens_capture_spec *
 	snprintf(d->path, sizeof(d->path), "/cache/%s",
 		 lens_hook_name(s->hook, s->layer, name));
 	d->from = LENS_FROM_HOOK;
-	d->spec = (struct lens_dataset_spec){
-		.path = d->path,
-		.long_name = h->long_name,
-		.rank = s->rank,
-		.dtype = s->half ? LENS_F16 : LENS_F32,
-	};
-	d->spec.dim[0] = "prompt";
+	d->long_name = h->long_name;
+	d->dtype = s->dtype;
+	d->rank = s->rank;
+	d->axis[0] = LENS_AXIS_PROMPT;
 	for (i = 0; i < s->rank; i++) {
 		if (i)
-			d->spec.dim[i] = dim_name(p, h->axis[i - 1]);
-		d->spec.extent[i] = s->extent[i];
-		d->spec.chunk[i] = s->chunk[i];
+			d->axis[i] = stored_axis(p, h->axis[i - 1]);
+		d->extent[i] = s->extent[i];
+		d->chunk[i] = s->chunk[i];
 	}
 }
 
@@ -230,7 +214,7 @@ static void add_hook(struct lens_plan *p, enum lens_hook hook, size_t layer, siz
 		.dataset = (int)(d - p->dataset),
 		.hook = hook,
 		.layer = layer,
-		.half = p->experiment->cache.dtype == LENS_CACHE_F16,
+		.dtype = p->experiment->cache.dtype == LENS_CACHE_F16 ? LENS_F16 : LENS_F32,
 	};
 	shape_spec(p, s);
 	plan_chunks(p, s, pos_chunk);
@@ -280,76 +264,64 @@ static enum lens_status add_cache(struct lens_plan *p, const struct lens_hook_se
 /* --- tables ------------------------------------------------------------------------ */
 
 /* What a table says of real tokens: all of it, or with an axis of positions less. */
-static uint64_t table_data_bytes(const struct lens_plan *p, const struct lens_table *t,
+static uint64_t table_data_bytes(const struct lens_plan *p, const struct lens_table_type *t,
 				 size_t row_bytes)
 {
 	uint64_t pairs = p->prompts->offset[p->prompts->n_rows] - p->prompts->offset[0] -
 			 p->prompts->n_rows;
 
-	if (t->n_axes && t->axis[0] == LENS_TABLE_POS)
-		return pairs * lens_table_type_size(t->type);
+	if (t->n_axes && t->axis[0] == LENS_AXIS_POS)
+		return pairs * lens_dtype_size(t->dtype);
 	return (uint64_t)row_bytes * p->prompts->n_rows;
 }
 
-static void add_table(struct lens_plan *p, size_t table)
+static void add_table(struct lens_plan *p, enum lens_table table)
 {
-	static const enum lens_dtype dtype[] = { LENS_F32, LENS_I32, LENS_U8 };
-	const struct lens_table *t = lens_table(table);
+	const struct lens_table_type *t = lens_table_type(table);
 	struct lens_planned *d = next_dataset(p);
-	size_t row = lens_table_type_size(t->type);
+	size_t row = lens_table_row_bytes(table, &p->sizes);
 	int i;
 
-	snprintf(d->path, sizeof(d->path), "/results/%s", t->name);
+	snprintf(d->path, sizeof(d->path), "/results/%s", lens_table_name(table));
 	d->from = LENS_FROM_TABLE;
 	d->source = table;
-	d->spec = (struct lens_dataset_spec){
-		.path = d->path,
-		.long_name = t->long_name,
-		.units = t->units,
-		.dtype = dtype[t->type],
-		.rank = t->n_axes + 1,
-		.dim = { "prompt" },
-		.extent = { p->prompts->n_rows },
-	};
+	d->long_name = t->long_name;
+	d->units = t->units;
+	d->dtype = t->dtype;
+	d->rank = t->n_axes + 1;
+	d->axis[0] = LENS_AXIS_PROMPT;
+	d->extent[0] = p->prompts->n_rows;
+	d->chunk[0] = lens_shared_chunk_rows(p, row);
 	for (i = 0; i < t->n_axes; i++) {
-		d->spec.dim[i + 1] = lens_table_axis_name(t->axis[i]);
-		d->spec.extent[i + 1] = lens_table_extent(p->model, &p->analysis, t->axis[i]);
-		d->spec.chunk[i + 1] = d->spec.extent[i + 1];
-		row *= d->spec.extent[i + 1];
+		d->axis[i + 1] = t->axis[i];
+		d->extent[i + 1] = d->chunk[i + 1] = lens_axis_extent(t->axis[i], &p->sizes);
 	}
-	d->spec.chunk[0] = lens_shared_chunk_rows(p, row);
 	d->data_bytes = table_data_bytes(p, t, row);
-	d->file_bytes = (p->prompts->n_rows + d->spec.chunk[0] - 1) / d->spec.chunk[0] *
-			d->spec.chunk[0] * row;
+	d->file_bytes =
+		(p->prompts->n_rows + d->chunk[0] - 1) / d->chunk[0] * d->chunk[0] * row;
 }
 
 static void plan_tables(struct lens_plan *p)
 {
 	const struct lens_experiment *e = p->experiment;
-	size_t i;
+	int i;
 
-	p->analysis = (struct lens_analysis_options){
-		.n_answers = p->prompts->n_answers,
-		.top_k = e->top_k,
-		.lens = e->lens,
-		.batch_rows = p->batch_rows,
-		.n_pos = p->prompts->max_length,
-	};
-	if (p->analysis.top_k > LENS_TOP_K_MAX)
-		p->analysis.top_k = LENS_TOP_K_MAX;
-	if (p->analysis.top_k > p->model->config.d_vocab)
-		p->analysis.top_k = p->model->config.d_vocab;
-	for (i = 0; i < LENS_TABLES; i++) {
-		p->analysis.wanted[i] = lens_experiment_wants_table(e, lens_table(i)->group);
-		p->analysis_runs |= p->analysis.wanted[i];
+	p->tables = (struct lens_tables_options){ .sizes = p->sizes,
+						  .lens = e->lens,
+						  .batch_rows = p->batch_rows };
+	for (i = 0; i < LENS_TABLE_COUNT; i++) {
+		p->tables.wanted[i] =
+			lens_experiment_wants_table(e, lens_table_group((enum lens_table)i));
+		p->any_table |= p->tables.wanted[i];
 	}
-	p->analysis.wanted[LENS_TABLE_FLAGS] = p->analysis_runs;
-	for (i = 0; i < LENS_TABLES; i++) {
-		if (p->analysis.wanted[i])
-			add_table(p, i);
+	for (i = 0; i < LENS_TABLE_COUNT; i++) {
+		if (!strcmp(lens_table_group((enum lens_table)i), "any"))
+			p->tables.wanted[i] = p->any_table;
+		if (p->tables.wanted[i])
+			add_table(p, (enum lens_table)i);
 	}
-	if (p->analysis_runs)
-		lens_analysis_hooks(p->model, &p->analysis, &p->hooks);
+	if (p->any_table)
+		lens_tables_hooks(p->model, &p->tables, &p->table_hooks);
 }
 
 static enum lens_status check_positions(const struct lens_plan *p, struct lens_error *err)
@@ -377,7 +349,7 @@ static enum lens_status fill_plan(struct lens_plan *p, const struct lens_hook_se
 {
 	size_t i, most = p->model->config.n_layers * LENS_HOOK_COUNT;
 
-	p->dataset = lens_calloc(most + LENS_TABLES, sizeof(*p->dataset));
+	p->dataset = lens_calloc(most + LENS_TABLE_COUNT, sizeof(*p->dataset));
 	p->link = lens_calloc(most, sizeof(*p->link));
 	p->capture.spec = lens_calloc(most, sizeof(*p->capture.spec));
 	if (!p->dataset || !p->link || !p->capture.spec)
@@ -407,6 +379,19 @@ enum lens_status lens_plan_init(struct lens_plan *p, const struct lens_model *m,
 	return lens_plan_part(p, m, prompts, prompts->n_rows, e, err);
 }
 
+static void size_up(struct lens_plan *p)
+{
+	const struct lens_experiment *e = p->experiment;
+
+	p->sizes = lens_model_sizes(&p->model->config);
+	p->sizes.n_prompts = p->prompts->n_rows;
+	p->sizes.n_pos = p->prompts->max_length;
+	p->sizes.n_slots = p->capture.positions.n_slots;
+	p->sizes.n_answers = p->prompts->n_answers;
+	p->sizes.answer = (const char *const *)e->data.answers.v;
+	p->sizes.top_k = lens_min(lens_min(e->top_k, LENS_TOP_K_MAX), p->sizes.d_vocab);
+}
+
 enum lens_status lens_plan_part(struct lens_plan *p, const struct lens_model *m,
 				const struct lens_prompts *prompts, size_t n_whole,
 				const struct lens_experiment *e, struct lens_error *err)
@@ -430,10 +415,13 @@ enum lens_status lens_plan_part(struct lens_plan *p, const struct lens_model *m,
 			   : e->cache.positions == LENS_POS_LIST ? e->cache.n_positions
 								 : 1,
 	};
+	size_up(p);
 	st = lens_hook_set_init(&selected, &m->config, (const char *const *)e->cache.hooks.v,
 				e->cache.hooks.n, err);
 	if (st == LENS_OK)
 		st = lens_hook_set_init(&p->hooks, &m->config, NULL, 0, err);
+	if (st == LENS_OK)
+		st = lens_hook_set_init(&p->table_hooks, &m->config, NULL, 0, err);
 	if (st == LENS_OK)
 		st = fill_plan(p, &selected, err);
 	lens_hook_set_release(&selected);
@@ -445,6 +433,7 @@ enum lens_status lens_plan_part(struct lens_plan *p, const struct lens_model *m,
 void lens_plan_release(struct lens_plan *p)
 {
 	lens_hook_set_release(&p->hooks);
+	lens_hook_set_release(&p->table_hooks);
 	lens_free(p->capture.spec);
 	lens_free(p->dataset);
 	lens_free(p->link);

@@ -78,7 +78,7 @@ static enum lens_status count(struct shard *s, size_t n_flagged, struct lens_err
 		const struct lens_capture_spec *c = &s->plan.capture.spec[i];
 
 		s->job->result->n_overflows += s->overflows[i];
-		if (c->half)
+		if (c->dtype == LENS_F16)
 			LENS_TRY(lens_store_attr_i64(s->store, s->plan.dataset[c->dataset].path,
 						     "f16_overflows", (int64_t)s->overflows[i],
 						     err));

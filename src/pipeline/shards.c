@@ -24,27 +24,22 @@ struct cost {
 	double flop, flop_per_token, flop_per_token2;
 };
 
-static void add_dataset_cost(const struct lens_plan *p, const struct lens_planned *d,
-			     struct cost *c)
+static void add_dataset_cost(const struct lens_planned *d, struct cost *c)
 {
-	double width = (double)lens_dtype_size(d->spec.dtype);
-	bool all = p->capture.positions.kind == LENS_POS_ALL;
-	int i;
+	double width = (double)lens_dtype_size(d->dtype);
+	int i, of_tokens = 0;
 
 	/* Positions, queries and keys count by tokens, everything else by its extent. */
-	for (i = 1; i < d->spec.rank; i++) {
-		const char *dim = d->spec.dim[i];
-
-		if (strcmp(dim, "pos") != 0 && strcmp(dim, "query") != 0 &&
-		    strcmp(dim, "key") != 0)
-			width *= (double)d->spec.extent[i];
+	for (i = 1; i < d->rank; i++) {
+		if (d->axis[i] == LENS_AXIS_POS || d->axis[i] == LENS_AXIS_QUERY ||
+		    d->axis[i] == LENS_AXIS_KEY)
+			of_tokens++;
+		else
+			width *= (double)d->extent[i];
 	}
-	if (d->from == LENS_FROM_HOOK && lens_hook_is_square(p->capture.spec[d->source].hook))
-		*(all ? &c->bytes_per_token2 : &c->bytes_per_token) += width;
-	else if (d->spec.rank > 1 && !strcmp(d->spec.dim[1], "pos"))
-		c->bytes_per_token += width;
-	else
-		c->bytes += width;
+	*(of_tokens == 2   ? &c->bytes_per_token2
+	  : of_tokens == 1 ? &c->bytes_per_token
+			   : &c->bytes) += width;
 }
 
 static struct cost cost_of(const struct lens_plan *p)
@@ -53,24 +48,19 @@ static struct cost cost_of(const struct lens_plan *p)
 	double d = (double)c->d_model, hd = (double)(c->n_heads * c->d_head);
 	double kv = (double)(c->n_kv_heads * c->d_head), v = (double)c->d_vocab;
 	double block = d * (2 * hd + 2 * kv) + (c->gated_mlp ? 3 : 2) * d * (double)c->d_mlp;
+	unsigned logits = lens_tables_logits(&p->tables);
 	struct cost cost = { 0 };
-	bool every_pos = false;
 	size_t i;
 
 	cost.flop_per_token = 2 * block * (double)c->n_layers;
 	cost.flop_per_token2 = 4 * hd * (double)c->n_layers;
 	cost.flop = 2 * d * v;
-	for (i = 0; i < p->n_datasets; i++) {
-		const struct lens_planned *t = &p->dataset[i];
-		bool table = t->from == LENS_FROM_TABLE;
-
-		add_dataset_cost(p, t, &cost);
-		if (table && lens_table(t->source)->of == LENS_OF_LENS_LAYER)
-			cost.flop = 2 * d * v * (double)(c->n_layers + 1);
-		every_pos |= table && lens_table(t->source)->of == LENS_OF_EVERY_POS;
-	}
-	if (every_pos)
+	if (logits & LENS_AT_LENS_LAYER)
+		cost.flop *= (double)(c->n_layers + 1);
+	if (logits & LENS_AT_EVERY_POS)
 		cost.flop_per_token += 2 * d * v;
+	for (i = 0; i < p->n_datasets; i++)
+		add_dataset_cost(&p->dataset[i], &cost);
 	return cost;
 }
 

@@ -13,10 +13,10 @@ struct worker {
 	struct lens_sink sink;
 	struct lens_forward *forward;
 	struct lens_capture *capture;
-	struct lens_analysis *analysis; /* NULL without tables */
-	/* the batch in hand */
-	const int32_t **tokens;
-	size_t *length, *offset;
+	struct lens_tables *tables; /* NULL without any */
+	struct lens_visitor visitor[2];
+	struct lens_visitors visitors;
+	struct lens_batch batch; /* in hand */
 };
 
 double lens_now(void)
@@ -31,75 +31,48 @@ static void worker_release(struct worker *w)
 {
 	lens_forward_destroy(w->forward);
 	lens_capture_destroy(w->capture);
-	lens_analysis_destroy(w->analysis);
-	lens_free(w->tokens);
-	lens_free(w->length);
-	lens_free(w->offset);
+	lens_tables_destroy(w->tables);
+	lens_batch_release(&w->batch);
 }
 
 static enum lens_status worker_init(struct worker *w, struct lens_work *work,
 				    struct lens_error *err)
 {
 	const struct lens_plan *p = work->plan;
-	struct lens_analysis_options tables = p->analysis;
-	size_t n = p->batch_rows;
+	struct lens_tables_options tables = p->tables;
+	const struct lens_forward_size size = { .visitors = &w->visitors,
+						.max_rows = p->max_packed,
+						.max_length = p->prompts->max_length,
+						.threads = (int)work->memory->inner_threads };
 
 	memset(w, 0, sizeof(*w));
 	w->work = work;
 	w->sink = lens_writer_sink(work->writer);
-	w->tokens = lens_calloc(n, sizeof(*w->tokens));
-	w->length = lens_calloc(n, sizeof(*w->length));
-	w->offset = lens_calloc(n, sizeof(*w->offset));
-	if (!w->tokens || !w->length || !w->offset)
-		return lens_error_nomem(err, n, sizeof(*w->tokens));
-	LENS_TRY(lens_forward_create(p->model, &p->hooks, p->max_packed, p->prompts->max_length,
-				     (int)work->memory->inner_threads, &w->forward, err));
+	tables.threads = size.threads;
+	LENS_TRY(lens_batch_init(&w->batch, p->batch_rows, p->max_packed, p->max_packed, err));
 	LENS_TRY(lens_capture_create(&p->capture, &w->sink, &w->capture, err));
-	if (!p->analysis_runs)
-		return LENS_OK;
-	tables.threads = (int)work->memory->inner_threads;
-	return lens_analysis_create(p->model, &tables, &w->analysis, err);
-}
-
-static enum lens_status visit(void *ctx, const struct lens_batch *b,
-			      const struct lens_activation *a, struct lens_error *err)
-{
-	struct worker *w = ctx;
-
-	if (w->analysis)
-		lens_analysis_visit(w->analysis, b, a);
-	return lens_capture_visit(w->capture, b, a, err);
+	if (p->any_table)
+		LENS_TRY(lens_tables_create(p->model, &tables, &w->tables, err));
+	w->visitor[0] = (struct lens_visitor){ .hooks = &p->hooks,
+					       .visit = lens_capture_visit,
+					       .ctx = w->capture };
+	w->visitor[1] = (struct lens_visitor){ .hooks = &p->table_hooks,
+					       .visit = lens_tables_visit,
+					       .ctx = w->tables };
+	w->visitors = (struct lens_visitors){ w->visitor, p->any_table ? 2 : 1 };
+	return lens_forward_create(p->model, &size, &w->forward, err);
 }
 
 /* Packs prompts row0 … row0 + n − 1. */
-static struct lens_batch pack(struct worker *w, size_t row0, size_t n)
+static void pack(struct worker *w, size_t row0, size_t n)
 {
 	const struct lens_prompts *p = w->work->plan->prompts;
-	struct lens_batch b = { .n_prompts = n,
-				.tokens = w->tokens,
-				.length = w->length,
-				.offset = w->offset,
-				.read_pos = p->read_pos + row0 };
 	size_t i;
 
-	for (i = 0; i < n; i++) {
-		uint64_t at = p->offset[row0 + i];
-
-		w->tokens[i] = p->tokens + at;
-		w->length[i] = lens_prompt_length(p, row0 + i);
-		w->offset[i] = b.n_rows;
-		b.n_rows += lens_packed_length(w->length[i]);
-	}
-	return b;
-}
-
-/* What the check found odd about the rows themselves. */
-static void add_row_flags(unsigned char *flags, const uint8_t *of_rows, size_t n)
-{
-	size_t i;
-
-	for (i = 0; i < n; i++)
-		flags[i] |= of_rows[i];
+	lens_batch_clear(&w->batch);
+	for (i = row0; i < row0 + n; i++)
+		lens_batch_pack(&w->batch, p->tokens + p->offset[i], lens_prompt_length(p, i),
+				p->read_pos[i], 0);
 }
 
 static enum lens_status hand_over_tables(struct worker *w, size_t row0, size_t n,
@@ -112,16 +85,13 @@ static enum lens_status hand_over_tables(struct worker *w, size_t row0, size_t n
 		struct lens_captured c = {
 			.dataset = (int)i, .by_rows = true, .row0 = row0, .n_rows = n
 		};
-		const void *rows;
+		enum lens_table table = (enum lens_table)p->dataset[i].source;
 
 		if (p->dataset[i].from != LENS_FROM_TABLE)
 			continue;
-		rows = lens_analysis_result(w->analysis, p->dataset[i].source, &c.bytes);
-		c.bytes *= n;
+		c.bytes = n * lens_table_row_bytes(table, &p->sizes);
 		LENS_TRY(w->sink.acquire(w->sink.ctx, c.bytes, &c.data, err));
-		memcpy(c.data, rows, c.bytes);
-		if (p->dataset[i].source == LENS_TABLE_FLAGS)
-			add_row_flags(c.data, p->prompts->flags + row0, n);
+		memcpy(c.data, lens_tables_rows(w->tables, table), c.bytes);
 		LENS_TRY(w->sink.submit(w->sink.ctx, &c, err));
 	}
 	return LENS_OK;
@@ -132,18 +102,19 @@ static enum lens_status run_batch(struct worker *w, size_t batch, size_t *flagge
 {
 	const struct lens_plan *p = w->work->plan;
 	const struct lens_prompts *q = p->prompts;
-	size_t row0 = batch * p->batch_rows;
-	size_t n = q->n_rows - row0 < p->batch_rows ? q->n_rows - row0 : p->batch_rows;
-	const struct lens_visitor v = { .hooks = &p->hooks, .visit = visit, .ctx = w };
-	struct lens_batch b = pack(w, row0, n);
+	size_t row0 = batch * p->batch_rows, n = lens_min(q->n_rows - row0, p->batch_rows);
+	const struct lens_tables_batch in = { .batch = &w->batch,
+					      .answers = q->answers + row0 * q->n_answers,
+					      .flags = q->flags + row0 };
 
-	lens_capture_begin(w->capture, row0, q->read_pos + row0);
-	if (w->analysis)
-		lens_analysis_begin(w->analysis, q->read_pos + row0);
-	LENS_TRY(lens_forward_run(w->forward, &b, &v, err));
-	if (!w->analysis)
+	pack(w, row0, n);
+	lens_capture_begin(w->capture, row0);
+	if (w->tables)
+		lens_tables_begin(w->tables, &in);
+	LENS_TRY(lens_forward_run(w->forward, &w->batch, &w->visitors, err));
+	if (!w->tables)
 		return LENS_OK;
-	lens_analysis_finish(w->analysis, n, q->answers + row0 * q->n_answers, flagged);
+	lens_tables_finish(w->tables, flagged);
 	return hand_over_tables(w, row0, n, err);
 }
 

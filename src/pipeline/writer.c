@@ -237,7 +237,7 @@ static enum lens_status prepare(struct lens_writer *w, struct lens_error *err)
 	if (!w->gathered || !w->free || !w->queue)
 		return lens_error_nomem(err, n, sizeof(*w->gathered));
 	for (i = 0; i < n; i++) {
-		const struct lens_dataset_spec *d = &w->plan->dataset[i].spec;
+		const struct lens_planned *d = &w->plan->dataset[i];
 		struct gathered *g = &w->gathered[i];
 
 		g->dtype = d->dtype;

@@ -1,5 +1,5 @@
 /*
- * store/types.c: enum lens_dtype and HDF5's types, sizes, names, fill values.
+ * store/types.c: enum lens_dtype and HDF5's types; names.
  */
 #include <pthread.h>
 #include <string.h>
@@ -7,16 +7,6 @@
 #include "store_private.h"
 
 static hid_t half_type = H5I_INVALID_HID, string_type = H5I_INVALID_HID;
-
-size_t lens_dtype_size(enum lens_dtype t)
-{
-	static const size_t size[] = {
-		[LENS_F16] = 2, [LENS_F32] = 4, [LENS_F64] = 8, [LENS_I32] = 4,
-		[LENS_I64] = 8, [LENS_U8] = 1,  [LENS_STR] = 0,
-	};
-
-	return (unsigned)t <= LENS_STR ? size[t] : 0;
-}
 
 const char *lens_dtype_name(int t)
 {
@@ -77,25 +67,4 @@ int lens_h5_dtype(hid_t type)
 			return (int)t;
 	}
 	return -1;
-}
-
-void lens_fill(enum lens_dtype t, void *buf, size_t n)
-{
-	static const uint16_t nan16 = 0x7e00;
-	static const uint32_t nan32 = 0x7fc00000;
-	static const uint64_t nan64 = 0x7ff8000000000000;
-	const void *value = t == LENS_F16   ? (const void *)&nan16
-			    : t == LENS_F32 ? (const void *)&nan32
-					    : (const void *)&nan64;
-	size_t size = lens_dtype_size(t), total = n * size, done = size;
-
-	if (!total)
-		return;
-	if (t == LENS_I32 || t == LENS_I64 || t == LENS_U8) {
-		memset(buf, t == LENS_U8 ? 0 : 0xff, total);
-		return;
-	}
-	memcpy(buf, value, size);
-	for (; done < total; done *= 2)
-		memcpy((char *)buf + done, buf, done < total - done ? done : total - done);
 }

@@ -97,16 +97,18 @@ static void find(const char *name, enum lens_hook *hook, size_t *layer)
 
 static void check_shape(const struct lens_config *c, const struct named *n)
 {
+	struct lens_sizes sizes = lens_model_sizes(c);
 	enum lens_hook hook;
 	size_t layer, i;
 	const struct lens_hook_info *info;
 
+	sizes.n_pos = P;
 	find(n->name, &hook, &layer);
 	info = lens_hook_info(hook);
 	assert_true(lens_hook_exists(c, hook));
 	assert_true(info->long_name[0] != '\0');
 	for (i = 0; i < LENS_HOOK_AXES && n->shape[i]; i++)
-		assert_int_equal(lens_axis_extent(c, info->axis[i], P), n->shape[i]);
+		assert_int_equal(lens_axis_extent(info->axis[i], &sizes), n->shape[i]);
 	assert_int_equal(info->n_axes, i);
 }
 
@@ -166,27 +168,39 @@ static void names_of_other_families(void **state)
 		    lens_hook_info(LENS_HOOK_MLP_PRE_LINEAR)->by_default);
 }
 
-static void axis_names(void **state)
+/* Square points are shown head by head; what is beside the stream cannot be edited. */
+static void what_points_are(void **state)
 {
-	static const char *const names[] = { "pos",     "head",   "kv_head", "query",   "key",
-					     "d_model", "d_head", "d_mlp",   "d_vocab", "one" };
-	size_t i;
+	size_t i, n_fixed = 0;
 
 	(void)state;
-	for (i = 0; i < 10; i++)
-		assert_string_equal(lens_axis_name((enum lens_axis)i), names[i]);
+	for (i = 0; i < LENS_HOOK_COUNT; i++) {
+		const struct lens_hook_info *h = lens_hook_info((enum lens_hook)i);
+		bool square = strstr(h->name, "attn_scores") || strstr(h->name, "pattern");
+
+		assert_int_equal(lens_hook_is_square((enum lens_hook)i), square);
+		assert_string_equal(lens_axis_name(h->axis[square ? 2 : 0]),
+				    square ? "key" : "pos");
+		n_fixed += !h->editable;
+		assert_int_equal(h->editable, !strstr(h->name, "scale") &&
+						      !strstr(h->name, "hook_result") &&
+						      !strstr(h->name, "mlp_in"));
+	}
+	assert_int_equal(n_fixed, 5);
 }
 
 /* Fewer heads for keys and values; two digits of layers. */
 static void other_configs(void **state)
 {
 	struct lens_config c = gpt2;
+	struct lens_sizes sizes;
 	char name[LENS_HOOK_NAME];
 
 	(void)state;
 	c.n_kv_heads = 2;
-	assert_int_equal(lens_axis_extent(&c, lens_hook_info(LENS_HOOK_K)->axis[1], P), 2);
-	assert_int_equal(lens_axis_extent(&c, lens_hook_info(LENS_HOOK_Q)->axis[1], P), 4);
+	sizes = lens_model_sizes(&c);
+	assert_int_equal(lens_axis_extent(lens_hook_info(LENS_HOOK_K)->axis[1], &sizes), 2);
+	assert_int_equal(lens_axis_extent(lens_hook_info(LENS_HOOK_Q)->axis[1], &sizes), 4);
 	assert_string_equal(lens_hook_name(LENS_HOOK_Q, 47, name), "blocks.47.attn.hook_q");
 	assert_string_equal(lens_hook_name(LENS_HOOK_MLP_POST, SIZE_MAX, name),
 			    "blocks.18446744073709551615.mlp.hook_post");
@@ -367,7 +381,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names_and_shapes),
 		cmocka_unit_test(names_of_other_families),
-		cmocka_unit_test(axis_names),
+		cmocka_unit_test(what_points_are),
 		cmocka_unit_test(other_configs),
 		cmocka_unit_test(aliases),
 		cmocka_unit_test(defaults),

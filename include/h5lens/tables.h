@@ -1,0 +1,113 @@
+/*
+ * tables.h: the tables: numbers read off the logits at each prompt's read
+ * position, of the model itself and of the logit lens; off the logits at every
+ * position; and off activations.
+ *
+ * Logit lens (nostalgebraist 2020): the residual stream x of each layer, read
+ * as if it were the last.
+ * - recompute: ln_final(x)·W_U + b_U, the norm's statistics taken from x. Its
+ *   last row is the model itself.
+ * - cached_scale_no_bias: a TransformerLens notebook's
+ *   cache.accumulated_resid(apply_ln=True) @ W_U: (x − mean x)/s·W_U with s the
+ *   model's own ln_final.hook_scale (RMSNorm: x/s), without ln_final's weights
+ *   where they are not folded, and without b_U.
+ * Lens layers are 0_pre … (n−1)_pre, final_post.
+ *
+ * Every position: token_logprobs[t] = log P(token t+1 | tokens 0 … t), in nats, at
+ * t = 0 … length − 2; NaN from length − 1 on, because the last token's successor is
+ * not in the prompt. Its axis is the file's pos, so it stands beside the activations
+ * of the token that predicts. It is minus TransformerLens's loss_per_token, whose
+ * axis is one shorter. loss is the mean of −token_logprobs over a prompt, NaN for a
+ * prompt of one token. log P is logit − max − log Σ exp(logit − max): the exponentials
+ * are float32's, the rest is float64, rounded once.
+ */
+#ifndef H5LENS_TABLES_H
+#define H5LENS_TABLES_H
+
+#include "h5lens/axis.h"
+#include "h5lens/experiment.h"
+#include "h5lens/forward.h"
+
+/* LENS_TABLE_logit_diff, …: the tables of tables.def, in its order. */
+enum lens_table {
+#define LENS_TABLE(id, ...) LENS_TABLE_##id,
+#define LENS_TABLE_ALSO LENS_TABLE
+#include "h5lens/tables.def"
+	LENS_TABLE_COUNT
+};
+
+/* Where logits are read. */
+enum lens_logits_at {
+	LENS_AT_READ_POS = 1,   /* the model's own, at the read position */
+	LENS_AT_LENS_LAYER = 2, /* each lens layer's there */
+	LENS_AT_EVERY_POS = 4   /* the model's own, at every position but the last */
+};
+
+/* One data set under /results: [prompt, axes]. */
+#define LENS_TABLE_AXES 4
+struct lens_table_ops;
+struct lens_table_type {
+	enum lens_dtype dtype;
+	int n_axes;
+	enum lens_axis axis[LENS_TABLE_AXES];
+	const char *long_name, *units; /* units: NULL where there are none */
+	unsigned logits;               /* LENS_AT_…: what it must be shown */
+	unsigned logits_if_made;       /* LENS_AT_…: what it looks at if others need it */
+	const struct lens_table_ops *ops;
+};
+const struct lens_table_type *lens_table_type(enum lens_table t);
+/* Under /results. */
+const char *lens_table_name(enum lens_table t);
+/* What `tables` calls it: its own name, or that of the one it comes with; "any". */
+const char *lens_table_group(enum lens_table t);
+
+/* Bits of /results/flags. */
+#define LENS_FLAG_NONFINITE 1u     /* a logit at the read position is NaN or infinite */
+#define LENS_FLAG_NONFINITE_POS 2u /* one that token_logprobs or loss needed is */
+/* What rows_flagged and the exit code count; the other bits tell of the row itself. */
+#define LENS_FLAGS_NONFINITE (LENS_FLAG_NONFINITE | LENS_FLAG_NONFINITE_POS)
+
+struct lens_tables_options {
+	bool wanted[LENS_TABLE_COUNT]; /* flags come with any other */
+	struct lens_sizes sizes;       /* n_answers, top_k, n_pos, and the model's */
+	enum lens_lens_mode lens;
+	size_t batch_rows; /* prompts of a full batch */
+	int threads;       /* that one worker may use; 0 is 1. No bit depends on it */
+};
+
+/* One worker's tables. */
+struct lens_tables;
+
+enum lens_status lens_tables_create(const struct lens_model *m,
+				    const struct lens_tables_options *opt,
+				    struct lens_tables **out, struct lens_error *err);
+void lens_tables_destroy(struct lens_tables *t);
+/* What lens_tables_create would allocate, nearly. */
+size_t lens_tables_bytes(const struct lens_model *m, const struct lens_tables_options *opt);
+/* Where the selected tables read logits: LENS_AT_…. */
+unsigned lens_tables_logits(const struct lens_tables_options *opt);
+/* Bytes of one prompt's row. */
+size_t lens_table_row_bytes(enum lens_table t, const struct lens_sizes *s);
+
+/* Adds the hook points that the selected tables need. */
+void lens_tables_hooks(const struct lens_model *m, const struct lens_tables_options *opt,
+		       struct lens_hook_set *hooks);
+
+/* What the tables see of a batch besides activations. */
+struct lens_tables_batch {
+	const struct lens_batch *batch;
+	const int32_t *answers; /* [n_prompts, n_answers] */
+	const uint8_t *flags;   /* [n_prompts] what is odd about the rows themselves; or NULL */
+};
+/* Before a pass. in is read until lens_tables_finish. */
+void lens_tables_begin(struct lens_tables *t, const struct lens_tables_batch *in);
+/* For struct lens_visitor; ctx is the tables. */
+enum lens_status lens_tables_visit(void *ctx, const struct lens_batch *b,
+				   const struct lens_activation *a, struct lens_error *err);
+/* After it. *n_flagged counts, on top, the prompts with logits that are not finite. */
+void lens_tables_finish(struct lens_tables *t, size_t *n_flagged);
+
+/* The rows of a table, [n_prompts, its axes], until the next batch; NULL: not selected. */
+const void *lens_tables_rows(const struct lens_tables *t, enum lens_table table);
+
+#endif

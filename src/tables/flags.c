@@ -1,0 +1,36 @@
+/*
+ * tables/flags.c: what is odd about a prompt: logits that are not finite, and what the
+ * check of the data found.
+ */
+#include "tables/tables_private.h"
+
+static void read_logits(struct lens_table_view *v, struct lens_logits *l)
+{
+	uint8_t *flags = lens_table_row(v, l->prompt);
+
+	if (!l->finite)
+		*flags |= l->next >= 0 ? LENS_FLAG_NONFINITE_POS : LENS_FLAG_NONFINITE;
+}
+
+static void add_row_flags(struct lens_table_view *v)
+{
+	size_t i;
+
+	if (!v->in->flags)
+		return;
+	for (i = 0; i < v->in->batch->n_prompts; i++)
+		v->rows[i] |= v->in->flags[i];
+}
+
+static const struct lens_table_ops ops = { .read = read_logits, .finish = add_row_flags };
+
+const struct lens_table_type lens_table_flags = {
+	.dtype = LENS_U8,
+	.long_name =
+		"bit 0: a logit at the read position is not finite; bit 1: one that "
+		"token_logprobs or loss needed is not; bit 2: the prompt ends in white space "
+		"and an answer begins with it; bit 3: two answers are the same token",
+	.logits = LENS_AT_READ_POS,
+	.logits_if_made = LENS_AT_EVERY_POS,
+	.ops = &ops,
+};

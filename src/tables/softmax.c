@@ -1,0 +1,58 @@
+/*
+ * tables/softmax.c: what is read off one row of logits: probabilities, ranks, the k
+ * largest.
+ */
+#include "tables/tables_private.h"
+
+#include <math.h>
+
+double lens_prob(const struct lens_logits *l, int32_t token)
+{
+	if (!l->finite)
+		return NAN;
+	return exp((double)l->logit[token] - (double)l->max) / l->sum_exp;
+}
+
+double lens_log_prob(const struct lens_logits *l, int32_t token)
+{
+	if (!l->finite)
+		return NAN;
+	return (double)l->logit[token] - (double)l->max - log(l->sum_exp);
+}
+
+int32_t lens_rank(const struct lens_logits *l, int32_t token)
+{
+	if (!l->finite)
+		return -1;
+	return (int32_t)lens_vec()->count_above(l->d_vocab, l->logit, l->logit[token]);
+}
+
+/* Inserts token into the sorted ids[0..n), n <= k; equal logits keep their order. */
+static size_t insert(const struct lens_logits *l, size_t k, size_t n, int32_t token)
+{
+	int32_t *ids = l->top;
+	size_t i = n < k ? n : k - 1;
+
+	for (; i > 0 && l->logit[ids[i - 1]] < l->logit[token]; i--)
+		ids[i] = ids[i - 1];
+	ids[i] = token;
+	return lens_min(n + 1, k);
+}
+
+const int32_t *lens_top(const struct lens_table_view *v, struct lens_logits *l)
+{
+	size_t i, n = 0, k = v->opt->sizes.top_k;
+
+	if (l->has_top)
+		return l->top;
+	l->has_top = true;
+	for (i = 0; i < k; i++)
+		l->top[i] = -1;
+	if (!l->finite || !k)
+		return l->top;
+	for (i = 0; i < l->d_vocab; i++) {
+		if (n < k || l->logit[i] > l->logit[l->top[n - 1]])
+			n = insert(l, k, n, (int32_t)i);
+	}
+	return l->top;
+}

@@ -1,0 +1,124 @@
+/* tables_private.h: what a table does, what it sees, and what the files of tables/ share. */
+#ifndef TABLES_PRIVATE_H
+#define TABLES_PRIVATE_H
+
+#include "h5lens/tables.h"
+
+/* One row of logits: at a prompt's read position, of one lens layer, or at one position. */
+struct lens_logits {
+	size_t prompt;
+	size_t layer; /* the lens layer, or 0 */
+	size_t pos;   /* at every position: which */
+	int32_t next; /* at every position: the token to come; else −1 */
+	const float *logit;
+	size_t d_vocab;
+	const int32_t *answer; /* [n_answers] of the prompt */
+	size_t n_answers;
+	bool finite;
+	float max;      /* if finite */
+	double sum_exp; /* Σ exp(logit − max), if finite and not of a lens layer */
+	int32_t *top;   /* the top_k largest: lens_top */
+	bool has_top;
+};
+
+/* softmax, in float64: exp(logit − max)/Σ; NaN where a logit is not finite */
+double lens_prob(const struct lens_logits *l, int32_t token);
+/* its logarithm */
+double lens_log_prob(const struct lens_logits *l, int32_t token);
+/* Tokens with a strictly larger logit; −1 where a logit is not finite. */
+int32_t lens_rank(const struct lens_logits *l, int32_t token);
+
+/* One worker's table. */
+struct lens_table_view {
+	const struct lens_model *model;
+	const struct lens_tables_options *opt;
+	const struct lens_table_type *type;
+	const struct lens_tables_batch *in; /* the batch in hand */
+	unsigned char *rows;                /* [batch_rows, row_bytes] */
+	size_t row_bytes;
+	void *state; /* what state_bytes asked for, zeros at a batch's begin */
+};
+
+/*
+ * What a table does; NULL where it does nothing. Its rows are filled with the type's
+ * fill value before each batch.
+ */
+struct lens_table_ops {
+	/* The hook points it wants to be shown; those that logits need are added anyway. */
+	void (*hooks)(const struct lens_model *m, struct lens_hook_set *hooks);
+	/* Bytes that it keeps during a batch. */
+	size_t (*state_bytes)(const struct lens_tables_options *opt);
+	/* Also called at hook points that other tables want. */
+	void (*visit)(struct lens_table_view *v, const struct lens_batch *b,
+		      const struct lens_activation *a);
+	/* Logits of type->logits, or type->logits_if_made. */
+	void (*read)(struct lens_table_view *v, struct lens_logits *l);
+	/* After the pass, and all logits. */
+	void (*finish)(struct lens_table_view *v);
+};
+
+#define LENS_TABLE(id, ...) extern const struct lens_table_type lens_table_##id;
+#define LENS_TABLE_ALSO LENS_TABLE
+#include "h5lens/tables.def"
+
+/* A prompt's row. */
+static inline void *lens_table_row(const struct lens_table_view *v, size_t prompt)
+{
+	return v->rows + prompt * v->row_bytes;
+}
+
+/* The top_k tokens with the largest logits, ties by id; −1 where there is none. */
+const int32_t *lens_top(const struct lens_table_view *v, struct lens_logits *l);
+
+/* --- tables.c, logits.c, positions.c --------------------------------------------------- */
+
+/* What a slot of the tile holds. */
+struct lens_place {
+	size_t prompt, pos;
+	int32_t next; /* the token to come; −1: nothing is here */
+	float max;    /* NaN: a logit is not finite */
+	double sum_exp;
+};
+
+/* One worker's tables, and what those that read logits share. */
+struct lens_tables {
+	const struct lens_model *model;
+	struct lens_tables_options opt;
+	struct lens_table_view *view; /* [n] the selected tables */
+	size_t n;
+	unsigned logits; /* LENS_AT_…: what the tables need */
+	struct lens_tables_batch in;
+	size_t n_sources; /* lens layers, or 1: the final one */
+	size_t tile;      /* slots of a tile, a multiple of 12 */
+	float *resid;     /* [n_sources, batch_rows, D] the stream at the read positions */
+	float *normed;    /* [tile, D] */
+	float *scale;     /* [tile] */
+	float *logit;     /* [tile, V] */
+	float *pad;
+	int32_t top[LENS_TOP_K_MAX];
+	struct lens_place *place; /* [tile], for logits at every position */
+};
+
+/* Shows logits to the tables that read them there. */
+void lens_show_logits(struct lens_tables *t, enum lens_logits_at at, struct lens_logits *l);
+/* A row of logits with what is derived from it: sum_exp if it is the model itself. */
+struct lens_logits lens_logits_of(const struct lens_tables *t, size_t prompt, size_t slot,
+				  bool model_itself);
+/* logits of a tile's first slots, with b_U or without */
+void lens_unembed_tile(struct lens_tables *t, size_t slots, bool bias);
+
+size_t lens_logits_bytes(const struct lens_model *m, const struct lens_tables_options *opt);
+enum lens_status lens_logits_create(struct lens_tables *t, struct lens_error *err);
+void lens_logits_destroy(struct lens_tables *t);
+void lens_logits_hooks(const struct lens_model *m, const struct lens_tables_options *opt,
+		       struct lens_hook_set *hooks);
+/* Keeps the stream at the read positions. */
+void lens_logits_visit(struct lens_tables *t, const struct lens_batch *b,
+		       const struct lens_activation *a);
+/* Reads the streams: shows the logits of the read positions and of the lens layers. */
+void lens_logits_read(struct lens_tables *t);
+/* Shows the logits of every position; a is ln_final.hook_normalized of all rows. */
+void lens_every_pos_read(struct lens_tables *t, const struct lens_batch *b,
+			 const struct lens_activation *a);
+
+#endif
