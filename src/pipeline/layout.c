@@ -7,15 +7,21 @@
 #include <stdio.h>
 #include <string.h>
 
-/* An axis as a dimension scale, with its labels if it has any. */
+/* An axis as a dimension scale, with its labels if it has any; once. */
 static enum lens_status add_axis(struct lens_store *s, enum lens_axis axis,
-				 const struct lens_sizes *sizes, struct lens_error *err)
+				 const struct lens_sizes *sizes, bool *known,
+				 struct lens_error *err)
 {
 	size_t i, n = lens_axis_extent(axis, sizes);
-	char(*text)[LENS_LABEL] = lens_calloc(n, sizeof(*text));
-	const char **label = lens_calloc(n, sizeof(*label));
 	enum lens_status st = LENS_OK;
+	char(*text)[LENS_LABEL];
+	const char **label;
 
+	if (known[axis])
+		return LENS_OK;
+	known[axis] = true;
+	text = lens_calloc(n, sizeof(*text));
+	label = lens_calloc(n, sizeof(*label));
 	if (!text || !label)
 		st = lens_error_nomem(err, n, sizeof(*text));
 	for (i = 0; st == LENS_OK && i < n; i++)
@@ -32,19 +38,19 @@ static enum lens_status add_axis(struct lens_store *s, enum lens_axis axis,
 static enum lens_status add_axes(struct lens_store *s, const struct lens_plan *p,
 				 struct lens_error *err)
 {
-	bool wanted[LENS_AXIS_COUNT] = { [LENS_AXIS_PROMPT] = true, [LENS_AXIS_POS] = true };
+	bool known[LENS_AXIS_COUNT] = { false };
 	size_t i;
 	int k;
 
-	wanted[LENS_AXIS_ANSWER] = p->prompts->n_answers > 0;
-	wanted[LENS_AXIS_SLOT] = p->capture.positions.kind != LENS_POS_ALL;
+	LENS_TRY(add_axis(s, LENS_AXIS_PROMPT, &p->sizes, known, err));
+	LENS_TRY(add_axis(s, LENS_AXIS_POS, &p->sizes, known, err));
+	if (p->prompts->n_answers)
+		LENS_TRY(add_axis(s, LENS_AXIS_ANSWER, &p->sizes, known, err));
+	if (p->capture.positions.kind != LENS_POS_ALL)
+		LENS_TRY(add_axis(s, LENS_AXIS_SLOT, &p->sizes, known, err));
 	for (i = 0; i < p->n_datasets; i++) {
 		for (k = 0; k < p->dataset[i].rank; k++)
-			wanted[p->dataset[i].axis[k]] = true;
-	}
-	for (k = 0; k < LENS_AXIS_COUNT; k++) {
-		if (wanted[k])
-			LENS_TRY(add_axis(s, (enum lens_axis)k, &p->sizes, err));
+			LENS_TRY(add_axis(s, p->dataset[i].axis[k], &p->sizes, known, err));
 	}
 	return LENS_OK;
 }
