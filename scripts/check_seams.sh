@@ -16,7 +16,7 @@ labels=${3-previous_token duplicate_token}
 
 first=${tables%% *}
 own_file=src/tables/$first.c
-table_list=src/tables/tables.def
+table_list=include/h5lens/tables.def
 axis_list=include/h5lens/axis.def
 
 cd "${ROOT:-$(dirname "$0")/..}" || exit 2
