@@ -18,8 +18,6 @@
  */
 #include "tables/tables_private.h"
 
-#include <math.h>
-
 /* In the order of the axis's labels (axis.def). */
 enum { PREVIOUS, CURRENT, FIRST, DUPLICATE, INDUCTION, N_SCORES };
 
