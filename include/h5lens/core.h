@@ -1,6 +1,6 @@
 /*
  * core.h: what every stage uses: checked sizes, allocation, growable buffers,
- * whole files, digests.
+ * whole files, digests, the number of threads.
  */
 #ifndef H5LENS_CORE_H
 #define H5LENS_CORE_H
@@ -136,6 +136,13 @@ void lens_sha256_destroy(struct lens_sha256 *s);
 enum lens_status lens_sha256(const void *data, size_t n, uint8_t out[LENS_SHA256_BYTES],
 			     struct lens_error *err);
 void lens_hex(const uint8_t *bytes, size_t n, char *out /* 2n + 1 */);
+
+/* --- threads ---------------------------------------------------------------- */
+
+/* --threads, then SLURM_CPUS_PER_TASK, then the affinity mask. */
+size_t lens_thread_count(size_t asked);
+/* SLURM_CPUS_PER_TASK; 0: it is not set, or no number from 1. */
+size_t lens_slurm_cpus(void);
 
 /*
  * The entry of names[0..n) nearest to word by edit distance, or NULL when

@@ -234,11 +234,6 @@ enum lens_status lens_pack(const char *output, const char *final, bool overwrite
 /* auto, avx2 or avx512 → the level, kernels opened. */
 enum lens_status lens_open_cpu(enum lens_cpu_choice choice, enum lens_cpu_level *level,
 			       struct lens_error *err);
-/* --threads, then SLURM_CPUS_PER_TASK, then the affinity mask. */
-size_t lens_thread_count(size_t asked);
-/* SLURM_CPUS_PER_TASK; 0: it is not set, or no number from 1. */
-size_t lens_slurm_cpus(void);
-
 /* --- reading results back ---------------------------------------------------------- */
 
 /* The table of results that a run ends with. NaN and -1 where there is none. */

@@ -1,13 +1,11 @@
 /*
- * pipeline/machine.c: what the machine gives: CPU level and threads.
+ * pipeline/machine.c: what the machine gives: the CPU level, and
+ * room for the threads of OpenBLAS.
  */
 #include "pipeline/pipeline_private.h"
 
-#include <sched.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 enum lens_status lens_open_cpu(enum lens_cpu_choice choice, enum lens_cpu_level *level,
 			       struct lens_error *err)
@@ -37,34 +35,4 @@ enum lens_status lens_check_address_space(size_t threads, struct lens_error *err
 				      threads);
 	munmap(p, threads * BLAS_BUFFER);
 	return LENS_OK;
-}
-
-/* More threads than this only cost memory. */
-static size_t at_most(size_t threads)
-{
-	long online = sysconf(_SC_NPROCESSORS_ONLN);
-	size_t most = 16 * (size_t)(online > 0 ? online : 1);
-
-	return threads < most ? threads : most;
-}
-
-size_t lens_slurm_cpus(void)
-{
-	const char *text = getenv("SLURM_CPUS_PER_TASK");
-
-	return text && strspn(text, "0123456789") == strlen(text) ? strtoul(text, NULL, 10) : 0;
-}
-
-size_t lens_thread_count(size_t asked)
-{
-	size_t slurm = lens_slurm_cpus();
-	cpu_set_t set;
-
-	if (asked)
-		return at_most(asked);
-	if (slurm)
-		return at_most(slurm);
-	if (!sched_getaffinity(0, sizeof(set), &set) && CPU_COUNT(&set) > 0)
-		return (size_t)CPU_COUNT(&set);
-	return 1;
 }
