@@ -10,6 +10,7 @@
 #include "h5lens/dataset.h"
 #include "h5lens/experiment.h"
 #include "h5lens/store.h"
+#include "h5lens/sweep.h"
 #include "h5lens/tables.h"
 
 /* --- the plan ------------------------------------------------------------------ */
@@ -114,24 +115,11 @@ enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads, siz
 
 /* --- a run ---------------------------------------------------------------------- */
 
-struct lens_progress {
-	size_t rows_done, rows_total;        /* of this run's share */
-	size_t rows_kept;                    /* of rows_done: from an earlier run */
-	size_t shard, n_shards;              /* the one being written, of how many */
-	uint64_t tokens_done, bytes_written; /* by this run */
-	double seconds;
-};
-/* Prompts a second, of this run. */
-static inline double lens_progress_rate(const struct lens_progress *p)
-{
-	return p->seconds > 0 ? (double)(p->rows_done - p->rows_kept) / p->seconds : 0;
-}
-
 struct lens_run_options {
 	bool dry_run, overwrite;
 	bool repair; /* damaged shards are computed again, not an error */
-	size_t task,
-		n_tasks; /* task (from 0) of n_tasks takes its share; 0 of 0: all, and joins */
+	/* This run is a task, takes its share, and joins only as the last; NULL: neither. */
+	const struct lens_share *task;
 	const atomic_int *stop; /* not 0: end cleanly with LENS_ERR_INTERRUPTED */
 	/* Called from any thread, one call at a time, a few times a second at most. */
 	void (*progress)(void *ctx, const struct lens_progress *p);
@@ -169,65 +157,6 @@ struct lens_run_result {
 /* Runs an experiment that lens_experiment_check accepts. */
 enum lens_status lens_run(const struct lens_experiment *e, const struct lens_run_options *opt,
 			  struct lens_run_result *result, struct lens_error *err);
-
-/* --- a sweep in shards, looked at from outside --------------------------------------- */
-
-/* Shards whose index is task modulo n_tasks; 0 of 1 is all of them. */
-struct lens_share {
-	size_t task, n_tasks;
-};
-static inline bool lens_share_has(const struct lens_share *s, size_t shard)
-{
-	return shard % s->n_tasks == s->task;
-}
-
-/* A run at work, or the file of one that died. */
-struct lens_running {
-	char host[128];
-	long pid;
-	struct lens_share share;
-	struct lens_progress progress;
-	bool alive;
-};
-typedef void (*lens_running_fn)(void *ctx, const struct lens_running *r);
-
-enum lens_shard_work { LENS_SHARD_MISSING, LENS_SHARD_WRITING, LENS_SHARD_DONE };
-struct lens_sweep {
-	size_t n_shards, n_done, n_rows, rows_done;
-	uint64_t bytes;       /* of what is done */
-	bool finished;        /* the output itself is there */
-	bool damaged;         /* something is there that cannot be read */
-	unsigned char *state; /* [n_shards] of enum lens_shard_work */
-};
-/*
- * What there is of an output: its shards by their names (not their content),
- * and, through fn, the runs at work. Nothing is locked; no shard is opened.
- * Nothing at all is an error. A sweep of one shard has n_rows 0.
- */
-enum lens_status lens_sweep_read(const char *output, struct lens_sweep *s, lens_running_fn fn,
-				 void *ctx, struct lens_error *err);
-void lens_sweep_release(struct lens_sweep *s);
-
-struct lens_merge_options {
-	size_t threads;         /* processes that verify; 0: lens_thread_count(0) */
-	const atomic_int *stop; /* or NULL */
-	/* Bytes of the shards, verified and copied; or NULL. */
-	void (*progress)(void *ctx, uint64_t done, uint64_t total);
-	void *ctx;
-};
-/*
- * Joins the shards that tasks made to the output; LENS_ERR_UNFINISHED while shards
- * are missing. An output that is one file already, or joined, stays as it is. opt
- * may be NULL.
- */
-enum lens_status lens_merge(const char *output, const struct lens_merge_options *opt,
-			    struct lens_error *err);
-/*
- * One self-contained file of an output and its shards. final must not exist,
- * unless overwrite, and cannot be output.
- */
-enum lens_status lens_pack(const char *output, const char *final, bool overwrite,
-			   const struct lens_merge_options *opt, struct lens_error *err);
 
 /* --- what a run and `h5lens prompt` share ----------------------------------------- */
 

@@ -15,6 +15,7 @@
 #include "h5lens/axis.h"
 #include "h5lens/core.h"
 
+#define LENS_SCHEMA 2        /* of the file */
 #define LENS_DIGEST "sha256" /* the attribute digest of /: how chunks are hashed */
 
 /* One dataset to be: everything about it is fixed when it is created. */

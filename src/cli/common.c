@@ -82,12 +82,12 @@ enum lens_status push_bos(struct lens_tokenizer *tok, const char *choice, struct
 
 int fail_output(const char *output, struct lens_error *err)
 {
-	struct lens_sweep sweep;
+	struct lens_sweep_status sweep;
 
 	if (!lens_file_exists(output) &&
-	    lens_sweep_read(output, &sweep, NULL, NULL, NULL) == LENS_OK) {
+	    lens_sweep_status_read(output, &sweep, NULL, NULL, NULL) == LENS_OK) {
 		lens_error_add(err, "; it is not finished: see h5lens status %s", output);
-		lens_sweep_release(&sweep);
+		lens_sweep_status_release(&sweep);
 	}
 	return fail(err);
 }

@@ -10,8 +10,8 @@
 
 struct screen {
 	bool quiet, terminal, dry_run;
-	size_t task, n_tasks;
-	double last; /* seconds at the last line */
+	const struct lens_share *task; /* or NULL */
+	double last;                   /* seconds at the last line */
 };
 
 static void show_progress(void *ctx, const struct lens_progress *p)
@@ -77,20 +77,20 @@ static void show_datasets(const struct lens_plan *p)
 
 static void show_task(const struct screen *s, const struct lens_shards *shards)
 {
-	const struct lens_share share = { s->task, s->n_tasks };
 	size_t i, n = 0, rows = 0;
 	uint64_t bytes = 0;
 	char text[32];
 
 	for (i = 0; i < shards->n; i++) {
-		if (!lens_share_has(&share, i))
+		if (!lens_share_has(s->task, i))
 			continue;
 		n++;
 		rows += shards->first[i + 1] - shards->first[i];
 		bytes += shards->file_bytes[i];
 	}
-	printf("task %zu/%zu: %zu prompt%s in %zu shard%s, %s\n", s->task + 1, s->n_tasks, rows,
-	       plural(rows), n, plural(n), human_bytes((double)bytes, text));
+	printf("task %zu/%zu: %zu prompt%s in %zu shard%s, %s\n", s->task->task + 1,
+	       s->task->n_tasks, rows, plural(rows), n, plural(n),
+	       human_bytes((double)bytes, text));
 }
 
 /* What was asked for in vain is told. */
@@ -139,7 +139,7 @@ static void show_plan(void *ctx, const struct lens_plan *p, const struct lens_sh
 	       human_bytes((double)m->per_worker, c));
 	printf("%zu buffer%s of %s, open chunks %s\n", m->buffers, plural(m->buffers),
 	       human_bytes((double)m->buffer, a), human_bytes((double)m->shared, b));
-	if (s->n_tasks)
+	if (s->task)
 		show_task(s, shards);
 	fflush(stdout);
 }
@@ -179,12 +179,12 @@ static void show_done(const struct lens_experiment *e, const struct lens_run_res
 	const struct lens_progress *p = &r->progress;
 	size_t n = p->rows_done - p->rows_kept;
 	uint64_t bytes = 0;
-	struct lens_sweep sweep;
+	struct lens_sweep_status sweep;
 	char text[32];
 
-	if (lens_sweep_read(e->output, &sweep, NULL, NULL, NULL) == LENS_OK) {
+	if (lens_sweep_status_read(e->output, &sweep, NULL, NULL, NULL) == LENS_OK) {
 		bytes = sweep.bytes;
-		lens_sweep_release(&sweep);
+		lens_sweep_status_release(&sweep);
 	}
 	printf("%s: %zu prompt%s in %.1f s (%.1f/s), %s", e->output, n, plural(n), p->seconds,
 	       lens_progress_rate(p), human_bytes((double)bytes, text));
@@ -271,15 +271,13 @@ static int run_experiment(const struct run_args *a, const struct lens_experiment
 {
 	struct screen screen = { .quiet = a->quiet,
 				 .dry_run = a->dry_run,
-				 .task = a->task,
-				 .n_tasks = a->n_tasks,
+				 .task = a->is_task ? &a->share : NULL,
 				 .terminal = isatty(STDERR_FILENO) };
 	const struct lens_run_options opt = {
 		.dry_run = a->dry_run,
 		.overwrite = a->overwrite,
 		.repair = a->repair,
-		.task = a->task,
-		.n_tasks = a->n_tasks,
+		.task = screen.task,
 		.stop = catch_signals(),
 		.progress = show_progress,
 		.planned = show_plan,
@@ -326,7 +324,7 @@ static int check_paths(const struct lens_experiment *e)
 
 int cmd_run(int argc, char **argv)
 {
-	struct run_args a = { .yaml = NULL };
+	struct run_args a = { .share = { 0, 1 } };
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_experiment e;
 	int code = parse_run(&a, argc, argv);

@@ -106,8 +106,8 @@ static bool read_task(const char *text, struct run_args *a)
 	if (sscanf(text, "%9lu/%9lu%c", &task, &n, &rest) != 2 || strpbrk(text, "+- ") ||
 	    task < 1 || task > n)
 		return false;
-	a->task = task - 1;
-	a->n_tasks = n;
+	a->is_task = true;
+	a->share = (struct lens_share){ task - 1, n };
 	return true;
 }
 
@@ -156,8 +156,8 @@ static int task_of_array(struct run_args *a)
 				   "the job array has %lu task%s, not the %lu of %lu to %lu "
 				   "in steps of %lu: a list; say --task I/N",
 				   count, plural(count), n, min, max, step);
-	a->task = (id - min) / step;
-	a->n_tasks = n;
+	a->is_task = true;
+	a->share = (struct lens_share){ (id - min) / step, n };
 	return -1;
 }
 
@@ -172,10 +172,8 @@ static int task_of_step(struct run_args *a)
 	    id >= n)
 		return usage_error(&run_usage, "SLURM_PROCID and SLURM_STEP_NUM_TASKS do not "
 					       "make a task; say --task I/N");
-	if (n > 1 || a->n_tasks) {
-		a->task = a->task * n + id;
-		a->n_tasks = (a->n_tasks ? a->n_tasks : 1) * n;
-	}
+	a->is_task = a->is_task || n > 1;
+	a->share = (struct lens_share){ a->share.task * n + id, a->share.n_tasks * n };
 	return -1;
 }
 
@@ -184,7 +182,7 @@ static int task_of_slurm(struct run_args *a)
 {
 	int code;
 
-	if (a->n_tasks) /* --task */
+	if (a->is_task) /* --task */
 		return -1;
 	code = task_of_array(a);
 	return code < 0 ? task_of_step(a) : code;

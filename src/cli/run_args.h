@@ -7,7 +7,8 @@
 struct run_args {
 	const char *yaml;
 	bool dry_run, overwrite, quiet, repair;
-	size_t task, n_tasks;              /* from 0; 0 of 0: no tasks */
+	bool is_task; /* of several, with that share; else all of it */
+	struct lens_share share;
 	const char *key[128], *value[128]; /* settings in the order given */
 	size_t n;
 	const char *flag_key[32]; /* keys that came by a flag with a value */

@@ -37,7 +37,7 @@ static bool print_run(const struct lens_running *r)
 		return false;
 	}
 	printf("  process %ld on %s is at work", r->pid, visible(r->host, strlen(r->host)));
-	if (r->share.n_tasks > 1)
+	if (!lens_share_is_all(&r->share))
 		printf(", task %zu/%zu", r->share.task + 1, r->share.n_tasks);
 	if (p->n_shards > 1)
 		printf(", shard %05zu", p->shard);
@@ -55,7 +55,7 @@ static bool print_run(const struct lens_running *r)
 }
 
 /* "00003, 00005 to 00011": the shards in a state. */
-static void print_shards(const struct lens_sweep *s, enum lens_shard_work state,
+static void print_shards(const struct lens_sweep_status *s, enum lens_file_state state,
 			 const char *what)
 {
 	size_t i, end;
@@ -76,7 +76,7 @@ static void print_shards(const struct lens_sweep *s, enum lens_shard_work state,
 		printf("\n");
 }
 
-static void print_sweep(const char *output, const struct lens_sweep *s)
+static void print_sweep(const char *output, const struct lens_sweep_status *s)
 {
 	char bytes[32];
 
@@ -98,12 +98,12 @@ static void print_sweep(const char *output, const struct lens_sweep *s)
 	else if (s->n_done == s->n_shards)
 		printf("; h5lens merge %s", output);
 	printf("\n");
-	print_shards(s, LENS_SHARD_WRITING, "  half done: ");
-	print_shards(s, LENS_SHARD_MISSING, "  missing: ");
+	print_shards(s, LENS_FILE_WRITING, "  half done: ");
+	print_shards(s, LENS_FILE_MISSING, "  missing: ");
 }
 
 /* Who types run's command again and again must know when that does not help. */
-static int exit_of(const struct lens_sweep *s, bool at_work)
+static int exit_of(const struct lens_sweep_status *s, bool at_work)
 {
 	if (s->finished && s->n_done == s->n_shards)
 		return EXIT_DONE;
@@ -125,7 +125,7 @@ int cmd_status(int argc, char **argv)
 	};
 	struct lens_error err = LENS_ERROR_INIT;
 	struct runs runs = { NULL, 0, 0 };
-	struct lens_sweep s;
+	struct lens_sweep_status s;
 	const char *plain[1];
 	bool any = false;
 	size_t i;
@@ -135,7 +135,7 @@ int cmd_status(int argc, char **argv)
 		code = check_kind(&u, plain[0], false);
 	if (code >= 0)
 		return code;
-	if (lens_sweep_read(plain[0], &s, keep_run, &runs, &err) != LENS_OK) {
+	if (lens_sweep_status_read(plain[0], &s, keep_run, &runs, &err) != LENS_OK) {
 		lens_free(runs.v);
 		return fail(&err);
 	}
@@ -143,7 +143,7 @@ int cmd_status(int argc, char **argv)
 	for (i = 0; i < runs.n; i++)
 		any |= print_run(&runs.v[i]);
 	code = exit_of(&s, any);
-	lens_sweep_release(&s);
+	lens_sweep_status_release(&s);
 	lens_free(runs.v);
 	if (!any && code != EXIT_DONE)
 		printf("  nobody is at work on it\n");

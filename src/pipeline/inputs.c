@@ -2,7 +2,9 @@
  * pipeline/inputs.c: what a run reads: model, tokenizer and data, opened and
  * checked. In: the experiment; out: all of it in memory, and its identity.
  */
-#include "pipeline/folder.h"
+#include "pipeline/pipeline_private.h"
+
+#include <stdarg.h>
 
 static struct lens_dataset_options dataset_options(const struct lens_experiment *e,
 						   const struct lens_config *c,
@@ -52,6 +54,21 @@ static enum lens_status go_on(const struct lens_run_options *opt, struct lens_er
 	return LENS_OK;
 }
 
+/* Tells the user, who may not listen, what is shown in any case. */
+__attribute__((format(printf, 2, 3))) static void warn(const struct lens_run_options *opt,
+						       const char *fmt, ...)
+{
+	char text[1024];
+	va_list ap;
+
+	if (!opt->warn)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	opt->warn(opt->ctx, text);
+}
+
 /* The token in front, and who would have another. */
 static enum lens_status choose_bos(const struct lens_opened *o, const struct lens_experiment *e,
 				   const struct lens_run_options *opt, struct lens_error *err)
@@ -64,8 +81,8 @@ static enum lens_status choose_bos(const struct lens_opened *o, const struct len
 	LENS_TRY(lens_tokenizer_choose_bos(o->tokenizer, e->data.bos, err));
 	st = lens_tokenizer_bos_doubt(o->tokenizer, &doubt, err);
 	if (st == LENS_OK && doubt.len)
-		lens_warn(opt, "%s: data.bos chooses, data.prepend_bos: false does without",
-			  doubt.data);
+		warn(opt, "%s: data.bos chooses, data.prepend_bos: false does without",
+		     doubt.data);
 	lens_buf_release(&doubt);
 	return st;
 }
@@ -86,13 +103,12 @@ static enum lens_status open_all(struct lens_opened *o, const struct lens_experi
 	LENS_TRY(go_on(opt, err));
 	LENS_TRY(lens_model_open(e->model, &m, &o->model, err));
 	if (o->model->warning)
-		lens_warn(opt, "%s", o->model->warning);
+		warn(opt, "%s", o->model->warning);
 	return go_on(opt, err);
 }
 
 enum lens_status lens_inputs_open(struct lens_opened *o, const struct lens_experiment *e,
-				  const struct lens_run_options *opt, const char *output,
-				  struct lens_error *err)
+				  const struct lens_run_options *opt, struct lens_error *err)
 {
 	LENS_TRY(open_all(o, e, opt, err));
 	o->in.experiment = e;
@@ -102,8 +118,6 @@ enum lens_status lens_inputs_open(struct lens_opened *o, const struct lens_exper
 	o->in.tokenizer = o->tokenizer;
 	o->in.n_skipped = o->report->n_bad;
 	LENS_TRY(lens_identity(&o->in, &o->identity, err));
-	if (!opt->overwrite)
-		LENS_TRY(lens_identity_adopt(output, &o->identity, &o->older, err));
 	o->in.identity = o->identity;
 	return LENS_OK;
 }

@@ -7,7 +7,6 @@
 
 #include "h5lens/pipeline.h"
 
-#define LENS_SCHEMA 2   /* of the file */
 #define LENS_NUMERICS 1 /* raised when any bit of a result changes */
 #ifndef LENS_BUILD
 #define LENS_BUILD "gcc " __VERSION__
@@ -42,14 +41,18 @@ enum lens_status lens_shards_count(struct lens_shards *s, struct lens_plan *whol
 
 /* --- stopped.c -------------------------------------------------------------------- */
 
-/* A run that was stopped while it computed its first shard. */
+/* How far a run came. */
 struct lens_stopped {
-	const struct lens_shards *shards;
+	const struct lens_shards *shards; /* none: they were not cut yet */
 	const struct lens_prompts *prompts;
-	const struct lens_progress *progress; /* of that shard: it is the run's */
-	size_t n_kept;                        /* shards of earlier runs */
+	const struct lens_progress *progress;
+	size_t n_kept, n_committed; /* shards that are there; that this run made */
 };
-/* Adds to the error how long a shard takes, and what to set. */
+/*
+ * A stop is no failure: to the error of a run that was stopped, or whose disk is
+ * full, adds what is kept. If its first shard was not finished, also how long one
+ * takes, and what to set. No other error is changed.
+ */
 void lens_tell_stopped(const struct lens_stopped *s, struct lens_error *err);
 
 /* --- layout.c: the file before its data ------------------------------------------ */
@@ -62,7 +65,7 @@ struct lens_inputs {
 	const struct lens_tokenizer *tokenizer;
 	enum lens_cpu_level level;
 	size_t n_skipped;     /* bad rows left out */
-	const char *identity; /* lens_identity, or the words of an earlier version for it */
+	const char *identity; /* lens_identity, or lens_sweep_identity for it */
 };
 /* --- inputs.c: what owns them ----------------------------------------------------- */
 
@@ -74,15 +77,13 @@ struct lens_opened {
 	struct lens_prompts *prompts;
 	struct lens_model *model;
 	char *identity;
-	bool older; /* what is under the output's name is of another schema */
 };
 /*
  * Opens and checks everything the experiment names, with warnings through opt; close
  * it in either case. report is set before.
  */
 enum lens_status lens_inputs_open(struct lens_opened *o, const struct lens_experiment *e,
-				  const struct lens_run_options *opt, const char *output,
-				  struct lens_error *err);
+				  const struct lens_run_options *opt, struct lens_error *err);
 void lens_inputs_close(struct lens_opened *o);
 
 /* Dimensions, datasets and links; store_id is [n_datasets]. */
@@ -95,55 +96,16 @@ enum lens_status lens_layout_attributes(struct lens_store *s, const struct lens_
 enum lens_status lens_layout_prompts(struct lens_store *s, const struct lens_plan *p,
 				     const struct lens_inputs *in, struct lens_error *err);
 
-/* --- output.c --------------------------------------------------------------------- */
+/* --- machine.c ---------------------------------------------------------------------- */
 
-/*
- * The file that path stands for (links are followed; the caller frees *out, also
- * after an error). A folder, a special file, a folder that cannot be written
- * in, and under overwrite anything but HDF5, are errors.
- */
-enum lens_status lens_output_resolve(const char *path, bool overwrite, char **out,
-				     struct lens_error *err);
-/* Where the links lead, and no more. */
-enum lens_status lens_output_follow(const char *path, char **out, struct lens_error *err);
 /* Under `ulimit -v` OpenBLAS would ask for its buffers for ever. */
 enum lens_status lens_check_address_space(size_t threads, struct lens_error *err);
-enum lens_status lens_output_check_disk(const char *path, uint64_t needed,
-					struct lens_error *err);
 
 /* --- identity.c --------------------------------------------------------------------- */
 
 /* What makes two runs the same: JSON with sorted keys. lens_free it. */
 enum lens_status lens_identity(const struct lens_inputs *in, char **out,
 			       struct lens_error *err);
-/*
- * Is there a finished output of the same identity? One of another is
- * LENS_ERR_MISMATCH, naming what differs; a file that is not ours, or damaged,
- * LENS_ERR_FORMAT.
- */
-enum lens_status lens_identity_check(const char *output, const char *identity, bool *finished,
-				     struct lens_error *err);
-
-/*
- * LENS_ERR_MISMATCH, naming what differs between two identities. bos: the attribute
- * of the file that `was` is from, or NULL.
- */
-enum lens_status lens_identity_mismatch(const char *output, const char *was, const char *bos,
-					const char *is, struct lens_error *err);
-
-/*
- * Are both of one experiment? What an earlier version did not know counts as its
- * default. OLDER: the same results in a file of another schema.
- */
-enum lens_identity_match { LENS_IDENTITY_SAME, LENS_IDENTITY_OLDER, LENS_IDENTITY_OTHER };
-enum lens_status lens_identity_compare(const char *was, const char *bos, const char *is,
-				       enum lens_identity_match *out, struct lens_error *err);
-/*
- * An output or a sweep under that name, of the same experiment, keeps its own words
- * for it: *identity (lens_free) becomes them. *older: its schema is another.
- */
-enum lens_status lens_identity_adopt(const char *output, char **identity, bool *older,
-				     struct lens_error *err);
 
 /* --- writer.c: the one thread that calls the store ------------------------------------ */
 
@@ -194,7 +156,8 @@ enum lens_status lens_work_run(struct lens_work *w, struct lens_error *err);
 
 /* --- shard.c: one shard, from its rows to its file ---------------------------------------- */
 
-struct lens_shard_job {
+/* Some rows of the sweep, and the file that they become. */
+struct lens_compute_job {
 	const struct lens_inputs *in; /* of the whole sweep */
 	const struct lens_run_options *options;
 	struct lens_run_result *result;
@@ -203,6 +166,6 @@ struct lens_shard_job {
 	double started;
 };
 /* Computes and commits it. */
-enum lens_status lens_shard_run(const struct lens_shard_job *job, struct lens_error *err);
+enum lens_status lens_shard_run(const struct lens_compute_job *job, struct lens_error *err);
 
 #endif

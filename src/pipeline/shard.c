@@ -9,7 +9,7 @@
 
 /* Everything a shard holds while it is made; released in one place. */
 struct shard {
-	const struct lens_shard_job *job;
+	const struct lens_compute_job *job;
 	struct lens_inputs in; /* the rows of this shard */
 	struct lens_prompts prompts;
 	struct lens_plan plan;
@@ -23,7 +23,7 @@ struct shard {
 
 static enum lens_status place(struct shard *s, struct lens_error *err)
 {
-	const struct lens_shard_job *j = s->job;
+	const struct lens_compute_job *j = s->job;
 
 	if (j->n_shards == 1)
 		return LENS_OK;
@@ -101,7 +101,7 @@ static enum lens_status make(struct shard *s, struct lens_error *err)
 	return lens_store_commit(s->store, err);
 }
 
-enum lens_status lens_shard_run(const struct lens_shard_job *job, struct lens_error *err)
+enum lens_status lens_shard_run(const struct lens_compute_job *job, struct lens_error *err)
 {
 	struct shard s = { .job = job, .in = *job->in };
 	enum lens_status st;

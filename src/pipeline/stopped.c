@@ -1,6 +1,6 @@
 /*
- * pipeline/stopped.c: what a run that was stopped before its first shard was
- * finished tells: how long one takes, and what would help. In: how far it came.
+ * pipeline/stopped.c: what a run that was stopped tells: what is kept, and of one that
+ * finished no shard how long one takes, and what would help. In: how far it came.
  */
 #include "pipeline/pipeline_private.h"
 
@@ -36,7 +36,8 @@ static void tell_fitting(const struct lens_stopped *s, size_t rows, struct lens_
 			       fits);
 }
 
-void lens_tell_stopped(const struct lens_stopped *s, struct lens_error *err)
+/* The progress is that of the shard it was at. */
+static void tell_no_shard(const struct lens_stopped *s, struct lens_error *err)
 {
 	const struct lens_progress *p = s->progress;
 	size_t rows = p->rows_done - p->rows_kept;
@@ -58,4 +59,20 @@ void lens_tell_stopped(const struct lens_stopped *s, struct lens_error *err)
 		end - first, duration(p->seconds * tokens / (double)p->tokens_done), rows,
 		duration(p->seconds));
 	tell_fitting(s, rows, err);
+}
+
+void lens_tell_stopped(const struct lens_stopped *s, struct lens_error *err)
+{
+	if (err->code != LENS_ERR_INTERRUPTED && err->code != LENS_ERR_NOSPACE)
+		return;
+	if (s->shards->n > 1)
+		lens_error_add(err,
+			       "; %zu of %zu shards are kept, and the same command goes on",
+			       s->n_kept, s->shards->n);
+	else if (s->shards->n)
+		lens_error_add(err, "; nothing is kept, and the same command starts anew");
+	else
+		lens_error_add(err, "; nothing was changed, and the same command goes on");
+	if (err->code == LENS_ERR_INTERRUPTED && !s->n_committed && s->progress->seconds > 0)
+		tell_no_shard(s, err);
 }

@@ -5,7 +5,7 @@
  */
 #include "fuzz/fuzz.h"
 
-#include "pipeline/folder.h"
+#include "sweep/sweep_private.h"
 
 static void look(void *ctx, const struct lens_running *r)
 {
@@ -20,23 +20,22 @@ static void look(void *ctx, const struct lens_running *r)
 static void check_status(const char *output)
 {
 	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_sweep s;
-	enum lens_status st = lens_sweep_read(output, &s, look, NULL, &err);
+	struct lens_sweep_status s;
+	enum lens_status st = lens_sweep_status_read(output, &s, look, NULL, &err);
 
 	fuzz_check(st, &err);
 	if (st == LENS_OK)
 		fuzz_hold(s.n_shards && !s.n_done && !s.finished, "nothing is done");
-	lens_sweep_release(&s);
+	lens_sweep_status_release(&s);
 }
 
 static void check_plan(const char *output)
 {
-	static size_t first[] = { 0, 4, 9 };
-	const struct lens_shards shards = { .n = 2, .first = first };
+	static const size_t first[] = { 0, 4, 9 };
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_folder f;
 	enum lens_status st =
-		lens_folder_init(&f, output, "{\"model\":\"m\",\"top_k\":10}", &shards, &err);
+		lens_folder_init(&f, output, "{\"model\":\"m\",\"top_k\":10}", 2, first, &err);
 
 	if (st == LENS_OK)
 		st = lens_folder_keep_plan(&f, &err);

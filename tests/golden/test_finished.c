@@ -69,13 +69,13 @@ static void rename_both(const char *from, const char *to)
 
 static bool is_finished(const char *output)
 {
-	struct lens_sweep sweep;
+	struct lens_sweep_status sweep;
 	bool is;
 
-	assert_int_equal(lens_sweep_read(output, &sweep, NULL, NULL, NULL), LENS_OK);
+	assert_int_equal(lens_sweep_status_read(output, &sweep, NULL, NULL, NULL), LENS_OK);
 	assert_int_equal(sweep.n_done, 3);
 	is = sweep.finished;
-	lens_sweep_release(&sweep);
+	lens_sweep_status_release(&sweep);
 	return is;
 }
 

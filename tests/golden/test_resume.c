@@ -377,7 +377,7 @@ static void test_odd_plan(void **state)
 		"{\"identity\": 5, \"first\": [0, 4, 8, 12]}",
 	};
 	struct lens_error err;
-	struct lens_sweep sweep;
+	struct lens_sweep_status sweep;
 	size_t i;
 
 	(void)state;
@@ -388,7 +388,7 @@ static void test_odd_plan(void **state)
 		test_expect_said(s.err.file, "plan.json");
 		memset(&err, 0, sizeof(err));
 		assert_int_not_equal(lens_merge(s.output, NULL, &err), LENS_OK);
-		assert_int_not_equal(lens_sweep_read(s.output, &sweep, NULL, NULL, NULL),
+		assert_int_not_equal(lens_sweep_status_read(s.output, &sweep, NULL, NULL, NULL),
 				     LENS_OK);
 	}
 	/* Overwriting gets past it. */
@@ -398,7 +398,8 @@ static void test_odd_plan(void **state)
 
 static void test_overwrite(void **state)
 {
-	const struct lens_run_options task = { .overwrite = true, .n_tasks = 2 };
+	const struct lens_share half = { 0, 2 };
+	const struct lens_run_options task = { .overwrite = true, .task = &half };
 
 	(void)state;
 	/* Tasks would remove each other's shards. */
@@ -436,21 +437,21 @@ static void test_overwrite(void **state)
 static void expect_sweep(size_t n_done, size_t rows, bool finished)
 {
 	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_sweep sweep;
+	struct lens_sweep_status sweep;
 
-	if (lens_sweep_read(s.output, &sweep, NULL, NULL, &err) != LENS_OK)
+	if (lens_sweep_status_read(s.output, &sweep, NULL, NULL, &err) != LENS_OK)
 		fail_msg("%s", err.text);
 	assert_int_equal(sweep.n_shards, 3);
 	assert_int_equal(sweep.n_done, n_done);
 	assert_int_equal(sweep.n_rows, ROWS);
 	assert_int_equal(sweep.rows_done, rows);
 	assert_int_equal(sweep.finished, finished);
-	lens_sweep_release(&sweep);
+	lens_sweep_status_release(&sweep);
 }
 
 static void test_status(void **state)
 {
-	struct lens_sweep sweep;
+	struct lens_sweep_status sweep;
 
 	(void)state;
 	expect_sweep(3, 12, true);
@@ -459,7 +460,8 @@ static void test_status(void **state)
 	unlink(s.output);
 	expect_sweep(2, 8, false);
 	test_sweep_clear(&s);
-	assert_int_equal(lens_sweep_read(s.output, &sweep, NULL, NULL, NULL), LENS_ERR_IO);
+	assert_int_equal(lens_sweep_status_read(s.output, &sweep, NULL, NULL, NULL),
+			 LENS_ERR_IO);
 	test_sweep_must(&s, NULL);
 	test_remove_tree(s.shards);
 	expect_sweep(0, 0, true);

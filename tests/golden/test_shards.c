@@ -15,11 +15,12 @@
 
 #include <cmocka.h>
 
-#include "pipeline/folder.h"
+#include "h5lens/sys.h"
 #include "support/h5file.h"
 #include "support/runs.h"
 #include "support/samefile.h"
 #include "support/sweeps.h"
+#include "sweep/sweep_private.h"
 
 #define MODEL "tests/golden/data/gpt2_gelu"
 #define ROWS 22 /* shards of 4, 4, 4, 4, 4, 2 */

@@ -107,7 +107,8 @@ void test_sweep_must(struct test_sweep *s, const struct lens_run_options *opt)
 
 enum lens_status test_sweep_task(struct test_sweep *s, size_t task, size_t n_tasks)
 {
-	const struct lens_run_options opt = { .task = task, .n_tasks = n_tasks };
+	const struct lens_share share = { task, n_tasks };
+	const struct lens_run_options opt = { .task = &share };
 
 	return test_sweep_run(s, &opt);
 }

@@ -20,13 +20,13 @@
 
 #include <cmocka.h>
 
-#include "pipeline/folder.h"
+#include "h5lens/sys.h"
 #include "support/cases.h"
 #include "support/runs.h"
 #include "support/sweeps.h"
+#include "sweep/sweep_private.h"
 
-static size_t rows[] = { 0, 5, 9, 10 };
-static struct lens_shards cut = { .n = 3, .first = rows };
+static const size_t rows[] = { 0, 5, 9, 10 }; /* three shards */
 static char *dir, *output;
 
 static int set_up(void **state)
@@ -50,7 +50,7 @@ static int tear_down(void **state)
 
 static void start(struct lens_folder *f, const char *identity)
 {
-	assert_int_equal(lens_folder_init(f, output, identity, &cut, NULL), LENS_OK);
+	assert_int_equal(lens_folder_init(f, output, identity, 3, rows, NULL), LENS_OK);
 	assert_int_equal(lens_folder_make(f, NULL), LENS_OK);
 }
 
@@ -139,7 +139,7 @@ static void test_in_the_way(void **state)
 
 	(void)state;
 	write_text(dir, "out.shards", "notes");
-	assert_int_equal(lens_folder_init(&f, output, "{}", &cut, NULL), LENS_OK);
+	assert_int_equal(lens_folder_init(&f, output, "{}", 3, rows, NULL), LENS_OK);
 	assert_int_equal(lens_folder_make(&f, &err), LENS_ERR_INVALID);
 	assert_non_null(strstr(err.text, "is in the way"));
 	lens_folder_release(&f);
@@ -537,7 +537,7 @@ static enum lens_status everything(void *ctx)
 
 	(void)ctx;
 	memset(&read, 0, sizeof(read));
-	st = lens_folder_init(&f, output, "{\"a\":1}", &cut, NULL);
+	st = lens_folder_init(&f, output, "{\"a\":1}", 3, rows, NULL);
 	if (st == LENS_OK)
 		st = lens_folder_make(&f, NULL);
 	if (st == LENS_OK)

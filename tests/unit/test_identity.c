@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "pipeline/pipeline_private.h"
+#include "sweep/sweep_private.h"
 
 /* As version 0.1.0 wrote it: no bos, no numerics, none of the later keys. */
 #define OLD_HEAD                                                                               \

@@ -273,20 +273,21 @@ static void test_deep_plan(void **state)
 {
 	struct lens_buf plan = repeat("{\"first\":", "[", DEEP, ""),
 			run = repeat("{\"host\":", "[", 400, "");
-	struct lens_sweep s;
+	struct lens_sweep_status s;
 	size_t runs = 0;
 
 	(void)state;
 	assert_int_equal(mkdir(at("out.shards"), 0700), 0);
 	spit("out.shards/plan.json", plan.data, plan.len);
-	assert_says(LENS_ERR_FORMAT, lens_sweep_read(at("out.h5"), &s, NULL, NULL, &err),
+	assert_says(LENS_ERR_FORMAT, lens_sweep_status_read(at("out.h5"), &s, NULL, NULL, &err),
 		    "not valid JSON");
 	unlink(at("out.shards/plan.json"));
 	spit("out.shards/a-1.run", run.data, run.len);
 	assert_int_equal(mkfifo(at("out.shards/b-1.run"), 0600), 0);
-	assert_int_equal(lens_sweep_read(at("out.h5"), &s, count_run, &runs, &err), LENS_OK);
+	assert_int_equal(lens_sweep_status_read(at("out.h5"), &s, count_run, &runs, &err),
+			 LENS_OK);
 	assert_int_equal(runs, 0);
-	lens_sweep_release(&s);
+	lens_sweep_status_release(&s);
 	lens_buf_release(&plan);
 	lens_buf_release(&run);
 }
@@ -300,7 +301,7 @@ static void test_absurd_runs(void **state)
 					      "\"task\":-1",      "\"rows_done\":10",
 					      "\"rows_kept\":5",  "\"rows_done\":-1",
 					      "\"seconds\":-1.0", "\"tokens_done\":-1" };
-	struct lens_sweep s;
+	struct lens_sweep_status s;
 	size_t i, runs;
 
 	(void)state;
@@ -315,10 +316,11 @@ static void test_absurd_runs(void **state)
 
 		spit("out.shards/a-1.run", text, (size_t)n);
 		runs = 0;
-		assert_int_equal(lens_sweep_read(at("out.h5"), &s, count_run, &runs, &err),
+		assert_int_equal(lens_sweep_status_read(at("out.h5"), &s, count_run, &runs,
+							&err),
 				 LENS_OK);
 		assert_int_equal(runs, i == 0);
-		lens_sweep_release(&s);
+		lens_sweep_status_release(&s);
 	}
 }
 

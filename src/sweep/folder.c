@@ -1,20 +1,21 @@
 /*
- * pipeline/folder.c: out.shards, the folder beside out.h5: a sweep's shards, its
+ * sweep/folder.c: out.shards, the folder beside out.h5: a sweep's shards, its
  * plan (plan.json, so that a task, `status` and `merge` need no inputs), and a
  * file for each run that is at work (claim.c).
  */
-#include "pipeline/folder.h"
+#include "sweep/sweep_private.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/json.h"
+#include "h5lens/sys.h"
 
 #define MAX_PLAN ((size_t)16 << 20)
 
@@ -133,16 +134,16 @@ static enum lens_status write_plan(const struct lens_folder *f, const char *path
 {
 	json_t *j = json_pack("{s:i,s:s,s:s,s:[]}", "schema", LENS_SCHEMA, "output",
 			      base_name(f->output), "identity", f->identity, "first");
+	json_t *first = json_object_get(j, "first");
 	char *text = NULL;
 	enum lens_status st;
 	size_t i;
 
-	for (i = 0; j && i <= f->n_shards; i++) {
-		if (json_array_append_new(json_object_get(j, "first"),
-					  json_integer((json_int_t)f->first[i])))
+	for (i = 0; i <= f->n_shards; i++) {
+		if (json_array_append_new(first, json_integer((json_int_t)f->first[i])))
 			break;
 	}
-	if (j && i > f->n_shards)
+	if (i > f->n_shards)
 		text = json_dumps(j, JSON_SORT_KEYS | JSON_INDENT(1));
 	st = text ? lens_file_replace(path, text, strlen(text), err)
 		  : lens_error_nomem(err, f->n_shards, 32);
@@ -157,6 +158,7 @@ enum lens_status lens_folder_start(struct lens_folder *f, const char *output,
 				   struct lens_error *err)
 {
 	memset(f, 0, sizeof(*f));
+	f->share.n_tasks = 1;
 	f->output = lens_strdup(output);
 	f->path = folder_path(output);
 	if (f->path)
@@ -192,16 +194,16 @@ bool lens_folder_exists(const char *output)
 }
 
 enum lens_status lens_folder_init(struct lens_folder *f, const char *output,
-				  const char *identity, const struct lens_shards *shards,
+				  const char *identity, size_t n_shards, const size_t *first,
 				  struct lens_error *err)
 {
 	LENS_TRY(lens_folder_start(f, output, err));
 	f->identity = lens_strdup(identity);
-	f->n_shards = shards->n;
-	f->first = lens_calloc(shards->n + 1, sizeof(*f->first));
+	f->n_shards = n_shards;
+	f->first = lens_calloc(n_shards + 1, sizeof(*f->first));
 	if (!f->identity || !f->first)
-		return lens_error_nomem(err, shards->n, sizeof(*f->first));
-	memcpy(f->first, shards->first, (shards->n + 1) * sizeof(*f->first));
+		return lens_error_nomem(err, n_shards, sizeof(*f->first));
+	memcpy(f->first, first, (n_shards + 1) * sizeof(*f->first));
 	return LENS_OK;
 }
 
@@ -284,8 +286,7 @@ enum lens_status lens_folder_clean(const struct lens_folder *f, enum lens_clean 
 		    !(everything && !strcmp(e->d_name, "plan.json")))
 			continue;
 		/* Where locks do not reach, another task's cannot be told from a dead run's. */
-		if (shard && f->share.n_tasks &&
-		    !lens_share_has(&f->share, strtoul(e->d_name, NULL, 10)))
+		if (shard && !lens_share_has(&f->share, strtoul(e->d_name, NULL, 10)))
 			continue;
 		path = lens_path_join(f->path, e->d_name);
 		/* A half-done one that somebody is writing stays. */

@@ -1,40 +1,14 @@
 /*
- * pipeline/resume.c: what is there already: shards of earlier runs, and a file
+ * sweep/resume.c: what is there already: shards of earlier runs, and a file
  * that was packed of them, are looked at before they count.
  */
-#include "pipeline/folder.h"
+#include "sweep/sweep_private.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
-static void tell(void (*fn)(void *ctx, const char *text), void *ctx, const char *fmt,
-		 va_list ap)
-{
-	char text[1024];
-
-	if (!fn)
-		return;
-	vsnprintf(text, sizeof(text), fmt, ap);
-	fn(ctx, text);
-}
-
-void lens_note(const struct lens_run_options *opt, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	tell(opt->note, opt->ctx, fmt, ap);
-	va_end(ap);
-}
-
-void lens_warn(const struct lens_run_options *opt, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	tell(opt->warn, opt->ctx, fmt, ap);
-	va_end(ap);
-}
+#include "h5lens/sys.h"
 
 /* Keeps the first thing that is wrong with a file. */
 static void first_damage(void *ctx, const char *dataset, const char *what)
@@ -45,7 +19,7 @@ static void first_damage(void *ctx, const char *dataset, const char *what)
 		snprintf(text, 512, "%s: %s", dataset, what);
 }
 
-/* Of another experiment: which is told by what differs. */
+/* It is of another experiment: says what differs. */
 static enum lens_status told_apart(const char *path, const char *identity,
 				   struct lens_error *err)
 {
@@ -72,7 +46,7 @@ static bool is_shard(const struct lens_folder *f, size_t i, const struct lens_sh
 
 /* Is it shard i of this sweep, and whole? damage says what is wrong. */
 static enum lens_status look_at(const struct lens_folder *f, size_t i, const char *path,
-				const struct lens_run_options *opt, char damage[512],
+				const struct lens_sweep_options *opt, char damage[512],
 				struct lens_error *err)
 {
 	struct lens_error cause = LENS_ERROR_INIT;
@@ -104,76 +78,73 @@ static enum lens_status look_at(const struct lens_folder *f, size_t i, const cha
 }
 
 /* One finished shard, or one that only looks like it. */
-static enum lens_status take(const struct lens_folder *f, size_t i, const char *path,
-			     const struct lens_run_options *opt, bool *done,
+static enum lens_status take(struct lens_sweep *s, size_t i, const char *path,
 			     struct lens_error *err)
 {
+	const struct lens_sweep_options *opt = &s->options;
 	char damage[512];
 
-	*done = false;
 	if (!lens_file_exists(path))
 		return LENS_OK;
-	LENS_TRY(look_at(f, i, path, opt, damage, err));
+	LENS_TRY(look_at(&s->folder, i, path, opt, damage, err));
 	if (!damage[0]) {
-		*done = true;
+		s->done[i] = true;
 		return LENS_OK;
 	}
 	if (!opt->repair && !opt->overwrite)
 		return lens_error_at(err, LENS_ERR_FORMAT, path, 0, 0,
 				     "is damaged (%s); `run --repair` computes it again",
 				     damage);
-	lens_note(opt, "%s is damaged (%s): it is computed again", path, damage);
+	lens_sweep_note(s, "%s is damaged (%s): it is computed again", path, damage);
 	if (lens_sys_unlink(path))
 		return lens_error_sys(err, errno, path, "remove the damaged file");
 	return LENS_OK;
 }
 
-enum lens_status lens_shards_look(const struct lens_folder *f, const struct lens_share *share,
-				  const struct lens_run_options *opt, bool **done,
-				  struct lens_run_result *result, struct lens_error *err)
+enum lens_status lens_shards_look(struct lens_sweep *s, struct lens_progress *p,
+				  struct lens_error *err)
 {
-	struct lens_progress *p = &result->progress;
+	const struct lens_folder *f = &s->folder;
 	enum lens_status st = LENS_OK;
 	size_t i;
 
 	p->n_shards = f->n_shards;
-	*done = lens_calloc(f->n_shards, sizeof(**done));
-	if (!*done)
-		return lens_error_nomem(err, f->n_shards, sizeof(**done));
+	s->done = lens_calloc(f->n_shards, sizeof(*s->done));
+	if (!s->done)
+		return lens_error_nomem(err, f->n_shards, sizeof(*s->done));
 	for (i = 0; st == LENS_OK && i < f->n_shards; i++) {
 		size_t rows = f->first[i + 1] - f->first[i];
 		char *path;
 
-		if (!lens_share_has(share, i))
+		if (!lens_share_has(&s->share, i))
 			continue;
 		path = lens_shard_path(f, i);
 		if (!path)
 			st = lens_error_nomem(err, strlen(f->path), 1);
-		else if (!opt->overwrite || f->n_shards > 1)
-			st = take(f, i, path, opt, &(*done)[i], err);
+		else if (!s->options.overwrite || f->n_shards > 1)
+			st = take(s, i, path, err);
 		lens_free(path);
 		p->rows_total += rows;
-		p->rows_kept += (*done)[i] ? rows : 0;
-		result->n_shards_done += (*done)[i];
+		p->rows_kept += s->done[i] ? rows : 0;
 	}
 	p->rows_done = p->rows_kept;
 	return st;
 }
 
-enum lens_status lens_packed_look(const struct lens_folder *f,
-				  const struct lens_run_options *opt, bool *whole,
+enum lens_status lens_packed_look(const struct lens_sweep *s, bool *whole,
 				  struct lens_error *err)
 {
+	const struct lens_folder *f = &s->folder;
 	size_t rows[] = { 0, f->first[f->n_shards] };
 	struct lens_folder one = *f;
 	char damage[512];
 
 	one.n_shards = 1;
 	one.first = rows;
-	LENS_TRY(look_at(&one, 0, f->output, opt, damage, err));
+	LENS_TRY(look_at(&one, 0, f->output, &s->options, damage, err));
 	*whole = !damage[0];
 	if (damage[0])
-		lens_note(opt, "%s is damaged (%s): it is made again, in shards", f->output,
-			  damage);
+		lens_sweep_note(s, "%s is damaged (%s): it is made again, in shards", f->output,
+				damage);
 	return LENS_OK;
 }

@@ -1,8 +1,8 @@
 /*
- * pipeline/identity_words.c: how two identities differ, in the user's words. In:
+ * sweep/identity_words.c: how two identities differ, in the user's words. In:
  * both as JSON; out: text, lists as one types them.
  */
-#include "pipeline/identity_words.h"
+#include "sweep/identity_words.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,18 +112,17 @@ static enum lens_status difference(const json_t *x, const json_t *y, struct lens
 	return lens_buf_printf(b, err, " here");
 }
 
-enum lens_status lens_identity_differences(const char *prefix, const json_t *was,
-					   const json_t *is, struct lens_buf *b,
-					   struct lens_error *err)
+enum lens_status lens_identity_differences(const char *prefix, json_t *was, json_t *is,
+					   struct lens_buf *b, struct lens_error *err)
 {
 	enum lens_status st = LENS_OK;
-	json_t *both = json_copy((json_t *)(uintptr_t)was), *unused;
+	json_t *both = json_copy(was), *unused;
 	const char *key;
 
-	if (!both || json_object_update_missing(both, (json_t *)(uintptr_t)is))
+	if (!both || json_object_update_missing(both, is))
 		st = lens_error_nomem(err, 1, 4096);
 	json_object_foreach (both, key, unused) {
-		const json_t *x = json_object_get(was, key), *y = json_object_get(is, key);
+		json_t *x = json_object_get(was, key), *y = json_object_get(is, key);
 		char name[160];
 
 		if (st != LENS_OK || json_equal(x, y))

@@ -1,8 +1,8 @@
 /*
- * pipeline/output.c: can the output be written, and may it? Asked before
+ * sweep/output.c: can the output be written, and may it? Asked before
  * anything is read or computed.
  */
-#include "pipeline/pipeline_private.h"
+#include "sweep/sweep_private.h"
 
 #include <errno.h>
 #include <limits.h>

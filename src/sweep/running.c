@@ -1,23 +1,26 @@
 /*
- * pipeline/running.c: the files of runs (claim.c writes them), read back: who is
+ * sweep/running.c: the files of runs (claim.c writes them), read back: who is
  * at work in a folder, and who died there. A file's content is as hostile as any.
  *
  * Where locks do not reach from host to host, a file that has not been written
  * for STALE_SECONDS is taken for dead, by the file system's clock.
  */
-#include "pipeline/folder.h"
+#include "sweep/sweep_private.h"
 
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "core/json.h"
+#include "h5lens/sys.h"
 
 #define STALE_SECONDS 120
 
@@ -46,8 +49,9 @@ static bool read_file(int fd, struct lens_running *r)
 {
 	char text[LENS_RUN_BYTES];
 	ssize_t n = pread(fd, text, sizeof(text), 0);
-	json_t *j = n > 0 ? json_loadb(text, (size_t)n, JSON_DISABLE_EOF_CHECK, NULL) : NULL;
-	bool ok = is_sane(j);
+	json_t *j = NULL;
+	bool ok = n > 0 && lens_json_parse(NULL, text, (size_t)n, &j, NULL) == LENS_OK &&
+		  is_sane(j);
 
 	memset(r, 0, sizeof(*r));
 	if (ok) {

@@ -1,12 +1,11 @@
 /*
- * pipeline/last.c: how tasks end. The one that finds every shard done joins them;
+ * sweep/last.c: how tasks end. The one that finds every shard done joins them;
  * which one that is, they settle by the claim on all of the shards, for which each
  * gives up its own: so the last to come gets it, and nobody waits for another's
  * computing.
  */
-#include "pipeline/folder.h"
+#include "sweep/sweep_private.h"
 
-#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -55,32 +54,32 @@ static void nap(void)
 	nanosleep(&t, NULL);
 }
 
-enum lens_status lens_join_if_last(const struct lens_folder *f, struct lens_claim **claim,
-				   const struct lens_run_options *run,
-				   const struct lens_join_options *join, bool *joined,
-				   struct lens_error *err)
+enum lens_status lens_join_if_last(struct lens_sweep *s, const struct lens_join_options *join,
+				   bool *joined, struct lens_error *err)
 {
 	const struct lens_share all = { 0, 1 };
+	const struct lens_folder *f = &s->folder;
+	const atomic_int *stop = s->options.stop;
 	int tries;
 
 	*joined = false;
 	if (!lens_all_shards_there(f))
 		return LENS_OK;
-	lens_claim_release(*claim);
-	*claim = NULL;
-	for (tries = 0; tries < TRIES && !(run->stop && atomic_load(run->stop)); tries++) {
+	lens_claim_release(s->claim);
+	s->claim = NULL;
+	for (tries = 0; tries < TRIES && !(stop && atomic_load(stop)); tries++) {
 		struct lens_error busy = LENS_ERROR_INIT;
-		enum lens_status st = lens_claim_take(f->path, &all, claim, &busy);
+		enum lens_status st = lens_claim_take(f->path, &all, &s->claim, &busy);
 		bool done;
 
 		if (st != LENS_OK && st != LENS_ERR_BUSY)
 			return lens_error_pass(err, &busy);
 		LENS_TRY(is_joined(f, &done, err));
-		if (done && !run->repair)
+		if (done && !s->options.repair)
 			return LENS_OK;
 		if (st == LENS_OK) {
-			lens_note(run, "all %zu shards are done: this task joins them",
-				  f->n_shards);
+			lens_sweep_note(s, "all %zu shards are done: this task joins them",
+					f->n_shards);
 			lens_store_drop_parts(f->output);
 			LENS_TRY(lens_join(f, f->output, LENS_JOIN_VIRTUAL, join, err));
 			*joined = true;

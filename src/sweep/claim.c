@@ -1,5 +1,5 @@
 /*
- * pipeline/claim.c: one run at a time on one share of an output. Each run has a
+ * sweep/claim.c: one run at a time on one share of an output. Each run has a
  * file <host>-<pid>.run in out.shards: its lock (flock, which the system drops
  * when the process dies, however it dies), and what `status` shows. Where there are
  * no locks, the process and the file's age say whether it is alive (running.c).
@@ -8,16 +8,18 @@
  * call, so that a reader (running.c) sees one state of it. It is written every
  * second.
  */
-#include "pipeline/folder.h"
+#include "sweep/sweep_private.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "h5lens/sys.h"
 
 struct lens_claim {
 	char *path;
@@ -57,7 +59,7 @@ static void write_file(struct lens_claim *c)
 		return;
 	memset(text + n, ' ', LENS_RUN_BYTES - (size_t)n);
 	text[LENS_RUN_BYTES - 1] = '\n';
-	/* Nothing hangs on it: a run does not die because its status cannot be told. */
+	/* That this fails is no reason for a run to die: only `status` knows less. */
 	if (pwrite(c->fd, text, LENS_RUN_BYTES, 0) != LENS_RUN_BYTES)
 		return;
 }
@@ -109,7 +111,7 @@ static enum lens_status busy(const char *folder, const struct lens_running *r,
 	char share[64] = "", host[128];
 
 	lens_host_name(host, sizeof(host));
-	if (r->share.n_tasks > 1)
+	if (!lens_share_is_all(&r->share))
 		snprintf(share, sizeof(share), " (task %zu/%zu)", r->share.task + 1,
 			 r->share.n_tasks);
 	return lens_error_at(err, LENS_ERR_BUSY, folder, 0, 0,
