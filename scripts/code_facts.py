@@ -120,6 +120,8 @@ class Tree:
     def stage(self, path: str) -> str:
         folder, name = path.split("/")[-2:]
         stem = name.rsplit(".", 1)[0]
+        if name.endswith(".def"):  # a list that several stages include
+            return "core"
         return self.owner.get(stem, stem) if folder == "h5lens" else folder
 
     def arrows(self) -> Counter[tuple[str, str]]:

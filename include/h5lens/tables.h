@@ -107,6 +107,22 @@ enum lens_status lens_tables_visit(void *ctx, const struct lens_batch *b,
 /* After it. *n_flagged counts, on top, the prompts with logits that are not finite. */
 void lens_tables_finish(struct lens_tables *t, size_t *n_flagged);
 
+/* Prompts from tokens to tables, each read at its last token; answers as above, or NULL. */
+struct lens_tables_prompts {
+	const int32_t *const *tokens; /* [n] */
+	const size_t *length;         /* [n] */
+	const int32_t *answers;
+	size_t n; /* opt->batch_rows at most */
+};
+/*
+ * One batch, with a forward pass of its own. A logit that is not finite is
+ * LENS_ERR_FORMAT; *out is NULL after an error.
+ */
+enum lens_status lens_tables_once(const struct lens_model *m,
+				  const struct lens_tables_options *opt,
+				  const struct lens_tables_prompts *in,
+				  struct lens_tables **out, struct lens_error *err);
+
 /* The rows of a table, [n_prompts, its axes], until the next batch; NULL: not selected. */
 const void *lens_tables_rows(const struct lens_tables *t, enum lens_table table);
 

@@ -70,7 +70,6 @@ static enum lens_status check_tokens(const struct session *s, struct lens_error 
 	return LENS_OK;
 }
 
-/* The tables of the session's one batch: position i is the last one of its prompt i. */
 static struct lens_tables_options table_options(const struct session *s)
 {
 	struct lens_tables_options o = {
@@ -92,56 +91,25 @@ static struct lens_tables_options table_options(const struct session *s)
 	return o;
 }
 
-static enum lens_status run_batch(struct session *s, const struct lens_batch *b,
-				  const struct lens_visitors *v, struct lens_error *err)
-{
-	const struct lens_forward_size size = { .visitors = v,
-						.max_rows = b->max_rows,
-						.max_length = s->tokens.n,
-						.threads = (int)lens_thread_count(0) };
-	const struct lens_tables_batch in = { .batch = b, .answers = s->answer.v };
-	struct lens_forward *f;
-	enum lens_status st;
-	size_t flagged = 0;
-
-	LENS_TRY(lens_forward_create(s->model, &size, &f, err));
-	lens_tables_begin(s->tables, &in);
-	st = lens_forward_run(f, b, v, err);
-	lens_forward_destroy(f);
-	if (st != LENS_OK)
-		return st;
-	lens_tables_finish(s->tables, &flagged);
-	return flagged ? lens_error_set(err, LENS_ERR_FORMAT, "the logits are not finite")
-		       : LENS_OK;
-}
-
 /* A batch of the prompt, and of the prompt with each beginning of the answer. */
-static enum lens_status forward(struct session *s, struct lens_error *err)
+static enum lens_status make_tables(struct session *s, struct lens_error *err)
 {
 	const struct lens_tables_options opt = table_options(s);
-	size_t i, most = s->n * ((s->tokens.n + 11) / 12 * 12);
-	struct lens_hook_set hooks = { 0 };
-	struct lens_batch b = { 0 };
+	const int32_t **tokens = lens_calloc(s->n, sizeof(*tokens));
+	size_t i, *length = lens_calloc(s->n, sizeof(*length));
+	const struct lens_tables_prompts in = {
+		.tokens = tokens, .length = length, .answers = s->answer.v, .n = s->n
+	};
 	enum lens_status st;
 
-	LENS_TRY(lens_tables_create(s->model, &opt, &s->tables, err));
-	st = lens_hook_set_init(&hooks, &s->model->config, NULL, 0, err);
-	if (st == LENS_OK)
-		st = lens_batch_init(&b, s->n, s->n * s->tokens.n, most, err);
-	if (st == LENS_OK) {
-		const struct lens_visitor visitor = { .hooks = &hooks,
-						      .visit = lens_tables_visit,
-						      .ctx = s->tables };
-		const struct lens_visitors v = { &visitor, 1 };
-
-		lens_tables_hooks(s->model, &opt, &hooks);
-		for (i = 0; i < s->n; i++)
-			lens_batch_pack(&b, s->tokens.v, s->n_prompt + i,
-					(int32_t)(s->n_prompt + i - 1), 0);
-		st = run_batch(s, &b, &v, err);
+	for (i = 0; tokens && length && i < s->n; i++) {
+		tokens[i] = s->tokens.v;
+		length[i] = s->n_prompt + i;
 	}
-	lens_batch_release(&b);
-	lens_hook_set_release(&hooks);
+	st = tokens && length ? lens_tables_once(s->model, &opt, &in, &s->tables, err)
+			      : lens_error_nomem(err, s->n, sizeof(*length));
+	lens_free(tokens);
+	lens_free(length);
 	return st;
 }
 
@@ -221,7 +189,7 @@ static enum lens_status run_session(struct session *s, struct lens_error *err)
 	if (s->model->warning)
 		fprintf(stderr, "h5lens: warning: %s\n", s->model->warning);
 	LENS_TRY(check_tokens(s, err));
-	LENS_TRY(forward(s, err));
+	LENS_TRY(make_tables(s, err));
 	show(s);
 	return LENS_OK;
 }
@@ -277,6 +245,22 @@ static int take_values(const struct usage *u, struct prompt_args *a, const char 
 	return -1;
 }
 
+static int prompt(const struct prompt_args *a)
+{
+	struct lens_error err = LENS_ERROR_INIT;
+	struct session s = { .args = a };
+	enum lens_status st;
+
+	hint(a);
+	st = run_session(&s, &err);
+	lens_tables_destroy(s.tables);
+	lens_ids_release(&s.tokens);
+	lens_ids_release(&s.answer);
+	lens_model_destroy(s.model);
+	lens_tokenizer_destroy(s.tok);
+	return st == LENS_OK ? EXIT_DONE : fail(&err);
+}
+
 int cmd_prompt(int argc, char **argv)
 {
 	struct prompt_args a = { .top = 10, .bos = "auto" };
@@ -303,9 +287,6 @@ int cmd_prompt(int argc, char **argv)
 		.least = 2,
 		.most = 2,
 	};
-	struct lens_error err = LENS_ERROR_INIT;
-	struct session s = { .args = &a };
-	enum lens_status st;
 	int n, code = parse_args(&u, argc, argv, plain, &n);
 
 	if (code < 0)
@@ -316,12 +297,5 @@ int cmd_prompt(int argc, char **argv)
 		return code;
 	a.dir = plain[0];
 	a.text = plain[1];
-	hint(&a);
-	st = run_session(&s, &err);
-	lens_tables_destroy(s.tables);
-	lens_ids_release(&s.tokens);
-	lens_ids_release(&s.answer);
-	lens_model_destroy(s.model);
-	lens_tokenizer_destroy(s.tok);
-	return st == LENS_OK ? EXIT_DONE : fail(&err);
+	return prompt(&a);
 }

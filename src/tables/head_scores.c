@@ -28,8 +28,9 @@ struct attention {
 
 static struct attention attention_of(const int32_t *token, size_t q, const float *pattern)
 {
-	struct attention a = { .on = { [CURRENT] = (double)pattern[q],
-				       [FIRST] = (double)pattern[0] } };
+	struct attention a = {
+		.on = { [CURRENT] = (double)pattern[q], [FIRST] = (double)pattern[0] }
+	};
 	size_t k;
 
 	if (q)
@@ -74,8 +75,8 @@ static void add_queries(struct lens_table_view *v, const struct lens_batch *b,
 	size_t q, i;
 
 	for (q = 0; q < a->nq; q++) {
-		struct attention of = attention_of(b->tokens[a->prompt], a->q0 + q,
-						   a->data + q * a->stride);
+		struct attention of =
+			attention_of(b->tokens[a->prompt], a->q0 + q, a->data + q * a->stride);
 		double whole = shares ? of.all : 1;
 
 		for (i = 0; i < N_SCORES; i++)
@@ -128,9 +129,9 @@ static void finish_means(struct lens_table_view *v)
 	for (i = 0; i < v->in->batch->n_prompts; i++) {
 		size_t n = v->in->batch->length[i];
 		const int32_t *token = v->in->batch->tokens[i];
-		double queries[N_SCORES] = { [PREVIOUS] = (double)n - 1,
-					     [CURRENT] = (double)n,
-					     [FIRST] = (double)n };
+		double queries[N_SCORES] = {
+			[PREVIOUS] = (double)n - 1, [CURRENT] = (double)n, [FIRST] = (double)n
+		};
 
 		for (q = 1; q < n; q++) {
 			for (k = 0; k < q && token[k] != token[q]; k++)
