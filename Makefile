@@ -217,8 +217,9 @@ format-check: ## is the format the project's?
 	@command -v clang-format >/dev/null || { echo "clang-format: not installed, skipped"; exit 0; }; \
 	clang-format --dry-run --Werror $(CHECKED)
 
-layers: ## do the stages include only what they may?
+layers: ## do the stages include only what they may, and what does a table take?
 	sh scripts/check_layers.sh
+	sh scripts/check_seams.sh
 
 bench: $(BIN) $(TOOLBIN) ## sgemm's rate, and the program beside it
 	sh tests/bench/run.sh $(BUILD)
