@@ -41,6 +41,7 @@ enum lens_axis {
 
 /* What the extents and labels of axes depend on: a model, a prompt set, an experiment. */
 struct lens_sizes {
+	size_t n_pos_embeds; /* 1 with learned positions, else 0 */
 	size_t n_layers, n_heads, n_kv_heads, d_model, d_head, d_mlp, d_vocab;
 	size_t n_prompts;
 	size_t n_pos;   /* tokens of the longest prompt */

@@ -53,6 +53,7 @@ struct lens_table_type {
 	const char *long_name, *units; /* units: NULL where there are none */
 	unsigned logits;               /* LENS_AT_…: what it must be shown */
 	unsigned logits_if_made;       /* LENS_AT_…: what it looks at if others need it */
+	bool has_deviation;            /* it checks itself: lens_tables_deviation */
 	const struct lens_table_ops *ops;
 };
 const struct lens_table_type *lens_table_type(enum lens_table t);
@@ -106,6 +107,12 @@ enum lens_status lens_tables_visit(void *ctx, const struct lens_batch *b,
 				   const struct lens_activation *a, struct lens_error *err);
 /* After it. *n_flagged counts, on top, the prompts with logits that are not finite. */
 void lens_tables_finish(struct lens_tables *t, size_t *n_flagged);
+
+/*
+ * Of a table that checks itself, how far it was off at most, in units that its file
+ * names; 0 of others.
+ */
+double lens_tables_deviation(const struct lens_tables *t, enum lens_table table);
 
 /* Prompts from tokens to tables, each read at its last token; answers as above, or NULL. */
 struct lens_tables_prompts {

@@ -52,6 +52,20 @@ static const char *lens_layer_label(const struct lens_sizes *s, size_t i, char *
 	return text;
 }
 
+/* As TransformerLens's decompose_resid calls them, and what is not in the stream. */
+static const char *lens_component_label(const struct lens_sizes *s, size_t i, char *text)
+{
+	size_t first = 1 + s->n_pos_embeds; /* of the layers' */
+
+	if (i < first)
+		return i ? "pos_embed" : "embed";
+	if (i - first == 2 * s->n_layers)
+		return "unembed_bias";
+	snprintf(text, LENS_LABEL, "%zu_%s_out", (i - first) / 2,
+		 (i - first) % 2 ? "mlp" : "attn");
+	return text;
+}
+
 #define LABELS(...) ((const char *const[]){ __VA_ARGS__ })
 
 const char *lens_axis_name(enum lens_axis axis)

@@ -107,6 +107,7 @@ bool lens_hook_alias(const struct lens_config *c, enum lens_hook hook, size_t la
 struct lens_sizes lens_model_sizes(const struct lens_config *c)
 {
 	return (struct lens_sizes){
+		.n_pos_embeds = c->learned_positions,
 		.n_layers = c->n_layers,
 		.n_heads = c->n_heads,
 		.n_kv_heads = c->n_kv_heads,

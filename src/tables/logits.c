@@ -185,6 +185,7 @@ static void show_row(struct lens_tables *t, const struct reading *r, size_t i, s
 	struct lens_logits l = lens_logits_of(t, i % n, slot, model_itself);
 
 	l.top = t->top;
+	l.scale = t->scale[slot];
 	if (model_itself)
 		lens_show_logits(t, LENS_AT_READ_POS, &l);
 	l.layer = source;

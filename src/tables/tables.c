@@ -64,7 +64,7 @@ static enum lens_status add_view(struct lens_tables *t, enum lens_table table,
 	v->row_bytes = lens_table_row_bytes(table, &t->opt.sizes);
 	v->rows = lens_calloc(t->opt.batch_rows, v->row_bytes);
 	state = state_bytes(v->type, &t->opt);
-	v->state = lens_calloc(state, 1);
+	v->state = lens_alloc_aligned(state, 1);
 	return v->rows && v->state ? LENS_OK
 				   : lens_error_nomem(err, t->opt.batch_rows, v->row_bytes);
 }
@@ -138,6 +138,8 @@ void lens_tables_begin(struct lens_tables *t, const struct lens_tables_batch *in
 			  in->batch->n_prompts * v->row_bytes /
 				  lens_dtype_size(v->type->dtype));
 		memset(v->state, 0, state_bytes(v->type, &t->opt));
+		if (v->type->ops->begin)
+			v->type->ops->begin(v);
 	}
 }
 
@@ -183,13 +185,27 @@ void lens_tables_finish(struct lens_tables *t, size_t *n_flagged)
 		*n_flagged += (flags[i] & LENS_FLAGS_NONFINITE) != 0;
 }
 
-const void *lens_tables_rows(const struct lens_tables *t, enum lens_table table)
+static const struct lens_table_view *find(const struct lens_tables *t, enum lens_table table)
 {
 	size_t i;
 
 	for (i = 0; i < t->n; i++) {
 		if (t->view[i].type == lens_table_type(table))
-			return t->view[i].rows;
+			return &t->view[i];
 	}
 	return NULL;
+}
+
+double lens_tables_deviation(const struct lens_tables *t, enum lens_table table)
+{
+	const struct lens_table_view *v = find(t, table);
+
+	return v ? v->deviation : 0;
+}
+
+const void *lens_tables_rows(const struct lens_tables *t, enum lens_table table)
+{
+	const struct lens_table_view *v = find(t, table);
+
+	return v ? v->rows : NULL;
 }

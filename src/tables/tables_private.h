@@ -17,6 +17,7 @@ struct lens_logits {
 	bool finite;
 	float max;      /* if finite */
 	double sum_exp; /* Σ exp(logit − max), if finite and not of a lens layer */
+	float scale;    /* at the read position: ln_final.hook_scale of the model itself */
 	int32_t *top;   /* the top_k largest: lens_top */
 	bool has_top;
 };
@@ -36,7 +37,8 @@ struct lens_table_view {
 	const struct lens_tables_batch *in; /* the batch in hand */
 	unsigned char *rows;                /* [batch_rows, row_bytes] */
 	size_t row_bytes;
-	void *state; /* what state_bytes asked for, zeros at a batch's begin */
+	void *state; /* what state_bytes asked for, on 64 bytes, zeros at a batch's begin */
+	double deviation; /* the largest so far, of a type that has one */
 };
 
 /*
@@ -48,6 +50,8 @@ struct lens_table_ops {
 	void (*hooks)(const struct lens_model *m, struct lens_hook_set *hooks);
 	/* Bytes that it keeps during a batch. */
 	size_t (*state_bytes)(const struct lens_tables_options *opt);
+	/* Before a pass. */
+	void (*begin)(struct lens_table_view *v);
 	/* Also called at hook points that other tables want. */
 	void (*visit)(struct lens_table_view *v, const struct lens_batch *b,
 		      const struct lens_activation *a);
@@ -69,6 +73,13 @@ static inline void *lens_table_row(const struct lens_table_view *v, size_t promp
 
 /* The top_k tokens with the largest logits, ties by id; −1 where there is none. */
 const int32_t *lens_top(const struct lens_table_view *v, struct lens_logits *l);
+
+/* --- directions.c ------------------------------------------------------------------ */
+
+/* Of a token's logit: [D], to be divided by ln_final.hook_scale. */
+void lens_direction(const struct lens_model *m, int32_t token, double *out);
+/* What of the logit is not from the stream: b_U, and an unfolded ln_final's bias. */
+double lens_direction_bias(const struct lens_model *m, int32_t token);
 
 /* --- tables.c, logits.c, positions.c --------------------------------------------------- */
 
