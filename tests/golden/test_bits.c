@@ -133,7 +133,7 @@ static size_t stored(const struct subject *s, const char *hooks)
 {
 	struct test_h5 *whole = test_h5_open(s->whole);
 	struct test_names names;
-	size_t i, n = LENS_TABLES;
+	size_t i, n = LENS_TABLE_COUNT;
 
 	test_h5_datasets(whole, "/cache", &names);
 	test_h5_close(whole);
@@ -353,7 +353,7 @@ static void test_tables_only(void **state)
 	struct lens_experiment e = variation(s), one = variation(s);
 
 	test_set(&e, "cache.hooks", "none", "threads", "2", NULL);
-	assert_int_equal(compare(s, &e, NULL, true), LENS_TABLES);
+	assert_int_equal(compare(s, &e, NULL, true), LENS_TABLE_COUNT);
 	test_set(&one, "cache.hooks", "none", "tables", "rank_per_layer", NULL);
 	assert_int_equal(compare(s, &one, NULL, true), 2); /* and the flags */
 }
@@ -399,7 +399,7 @@ static void test_other_lens(void **state)
 	lens_experiment_release(&e);
 	e = variation(&other);
 	test_set(&e, "threads", "3", "cache.hooks", "none", NULL);
-	assert_int_equal(compare(&other, &e, NULL, true), LENS_TABLES);
+	assert_int_equal(compare(&other, &e, NULL, true), LENS_TABLE_COUNT);
 	shuffle(order, s->rows, 3);
 	compare_rows(&other, order, s->rows, "2", "none");
 	compare_rows(&other, order, 1, "1", "ln_final*");

@@ -183,17 +183,18 @@ static void look(void *ctx, const struct lens_plan *p, const struct lens_shards 
 		if (!strcmp(d->path, "/results/token_logprobs")) {
 			assert_int_equal(d->data_bytes, 4 * pairs);
 			assert_true(d->file_bytes >= 4 * q->n_rows * q->max_length);
-			assert_string_equal(d->spec.dim[1], "pos");
+			assert_string_equal(lens_axis_name(d->axis[1]), "pos");
 			++*found;
 		}
 		if (!strcmp(d->path, "/results/loss")) {
 			assert_int_equal(d->data_bytes, 4 * q->n_rows);
-			assert_string_equal(d->spec.units, "nats");
+			assert_string_equal(d->units, "nats");
 			++*found;
 		}
 	}
 	/* no logits in memory but a tile's */
 	assert_false(lens_hook_wanted(&p->hooks, LENS_HOOK_LOGITS, 0));
+	assert_false(lens_hook_wanted(&p->table_hooks, LENS_HOOK_LOGITS, 0));
 }
 
 static void planned(void **state)

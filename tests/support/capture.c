@@ -2,6 +2,8 @@
  * support/capture.c: see capture.h.
  */
 #include "support/capture.h"
+
+#include "support/batch.h"
 #include "support/numbers.h"
 
 #include <math.h>
@@ -28,6 +30,7 @@ static const size_t lengths[] = { 4, 7, 1, 9, 5, 5, 41, 2, 9, 3, 6, 8, 1 };
 #define N_PROMPTS (sizeof(lengths) / sizeof(*lengths))
 
 const struct test_layout test_base_layout = { .hook = LENS_HOOK_RESID_POST,
+					      .dtype = LENS_F32,
 					      .n_prompts = N_PROMPTS,
 					      .batch_rows = 4,
 					      .length = lengths,
@@ -77,7 +80,7 @@ static float stored(const struct lens_capture_spec *s, const void *data, size_t 
 	int exponent;
 	double v;
 
-	if (!s->half)
+	if (s->dtype == LENS_F32)
 		return ((const float *)data)[i];
 	exponent = half[i] >> 10 & 31;
 	v = exponent ? ldexp(1024 + (half[i] & 1023), exponent - 25)
@@ -139,7 +142,7 @@ enum lens_status test_submit(void *ctx, const struct lens_captured *d, struct le
 		assert_memory_equal(digest, d->digest, sizeof(digest));
 	}
 	n = test_product(size, s->rank);
-	assert_int_equal(d->bytes, n * (s->half ? 2 : 4));
+	assert_int_equal(d->bytes, n * (s->dtype == LENS_F16 ? 2 : 4));
 	for (i = 0; i < n; i++)
 		put(c, from, size, i, stored(s, d->data, i));
 	lens_free(d->data);
@@ -166,9 +169,10 @@ static enum lens_status show_tokens(struct test_capture *r, struct lens_capture 
 
 	for (i = 0; i < b->n_prompts; i++) {
 		for (t = 0; t < b->length[i]; t++) {
+			float *x = data + (size_t)lens_batch_row(b, i, t) * stride;
+
 			for (j = 0; j < width; j++)
-				data[(b->offset[i] + t) * stride + j] =
-					test_hook_value(r->l, row0 + i, t, j);
+				x[j] = test_hook_value(r->l, row0 + i, t, j);
 		}
 	}
 	st = lens_capture_visit(c, b, &a, err);
@@ -216,30 +220,46 @@ static enum lens_status show_head(struct test_capture *r, struct lens_capture *c
 	return st;
 }
 
+static enum lens_status show_values(struct test_capture *r, struct lens_capture *c,
+				    const struct lens_batch *b, size_t row0,
+				    struct lens_error *err)
+{
+	const struct lens_activation other = { .hook = LENS_HOOK_LN2_SCALE };
+	size_t i, h;
+
+	/* what no dataset wants passes by */
+	assert_int_equal(lens_capture_visit(c, b, &other, err), LENS_OK);
+	if (!test_square(r->l->hook))
+		return show_tokens(r, c, b, row0, err);
+	for (i = 0; i < b->n_prompts; i++) {
+		for (h = 0; h < config.n_heads; h++)
+			LENS_TRY(show_head(r, c, b, row0, i, h, err));
+	}
+	return LENS_OK;
+}
+
+/* Rows are scattered, with gaps between them. */
 static enum lens_status show_batch(struct test_capture *r, struct lens_capture *c, size_t row0,
 				   struct lens_error *err)
 {
 	const struct test_layout *l = r->l;
-	size_t i, h, offset[64], n = l->n_prompts - row0;
-	struct lens_batch b = { .n_prompts = n < l->batch_rows ? n : l->batch_rows,
-				.length = l->length + row0,
-				.offset = offset };
-	const struct lens_activation other = { .hook = LENS_HOOK_LN2_SCALE };
+	size_t i, n = l->n_prompts - row0;
+	struct test_prompt prompt[64] = { 0 };
+	struct test_random rnd = { row0 };
+	struct lens_batch b;
+	enum lens_status st;
 
-	for (i = 0; i < b.n_prompts; i++) {
-		offset[i] = b.n_rows;
-		b.n_rows += b.length[i] + i % 3; /* gaps of an alignment */
+	n = n < l->batch_rows ? n : l->batch_rows;
+	for (i = 0; i < n; i++) {
+		prompt[i].length = l->length[row0 + i];
+		prompt[i].read_pos = r->read_pos[row0 + i];
 	}
-	lens_capture_begin(c, row0, r->read_pos + row0);
-	/* what no dataset wants passes by */
-	assert_int_equal(lens_capture_visit(c, &b, &other, err), LENS_OK);
-	if (!test_square(l->hook))
-		return show_tokens(r, c, &b, row0, err);
-	for (i = 0; i < b.n_prompts; i++) {
-		for (h = 0; h < config.n_heads; h++)
-			LENS_TRY(show_head(r, c, &b, row0, i, h, err));
-	}
-	return LENS_OK;
+	test_pack(&b, prompt, n);
+	test_scatter(&b, &rnd);
+	lens_capture_begin(c, row0);
+	st = show_values(r, c, &b, row0, err);
+	lens_batch_release(&b);
+	return st;
 }
 
 /* --- a run ------------------------------------------------------------------------------- */
@@ -247,6 +267,7 @@ static enum lens_status show_batch(struct test_capture *r, struct lens_capture *
 void test_capture_prepare(struct test_capture *r, const struct test_layout *l)
 {
 	const struct lens_hook_info *h = lens_hook_info(l->hook);
+	struct lens_sizes sizes = lens_model_sizes(&config);
 	size_t i, longest = 0, n;
 	int k;
 
@@ -272,7 +293,7 @@ void test_capture_prepare(struct test_capture *r, const struct test_layout *l)
 		.dataset = TESTED,
 		.hook = l->hook,
 		.layer = h->per_layer ? 1 : 0,
-		.half = l->half,
+		.dtype = l->dtype,
 		.by_rows = l->by_rows,
 		.rank = h->n_axes + 1,
 		.extent = { l->n_prompts },
@@ -280,9 +301,8 @@ void test_capture_prepare(struct test_capture *r, const struct test_layout *l)
 	for (k = 0; k < h->n_axes; k++) {
 		bool sliced = h->axis[k] == LENS_AXIS_POS || h->axis[k] == LENS_AXIS_QUERY;
 
-		r->spec[0].extent[k + 1] =
-			lens_axis_extent(&config, h->axis[k],
-					 sliced ? r->plan.positions.n_slots : longest);
+		sizes.n_pos = sliced ? r->plan.positions.n_slots : longest;
+		r->spec[0].extent[k + 1] = lens_axis_extent(h->axis[k], &sizes);
 	}
 	for (k = 0; k < r->spec[0].rank; k++)
 		r->spec[0].chunk[k] = l->chunk[k] && l->chunk[k] < r->spec[0].extent[k]

@@ -11,7 +11,8 @@
 /* One dataset, the prompts, and how the forward pass shows it. */
 struct test_layout {
 	enum lens_hook hook;
-	bool half, by_rows;
+	enum lens_dtype dtype; /* LENS_F32 or LENS_F16 */
+	bool by_rows;
 	size_t chunk[LENS_CAPTURE_RANK];
 	size_t n_prompts, batch_rows;
 	const size_t *length;

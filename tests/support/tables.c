@@ -19,18 +19,6 @@ enum {
 
 static struct test_random rnd = { 3 };
 
-size_t test_table_index(const char *name)
-{
-	size_t i;
-
-	for (i = 0; i < LENS_TABLES; i++) {
-		if (!strcmp(lens_table(i)->name, name))
-			return i;
-	}
-	fail_msg("no table is called %s", name);
-	return 0;
-}
-
 /* --- a model ----------------------------------------------------------------------------- */
 
 struct lens_model *test_unembedding(struct test_random *r, size_t n_layers, size_t n_ctx)
@@ -76,21 +64,21 @@ struct lens_model *test_make_model(bool folded, bool rms)
 
 void test_make_stream(struct test_stream *s, size_t n, size_t n_answers)
 {
+	struct test_prompt prompt[BATCH] = { 0 };
 	size_t i;
 
 	memset(s, 0, sizeof(*s));
-	s->n = n;
 	for (i = 0; i < n; i++) {
-		s->offset[i] = s->rows;
-		s->length[i] = 1 + test_random_below(&rnd, 9);
-		s->read_pos[i] = (int32_t)test_random_below(&rnd, s->length[i]);
-		s->rows += (s->length[i] + 11) / 12 * 12;
+		prompt[i].length = 1 + test_random_below(&rnd, 9);
+		prompt[i].read_pos = (int32_t)test_random_below(&rnd, prompt[i].length);
 	}
+	test_pack(&s->b, prompt, n);
+	test_scatter(&s->b, &rnd);
 	for (i = 0; i < n * n_answers; i++)
 		s->answers[i] = (int32_t)test_random_below(&rnd, V);
 	s->answers[0] = 9; /* one of those that tie */
 	for (i = 0; i < SOURCES; i++)
-		s->resid[i] = test_random_floats(&rnd, s->rows * D);
+		s->resid[i] = test_random_floats(&rnd, s->b.n_rows * D);
 }
 
 void test_release_stream(struct test_stream *s)
@@ -99,53 +87,70 @@ void test_release_stream(struct test_stream *s)
 
 	for (i = 0; i < SOURCES; i++)
 		lens_free(s->resid[i]);
+	lens_batch_release(&s->b);
 }
 
-size_t test_analyse(struct lens_analysis *a, const struct test_stream *s)
+float *test_read_row(const struct test_stream *s, size_t source, size_t prompt)
 {
-	const struct lens_batch b = {
-		.n_prompts = s->n, .length = s->length, .offset = s->offset, .n_rows = s->rows
-	};
+	size_t pos = (size_t)s->b.read_pos[prompt];
+
+	return s->resid[source] + (size_t)lens_batch_row(&s->b, prompt, pos) * D;
+}
+
+size_t test_show_stream(struct lens_tables *t, const struct test_stream *s)
+{
+	const struct lens_tables_batch in = { .batch = &s->b, .answers = s->answers };
 	struct lens_activation act = { .width = D, .stride = D };
 	const struct lens_activation other = { .hook = LENS_HOOK_MLP_OUT };
 	size_t flagged = 0, i;
 
-	lens_analysis_begin(a, s->read_pos);
+	lens_tables_begin(t, &in);
 	for (i = 0; i < SOURCES; i++) {
 		act.hook = i < LAYERS ? LENS_HOOK_RESID_PRE : LENS_HOOK_RESID_POST;
 		act.layer = i < LAYERS ? i : LAYERS - 1;
 		act.data = s->resid[i];
-		lens_analysis_visit(a, &b, &act);
+		assert_int_equal(lens_tables_visit(t, &s->b, &act, NULL), LENS_OK);
 	}
-	lens_analysis_visit(a, &b, &other);
-	lens_analysis_finish(a, s->n, s->answers, &flagged);
+	assert_int_equal(lens_tables_visit(t, &s->b, &other, NULL), LENS_OK);
+	lens_tables_finish(t, &flagged);
 	return flagged;
 }
 
-/* --- an analysis ------------------------------------------------------------------------ */
+/* --- tables ------------------------------------------------------------------------------ */
 
-struct lens_analysis *test_create_analysis(const struct lens_model *m,
-					   const struct lens_analysis_options *opt)
+struct lens_tables *test_create_tables(const struct lens_model *m,
+				       const struct lens_tables_options *opt)
 {
 	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_analysis *a;
+	struct lens_tables *t;
 
-	if (lens_analysis_create(m, opt, &a, &err) != LENS_OK)
+	if (lens_tables_create(m, opt, &t, &err) != LENS_OK)
 		fail_msg("%s", err.text);
-	return a;
+	return t;
 }
 
-struct lens_analysis_options test_all_tables(size_t n_answers, size_t top_k,
-					     enum lens_lens_mode lens)
+const void *test_table_row(const struct lens_tables *t, const struct lens_tables_options *opt,
+			   enum lens_table table, size_t prompt)
 {
-	struct lens_analysis_options o = {
-		.n_answers = n_answers, .top_k = top_k, .lens = lens, .batch_rows = BATCH
-	};
+	const unsigned char *rows = lens_tables_rows(t, table);
+
+	assert_non_null(rows);
+	return rows + prompt * lens_table_row_bytes(table, &opt->sizes);
+}
+
+struct lens_tables_options test_all_tables(const struct lens_model *m, size_t n_answers,
+					   size_t top_k, enum lens_lens_mode lens)
+{
+	struct lens_tables_options o = { .sizes = lens_model_sizes(&m->config),
+					 .lens = lens,
+					 .batch_rows = BATCH };
 	size_t i;
 
-	for (i = 0; i < LENS_TABLES; i++)
-		o.wanted[i] =
-			lens_table(i)->of != LENS_OF_EVERY_POS; /* test_token_logprobs.c */
-	o.wanted[test_table_index("logit_diff")] = n_answers > 1;
+	o.sizes.n_answers = n_answers;
+	o.sizes.top_k = top_k;
+	for (i = 0; i < LENS_TABLE_COUNT; i++) /* the others: test_token_logprobs.c */
+		o.wanted[i] = lens_table_type((enum lens_table)i)->logits &
+			      (LENS_AT_READ_POS | LENS_AT_LENS_LAYER);
+	o.wanted[LENS_TABLE_logit_diff] = n_answers > 1;
 	return o;
 }

@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "h5lens/analysis.h"
+#include "h5lens/tables.h"
 
 #define MOST_PROMPTS 64
 #define PATH 256

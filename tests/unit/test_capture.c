@@ -16,7 +16,7 @@
 
 static float as_stored(const struct test_layout *l, float x)
 {
-	return l->half && fabsf(x) >= 65520 ? copysignf(INFINITY, x) : x;
+	return l->dtype == LENS_F16 && fabsf(x) >= 65520 ? copysignf(INFINITY, x) : x;
 }
 
 /* What element `at` of the dataset should be. */
@@ -83,7 +83,7 @@ static void check_positions(struct test_layout l)
 	int half;
 
 	for (half = 0; half < 2; half++) {
-		l.half = half;
+		l.dtype = half ? LENS_F16 : LENS_F32;
 		l.kind = LENS_POS_ALL;
 		check(&l);
 		l.kind = LENS_POS_LAST;

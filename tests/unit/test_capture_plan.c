@@ -98,7 +98,7 @@ static void sizes(void **state)
 	assert_int_equal(lens_capture_buffer_bytes(&r.plan), 4 * 2 * 3 * 41 * 41);
 	test_capture_release(&r);
 	l.by_rows = true;
-	l.half = true;
+	l.dtype = LENS_F16;
 	test_capture_prepare(&r, &l);
 	assert_int_equal(lens_capture_bytes(&r.plan), 2 * 4 * 4 * 3 * 41 * 41);
 	assert_int_equal(lens_capture_buffer_bytes(&r.plan), 2 * 4 * 3 * 41 * 41);

@@ -14,9 +14,8 @@
 
 #include <cmocka.h>
 
-#include "h5lens/forward.h"
 #include "support/cases.h"
-#include "support/numbers.h"
+#include "support/passes.h"
 #include "support/runs.h"
 
 #define GOLDEN "tests/golden/data/"
@@ -29,17 +28,6 @@ static const struct lens_model_options all = {
 			.center_unembed = true,
 			.fold_value_biases = true },
 };
-
-static struct lens_model *open_model(const char *dir, const struct lens_model_options *opt)
-{
-	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_model *m;
-	char text[2200];
-
-	if (lens_model_open(dir, opt, &m, &err) != LENS_OK)
-		fail_msg("%s", lens_error_format(&err, text, sizeof(text)));
-	return m;
-}
 
 /* --- what loads ---------------------------------------------------------------------- */
 
@@ -54,7 +42,7 @@ static void golden_models_open(void **state)
 	(void)state;
 	for (i = 0; i < 7; i++) {
 		char *dir = lens_path_join(GOLDEN, names[i]);
-		struct lens_model *m = open_model(dir, i % 2 ? &all : &raw);
+		struct lens_model *m = test_open_model(dir, i % 2 ? &all : &raw);
 		struct lens_config c;
 
 		assert_int_equal(lens_config_load(dir, &c, NULL), LENS_OK);
@@ -112,8 +100,8 @@ static void config_as_json(void **state)
 /* No prefix, attn.bias, attn.masked_bias, a copy of the tied head: the same model. */
 static void old_checkpoint(void **state)
 {
-	struct lens_model *a = open_model(VALID "plain", &all);
-	struct lens_model *b = open_model(VALID "tied-copy", &all);
+	struct lens_model *a = test_open_model(VALID "plain", &all);
+	struct lens_model *b = test_open_model(VALID "tied-copy", &all);
 	const struct lens_config *c = &a->config;
 
 	(void)state;
@@ -152,37 +140,30 @@ static void allocation_failures(void **state)
 
 enum { N_TOKENS = 29 };
 
-static enum lens_status keep_logits(void *ctx, const struct lens_batch *b,
-				    const struct lens_activation *a, struct lens_error *err)
-{
-	(void)err;
-	memcpy(ctx, a->data, b->length[0] * a->stride * sizeof(float));
-	return LENS_OK;
-}
-
 /* Logits of one prompt, [N_TOKENS, V]; less their mean over the vocabulary if centred. */
 static float *logits(const struct lens_model *m, bool centred)
 {
-	const char *const pattern[] = { "logits" };
 	int32_t tokens[N_TOKENS];
-	const int32_t *prompt = tokens;
-	const size_t length = N_TOKENS, offset = 0;
-	const struct lens_batch b = { .n_prompts = 1,
-				      .tokens = &prompt,
-				      .length = &length,
-				      .offset = &offset,
-				      .n_rows = 36 };
-	struct lens_hook_set hooks;
-	struct lens_forward *f;
+	const struct test_prompt prompt = { .tokens = tokens, .length = N_TOKENS };
+	struct lens_batch b;
+	struct test_record r;
+	struct lens_visitor visitor;
+	const struct test_pass pass = { .m = m, .b = &b, .visitor = &visitor, .n = 1 };
 	size_t i, t, v = m->config.d_vocab;
 	float *out = test_floats(N_TOKENS * v, 0);
-	const struct lens_visitor visitor = { &hooks, keep_logits, out };
 
 	for (i = 0; i < N_TOKENS; i++)
 		tokens[i] = (int32_t)(i * 37 % v);
-	assert_int_equal(lens_hook_set_init(&hooks, &m->config, pattern, 1, NULL), LENS_OK);
-	assert_int_equal(lens_forward_create(m, &hooks, 36, N_TOKENS, 1, &f, NULL), LENS_OK);
-	assert_int_equal(lens_forward_run(f, &b, &visitor, NULL), LENS_OK);
+	test_pack(&b, &prompt, 1);
+	test_record_init(&r, m, &b, LENS_WANT_NOT);
+	lens_hook_want(&r.hooks, LENS_HOOK_LOGITS, 0, LENS_WANT_ALL);
+	visitor = test_record_visitor(&r);
+	assert_int_equal(test_run_pass(&pass, NULL), LENS_OK);
+	for (t = 0; t < N_TOKENS; t++)
+		memcpy(out + t * v, test_recorded(&r, LENS_HOOK_LOGITS, 0, 0, t),
+		       v * sizeof(*out));
+	test_record_release(&r);
+	lens_batch_release(&b);
 	for (t = 0; centred && t < N_TOKENS; t++) {
 		double mean = 0;
 
@@ -191,8 +172,6 @@ static float *logits(const struct lens_model *m, bool centred)
 		for (i = 0; i < v; i++)
 			out[t * v + i] = (float)((double)out[t * v + i] - mean);
 	}
-	lens_forward_destroy(f);
-	lens_hook_set_release(&hooks);
 	return out;
 }
 
@@ -210,7 +189,7 @@ static void processing_keeps_the_function(void **state)
 
 	(void)state;
 	for (k = 0; k < 3; k++) {
-		struct lens_model *plain = open_model(models[k], &raw);
+		struct lens_model *plain = test_open_model(models[k], &raw);
 		float *centred = logits(plain, true), *as_is = logits(plain, false);
 		size_t n = N_TOKENS * plain->config.d_vocab;
 
@@ -221,7 +200,7 @@ static void processing_keeps_the_function(void **state)
 						.center_unembed = bits & 4,
 						.fold_value_biases = bits & 8 },
 			};
-			struct lens_model *m = open_model(models[k], &p);
+			struct lens_model *m = test_open_model(models[k], &p);
 			float *is = logits(m, false);
 			double off = 0, most = 0;
 
@@ -263,8 +242,8 @@ static double largest_mean(const float *x, size_t rows, size_t n, bool columns)
 
 static void centred_weights(void **state)
 {
-	struct lens_model *m = open_model(GOLDEN "gpt2_gelu_new", &all);
-	struct lens_model *plain = open_model(GOLDEN "gpt2_gelu_new", &raw);
+	struct lens_model *m = test_open_model(GOLDEN "gpt2_gelu_new", &all);
+	struct lens_model *plain = test_open_model(GOLDEN "gpt2_gelu_new", &raw);
 	const struct lens_config *c = &m->config;
 	size_t i, j, d = c->d_model, f = c->d_mlp, v = c->d_vocab;
 
@@ -301,14 +280,14 @@ static void centred_weights(void **state)
 /* Scores are divided by √d_head, and by layer + 1 where config.json says so. */
 static void attention_scales(void **state)
 {
-	struct lens_model *m = open_model(GOLDEN "gpt2_gelu_new", &raw);
+	struct lens_model *m = test_open_model(GOLDEN "gpt2_gelu_new", &raw);
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < m->config.n_layers; i++)
 		assert_true(m->block[i].attn_scale == (float)sqrt((double)m->config.d_head));
 	lens_model_destroy(m);
-	m = open_model(GOLDEN "gpt2_unscaled", &raw);
+	m = test_open_model(GOLDEN "gpt2_unscaled", &raw);
 	for (i = 0; i < m->config.n_layers; i++) {
 		double scale = m->config.scale_attn ? sqrt((double)m->config.d_head) : 1;
 

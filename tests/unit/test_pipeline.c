@@ -177,28 +177,35 @@ enum { ROWS = 50, BATCH = 4, BATCHES = 13, GATHERED = 0, FLAGS, CHUNKED, DATASET
 static struct lens_planned planned[DATASETS] = {
 	{ .path = "/results/gathered",
 	  .from = LENS_FROM_TABLE,
-	  .spec = { .dtype = LENS_F32,
-		    .rank = 2,
-		    .dim = { "prompt", "five" },
-		    .extent = { ROWS, 5 },
-		    .chunk = { 12, 5 } } },
+	  .dtype = LENS_F32,
+	  .rank = 2,
+	  .axis = { LENS_AXIS_PROMPT, LENS_AXIS_K },
+	  .extent = { ROWS, 5 },
+	  .chunk = { 12, 5 } },
 	{ .path = "/results/flags",
 	  .from = LENS_FROM_TABLE,
-	  .spec = { .dtype = LENS_U8,
-		    .rank = 1,
-		    .dim = { "prompt" },
-		    .extent = { ROWS },
-		    .chunk = { ROWS } } },
+	  .dtype = LENS_U8,
+	  .rank = 1,
+	  .axis = { LENS_AXIS_PROMPT },
+	  .extent = { ROWS },
+	  .chunk = { ROWS } },
 	{ .path = "/cache/chunked",
 	  .from = LENS_FROM_HOOK,
-	  .spec = { .dtype = LENS_F32,
-		    .rank = 3,
-		    .dim = { "prompt", "four", "three" },
-		    .extent = { ROWS, 4, 3 },
-		    .chunk = { 4, 2, 3 } } },
+	  .dtype = LENS_F32,
+	  .rank = 3,
+	  .axis = { LENS_AXIS_PROMPT, LENS_AXIS_POS, LENS_AXIS_D_HEAD },
+	  .extent = { ROWS, 4, 3 },
+	  .chunk = { 4, 2, 3 } },
 };
 
-static struct lens_plan plan = { .dataset = planned, .n_datasets = DATASETS };
+static struct lens_prompts prompts = { .n_rows = ROWS };
+
+static struct lens_plan plan = {
+	.prompts = &prompts,
+	.dataset = planned,
+	.n_datasets = DATASETS,
+	.sizes = { .n_prompts = ROWS, .top_k = 5, .n_pos = 4, .d_head = 3 },
+};
 
 struct rig {
 	char *file;
@@ -210,19 +217,10 @@ struct rig {
 static void open_store(struct rig *r)
 {
 	struct lens_store *s;
-	size_t i;
 
 	r->file = test_tmp_path("writer.h5");
 	assert_int_equal(lens_store_create(r->file, &s, NULL), LENS_OK);
-	assert_int_equal(lens_store_add_dim(s, "prompt", ROWS, NULL, NULL), LENS_OK);
-	assert_int_equal(lens_store_add_dim(s, "five", 5, NULL, NULL), LENS_OK);
-	assert_int_equal(lens_store_add_dim(s, "four", 4, NULL, NULL), LENS_OK);
-	assert_int_equal(lens_store_add_dim(s, "three", 3, NULL, NULL), LENS_OK);
-	for (i = 0; i < DATASETS; i++) {
-		planned[i].spec.path = planned[i].path;
-		assert_int_equal(lens_store_add_dataset(s, &planned[i].spec, &r->id[i], NULL),
-				 LENS_OK);
-	}
+	assert_int_equal(lens_layout_create(s, &plan, r->id, NULL), LENS_OK);
 	r->store = s;
 }
 

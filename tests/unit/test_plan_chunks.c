@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "pipeline/pipeline_private.h"
+#include "support/batch.h"
 #include "support/numbers.h"
 #include "support/plans.h"
 #include "support/runs.h"
@@ -48,7 +49,7 @@ static enum lens_status acquire(void *ctx, size_t bytes, void **out, struct lens
 static enum lens_status submit(void *ctx, const struct lens_captured *d, struct lens_error *err)
 {
 	struct count *c = ctx;
-	const struct lens_dataset_spec *s = &c->plan->dataset[d->dataset].spec;
+	const struct lens_planned *s = &c->plan->dataset[d->dataset];
 	size_t k, chunk = lens_dtype_size(s->dtype);
 
 	(void)err;
@@ -89,22 +90,24 @@ static void show_all(const struct lens_plan *p, struct count *count)
 	const struct lens_sink sink = { acquire, submit, count };
 	float *data = test_floats(1 << 16, 1);
 	struct lens_capture *c;
-	size_t row0, i, length[256], offset[256];
+	size_t row0, i;
 
 	assert_int_equal(lens_capture_create(&p->capture, &sink, &c, NULL), LENS_OK);
 	for (row0 = 0; row0 < p->prompts->n_rows; row0 += p->batch_rows) {
-		struct lens_batch b = { .length = length, .offset = offset };
+		struct test_prompt prompt[256] = { 0 };
+		struct lens_batch b;
 
 		for (i = row0; i < p->prompts->n_rows && i < row0 + p->batch_rows; i++) {
-			offset[b.n_prompts] = b.n_rows;
-			length[b.n_prompts++] = length_of(p->prompts, i);
-			b.n_rows += lens_packed_length(length_of(p->prompts, i));
+			prompt[i - row0].length = length_of(p->prompts, i);
+			prompt[i - row0].read_pos = p->prompts->read_pos[i];
 		}
+		test_pack(&b, prompt, i - row0);
 		assert_true(b.n_rows <= p->max_packed);
 		assert_true(b.n_rows <= 1024 || p->batch_rows == 1);
-		lens_capture_begin(c, row0, p->prompts->read_pos + row0);
+		lens_capture_begin(c, row0);
 		for (i = 0; i < p->capture.n_specs; i++)
 			show(c, &p->capture.spec[i], &b, data);
+		lens_batch_release(&b);
 	}
 	lens_capture_destroy(c);
 	lens_free(data);
@@ -114,42 +117,41 @@ static void show_all(const struct lens_plan *p, struct count *count)
 
 static void check_chunks(const struct lens_plan *p, const struct lens_planned *d)
 {
-	const struct lens_dataset_spec *s = &d->spec;
-	size_t k, bytes = lens_dtype_size(s->dtype), n = p->prompts->n_rows;
+	size_t k, bytes = lens_dtype_size(d->dtype), n = p->prompts->n_rows;
 	bool by_rows = d->from == LENS_FROM_TABLE || p->capture.spec[d->source].by_rows;
 
-	assert_int_equal(s->extent[0], n);
-	assert_string_equal(s->dim[0], "prompt");
-	for (k = 0; k < (size_t)s->rank; k++) {
-		assert_true(s->chunk[k] >= 1 && s->chunk[k] <= s->extent[k]);
-		assert_true(!by_rows || k == 0 || s->chunk[k] == s->extent[k]);
-		bytes *= s->chunk[k];
+	assert_int_equal(d->extent[0], n);
+	assert_int_equal(d->axis[0], LENS_AXIS_PROMPT);
+	for (k = 0; k < (size_t)d->rank; k++) {
+		assert_true(d->chunk[k] >= 1 && d->chunk[k] <= d->extent[k]);
+		assert_true(!by_rows || k == 0 || d->chunk[k] == d->extent[k]);
+		bytes *= d->chunk[k];
 	}
 	assert_true(bytes <= MOST_CHUNK);
 	/* batches never share a chunk's rows, or fill whole chunks between them */
 	if (by_rows)
-		assert_true(s->chunk[0] % p->batch_rows == 0 || s->chunk[0] == n);
+		assert_true(d->chunk[0] % p->batch_rows == 0 || d->chunk[0] == n);
 	else
-		assert_true(p->batch_rows % s->chunk[0] == 0 ||
-			    (s->chunk[0] == n && n < p->batch_rows));
+		assert_true(p->batch_rows % d->chunk[0] == 0 ||
+			    (d->chunk[0] == n && n < p->batch_rows));
 }
 
 /* Chunks that batches share are all written, whole. */
-static uint64_t gathered_bytes(const struct lens_dataset_spec *s)
+static uint64_t gathered_bytes(const struct lens_planned *d)
 {
-	uint64_t bytes = lens_dtype_size(s->dtype);
+	uint64_t bytes = lens_dtype_size(d->dtype);
 	size_t k;
 
-	for (k = 0; k < (size_t)s->rank; k++)
-		bytes *= s->chunk[k];
-	return (s->extent[0] + s->chunk[0] - 1) / s->chunk[0] * bytes;
+	for (k = 0; k < (size_t)d->rank; k++)
+		bytes *= d->chunk[k];
+	return (d->extent[0] + d->chunk[0] - 1) / d->chunk[0] * bytes;
 }
 
 /* Elements of real tokens, counted one by one. */
 static uint64_t data_bytes(const struct lens_plan *p, const struct lens_capture_spec *s)
 {
 	bool square = s->hook == LENS_HOOK_PATTERN || s->hook == LENS_HOOK_ATTN_SCORES;
-	uint64_t n = 0, width = s->half ? 2 : 4;
+	uint64_t n = 0, width = s->dtype == LENS_F16 ? 2 : 4;
 	size_t row, slot;
 	int k;
 
@@ -190,7 +192,7 @@ static void check_plan(const struct lens_plan *p)
 			continue;
 		if (p->capture.spec[d->source].by_rows) {
 			assert_int_equal(count.rows[i], p->prompts->n_rows);
-			count.bytes[i] = gathered_bytes(&d->spec);
+			count.bytes[i] = gathered_bytes(d);
 		}
 		if (d->file_bytes != count.bytes[i])
 			fail_msg("%s: %llu bytes planned, %llu written", d->path,
@@ -219,8 +221,8 @@ static void check_pure(const struct lens_plan *p, struct lens_experiment *e)
 	assert_int_equal(again.n_datasets, p->n_datasets);
 	assert_int_equal(again.file_bytes, p->file_bytes);
 	for (i = 0; i < p->n_datasets; i++)
-		assert_memory_equal(again.dataset[i].spec.chunk, p->dataset[i].spec.chunk,
-				    sizeof(p->dataset[i].spec.chunk));
+		assert_memory_equal(again.dataset[i].chunk, p->dataset[i].chunk,
+				    sizeof(p->dataset[i].chunk));
 	lens_plan_release(&again);
 }
 

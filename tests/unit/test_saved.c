@@ -15,8 +15,8 @@
 
 #include <cmocka.h>
 
-#include "h5lens/forward.h"
 #include "h5lens/pipeline.h"
+#include "support/passes.h"
 #include "support/runs.h"
 #include "support/tokens.h"
 
@@ -182,50 +182,30 @@ static size_t check_tokenizer(const char *dir, const struct expected *x)
 
 /* --- logits ---------------------------------------------------------------------------- */
 
-/* Where the logits of a prompt go: [length, N_COLUMNS]. */
-struct kept {
-	const struct expected *x;
-	size_t length;
-	float *logits;
-};
-
-static enum lens_status keep(void *ctx, const struct lens_batch *b,
-			     const struct lens_activation *a, struct lens_error *err)
-{
-	const struct kept *k = ctx;
-	size_t i, c;
-
-	(void)b;
-	(void)err;
-	for (i = 0; i < k->length; i++) {
-		for (c = 0; c < N_COLUMNS; c++)
-			k->logits[i * N_COLUMNS + c] =
-				a->data[i * a->stride + (size_t)k->x->column[c]];
-	}
-	return LENS_OK;
-}
-
+/* Those of a prompt at N_COLUMNS tokens: [length, N_COLUMNS]. */
 static void forward(const struct lens_model *m, const struct expected *x, size_t prompt,
 		    float *logits)
 {
-	static const char *const hooks[] = { "logits" };
-	size_t length = x->length[prompt], offset = 0, rows = (length + 11) / 12 * 12;
-	struct kept kept = { x, length, logits };
-	const int32_t *tokens = x->prompt[prompt];
-	const struct lens_batch b = { .n_prompts = 1,
-				      .tokens = &tokens,
-				      .length = &length,
-				      .offset = &offset,
-				      .n_rows = rows };
-	struct lens_hook_set set = { 0 };
-	const struct lens_visitor v = { .hooks = &set, .visit = keep, .ctx = &kept };
-	struct lens_forward *f = NULL;
+	size_t pos, c, length = x->length[prompt];
+	const struct test_prompt p = { .tokens = x->prompt[prompt], .length = length };
+	struct lens_batch b;
+	struct test_record r;
+	struct lens_visitor v;
+	const struct test_pass pass = { .m = m, .b = &b, .visitor = &v, .n = 1 };
 
-	assert_int_equal(lens_hook_set_init(&set, &m->config, hooks, 1, NULL), LENS_OK);
-	assert_int_equal(lens_forward_create(m, &set, rows, length, 1, &f, NULL), LENS_OK);
-	assert_int_equal(lens_forward_run(f, &b, &v, NULL), LENS_OK);
-	lens_forward_destroy(f);
-	lens_hook_set_release(&set);
+	test_pack(&b, &p, 1);
+	test_record_init(&r, m, &b, LENS_WANT_NOT);
+	lens_hook_want(&r.hooks, LENS_HOOK_LOGITS, 0, LENS_WANT_ALL);
+	v = test_record_visitor(&r);
+	assert_int_equal(test_run_pass(&pass, NULL), LENS_OK);
+	for (pos = 0; pos < length; pos++) {
+		const float *row = test_recorded(&r, LENS_HOOK_LOGITS, 0, 0, pos);
+
+		for (c = 0; c < N_COLUMNS; c++)
+			logits[pos * N_COLUMNS + c] = row[(size_t)x->column[c]];
+	}
+	test_record_release(&r);
+	lens_batch_release(&b);
 }
 
 static double *read_truth(const char *dir, size_t n)

@@ -27,11 +27,11 @@ static struct lens_model *make_model(void)
 /* --- a batch ------------------------------------------------------------------------- */
 
 struct rows {
-	size_t n, length[BATCH], offset[BATCH], n_rows;
-	int32_t read_pos[BATCH], token[BATCH][N_POS];
-	const int32_t *tokens[BATCH];
-	float *normed; /* [n_rows, D] */
-	float *resid;  /* [n_rows, D]: finite, what the flags' bit 0 looks at */
+	size_t n, length[BATCH];
+	int32_t token[BATCH][N_POS];
+	struct lens_batch b; /* scattered */
+	float *normed;       /* [n_rows, D] */
+	float *resid;        /* [n_rows, D]: finite, what the flags' bit 0 looks at */
 };
 
 static void add_prompt(struct rows *r, size_t length)
@@ -39,21 +39,23 @@ static void add_prompt(struct rows *r, size_t length)
 	size_t i = r->n++, t;
 
 	r->length[i] = length;
-	r->offset[i] = r->n_rows;
-	r->read_pos[i] = (int32_t)length - 1;
 	for (t = 0; t < length; t++)
 		r->token[i][t] = (int32_t)test_random_below(&rnd, V);
-	r->n_rows += (length + 11) / 12 * 12;
 }
 
 static void fill_rows(struct rows *r)
 {
+	struct test_prompt prompt[BATCH] = { 0 };
 	size_t i;
 
 	for (i = 0; i < r->n; i++)
-		r->tokens[i] = r->token[i];
-	r->normed = test_random_floats(&rnd, r->n_rows * D);
-	r->resid = test_random_floats(&rnd, r->n_rows * D);
+		prompt[i] = (struct test_prompt){ .tokens = r->token[i],
+						  .length = r->length[i],
+						  .read_pos = (int32_t)r->length[i] - 1 };
+	test_pack(&r->b, prompt, r->n);
+	test_scatter(&r->b, &rnd);
+	r->normed = test_random_floats(&rnd, r->b.n_rows * D);
+	r->resid = test_random_floats(&rnd, r->b.n_rows * D);
 }
 
 /* Lengths 1 and 2 are among them. */
@@ -71,38 +73,39 @@ static void release_rows(struct rows *r)
 {
 	lens_free(r->normed);
 	lens_free(r->resid);
+	lens_batch_release(&r->b);
 }
 
-static struct lens_analysis_options options(bool each, bool mean, int threads)
+/* Of rows [n_rows, D]. */
+static float *row_at(const struct rows *r, float *rows, size_t prompt, size_t pos)
 {
-	struct lens_analysis_options o = {
-		.top_k = 1, .batch_rows = BATCH, .n_pos = N_POS, .threads = threads
+	return rows + (size_t)lens_batch_row(&r->b, prompt, pos) * D;
+}
+
+static struct lens_tables_options options(bool each, bool mean, int threads)
+{
+	struct lens_tables_options o = {
+		.sizes = { .n_layers = 1, .d_model = D, .d_vocab = V, .n_pos = N_POS },
+		.batch_rows = BATCH,
+		.threads = threads,
 	};
 
-	o.wanted[LENS_TABLE_TOKEN_LOGPROBS] = each;
-	o.wanted[LENS_TABLE_LOSS] = mean;
-	o.wanted[LENS_TABLE_FLAGS] = true;
+	o.sizes.top_k = 1;
+	o.wanted[LENS_TABLE_token_logprobs] = each;
+	o.wanted[LENS_TABLE_loss] = mean;
+	o.wanted[LENS_TABLE_flags] = true;
 	return o;
 }
 
-static struct lens_analysis *create(const struct lens_model *m,
-				    struct lens_analysis_options opt)
+static struct lens_tables *create(const struct lens_model *m, struct lens_tables_options opt)
 {
-	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_analysis *a;
-
-	if (lens_analysis_create(m, &opt, &a, &err) != LENS_OK)
-		fail_msg("%s", err.text);
-	return a;
+	return test_create_tables(m, &opt);
 }
 
-static size_t analyse(struct lens_analysis *a, const struct rows *r)
+/* b: the prompts of r that are shown. */
+static size_t show(struct lens_tables *t, const struct rows *r, const struct lens_batch *b)
 {
-	const struct lens_batch b = { .n_prompts = r->n,
-				      .tokens = r->tokens,
-				      .length = r->length,
-				      .offset = r->offset,
-				      .n_rows = r->n_rows };
+	const struct lens_tables_batch in = { .batch = b };
 	const struct lens_activation resid = {
 		.hook = LENS_HOOK_RESID_POST, .data = r->resid, .width = D, .stride = D
 	};
@@ -112,38 +115,49 @@ static size_t analyse(struct lens_analysis *a, const struct rows *r)
 						.stride = D };
 	size_t flagged = 0;
 
-	lens_analysis_begin(a, r->read_pos);
-	lens_analysis_visit(a, &b, &resid);
-	lens_analysis_visit(a, &b, &normed);
-	lens_analysis_finish(a, r->n, NULL, &flagged);
+	lens_tables_begin(t, &in);
+	assert_int_equal(lens_tables_visit(t, b, &resid, NULL), LENS_OK);
+	assert_int_equal(lens_tables_visit(t, b, &normed, NULL), LENS_OK);
+	lens_tables_finish(t, &flagged);
 	return flagged;
 }
 
-static const float *log_probs(const struct lens_analysis *a, size_t prompt)
+static size_t show_all(struct lens_tables *t, const struct rows *r)
 {
-	size_t bytes;
-	const float *x = lens_analysis_result(a, LENS_TABLE_TOKEN_LOGPROBS, &bytes);
+	return show(t, r, &r->b);
+}
 
-	assert_int_equal(bytes, N_POS * sizeof(float));
+static const float *log_probs(const struct lens_tables *t, size_t prompt)
+{
+	const float *x = lens_tables_rows(t, LENS_TABLE_token_logprobs);
+
 	assert_non_null(x);
 	return x + prompt * N_POS;
 }
 
-static float loss(const struct lens_analysis *a, size_t prompt)
+static float loss(const struct lens_tables *t, size_t prompt)
 {
-	size_t bytes;
-	const float *x = lens_analysis_result(a, LENS_TABLE_LOSS, &bytes);
+	const float *x = lens_tables_rows(t, LENS_TABLE_loss);
 
-	assert_int_equal(bytes, sizeof(float));
 	assert_non_null(x);
 	return x[prompt];
 }
 
-static unsigned flags(const struct lens_analysis *a, size_t prompt)
+static unsigned flags(const struct lens_tables *t, size_t prompt)
 {
-	size_t bytes;
+	return ((const uint8_t *)lens_tables_rows(t, LENS_TABLE_flags))[prompt];
+}
 
-	return ((const uint8_t *)lens_analysis_result(a, LENS_TABLE_FLAGS, &bytes))[prompt];
+/* One row a prompt: what the two above count on. */
+static void row_sizes(void **state)
+{
+	const struct lens_tables_options o = options(true, true, 1);
+
+	(void)state;
+	assert_int_equal(lens_table_row_bytes(LENS_TABLE_token_logprobs, &o.sizes),
+			 N_POS * sizeof(float));
+	assert_int_equal(lens_table_row_bytes(LENS_TABLE_loss, &o.sizes), sizeof(float));
+	assert_int_equal(lens_table_row_bytes(LENS_TABLE_flags, &o.sizes), 1);
 }
 
 /* --- against float64 ------------------------------------------------------------------- */
@@ -174,15 +188,15 @@ static double log_prob(const struct lens_model *m, const float *x, int32_t token
 }
 
 static void check_prompt(const struct lens_model *m, const struct rows *r,
-			 const struct lens_analysis *a, size_t i)
+			 const struct lens_tables *a, size_t i)
 {
 	size_t t, n = r->length[i] - 1;
 	double sum = 0, errors = 0, error;
 	const float *is = log_probs(a, i);
 
 	for (t = 0; t < n; t++) {
-		double should = log_prob(m, r->normed + (r->offset[i] + t) * D,
-					 r->token[i][t + 1], &error);
+		double should =
+			log_prob(m, row_at(r, r->normed, i, t), r->token[i][t + 1], &error);
 
 		test_near((double)is[t], should, error, "token_logprobs", (double)t);
 		sum -= should;
@@ -201,7 +215,7 @@ static void check_prompt(const struct lens_model *m, const struct rows *r,
 static void against_float64(void **state)
 {
 	struct lens_model *m = make_model();
-	struct lens_analysis *a = create(m, options(true, true, 1));
+	struct lens_tables *a = create(m, options(true, true, 1));
 	size_t i, n;
 
 	(void)state;
@@ -210,12 +224,12 @@ static void against_float64(void **state)
 		struct rows r;
 
 		make_rows(&r, n);
-		assert_int_equal(analyse(a, &r), 0);
+		assert_int_equal(show_all(a, &r), 0);
 		for (i = 0; i < n; i++)
 			check_prompt(m, &r, a, i);
 		release_rows(&r);
 	}
-	lens_analysis_destroy(a);
+	lens_tables_destroy(a);
 	lens_model_destroy(m);
 }
 
@@ -223,7 +237,7 @@ static void against_float64(void **state)
 static void extremes(void **state)
 {
 	struct lens_model *m = make_model();
-	struct lens_analysis *a = create(m, options(true, true, 1));
+	struct lens_tables *a = create(m, options(true, true, 1));
 	struct rows r = { 0 };
 	double rest;
 	size_t v;
@@ -236,39 +250,37 @@ static void extremes(void **state)
 	r.token[0][1] = 3, r.token[0][2] = 5, r.token[0][3] = 3;
 	/* one token has nearly everything: log P = −log(1 + 36·exp(−18)) */
 	m->b_u[3] = 18;
-	analyse(a, &r);
+	show_all(a, &r);
 	rest = (V - 1) * exp(-18);
 	test_near((double)log_probs(a, 0)[0], -log1p(rest), 4 * TEST_U * rest, "near 1", 0);
 	test_near((double)log_probs(a, 0)[1], -18 - log1p(rest), 18 * TEST_U, "far from 1", 0);
 	/* and everything: the others' exponentials are 0 */
 	m->b_u[3] = 30000;
-	analyse(a, &r);
+	show_all(a, &r);
 	assert_true(log_probs(a, 0)[0] == 0 && log_probs(a, 0)[1] == -30000.0f);
 	assert_true(loss(a, 0) == 10000.0f);
 	/* a loss of nothing is zero, and not minus zero */
 	r.token[0][2] = 3;
-	analyse(a, &r);
+	show_all(a, &r);
 	assert_int_equal(test_bits(loss(a, 0)), test_bits(0.0f));
 	/* all alike */
 	for (v = 0; v < V; v++)
 		m->b_u[v] = -7;
-	analyse(a, &r);
+	show_all(a, &r);
 	test_near((double)log_probs(a, 0)[2], -log(V), 8 * TEST_U, "uniform", 0);
 	release_rows(&r);
-	lens_analysis_destroy(a);
+	lens_tables_destroy(a);
 	lens_model_destroy(m);
 }
 
 /* --- bits ------------------------------------------------------------------------------- */
 
-static void same_values(const struct lens_analysis *a, size_t i, const struct lens_analysis *b,
-			size_t k, size_t length)
+static void same_values(const struct lens_tables *a, size_t i, const struct lens_tables *b,
+			size_t k)
 {
-	size_t bytes;
-
-	if (lens_analysis_result(b, LENS_TABLE_TOKEN_LOGPROBS, &bytes))
-		test_assert_same(log_probs(a, i), log_probs(b, k), length, "token_logprobs");
-	if (lens_analysis_result(b, LENS_TABLE_LOSS, &bytes))
+	if (lens_tables_rows(b, LENS_TABLE_token_logprobs))
+		test_assert_same(log_probs(a, i), log_probs(b, k), N_POS, "token_logprobs");
+	if (lens_tables_rows(b, LENS_TABLE_loss))
 		assert_int_equal(test_bits(loss(a, i)), test_bits(loss(b, k)));
 }
 
@@ -276,43 +288,40 @@ static void same_values(const struct lens_analysis *a, size_t i, const struct le
 static void rows_of_their_own(void **state)
 {
 	struct lens_model *m = make_model();
-	struct lens_analysis *a = create(m, options(true, true, 1));
-	struct lens_analysis *other[] = { create(m, options(true, false, 1)),
-					  create(m, options(false, true, 1)),
-					  create(m, options(true, true, 3)) };
-	size_t i, k, bytes;
+	struct lens_tables *a = create(m, options(true, true, 1));
+	struct lens_tables *other[] = { create(m, options(true, false, 1)),
+					create(m, options(false, true, 1)),
+					create(m, options(true, true, 3)) };
+	size_t i, k;
 	struct rows r;
 
 	(void)state;
 	make_rows(&r, BATCH);
-	assert_true(r.n_rows > 400);
-	analyse(a, &r);
+	assert_true(r.b.n_rows > 400);
+	show_all(a, &r);
 	for (k = 0; k < 3; k++) {
-		analyse(other[k], &r);
+		show_all(other[k], &r);
 		for (i = 0; i < BATCH; i++)
-			same_values(a, i, other[k], i, N_POS);
+			same_values(a, i, other[k], i);
 	}
-	assert_null(lens_analysis_result(other[0], LENS_TABLE_LOSS, &bytes));
-	assert_null(lens_analysis_result(other[1], LENS_TABLE_TOKEN_LOGPROBS, &bytes));
+	assert_null(lens_tables_rows(other[0], LENS_TABLE_loss));
+	assert_null(lens_tables_rows(other[1], LENS_TABLE_token_logprobs));
 	for (i = 0; i < BATCH; i++) {
-		struct rows one = r;
+		const size_t pair[] = { i, 0 }; /* prompt i first, then another one */
+		struct lens_batch two;
 
-		/* prompt i first, then another one */
-		one.n = 2;
-		one.length[0] = r.length[i], one.length[1] = r.length[0];
-		one.offset[0] = r.offset[i], one.offset[1] = r.offset[0];
-		one.tokens[0] = r.tokens[i], one.tokens[1] = r.tokens[0];
-		one.read_pos[0] = r.read_pos[i], one.read_pos[1] = r.read_pos[0];
+		test_pick(&two, &r.b, pair, 2);
 		for (k = 0; k < 3; k++) {
-			analyse(other[k], &one);
-			same_values(a, i, other[k], 0, N_POS);
-			same_values(a, 0, other[k], 1, N_POS);
+			show(other[k], &r, &two);
+			same_values(a, i, other[k], 0);
+			same_values(a, 0, other[k], 1);
 		}
+		lens_batch_release(&two);
 	}
 	release_rows(&r);
 	for (k = 0; k < 3; k++)
-		lens_analysis_destroy(other[k]);
-	lens_analysis_destroy(a);
+		lens_tables_destroy(other[k]);
+	lens_tables_destroy(a);
 	lens_model_destroy(m);
 }
 
@@ -320,7 +329,7 @@ static void rows_of_their_own(void **state)
 static void same_as_logits(void **state)
 {
 	struct lens_model *m = make_model();
-	struct lens_analysis *a = create(m, options(true, true, 1));
+	struct lens_tables *a = create(m, options(true, true, 1));
 	float *pad = test_floats(lens_gemm_pad_floats(V, D), 0), *logits;
 	struct rows r;
 	struct lens_gemm_args g = { .n = V, .k = D, .lda = D, .ldb = D, .ldc = V };
@@ -328,14 +337,14 @@ static void same_as_logits(void **state)
 
 	(void)state;
 	make_rows(&r, BATCH);
-	logits = test_floats(r.n_rows * V, 0);
-	g.m = r.n_rows, g.a = r.normed, g.b = m->w_u, g.c = logits;
+	logits = test_floats(r.b.n_rows * V, 0);
+	g.m = r.b.n_rows, g.a = r.normed, g.b = m->w_u, g.c = logits;
 	g.trans = LENS_B_TRANSPOSED, g.bias = m->b_u;
 	lens_gemm(&g, pad, 1);
-	analyse(a, &r);
+	show_all(a, &r);
 	for (i = 0; i < BATCH; i++) {
 		for (t = 0; t + 1 < r.length[i]; t++) {
-			const float *x = logits + (r.offset[i] + t) * V;
+			const float *x = logits + (size_t)lens_batch_row(&r.b, i, t) * V;
 			float max = lens_vec()->max_finite(V, x);
 			double p = (double)x[r.token[i][t + 1]] - (double)max -
 				   log(lens_vec()->sum_exp(V, x, max));
@@ -346,7 +355,7 @@ static void same_as_logits(void **state)
 	lens_free(pad);
 	lens_free(logits);
 	release_rows(&r);
-	lens_analysis_destroy(a);
+	lens_tables_destroy(a);
 	lens_model_destroy(m);
 }
 
@@ -356,7 +365,7 @@ static void not_finite(void **state)
 {
 	const float bad[] = { NAN, INFINITY, -INFINITY };
 	struct lens_model *m = make_model();
-	struct lens_analysis *a = create(m, options(true, true, 1));
+	struct lens_tables *a = create(m, options(true, true, 1));
 	struct rows r = { 0 };
 	size_t k, t;
 
@@ -366,29 +375,29 @@ static void not_finite(void **state)
 	add_prompt(&r, 5);
 	fill_rows(&r);
 	for (k = 0; k < 3; k++) {
-		float *x = r.normed + (r.offset[1] + 6) * D + 2, was = *x;
+		float *x = row_at(&r, r.normed, 1, 6) + 2, was = *x;
 
 		*x = bad[k];
-		assert_int_equal(analyse(a, &r), 1);
+		assert_int_equal(show_all(a, &r), 1);
 		assert_int_equal(flags(a, 1), LENS_FLAG_NONFINITE_POS);
 		for (t = 0; t < 13; t++)
 			assert_true(isnan(log_probs(a, 1)[t]) == (t == 6));
 		assert_true(isnan(loss(a, 1)));
 		*x = was;
 		/* what the last token predicts is not asked for */
-		r.normed[(r.offset[1] + 13) * D] = bad[k];
-		assert_int_equal(analyse(a, &r), 0);
+		*row_at(&r, r.normed, 1, 13) = bad[k];
+		assert_int_equal(show_all(a, &r), 0);
 		check_prompt(m, &r, a, 0);
 		check_prompt(m, &r, a, 1);
 		check_prompt(m, &r, a, 2);
 	}
 	/* both bits */
-	r.normed[r.offset[2] * D] = NAN;
-	r.resid[(r.offset[2] + 4) * D] = NAN;
-	assert_int_equal(analyse(a, &r), 1);
+	*row_at(&r, r.normed, 2, 0) = NAN;
+	*row_at(&r, r.resid, 2, 4) = NAN;
+	assert_int_equal(show_all(a, &r), 1);
 	assert_int_equal(flags(a, 2), LENS_FLAG_NONFINITE | LENS_FLAG_NONFINITE_POS);
 	release_rows(&r);
-	lens_analysis_destroy(a);
+	lens_tables_destroy(a);
 	lens_model_destroy(m);
 }
 
@@ -402,11 +411,11 @@ static void hooks_needed(void **state)
 
 	(void)state;
 	for (k = 0; k < 4; k++) {
-		struct lens_analysis_options opt = options(k & 1, k & 2, 1);
+		struct lens_tables_options opt = options(k & 1, k & 2, 1);
 		struct lens_hook_set s;
 
 		assert_int_equal(lens_hook_set_init(&s, &m->config, NULL, 0, NULL), LENS_OK);
-		lens_analysis_hooks(m, &opt, &s);
+		lens_tables_hooks(m, &opt, &s);
 		assert_int_equal(lens_hook_wanted(&s, LENS_HOOK_LN_FINAL_NORMALIZED, 0),
 				 k ? LENS_WANT_ALL : LENS_WANT_NOT);
 		assert_int_equal(lens_hook_wanted(&s, LENS_HOOK_LOGITS, 0), LENS_WANT_NOT);
@@ -419,30 +428,30 @@ static void hooks_needed(void **state)
 static void memory(void **state)
 {
 	struct lens_model *m = make_model();
-	struct lens_analysis_options none = options(false, false, 1),
-				     both = options(true, true, 1);
+	struct lens_tables_options none = options(false, false, 1),
+				   both = options(true, true, 1);
 	size_t without, with;
 
 	(void)state;
-	without = lens_analysis_bytes(m, &none);
-	with = lens_analysis_bytes(m, &both);
+	without = lens_tables_bytes(m, &none);
+	with = lens_tables_bytes(m, &both);
 	assert_true(with > without);
-	both.n_pos *= 1000;
-	assert_int_equal(lens_analysis_bytes(m, &both) - with,
+	both.sizes.n_pos *= 1000;
+	assert_int_equal(lens_tables_bytes(m, &both) - with,
 			 BATCH * (size_t)N_POS * 999 * sizeof(float));
 	lens_model_destroy(m);
 }
 
 static enum lens_status create_once(void *ctx)
 {
-	struct lens_analysis_options opt = options(true, true, 1);
+	struct lens_tables_options opt = options(true, true, 1);
 	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_analysis *a;
-	enum lens_status st = lens_analysis_create(ctx, &opt, &a, &err);
+	struct lens_tables *a;
+	enum lens_status st = lens_tables_create(ctx, &opt, &a, &err);
 
 	assert_int_equal(err.code, st);
 	assert_true((st == LENS_OK) == (a != NULL));
-	lens_analysis_destroy(a);
+	lens_tables_destroy(a);
 	return st;
 }
 
@@ -458,6 +467,7 @@ static void allocation_failures(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(row_sizes),
 		cmocka_unit_test(against_float64),
 		cmocka_unit_test(extremes),
 		cmocka_unit_test(rows_of_their_own),

@@ -1,5 +1,5 @@
 /*
- * test_analysis.c: the tables against plain float64 code, on a model made up so
+ * test_tables_values.c: the tables against plain float64 code, on a model made up so
  * that logits tie, on the level of H5LENS_TEST_CPU; and what stands in them where
  * a number is not finite. Ranks and top tokens are checked against what the
  * float64 logits allow; logits against float64 within an error bound.
@@ -16,11 +16,6 @@
 enum { D = TEST_D_MODEL, V = TEST_D_VOCAB, SOURCES = TEST_SOURCES, BATCH = TEST_BATCH };
 
 /* --- the same in float64 ----------------------------------------------------------------- */
-
-static const float *read_row(const struct test_stream *s, size_t source, size_t prompt)
-{
-	return s->resid[source] + (s->offset[prompt] + (size_t)s->read_pos[prompt]) * D;
-}
 
 /* mean (0 for RMSNorm) and scale of a row */
 static double moments(const struct lens_model *m, const float *x, double *scale)
@@ -43,12 +38,12 @@ static double moments(const struct lens_model *m, const float *x, double *scale)
 static double logit(const struct lens_model *m, const struct test_stream *s, size_t source,
 		    size_t prompt, size_t v, bool recompute, double *size)
 {
-	const float *x = read_row(s, source, prompt);
+	const float *x = test_read_row(s, source, prompt);
 	double scale, last, mean = moments(m, x, &scale),
 			    sum = recompute ? (double)m->b_u[v] : 0;
 	size_t j;
 
-	moments(m, read_row(s, SOURCES - 1, prompt), &last);
+	moments(m, test_read_row(s, SOURCES - 1, prompt), &last);
 	*size = fabs(sum);
 	for (j = 0; j < D; j++) {
 		double y = ((double)x[j] - mean) / (recompute ? scale : last), b = 0;
@@ -116,33 +111,19 @@ static void rank_range(const struct lens_model *m, const struct test_stream *s, 
 struct checked {
 	const struct lens_model *m;
 	const struct test_stream *s;
-	const struct lens_analysis *a;
-	struct lens_analysis_options opt;
+	const struct lens_tables *t;
+	struct lens_tables_options opt;
 };
 
 /* A prompt's row of a table. */
-static const void *row(const struct checked *c, const char *table, size_t prompt)
-{
-	size_t bytes;
-	const unsigned char *rows = lens_analysis_result(c->a, test_table_index(table), &bytes);
-
-	assert_non_null(rows);
-	return rows + prompt * bytes;
-}
-
-static void near(double is, double should, double tolerance, const char *what)
-{
-	if (!(fabs(is - should) <= tolerance))
-		fail_msg("%s: %.9g, not %.9g (allowed %.3g)", what, is, should, tolerance);
-}
+#define ROW(c, table, prompt) test_table_row((c)->t, &(c)->opt, LENS_TABLE_##table, prompt)
 
 static void check_answers(const struct checked *c, size_t prompt)
 {
-	const float *value = row(c, "answer_logit", prompt),
-		    *prob = row(c, "answer_prob", prompt);
-	const int32_t *rank = row(c, "answer_rank", prompt);
-	const float *diff = c->opt.n_answers > 1 ? row(c, "logit_diff", prompt) : NULL;
-	size_t i, n = c->opt.n_answers;
+	const float *value = ROW(c, answer_logit, prompt), *prob = ROW(c, answer_prob, prompt);
+	const int32_t *rank = ROW(c, answer_rank, prompt);
+	const float *diff = c->opt.sizes.n_answers > 1 ? ROW(c, logit_diff, prompt) : NULL;
+	size_t i, n = c->opt.sizes.n_answers;
 	double size;
 
 	for (i = 0; i < n; i++) {
@@ -150,23 +131,23 @@ static void check_answers(const struct checked *c, size_t prompt)
 		double x = logit(c->m, c->s, SOURCES - 1, prompt, token, true, &size), p, error;
 		long least, most;
 
-		near((double)value[i], x, LOGIT_ERROR(size), "answer_logit");
+		test_near((double)value[i], x, LOGIT_ERROR(size), "answer_logit", (double)i);
 		p = probability(c->m, c->s, prompt, token, &error);
-		near((double)prob[i], p, error, "answer_prob");
+		test_near((double)prob[i], p, error, "answer_prob", (double)i);
 		rank_range(c->m, c->s, SOURCES - 1, prompt, token, true, &least, &most);
 		assert_in_range(rank[i], least, most);
 		if (i)
 			assert_true(diff[i - 1] == value[0] - value[i]);
 	}
-	assert_int_equal(*(const uint8_t *)row(c, "flags", prompt), 0);
+	assert_int_equal(*(const uint8_t *)ROW(c, flags, prompt), 0);
 }
 
 static void check_lens(const struct checked *c, size_t prompt)
 {
 	bool recompute = c->opt.lens == LENS_LENS_RECOMPUTE;
-	const float *value = row(c, "lens_logit", prompt);
-	const int32_t *rank = row(c, "rank_per_layer", prompt);
-	size_t i, k, n = c->opt.n_answers;
+	const float *value = ROW(c, lens_logit, prompt);
+	const int32_t *rank = ROW(c, rank_per_layer, prompt);
+	size_t i, k, n = c->opt.sizes.n_answers;
 
 	for (k = 0; k < SOURCES; k++) {
 		for (i = 0; i < n; i++) {
@@ -174,7 +155,8 @@ static void check_lens(const struct checked *c, size_t prompt)
 			double size, x = logit(c->m, c->s, k, prompt, token, recompute, &size);
 			long least, most;
 
-			near((double)value[k * n + i], x, LOGIT_ERROR(size), "lens_logit");
+			test_near((double)value[k * n + i], x, LOGIT_ERROR(size), "lens_logit",
+				  (double)k);
 			rank_range(c->m, c->s, k, prompt, token, recompute, &least, &most);
 			assert_in_range(rank[k * n + i], least, most);
 		}
@@ -182,16 +164,16 @@ static void check_lens(const struct checked *c, size_t prompt)
 	/* recomputed, the last layer is the model itself, to the bit */
 	for (i = 0; recompute && i < n; i++) {
 		k = (SOURCES - 1) * n + i;
-		assert_true(value[k] == ((const float *)row(c, "answer_logit", prompt))[i]);
-		assert_true(rank[k] == ((const int32_t *)row(c, "answer_rank", prompt))[i]);
+		assert_true(value[k] == ((const float *)ROW(c, answer_logit, prompt))[i]);
+		assert_true(rank[k] == ((const int32_t *)ROW(c, answer_rank, prompt))[i]);
 	}
 }
 
 static void check_top(const struct checked *c, size_t prompt)
 {
-	const int32_t *token = row(c, "top_tokens", prompt);
-	const float *value = row(c, "top_logits", prompt), *prob = row(c, "top_probs", prompt);
-	size_t i, k = c->opt.top_k < V ? c->opt.top_k : V;
+	const int32_t *token = ROW(c, top_tokens, prompt);
+	const float *value = ROW(c, top_logits, prompt), *prob = ROW(c, top_probs, prompt);
+	size_t i, k = c->opt.sizes.top_k < V ? c->opt.sizes.top_k : V;
 	bool seen[V] = { false };
 	double size;
 
@@ -203,13 +185,13 @@ static void check_top(const struct checked *c, size_t prompt)
 		assert_false(seen[t]);
 		seen[t] = true;
 		x = logit(c->m, c->s, SOURCES - 1, prompt, t, true, &size);
-		near((double)value[i], x, LOGIT_ERROR(size), "top_logits");
-		near((double)prob[i], p, error, "top_probs");
+		test_near((double)value[i], x, LOGIT_ERROR(size), "top_logits", (double)i);
+		test_near((double)prob[i], p, error, "top_probs", (double)i);
 		if (i)
 			assert_true(value[i] < value[i - 1] ||
 				    (value[i] == value[i - 1] && token[i] > token[i - 1]));
 	}
-	for (; i < c->opt.top_k; i++) {
+	for (; i < c->opt.sizes.top_k; i++) {
 		assert_int_equal(token[i], -1);
 		assert_true(isnan(value[i]) && isnan(prob[i]));
 	}
@@ -223,18 +205,18 @@ static void check_top(const struct checked *c, size_t prompt)
 	assert_true((seen[5] || !seen[9]) && (seen[9] || !seen[30]));
 }
 
-static void check(const struct lens_model *m, struct lens_analysis_options opt)
+static void check(const struct lens_model *m, struct lens_tables_options opt)
 {
-	struct lens_analysis *a = test_create_analysis(m, &opt);
+	struct lens_tables *t = test_create_tables(m, &opt);
 	struct test_stream s;
 	size_t n, i;
 
 	/* full and partial batches, with one worker's memory */
 	for (n = BATCH; n > 0; n -= n > 3 ? 3 : 1) {
-		struct checked c = { .m = m, .s = &s, .a = a, .opt = opt };
+		struct checked c = { .m = m, .s = &s, .t = t, .opt = opt };
 
-		test_make_stream(&s, n, opt.n_answers);
-		assert_int_equal(test_analyse(a, &s), 0);
+		test_make_stream(&s, n, opt.sizes.n_answers);
+		assert_int_equal(test_show_stream(t, &s), 0);
 		for (i = 0; i < n; i++) {
 			check_answers(&c, i);
 			check_lens(&c, i);
@@ -242,7 +224,7 @@ static void check(const struct lens_model *m, struct lens_analysis_options opt)
 		}
 		test_release_stream(&s);
 	}
-	lens_analysis_destroy(a);
+	lens_tables_destroy(t);
 }
 
 static void against_float64(void **state)
@@ -256,35 +238,36 @@ static void against_float64(void **state)
 
 		for (answers = 1; answers <= 3; answers++) {
 			for (lens = 0; lens < 2; lens++)
-				check(m, test_all_tables(answers, 5,
+				check(m, test_all_tables(m, answers, 5,
 							 lens ? LENS_LENS_CACHED_SCALE_NO_BIAS
 							      : LENS_LENS_RECOMPUTE));
 		}
-		check(m, test_all_tables(2, 1, LENS_LENS_RECOMPUTE));
-		check(m, test_all_tables(2, V, LENS_LENS_RECOMPUTE));
-		check(m, test_all_tables(2, V + 11,
+		check(m, test_all_tables(m, 2, 1, LENS_LENS_RECOMPUTE));
+		check(m, test_all_tables(m, 2, V, LENS_LENS_RECOMPUTE));
+		check(m, test_all_tables(m, 2, V + 11,
 					 LENS_LENS_RECOMPUTE)); /* more than there are */
 		lens_model_destroy(m);
 	}
 }
 
-static void check_flagged(const struct lens_analysis *a, size_t prompt)
+static void check_flagged(const struct lens_tables *t, const struct lens_tables_options *opt,
+			  size_t prompt)
 {
-	struct checked c = { .a = a };
+	struct checked c = { .t = t, .opt = *opt };
 	size_t i;
 
-	assert_int_equal(*(const uint8_t *)row(&c, "flags", prompt), LENS_FLAG_NONFINITE);
+	assert_int_equal(*(const uint8_t *)ROW(&c, flags, prompt), LENS_FLAG_NONFINITE);
 	for (i = 0; i < 2; i++) {
-		assert_int_equal(((const int32_t *)row(&c, "answer_rank", prompt))[i], -1);
-		assert_true(isnan(((const float *)row(&c, "answer_prob", prompt))[i]));
-		assert_int_equal(((const int32_t *)row(&c, "rank_per_layer",
+		assert_int_equal(((const int32_t *)ROW(&c, answer_rank, prompt))[i], -1);
+		assert_true(isnan(((const float *)ROW(&c, answer_prob, prompt))[i]));
+		assert_int_equal(((const int32_t *)ROW(&c, rank_per_layer,
 						       prompt))[(SOURCES - 1) * 2 + i],
 				 -1);
 	}
 	for (i = 0; i < 5; i++) {
-		assert_int_equal(((const int32_t *)row(&c, "top_tokens", prompt))[i], -1);
-		assert_true(isnan(((const float *)row(&c, "top_logits", prompt))[i]));
-		assert_true(isnan(((const float *)row(&c, "top_probs", prompt))[i]));
+		assert_int_equal(((const int32_t *)ROW(&c, top_tokens, prompt))[i], -1);
+		assert_true(isnan(((const float *)ROW(&c, top_logits, prompt))[i]));
+		assert_true(isnan(((const float *)ROW(&c, top_probs, prompt))[i]));
 	}
 }
 
@@ -293,20 +276,20 @@ static void not_finite(void **state)
 {
 	const float bad[] = { NAN, INFINITY, -INFINITY };
 	struct lens_model *m = test_make_model(false, false);
-	struct lens_analysis_options opt = test_all_tables(2, 5, LENS_LENS_RECOMPUTE);
-	struct lens_analysis *a = test_create_analysis(m, &opt);
+	struct lens_tables_options opt = test_all_tables(m, 2, 5, LENS_LENS_RECOMPUTE);
+	struct lens_tables *t = test_create_tables(m, &opt);
 	size_t i, k;
 
 	(void)state;
 	for (k = 0; k < 3; k++) {
-		struct checked c = { .m = m, .a = a, .opt = opt };
+		struct checked c = { .m = m, .t = t, .opt = opt };
 		struct test_stream s;
 
 		test_make_stream(&s, 4, 2);
 		c.s = &s;
-		s.resid[SOURCES - 1][(s.offset[2] + (size_t)s.read_pos[2]) * D + 3] = bad[k];
-		assert_int_equal(test_analyse(a, &s), 1);
-		check_flagged(a, 2);
+		test_read_row(&s, SOURCES - 1, 2)[3] = bad[k];
+		assert_int_equal(test_show_stream(t, &s), 1);
+		check_flagged(t, &opt, 2);
 		for (i = 0; i < 4; i++) {
 			if (i == 2)
 				continue;
@@ -316,7 +299,7 @@ static void not_finite(void **state)
 		}
 		test_release_stream(&s);
 	}
-	lens_analysis_destroy(a);
+	lens_tables_destroy(t);
 	lens_model_destroy(m);
 }
 
@@ -324,19 +307,19 @@ static void not_finite(void **state)
 static void one_infinite_logit(void **state)
 {
 	struct lens_model *m = test_make_model(true, false);
-	struct lens_analysis_options opt = test_all_tables(2, 5, LENS_LENS_RECOMPUTE);
-	struct lens_analysis *a;
+	struct lens_tables_options opt = test_all_tables(m, 2, 5, LENS_LENS_RECOMPUTE);
+	struct lens_tables *t;
 	struct test_stream s;
 
 	(void)state;
 	m->b_u[36] = INFINITY;
-	a = test_create_analysis(m, &opt);
+	t = test_create_tables(m, &opt);
 	test_make_stream(&s, 3, 2);
-	assert_int_equal(test_analyse(a, &s), 3);
-	check_flagged(a, 0);
-	check_flagged(a, 2);
+	assert_int_equal(test_show_stream(t, &s), 3);
+	check_flagged(t, &opt, 0);
+	check_flagged(t, &opt, 2);
 	test_release_stream(&s);
-	lens_analysis_destroy(a);
+	lens_tables_destroy(t);
 	lens_model_destroy(m);
 }
 
@@ -344,20 +327,20 @@ static void one_infinite_logit(void **state)
 static void lens_layer_not_finite(void **state)
 {
 	struct lens_model *m = test_make_model(true, false);
-	struct lens_analysis_options opt = test_all_tables(2, 5, LENS_LENS_RECOMPUTE);
-	struct lens_analysis *a = test_create_analysis(m, &opt);
-	struct checked c = { .a = a };
+	struct lens_tables_options opt = test_all_tables(m, 2, 5, LENS_LENS_RECOMPUTE);
+	struct lens_tables *t = test_create_tables(m, &opt);
+	struct checked c = { .t = t, .opt = opt };
 	struct test_stream s;
 	const int32_t *rank;
 
 	(void)state;
 	test_make_stream(&s, 2, 2);
-	s.resid[1][(s.offset[1] + (size_t)s.read_pos[1]) * D] = NAN;
-	assert_int_equal(test_analyse(a, &s), 0);
-	rank = row(&c, "rank_per_layer", 1);
+	test_read_row(&s, 1, 1)[0] = NAN;
+	assert_int_equal(test_show_stream(t, &s), 0);
+	rank = ROW(&c, rank_per_layer, 1);
 	assert_true(rank[0] >= 0 && rank[2] == -1 && rank[3] == -1 && rank[4] >= 0);
 	test_release_stream(&s);
-	lens_analysis_destroy(a);
+	lens_tables_destroy(t);
 	lens_model_destroy(m);
 }
 
