@@ -136,7 +136,7 @@ static enum lens_status head_results(const struct lens_pass *p, size_t layer)
 	return show_rows(p, LENS_HOOK_RESULT, layer, p->f->result, c->n_heads * d);
 }
 
-/* normed → attention → z */
+/* normed → queries, keys, values → z, where p->rest goes on */
 static enum lens_status attention(const struct lens_pass *p, size_t layer)
 {
 	const struct lens_config *c = &p->f->model->config;
@@ -153,9 +153,7 @@ static enum lens_status attention(const struct lens_pass *p, size_t layer)
 		LENS_TRY(show(p, LENS_HOOK_ROT_Q, layer, qkv, q, width));
 		LENS_TRY(show(p, LENS_HOOK_ROT_K, layer, qkv + q, kv, width));
 	}
-	LENS_TRY(lens_attend(p, layer));
-	LENS_TRY(show_rows(p, LENS_HOOK_Z, layer, p->f->z, q));
-	return head_results(p, layer);
+	return lens_attend(p, layer);
 }
 
 /* normed → MLP → branch (mlp_out). Gated: post = act(x·W_gate) · (x·W_in). */
@@ -194,6 +192,8 @@ static enum lens_status second_half(const struct lens_pass *p, size_t layer)
 	size_t n = p->batch->n_rows * c->d_model, d = c->d_model;
 	float *resid = p->f->resid;
 
+	LENS_TRY(show_rows(p, LENS_HOOK_Z, layer, p->f->z, out.k));
+	LENS_TRY(head_results(p, layer));
 	linear(p, p->f->z, out, p->f->branch);
 	LENS_TRY(show_rows(p, LENS_HOOK_ATTN_OUT, layer, p->f->branch, d));
 	if (!c->parallel_block) {
