@@ -1,0 +1,320 @@
+/*
+ * test_forward_rows.c: every hook point has the same bits at every position wherever
+ * the batch's rows lie: scattered, shared by prompts with a common prefix, from a later
+ * block on, and where only read positions go on. On the level of H5LENS_TEST_CPU.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "support/passes.h"
+#include "support/runs.h"
+
+enum { N_PROMPTS = 8, MOST_TOKENS = 80, LEARNED = 48 };
+
+static struct test_random rnd = { 5 };
+
+/* A model with prompts, and what it shows of them as they are packed. */
+struct subject {
+	struct lens_model *m;
+	size_t n_layers;
+	int32_t token[N_PROMPTS][MOST_TOKENS];
+	struct test_prompt prompt[N_PROMPTS];
+	struct lens_batch b;
+	struct test_record all;
+};
+
+/* Longer than a block of queries, where positions are not learned. */
+static void make_prompts(struct subject *s)
+{
+	const size_t longest = s->m->config.learned_positions ? LEARNED : MOST_TOKENS;
+	const size_t length[N_PROMPTS] = { 7, longest, 1, 12, 25, 13, longest - 5, 2 };
+	size_t i, k;
+
+	for (i = 0; i < N_PROMPTS; i++) {
+		for (k = 0; k < length[i]; k++)
+			s->token[i][k] = (int32_t)test_random_below(&rnd, s->m->config.d_vocab);
+		s->prompt[i] = (struct test_prompt){
+			.tokens = s->token[i],
+			.length = length[i],
+			.read_pos = (int32_t)test_random_below(&rnd, length[i]),
+		};
+	}
+}
+
+/* Runs and keeps what is shown, of every hook point that r's set has. */
+static void run(const struct subject *s, const struct lens_batch *b, struct test_record *r,
+		int threads, size_t layer, const float *resid)
+{
+	const struct lens_visitor v = test_record_visitor(r);
+	const struct test_pass pass = {
+		.m = s->m,
+		.b = b,
+		.visitor = &v,
+		.n = 1,
+		.threads = threads,
+		.resid = resid,
+		.layer = layer,
+	};
+
+	assert_int_equal(test_run_pass(&pass, NULL), LENS_OK);
+}
+
+static void begin(struct subject *s, const char *name, bool processed)
+{
+	const struct lens_model_options opt = {
+		.processing = { .fold_ln = processed,
+				.center_writing_weights = processed,
+				.center_unembed = processed,
+				.fold_value_biases = processed },
+	};
+	char dir[128];
+
+	snprintf(dir, sizeof(dir), "tests/golden/data/%s", name);
+	memset(s, 0, sizeof(*s));
+	s->m = test_open_model(dir, &opt);
+	s->n_layers = s->m->config.n_layers;
+	make_prompts(s);
+	test_pack(&s->b, s->prompt, N_PROMPTS);
+	test_record_init(&s->all, s->m, &s->b, LENS_WANT_ALL);
+	run(s, &s->b, &s->all, 1, 0, NULL);
+}
+
+static void end(struct subject *s)
+{
+	test_record_release(&s->all);
+	lens_batch_release(&s->b);
+	lens_model_destroy(s->m);
+}
+
+/* Hook points that a pass from a block on should show; of the embeddings too. */
+static size_t n_points(const struct subject *s, size_t layer, bool embeddings)
+{
+	size_t points = 0;
+	int h;
+
+	for (h = 0; h < LENS_HOOK_COUNT; h++) {
+		enum lens_hook hook = (enum lens_hook)h;
+
+		if (!lens_hook_exists(&s->m->config, hook))
+			continue;
+		if (lens_hook_info(hook)->per_layer)
+			points += s->n_layers - layer;
+		else
+			points += hook >= LENS_HOOK_LN_FINAL_SCALE || embeddings;
+	}
+	return points;
+}
+
+/* --- elsewhere --------------------------------------------------------------------------- */
+
+static void check_scattered(struct subject *s)
+{
+	size_t i, n = n_points(s, 0, true) * test_n_positions(&s->b);
+	struct test_record r;
+	struct lens_batch b;
+
+	assert_int_equal(test_same_records(&s->all, &s->all, "itself"), n);
+	test_pack(&b, s->prompt, N_PROMPTS);
+	for (i = 0; i < 3; i++) {
+		test_scatter(&b, &rnd);
+		test_record_init(&r, s->m, &b, LENS_WANT_ALL);
+		run(s, &b, &r, 1, 0, NULL);
+		assert_int_equal(test_same_records(&r, &s->all, "scattered"), n);
+		test_record_release(&r);
+	}
+	lens_batch_release(&b);
+}
+
+/* Without scores and patterns, which are shown in order, threads share the prompts. */
+static void without_squares(struct test_record *r)
+{
+	size_t layer;
+
+	for (layer = 0; layer < r->hooks.n_layers; layer++) {
+		unsigned char *want = r->hooks.want + layer * LENS_HOOK_COUNT;
+
+		want[LENS_HOOK_ATTN_SCORES] = want[LENS_HOOK_PATTERN] = LENS_WANT_NOT;
+	}
+}
+
+static void check_threads(struct subject *s)
+{
+	size_t n = (n_points(s, 0, true) - 2 * s->n_layers) * test_n_positions(&s->b);
+	struct test_record r;
+	struct lens_batch b;
+	int scattered;
+
+	test_pack(&b, s->prompt, N_PROMPTS);
+	for (scattered = 0; scattered < 2; scattered++) {
+		if (scattered)
+			test_scatter(&b, &rnd);
+		test_record_init(&r, s->m, &b, LENS_WANT_ALL);
+		without_squares(&r);
+		run(s, &b, &r, 3, 0, NULL);
+		assert_int_equal(test_same_records(&r, &s->all, "threads"), n);
+		test_record_release(&r);
+	}
+	lens_batch_release(&b);
+}
+
+/* --- shared ------------------------------------------------------------------------------ */
+
+/* Three prompts whose first n tokens are the same have one row for each of them. */
+static void check_shared(struct subject *s, size_t n, bool scattered)
+{
+	struct test_prompt p[3] = { s->prompt[6], s->prompt[4], s->prompt[1] };
+	struct test_record own, shared;
+	struct lens_batch b;
+	size_t i;
+
+	for (i = 1; i < 3; i++)
+		memcpy(s->token[i == 1 ? 4 : 1], s->token[6], n * sizeof(int32_t));
+	test_pack(&b, p, 3);
+	test_record_init(&own, s->m, &b, LENS_WANT_ALL);
+	run(s, &b, &own, 1, 0, NULL);
+	if (scattered)
+		test_scatter(&b, &rnd);
+	test_share(&b, 0, 1, n);
+	test_share(&b, 0, 2, n);
+	test_record_init(&shared, s->m, &b, LENS_WANT_ALL);
+	run(s, &b, &shared, 1, 0, NULL);
+	assert_int_equal(test_same_records(&shared, &own, "shared"),
+			 n_points(s, 0, true) * test_n_positions(&b));
+	test_record_release(&own);
+	test_record_release(&shared);
+	lens_batch_release(&b);
+}
+
+/* To the middle of twelve rows, to their end, and all of the second prompt. */
+static void check_prefixes(struct subject *s)
+{
+	static const size_t common[] = { 1, 7, 12, 25 };
+	size_t i;
+
+	for (i = 0; i < 4; i++) {
+		check_shared(s, common[i], false);
+		check_shared(s, common[i], true);
+	}
+}
+
+/* --- from a block on -----------------------------------------------------------------------
+ */
+
+static float *resid_pre(const struct subject *s, const struct lens_batch *b, size_t layer)
+{
+	if (layer == s->n_layers)
+		return test_record_rows(&s->all, b, LENS_HOOK_RESID_POST, layer - 1);
+	return test_record_rows(&s->all, b, LENS_HOOK_RESID_PRE, layer);
+}
+
+static void check_from_layer(const struct subject *s, const struct lens_batch *b, size_t layer)
+{
+	float *resid = resid_pre(s, b, layer);
+	struct test_record r;
+
+	test_record_init(&r, s->m, b, LENS_WANT_ALL);
+	run(s, b, &r, 1, layer, resid);
+	assert_int_equal(test_same_records(&r, &s->all, "from a block on"),
+			 n_points(s, layer, false) * test_n_positions(b));
+	test_record_release(&r);
+	lens_free(resid);
+}
+
+static void check_from(struct subject *s)
+{
+	struct lens_batch b;
+	size_t layer;
+
+	test_pack(&b, s->prompt, N_PROMPTS);
+	for (layer = 0; layer <= s->n_layers; layer++)
+		check_from_layer(s, &b, layer);
+	test_scatter(&b, &rnd);
+	for (layer = 0; layer <= s->n_layers; layer++)
+		check_from_layer(s, &b, layer);
+	lens_batch_release(&b);
+}
+
+/* --- read positions alone ------------------------------------------------------------------
+ */
+
+/* Positions shown in the blocks, behind the keys and values of the last N_PROMPTS. */
+static size_t n_read(const struct subject *s, size_t layer)
+{
+	const struct lens_config *c = &s->m->config;
+	size_t early = 0, late = 0;
+	int h;
+
+	for (h = 0; h < LENS_HOOK_COUNT; h++) {
+		enum lens_hook hook = (enum lens_hook)h;
+
+		if (!lens_hook_exists(c, hook) || !lens_hook_info(hook)->per_layer)
+			continue;
+		early += hook <= LENS_HOOK_ROT_K;
+		late += hook > LENS_HOOK_ROT_K;
+	}
+	return (s->n_layers - layer - 1) * (early + late) * test_n_positions(&s->b) +
+	       early * test_n_positions(&s->b) + late * N_PROMPTS;
+}
+
+static void check_read(struct subject *s)
+{
+	size_t n = n_read(s, 0), last = s->n_layers - 1;
+	struct test_record r;
+	struct lens_batch b;
+	float *resid;
+	int k;
+
+	test_pack(&b, s->prompt, N_PROMPTS);
+	for (k = 0; k < 4; k++) {
+		if (k % 2)
+			test_scatter(&b, &rnd);
+		test_record_init(&r, s->m, &b, LENS_WANT_READ_POS);
+		resid = k / 2 ? resid_pre(s, &b, last) : NULL;
+		run(s, &b, &r, 1, last, resid);
+		assert_int_equal(test_same_records(&r, &s->all, "read positions"),
+				 resid ? n_read(s, last) : n);
+		test_record_release(&r);
+		lens_free(resid);
+	}
+	lens_batch_release(&b);
+}
+
+/* --- all of it, model by model -------------------------------------------------------------
+ */
+
+static void check_model(void **state)
+{
+	const char *name = *state;
+	struct subject s;
+	int processed;
+
+	for (processed = 0; processed < (test_quick() ? 1 : 2); processed++) {
+		begin(&s, name, processed);
+		check_scattered(&s);
+		check_threads(&s);
+		check_from(&s);
+		check_read(&s);
+		check_prefixes(&s); /* changes the tokens */
+		end(&s);
+	}
+}
+
+int main(void)
+{
+	/* Learned and rotary positions, a parallel block, RMSNorm, a gate, windows. */
+	static char gpt2[] = "gpt2_gelu_new", neo[] = "gpt_neo_local", neox[] = "gpt_neox",
+		    llama[] = "llama_gqa", mistral[] = "mistral";
+	const struct CMUnitTest tests[] = {
+		{ gpt2, check_model, NULL, NULL, gpt2 },
+		{ neo, check_model, NULL, NULL, neo },
+		{ neox, check_model, NULL, NULL, neox },
+		{ llama, check_model, NULL, NULL, llama },
+		{ mistral, check_model, NULL, NULL, mistral },
+	};
+
+	return cmocka_run_group_tests(tests, test_open_kernels, NULL);
+}
