@@ -40,7 +40,8 @@ enum lens_table {
 enum lens_logits_at {
 	LENS_AT_READ_POS = 1,   /* the model's own, at the read position */
 	LENS_AT_LENS_LAYER = 2, /* each lens layer's there */
-	LENS_AT_EVERY_POS = 4   /* the model's own, at every position but the last */
+	LENS_AT_NEXT_TOKEN = 4, /* the model's own, at every position but the last */
+	LENS_AT_EVERY_POS = 8   /* the model's own, at every position */
 };
 
 /* One data set under /results: [prompt, axes]. */

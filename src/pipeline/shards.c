@@ -57,7 +57,7 @@ static struct cost cost_of(const struct lens_plan *p)
 	cost.flop = 2 * d * v;
 	if (logits & LENS_AT_LENS_LAYER)
 		cost.flop *= (double)(c->n_layers + 1);
-	if (logits & LENS_AT_EVERY_POS)
+	if (logits & (LENS_AT_NEXT_TOKEN | LENS_AT_EVERY_POS))
 		cost.flop_per_token += 2 * d * v;
 	for (i = 0; i < p->n_datasets; i++)
 		add_dataset_cost(&p->dataset[i], &cost);

@@ -20,9 +20,10 @@ static void read_logit(struct lens_table_view *v, struct lens_logits *l)
 		out[i] = l->logit[l->answer[i]];
 }
 
+/* [n_answers − 1], of each lens layer or alone */
 static void read_diff(struct lens_table_view *v, struct lens_logits *l)
 {
-	float *out = lens_table_row(v, l->prompt);
+	float *out = (float *)lens_table_row(v, l->prompt) + l->layer * (l->n_answers - 1);
 	size_t i;
 
 	for (i = 1; i < l->n_answers; i++)
@@ -110,4 +111,14 @@ const struct lens_table_type lens_table_lens_logit = {
 	.units = "logits",
 	.logits = LENS_AT_LENS_LAYER,
 	.ops = &logit,
+};
+
+const struct lens_table_type lens_table_lens_logit_diff = {
+	.dtype = LENS_F32,
+	.n_axes = 2,
+	.axis = { LENS_AXIS_LENS_LAYER, LENS_AXIS_ANSWER_OTHER },
+	.long_name = "logit lens: logit of the first answer minus each other answer's",
+	.units = "logits",
+	.logits = LENS_AT_LENS_LAYER,
+	.ops = &diff,
 };

@@ -9,7 +9,8 @@ static void read_logits(struct lens_table_view *v, struct lens_logits *l)
 	uint8_t *flags = lens_table_row(v, l->prompt);
 
 	if (!l->finite)
-		*flags |= l->next >= 0 ? LENS_FLAG_NONFINITE_POS : LENS_FLAG_NONFINITE;
+		*flags |= l->at == LENS_AT_READ_POS ? LENS_FLAG_NONFINITE
+						    : LENS_FLAG_NONFINITE_POS;
 }
 
 static void add_row_flags(struct lens_table_view *v)
@@ -31,6 +32,6 @@ const struct lens_table_type lens_table_flags = {
 		"token_logprobs or loss needed is not; bit 2: the prompt ends in white space "
 		"and an answer begins with it; bit 3: two answers are the same token",
 	.logits = LENS_AT_READ_POS,
-	.logits_if_made = LENS_AT_EVERY_POS,
+	.logits_if_made = LENS_AT_NEXT_TOKEN | LENS_AT_EVERY_POS,
 	.ops = &ops,
 };

@@ -34,7 +34,7 @@ size_t lens_logits_bytes(const struct lens_model *m, const struct lens_tables_op
 			lens_unembed_pad_floats(&m->config);
 
 	return floats * sizeof(float) +
-	       (logits & LENS_AT_EVERY_POS ? tile * sizeof(struct lens_place) : 0);
+	       (logits & LENS_AT_ALL_POS ? tile * sizeof(struct lens_place) : 0);
 }
 
 enum lens_status lens_logits_create(struct lens_tables *t, struct lens_error *err)
@@ -49,10 +49,10 @@ enum lens_status lens_logits_create(struct lens_tables *t, struct lens_error *er
 	t->scale = lens_alloc_aligned(t->tile, sizeof(float));
 	t->logit = lens_alloc_aligned(t->tile * m->config.d_vocab, sizeof(float));
 	t->pad = lens_alloc_aligned(lens_unembed_pad_floats(&m->config), sizeof(float));
-	if (t->logits & LENS_AT_EVERY_POS)
+	if (t->logits & LENS_AT_ALL_POS)
 		t->place = lens_calloc(t->tile, sizeof(*t->place));
 	if (t->resid && t->normed && t->scale && t->logit && t->pad &&
-	    (t->place || !(t->logits & LENS_AT_EVERY_POS)))
+	    (t->place || !(t->logits & LENS_AT_ALL_POS)))
 		return LENS_OK;
 	return lens_error_nomem(err, lens_logits_bytes(m, &t->opt), 1);
 }
@@ -78,7 +78,7 @@ void lens_logits_hooks(const struct lens_model *m, const struct lens_tables_opti
 			lens_hook_want(hooks, LENS_HOOK_RESID_PRE, i, LENS_WANT_READ_POS);
 	}
 	lens_hook_want(hooks, LENS_HOOK_RESID_POST, n - 1, LENS_WANT_READ_POS);
-	if (logits & LENS_AT_EVERY_POS)
+	if (logits & LENS_AT_ALL_POS)
 		lens_hook_want(hooks, LENS_HOOK_LN_FINAL_NORMALIZED, 0, LENS_WANT_ALL);
 }
 
@@ -87,7 +87,7 @@ void lens_logits_visit(struct lens_tables *t, const struct lens_batch *b,
 {
 	size_t i, source, d = t->model->config.d_model, n = t->model->config.n_layers;
 
-	if (a->hook == LENS_HOOK_LN_FINAL_NORMALIZED && t->logits & LENS_AT_EVERY_POS) {
+	if (a->hook == LENS_HOOK_LN_FINAL_NORMALIZED && t->logits & LENS_AT_ALL_POS) {
 		lens_every_pos_read(t, b, a);
 		return;
 	}

@@ -45,7 +45,7 @@ const struct lens_table_type lens_table_token_logprobs = {
 	.long_name = "log probability of the next token, given the tokens up to this position "
 		     "(NaN at the last token and past it)",
 	.units = "nats",
-	.logits = LENS_AT_EVERY_POS,
+	.logits = LENS_AT_NEXT_TOKEN,
 	.ops = &token,
 };
 
@@ -53,6 +53,6 @@ const struct lens_table_type lens_table_loss = {
 	.dtype = LENS_F32,
 	.long_name = "mean of -token_logprobs over the prompt's tokens but the first",
 	.units = "nats",
-	.logits = LENS_AT_EVERY_POS,
+	.logits = LENS_AT_NEXT_TOKEN,
 	.ops = &mean,
 };

@@ -1,7 +1,7 @@
 /*
- * tables/positions.c: the logits at every position but each prompt's last, which
- * predicts nothing that is there. In: ln_final.hook_normalized at all rows of a batch;
- * out: logits, shown to the tables that read them.
+ * tables/positions.c: the logits at every position; each prompt's last one, which
+ * predicts nothing that is there, only for tables that want it. In: ln_final.hook_normalized at
+ * all rows of a batch; out: logits, shown to the tables that read them.
  *
  * The rows go through the unembedding a tile at a time, so that a batch's
  * logits are never held. A prompt starts at a multiple of lens_row_align() and a
@@ -24,7 +24,7 @@ static void flush(struct lens_tables *t, size_t slots)
 	for (i = 0; i < slots; i++) {
 		struct lens_place *p = &t->place[i];
 
-		if (p->next < 0)
+		if (!p->used)
 			continue;
 		p->max = lens_vec()->max_finite(v, t->logit + i * v);
 		p->sum_exp =
@@ -42,7 +42,9 @@ static void flush(struct lens_tables *t, size_t slots)
 					 .sum_exp = p->sum_exp,
 					 .top = t->top };
 
-		if (p->next >= 0)
+		if (p->used && p->next >= 0)
+			lens_show_logits(t, LENS_AT_NEXT_TOKEN, &l);
+		if (p->used)
 			lens_show_logits(t, LENS_AT_EVERY_POS, &l);
 	}
 }
@@ -53,7 +55,7 @@ static void leave_gap(struct lens_tables *t, size_t slot)
 	size_t d = t->model->config.d_model;
 
 	memset(t->normed + slot * d, 0, d * sizeof(*t->normed));
-	t->place[slot].next = -1;
+	t->place[slot].used = false;
 }
 
 static void take_row(struct lens_tables *t, const float *row, size_t slot)
@@ -67,12 +69,12 @@ static void take_row(struct lens_tables *t, const float *row, size_t slot)
 void lens_every_pos_read(struct lens_tables *t, const struct lens_batch *b,
 			 const struct lens_activation *a)
 {
-	size_t i, pos, slot = 0;
+	size_t i, pos, slot = 0, last = t->logits & LENS_AT_EVERY_POS ? 0 : 1;
 
 	for (i = 0; i < b->n_prompts; i++) {
 		for (; slot % lens_row_align(); slot++)
 			leave_gap(t, slot);
-		for (pos = 0; pos + 1 < b->length[i]; pos++) {
+		for (pos = 0; pos + last < b->length[i]; pos++) {
 			size_t row = (size_t)lens_batch_row(b, i, pos);
 
 			if (slot == t->tile) {
@@ -80,9 +82,12 @@ void lens_every_pos_read(struct lens_tables *t, const struct lens_batch *b,
 				slot = 0;
 			}
 			take_row(t, a->data + row * a->stride, slot);
-			t->place[slot++] = (struct lens_place){ .prompt = i,
-								.pos = pos,
-								.next = b->tokens[i][pos + 1] };
+			t->place[slot++] = (struct lens_place){
+				.prompt = i,
+				.pos = pos,
+				.used = true,
+				.next = pos + 1 < b->length[i] ? b->tokens[i][pos + 1] : -1
+			};
 		}
 	}
 	if (slot)

@@ -20,6 +20,22 @@ double lens_log_prob(const struct lens_logits *l, int32_t token)
 	return (double)l->logit[token] - (double)l->max - log(l->sum_exp);
 }
 
+double lens_entropy(const struct lens_logits *l)
+{
+	double sum = 0;
+	size_t i;
+
+	if (!l->finite)
+		return NAN;
+	/* p = e^x/Σ with x = logit − max, so −Σ p·log p = log Σ − Σ x·e^x/Σ */
+	for (i = 0; i < l->d_vocab; i++) {
+		double x = (double)l->logit[i] - (double)l->max;
+
+		sum += x * exp(x);
+	}
+	return log(l->sum_exp) - sum / l->sum_exp;
+}
+
 int32_t lens_rank(const struct lens_logits *l, int32_t token)
 {
 	if (!l->finite)
@@ -55,4 +71,22 @@ const int32_t *lens_top(const struct lens_table_view *v, struct lens_logits *l)
 			n = insert(l, k, n, (int32_t)i);
 	}
 	return l->top;
+}
+
+void lens_top_logits(const struct lens_table_view *v, struct lens_logits *l, float *out)
+{
+	const int32_t *top = lens_top(v, l);
+	size_t i;
+
+	for (i = 0; i < v->opt->sizes.top_k && top[i] >= 0; i++)
+		out[i] = l->logit[top[i]];
+}
+
+void lens_top_probs(const struct lens_table_view *v, struct lens_logits *l, float *out)
+{
+	const int32_t *top = lens_top(v, l);
+	size_t i;
+
+	for (i = 0; i < v->opt->sizes.top_k && top[i] >= 0; i++)
+		out[i] = (float)lens_prob(l, top[i]);
 }

@@ -162,6 +162,7 @@ void lens_show_logits(struct lens_tables *t, enum lens_logits_at at, struct lens
 {
 	size_t i;
 
+	l->at = at;
 	for (i = 0; i < t->n; i++) {
 		const struct lens_table_type *type = t->view[i].type;
 

@@ -6,10 +6,11 @@
 
 /* One row of logits: at a prompt's read position, of one lens layer, or at one position. */
 struct lens_logits {
+	enum lens_logits_at at;
 	size_t prompt;
 	size_t layer; /* the lens layer, or 0 */
 	size_t pos;   /* at every position: which */
-	int32_t next; /* at every position: the token to come; else −1 */
+	int32_t next; /* at every position: the token to come; −1: none, or elsewhere */
 	const float *logit;
 	size_t d_vocab;
 	const int32_t *answer; /* [n_answers] of the prompt */
@@ -26,6 +27,8 @@ struct lens_logits {
 double lens_prob(const struct lens_logits *l, int32_t token);
 /* its logarithm */
 double lens_log_prob(const struct lens_logits *l, int32_t token);
+/* −Σ p log p, in nats; float64 */
+double lens_entropy(const struct lens_logits *l);
 /* Tokens with a strictly larger logit; −1 where a logit is not finite. */
 int32_t lens_rank(const struct lens_logits *l, int32_t token);
 
@@ -73,6 +76,9 @@ static inline void *lens_table_row(const struct lens_table_view *v, size_t promp
 
 /* The top_k tokens with the largest logits, ties by id; −1 where there is none. */
 const int32_t *lens_top(const struct lens_table_view *v, struct lens_logits *l);
+/* Their logits and probabilities, [top_k]; what is NaN stays so where there is no token. */
+void lens_top_logits(const struct lens_table_view *v, struct lens_logits *l, float *out);
+void lens_top_probs(const struct lens_table_view *v, struct lens_logits *l, float *out);
 
 /* --- directions.c ------------------------------------------------------------------ */
 
@@ -86,7 +92,8 @@ double lens_direction_bias(const struct lens_model *m, int32_t token);
 /* What a slot of the tile holds. */
 struct lens_place {
 	size_t prompt, pos;
-	int32_t next; /* the token to come; −1: nothing is here */
+	bool used;    /* else nothing is here */
+	int32_t next; /* the token to come; −1: none */
 	float max;    /* NaN: a logit is not finite */
 	double sum_exp;
 };
@@ -128,6 +135,8 @@ void lens_logits_visit(struct lens_tables *t, const struct lens_batch *b,
 		       const struct lens_activation *a);
 /* Reads the streams: shows the logits of the read positions and of the lens layers. */
 void lens_logits_read(struct lens_tables *t);
+/* Where logits of more than the read position are needed. */
+#define LENS_AT_ALL_POS (LENS_AT_NEXT_TOKEN | LENS_AT_EVERY_POS)
 /* Shows the logits of every position; a is ln_final.hook_normalized of all rows. */
 void lens_every_pos_read(struct lens_tables *t, const struct lens_batch *b,
 			 const struct lens_activation *a);

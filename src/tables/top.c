@@ -3,7 +3,6 @@
  */
 #include "tables/tables_private.h"
 
-#include <math.h>
 #include <string.h>
 
 static void read_tokens(struct lens_table_view *v, struct lens_logits *l)
@@ -11,25 +10,14 @@ static void read_tokens(struct lens_table_view *v, struct lens_logits *l)
 	memcpy(lens_table_row(v, l->prompt), lens_top(v, l), v->row_bytes);
 }
 
-/* Rows stay NaN where there is no token. */
 static void read_logits(struct lens_table_view *v, struct lens_logits *l)
 {
-	const int32_t *top = lens_top(v, l);
-	float *out = lens_table_row(v, l->prompt);
-	size_t i;
-
-	for (i = 0; i < v->opt->sizes.top_k && top[i] >= 0; i++)
-		out[i] = l->logit[top[i]];
+	lens_top_logits(v, l, lens_table_row(v, l->prompt));
 }
 
 static void read_probs(struct lens_table_view *v, struct lens_logits *l)
 {
-	const int32_t *top = lens_top(v, l);
-	float *out = lens_table_row(v, l->prompt);
-	size_t i;
-
-	for (i = 0; i < v->opt->sizes.top_k && top[i] >= 0; i++)
-		out[i] = (float)lens_prob(l, top[i]);
+	lens_top_probs(v, l, lens_table_row(v, l->prompt));
 }
 
 static const struct lens_table_ops tokens = { .read = read_tokens };

@@ -417,7 +417,7 @@ static void test_many(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		T(test_version),         T(test_numbers),    T(test_strings),
+		T(test_version),      T(test_numbers),    T(test_strings),
 		T(test_string_gaps),  T(test_attributes), T(test_walk_attrs),
 		T(test_walk),         T(test_same_bytes), T(test_bad_chunks),
 		T(test_bad_specs),    T(test_bad_text),   T(test_too_many_chunks),
