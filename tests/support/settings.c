@@ -13,6 +13,23 @@
 
 #include <cmocka.h>
 
+struct lens_experiment test_e;
+struct lens_error test_err;
+
+int test_settings_setup(void **state)
+{
+	(void)state;
+	test_err = (struct lens_error)LENS_ERROR_INIT;
+	return lens_experiment_init(&test_e, &test_err) != LENS_OK;
+}
+
+int test_settings_teardown(void **state)
+{
+	(void)state;
+	lens_experiment_release(&test_e);
+	return 0;
+}
+
 void test_settings_set(struct lens_experiment *e, const char *key, const char *value)
 {
 	struct lens_error err = LENS_ERROR_INIT;

@@ -8,6 +8,12 @@
 
 #include "h5lens/experiment.h"
 
+/* What a test sets, and the last error. cmocka setup and teardown: anew for each test. */
+extern struct lens_experiment test_e;
+extern struct lens_error test_err;
+int test_settings_setup(void **state);
+int test_settings_teardown(void **state);
+
 /* As --set does. */
 void test_settings_set(struct lens_experiment *e, const char *key, const char *value);
 /* From a file with this text. */

@@ -12,31 +12,14 @@
 
 #include <cmocka.h>
 
-static struct lens_experiment e;
-static struct lens_error err;
-
-static int init(void **state)
-{
-	(void)state;
-	err = (struct lens_error)LENS_ERROR_INIT;
-	return lens_experiment_init(&e, &err) != LENS_OK;
-}
-
-static int release(void **state)
-{
-	(void)state;
-	lens_experiment_release(&e);
-	return 0;
-}
-
 static void set_bad(const char *key, const char *value, const char *text)
 {
-	err = (struct lens_error)LENS_ERROR_INIT;
-	assert_int_equal(lens_experiment_set(&e, key, value, &err), LENS_ERR_INVALID);
-	if (!strstr(err.text, text))
-		fail_msg("%s=%s: expected \"%s\", got \"%s\"", key, value, text, err.text);
-	assert_int_equal(err.row, 0);
-	assert_string_equal(err.file, "");
+	test_err = (struct lens_error)LENS_ERROR_INIT;
+	assert_int_equal(lens_experiment_set(&test_e, key, value, &test_err), LENS_ERR_INVALID);
+	if (!strstr(test_err.text, text))
+		fail_msg("%s=%s: expected \"%s\", got \"%s\"", key, value, text, test_err.text);
+	assert_int_equal(test_err.row, 0);
+	assert_string_equal(test_err.file, "");
 }
 
 #define DEFAULT_TABLES                                                                         \
@@ -46,34 +29,34 @@ static void set_bad(const char *key, const char *value, const char *text)
 static void test_defaults(void **state)
 {
 	(void)state;
-	assert_null(e.model);
-	assert_null(e.output);
-	assert_null(e.data.csv);
-	assert_true(e.weights.fold_ln);
-	assert_true(e.weights.center_writing_weights);
-	assert_true(e.weights.center_unembed);
-	assert_true(e.weights.fold_value_biases);
-	assert_false(e.weights.refactor_factored_attn_matrices);
-	assert_string_equal(e.data.prompt, "prompt");
-	assert_int_equal(e.data.answers.n, 0);
-	assert_null(e.data.read_pos_column);
-	assert_int_equal(e.data.read_pos, -1);
-	assert_true(e.data.prepend_bos);
-	assert_string_equal(e.data.bos, "auto");
-	assert_false(e.data.skip_bad_rows);
-	assert_int_equal(e.data.limit, 0);
-	ASSERT_STRINGS(&e.cache.hooks, "*");
-	assert_int_equal(e.cache.positions, LENS_POS_ALL);
-	assert_int_equal(e.cache.n_positions, 0);
-	assert_int_equal(e.cache.dtype, LENS_CACHE_F32);
-	ASSERT_STRINGS(&e.tables, DEFAULT_TABLES);
-	assert_false(e.tables_listed);
-	assert_int_equal(e.top_k, 10);
-	assert_int_equal(e.lens, LENS_LENS_RECOMPUTE);
-	assert_int_equal(e.cpu, LENS_CPU_AUTO);
-	assert_int_equal(e.threads, 0);
-	assert_int_equal(e.memory, 0);
-	assert_string_equal(e.source, "");
+	assert_null(test_e.model);
+	assert_null(test_e.output);
+	assert_null(test_e.data.csv);
+	assert_true(test_e.weights.fold_ln);
+	assert_true(test_e.weights.center_writing_weights);
+	assert_true(test_e.weights.center_unembed);
+	assert_true(test_e.weights.fold_value_biases);
+	assert_false(test_e.weights.refactor_factored_attn_matrices);
+	assert_string_equal(test_e.data.prompt, "prompt");
+	assert_int_equal(test_e.data.answers.n, 0);
+	assert_null(test_e.data.read_pos_column);
+	assert_int_equal(test_e.data.read_pos, -1);
+	assert_true(test_e.data.prepend_bos);
+	assert_string_equal(test_e.data.bos, "auto");
+	assert_false(test_e.data.skip_bad_rows);
+	assert_int_equal(test_e.data.limit, 0);
+	ASSERT_STRINGS(&test_e.cache.hooks, "*");
+	assert_int_equal(test_e.cache.positions, LENS_POS_ALL);
+	assert_int_equal(test_e.cache.n_positions, 0);
+	assert_int_equal(test_e.cache.dtype, LENS_CACHE_F32);
+	ASSERT_STRINGS(&test_e.tables, DEFAULT_TABLES);
+	assert_false(test_e.tables_listed);
+	assert_int_equal(test_e.top_k, 10);
+	assert_int_equal(test_e.lens, LENS_LENS_RECOMPUTE);
+	assert_int_equal(test_e.cpu, LENS_CPU_AUTO);
+	assert_int_equal(test_e.threads, 0);
+	assert_int_equal(test_e.memory, 0);
+	assert_string_equal(test_e.source, "");
 }
 
 /* The second column is what the effective JSON then holds. */
@@ -166,14 +149,14 @@ static void test_good_values(void **state)
 	for (i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
 		char *text;
 
-		test_settings_set(&e, good[i].key, good[i].value);
-		text = test_settings_json(&e, false);
+		test_settings_set(&test_e, good[i].key, good[i].value);
+		text = test_settings_json(&test_e, false);
 		if (!strstr(text, good[i].json))
 			fail_msg("%s=%s: no %s in %s", good[i].key, good[i].value, good[i].json,
 				 text);
 		lens_free(text);
-		release(state);
-		assert_int_equal(init(state), 0);
+		test_settings_teardown(state);
+		assert_int_equal(test_settings_setup(state), 0);
 	}
 }
 
@@ -268,13 +251,13 @@ static const struct {
 
 static void test_bad_values(void **state)
 {
-	char *before = test_settings_json(&e, false), *after;
+	char *before = test_settings_json(&test_e, false), *after;
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		set_bad(bad[i].key, bad[i].value, bad[i].text);
-	after = test_settings_json(&e, false);
+	after = test_settings_json(&test_e, false);
 	assert_string_equal(after, before); /* a bad value changes nothing */
 	lens_free(before);
 	lens_free(after);
@@ -284,24 +267,24 @@ static void test_precedence(void **state)
 {
 	(void)state;
 	test_settings_load(
-		&e,
+		&test_e,
 		"data: {answers: [a, b], limit: 5}\ncache: {hooks: [x, y], positions: [1]}\n");
-	test_settings_set(&e, "data.limit", "6");
-	test_settings_set(&e, "cache.hooks", "z");
-	test_settings_set(&e, "cache.positions", "all");
-	assert_int_equal(e.data.limit, 6);
-	ASSERT_STRINGS(&e.cache.hooks, "z");
-	assert_int_equal(e.cache.positions, LENS_POS_ALL);
-	assert_int_equal(e.cache.n_positions, 0);
-	ASSERT_STRINGS(&e.data.answers, "a", "b");
-	test_settings_set(&e, "data.read_pos", "col");
-	test_settings_set(&e, "data.read_pos", "2");
-	assert_null(e.data.read_pos_column);
-	assert_int_equal(e.data.read_pos, 2);
-	test_settings_set(&e, "weights", "raw");
-	test_settings_set(&e, "weights.fold_ln", "true");
-	assert_true(e.weights.fold_ln);
-	assert_false(e.weights.center_unembed);
+	test_settings_set(&test_e, "data.limit", "6");
+	test_settings_set(&test_e, "cache.hooks", "z");
+	test_settings_set(&test_e, "cache.positions", "all");
+	assert_int_equal(test_e.data.limit, 6);
+	ASSERT_STRINGS(&test_e.cache.hooks, "z");
+	assert_int_equal(test_e.cache.positions, LENS_POS_ALL);
+	assert_int_equal(test_e.cache.n_positions, 0);
+	ASSERT_STRINGS(&test_e.data.answers, "a", "b");
+	test_settings_set(&test_e, "data.read_pos", "col");
+	test_settings_set(&test_e, "data.read_pos", "2");
+	assert_null(test_e.data.read_pos_column);
+	assert_int_equal(test_e.data.read_pos, 2);
+	test_settings_set(&test_e, "weights", "raw");
+	test_settings_set(&test_e, "weights.fold_ln", "true");
+	assert_true(test_e.weights.fold_ln);
+	assert_false(test_e.weights.center_unembed);
 }
 
 static void test_flags(void **state)
@@ -343,22 +326,22 @@ static void test_flags(void **state)
 	}
 	assert_null(lens_key_of_flag("--nothing"));
 	assert_null(lens_key_of_flag(""));
-	test_settings_set(&e, lens_key_of_flag("--raw-weights")->name,
+	test_settings_set(&test_e, lens_key_of_flag("--raw-weights")->name,
 			  lens_key_of_flag("--raw-weights")->flag_value);
-	assert_false(e.weights.fold_ln);
+	assert_false(test_e.weights.fold_ln);
 	keys = lens_keys(&n);
 	for (i = 0; i < n; i++) {
 		assert_non_null(keys[i].shape);
 		assert_non_null(keys[i].help);
 		with_flag += keys[i].flag != NULL;
 		if (keys[i].deflt) /* a default is a value like any other */
-			test_settings_set(&e, keys[i].name, keys[i].deflt);
+			test_settings_set(&test_e, keys[i].name, keys[i].deflt);
 	}
 	assert_int_equal(with_flag, 21);
-	assert_true(e.weights.fold_ln);
+	assert_true(test_e.weights.fold_ln);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, init, release)
+#define T(f) cmocka_unit_test_setup_teardown(f, test_settings_setup, test_settings_teardown)
 
 int main(void)
 {

@@ -12,23 +12,6 @@
 
 #include <cmocka.h>
 
-static struct lens_experiment e;
-static struct lens_error err;
-
-static int init(void **state)
-{
-	(void)state;
-	err = (struct lens_error)LENS_ERROR_INIT;
-	return lens_experiment_init(&e, &err) != LENS_OK;
-}
-
-static int release(void **state)
-{
-	(void)state;
-	lens_experiment_release(&e);
-	return 0;
-}
-
 /* --- JSON --------------------------------------------------------------------- */
 
 static void test_json(void **state)
@@ -37,9 +20,9 @@ static void test_json(void **state)
 
 	(void)state;
 	test_settings_load(
-		&e,
+		&test_e,
 		"model: /m\noutput: /o.h5\ndata: {csv: /d.csv, answers: [a, b]}\nthreads: 3\n");
-	text = test_settings_json(&e, false);
+	text = test_settings_json(&test_e, false);
 	assert_string_equal(
 		text,
 		"{\"cache\":{\"dtype\":\"f32\",\"hooks\":[\"*\"],\"positions\":\"all\"},"
@@ -56,7 +39,7 @@ static void test_json(void **state)
 		"\"fold_ln\":true,\"fold_value_biases\":true,"
 		"\"refactor_factored_attn_matrices\":false}}");
 	lens_free(text);
-	text = test_settings_json(&e, true);
+	text = test_settings_json(&test_e, true);
 	assert_null(strstr(text, "/m"));
 	assert_null(strstr(text, "/d.csv"));
 	assert_null(strstr(text, "output"));
@@ -81,8 +64,8 @@ static void test_identity(void **state)
 	for (i = 0; i < 3; i++) {
 		char *text;
 
-		test_settings_load(&e, same[i]);
-		text = test_settings_json(&e, true);
+		test_settings_load(&test_e, same[i]);
+		text = test_settings_json(&test_e, true);
 		if (first)
 			assert_string_equal(text, first);
 		first = first ? first : lens_strdup(text);
@@ -120,12 +103,12 @@ static void test_identity_of_each_key(void **state)
 						  { "output", "x" },  { "threads", "2" },
 						  { "memory", "1G" }, { "cpu", "avx2" },
 						  { "data.bos", "0" } };
-	char *base = test_settings_json(&e, true), *text;
+	char *base = test_settings_json(&test_e, true), *text;
 	size_t i;
 
 	for (i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
-		test_settings_set(&e, changes[i][0], changes[i][1]);
-		text = test_settings_json(&e, true);
+		test_settings_set(&test_e, changes[i][0], changes[i][1]);
+		text = test_settings_json(&test_e, true);
 		if (!strcmp(text, base))
 			fail_msg("%s does not change the identity", changes[i][0]);
 		lens_free(text);
@@ -133,8 +116,8 @@ static void test_identity_of_each_key(void **state)
 		assert_int_equal(init(state), 0);
 	}
 	for (i = 0; i < sizeof(neutral) / sizeof(neutral[0]); i++)
-		test_settings_set(&e, neutral[i][0], neutral[i][1]);
-	text = test_settings_json(&e, true);
+		test_settings_set(&test_e, neutral[i][0], neutral[i][1]);
+	text = test_settings_json(&test_e, true);
 	assert_string_equal(text, base);
 	lens_free(text);
 	lens_free(base);
@@ -144,55 +127,55 @@ static void test_identity_of_each_key(void **state)
 
 static void assert_check(enum lens_status want, const char *text)
 {
-	err = (struct lens_error)LENS_ERROR_INIT;
-	assert_int_equal(lens_experiment_check(&e, &err), want);
-	if (text && !strstr(err.text, text))
-		fail_msg("expected \"%s\", got \"%s\"", text, err.text);
+	test_err = (struct lens_error)LENS_ERROR_INIT;
+	assert_int_equal(lens_experiment_check(&test_e, &test_err), want);
+	if (text && !strstr(test_err.text, text))
+		fail_msg("expected \"%s\", got \"%s\"", text, test_err.text);
 }
 
 static void test_check(void **state)
 {
 	(void)state;
 	assert_check(LENS_ERR_INVALID, "no model is given");
-	test_settings_set(&e, "model", "m");
+	test_settings_set(&test_e, "model", "m");
 	assert_check(LENS_ERR_INVALID, "set it with --data");
-	test_settings_set(&e, "data.csv", "d.csv");
+	test_settings_set(&test_e, "data.csv", "d.csv");
 	assert_check(LENS_ERR_INVALID, "no output is given");
-	test_settings_set(&e, "output", "d.csv");
+	test_settings_set(&test_e, "output", "d.csv");
 	assert_check(LENS_ERR_INVALID, "output and data.csv are the same file");
-	test_settings_set(&e, "output", "o.h5");
+	test_settings_set(&test_e, "output", "o.h5");
 	assert_check(LENS_OK, NULL);
-	assert_true(lens_experiment_wants_table(&e, "top_tokens"));
-	assert_false(lens_experiment_wants_table(&e, "answer_rank"));
-	test_settings_set(&e, "tables", "answer_rank");
+	assert_true(lens_experiment_wants_table(&test_e, "top_tokens"));
+	assert_false(lens_experiment_wants_table(&test_e, "answer_rank"));
+	test_settings_set(&test_e, "tables", "answer_rank");
 	assert_check(LENS_ERR_INVALID,
 		     "the table answer_rank needs 1 answer column; data.answers names 0");
-	test_settings_set(&e, "data.answers", "a");
+	test_settings_set(&test_e, "data.answers", "a");
 	assert_check(LENS_OK, NULL);
-	assert_true(lens_experiment_wants_table(&e, "answer_rank"));
-	assert_false(lens_experiment_wants_table(&e, "top_tokens"));
-	test_settings_set(&e, "tables", "logit_diff,top_tokens");
+	assert_true(lens_experiment_wants_table(&test_e, "answer_rank"));
+	assert_false(lens_experiment_wants_table(&test_e, "top_tokens"));
+	test_settings_set(&test_e, "tables", "logit_diff,top_tokens");
 	assert_check(LENS_ERR_INVALID, "the table logit_diff needs 2 answer columns");
-	test_settings_set(&e, "tables", "default,loss");
+	test_settings_set(&test_e, "tables", "default,loss");
 	assert_check(LENS_OK, NULL);
-	assert_false(lens_experiment_wants_table(&e, "logit_diff"));
-	assert_true(lens_experiment_wants_table(&e, "loss"));
-	assert_false(lens_experiment_wants_table(&e, "token_logprobs"));
-	test_settings_set(&e, "tables", "all");
+	assert_false(lens_experiment_wants_table(&test_e, "logit_diff"));
+	assert_true(lens_experiment_wants_table(&test_e, "loss"));
+	assert_false(lens_experiment_wants_table(&test_e, "token_logprobs"));
+	test_settings_set(&test_e, "tables", "all");
 	assert_check(LENS_OK, NULL);
-	assert_true(lens_experiment_wants_table(&e, "token_logprobs"));
-	assert_false(lens_experiment_wants_table(&e, "logit_diff"));
-	assert_true(lens_experiment_wants_table(&e, "lens_logit"));
-	test_settings_set(&e, "data.answers", "a,b");
-	assert_true(lens_experiment_wants_table(&e, "logit_diff"));
-	assert_false(lens_experiment_wants_table(&e, "nothing"));
-	test_settings_set(&e, "cache.hooks", "none");
+	assert_true(lens_experiment_wants_table(&test_e, "token_logprobs"));
+	assert_false(lens_experiment_wants_table(&test_e, "logit_diff"));
+	assert_true(lens_experiment_wants_table(&test_e, "lens_logit"));
+	test_settings_set(&test_e, "data.answers", "a,b");
+	assert_true(lens_experiment_wants_table(&test_e, "logit_diff"));
+	assert_false(lens_experiment_wants_table(&test_e, "nothing"));
+	test_settings_set(&test_e, "cache.hooks", "none");
 	assert_check(LENS_OK, NULL);
-	test_settings_set(&e, "tables", "none");
+	test_settings_set(&test_e, "tables", "none");
 	assert_check(LENS_ERR_INVALID, "nothing to do");
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, init, release)
+#define T(f) cmocka_unit_test_setup_teardown(f, test_settings_setup, test_settings_teardown)
 
 int main(void)
 {

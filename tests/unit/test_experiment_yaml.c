@@ -14,28 +14,11 @@
 
 #include <cmocka.h>
 
-static struct lens_experiment e;
-static struct lens_error err;
-
-static int init(void **state)
-{
-	(void)state;
-	err = (struct lens_error)LENS_ERROR_INIT;
-	return lens_experiment_init(&e, &err) != LENS_OK;
-}
-
-static int release(void **state)
-{
-	(void)state;
-	lens_experiment_release(&e);
-	return 0;
-}
-
 static void test_every_key_in_a_file(void **state)
 {
 	(void)state;
 	test_settings_load(
-		&e,
+		&test_e,
 		"# an experiment\n"
 		"model: /models/gpt2\n"
 		"weights: {fold_ln: false, center_writing_weights: no, center_unembed: Off,\n"
@@ -61,32 +44,32 @@ static void test_every_key_in_a_file(void **state)
 		"output: /out/ioi.h5\n"
 		"threads: 4\n"
 		"memory: 4GiB\n");
-	assert_string_equal(e.model, "/models/gpt2");
-	assert_false(e.weights.fold_ln || e.weights.center_writing_weights ||
-		     e.weights.center_unembed || e.weights.fold_value_biases);
-	assert_true(e.weights.refactor_factored_attn_matrices);
-	assert_string_equal(e.data.csv, "/data/ioi.csv");
-	assert_string_equal(e.data.prompt, "text");
-	ASSERT_STRINGS(&e.data.answers, "correct", "the other");
-	assert_false(e.data.prepend_bos);
-	assert_string_equal(e.data.read_pos_column, "at");
-	assert_true(e.data.skip_bad_rows);
-	assert_int_equal(e.data.limit, 100);
-	ASSERT_STRINGS(&e.cache.hooks, "*.hook_z", "blocks.0.hook_resid_pre");
-	assert_int_equal(e.cache.positions, LENS_POS_LIST);
-	assert_int_equal(e.cache.n_positions, 2);
-	assert_int_equal(e.cache.position[0], 0);
-	assert_int_equal(e.cache.position[1], -2);
-	assert_int_equal(e.cache.dtype, LENS_CACHE_F16);
-	ASSERT_STRINGS(&e.tables, "logit_diff", "top_tokens");
-	assert_true(e.tables_listed);
-	assert_int_equal(e.top_k, 5);
-	assert_int_equal(e.lens, LENS_LENS_CACHED_SCALE_NO_BIAS);
-	assert_int_equal(e.cpu, LENS_CPU_AVX512);
-	assert_string_equal(e.output, "/out/ioi.h5");
-	assert_int_equal(e.threads, 4);
-	assert_int_equal(e.memory, (size_t)4 << 30);
-	assert_int_equal(lens_experiment_check(&e, &err), LENS_OK);
+	assert_string_equal(test_e.model, "/models/gpt2");
+	assert_false(test_e.weights.fold_ln || test_e.weights.center_writing_weights ||
+		     test_e.weights.center_unembed || test_e.weights.fold_value_biases);
+	assert_true(test_e.weights.refactor_factored_attn_matrices);
+	assert_string_equal(test_e.data.csv, "/data/ioi.csv");
+	assert_string_equal(test_e.data.prompt, "text");
+	ASSERT_STRINGS(&test_e.data.answers, "correct", "the other");
+	assert_false(test_e.data.prepend_bos);
+	assert_string_equal(test_e.data.read_pos_column, "at");
+	assert_true(test_e.data.skip_bad_rows);
+	assert_int_equal(test_e.data.limit, 100);
+	ASSERT_STRINGS(&test_e.cache.hooks, "*.hook_z", "blocks.0.hook_resid_pre");
+	assert_int_equal(test_e.cache.positions, LENS_POS_LIST);
+	assert_int_equal(test_e.cache.n_positions, 2);
+	assert_int_equal(test_e.cache.position[0], 0);
+	assert_int_equal(test_e.cache.position[1], -2);
+	assert_int_equal(test_e.cache.dtype, LENS_CACHE_F16);
+	ASSERT_STRINGS(&test_e.tables, "logit_diff", "top_tokens");
+	assert_true(test_e.tables_listed);
+	assert_int_equal(test_e.top_k, 5);
+	assert_int_equal(test_e.lens, LENS_LENS_CACHED_SCALE_NO_BIAS);
+	assert_int_equal(test_e.cpu, LENS_CPU_AVX512);
+	assert_string_equal(test_e.output, "/out/ioi.h5");
+	assert_int_equal(test_e.threads, 4);
+	assert_int_equal(test_e.memory, (size_t)4 << 30);
+	assert_int_equal(lens_experiment_check(&test_e, &test_err), LENS_OK);
 }
 
 static void test_relative_paths(void **state)
@@ -95,16 +78,16 @@ static void test_relative_paths(void **state)
 	char *want;
 
 	(void)state;
-	test_settings_load(&e, "model: m\ndata: {csv: ../d.csv}\noutput: /abs/o.h5\n");
+	test_settings_load(&test_e, "model: m\ndata: {csv: ../d.csv}\noutput: /abs/o.h5\n");
 	want = lens_path_join(tmp, "m");
-	assert_string_equal(e.model, want);
+	assert_string_equal(test_e.model, want);
 	lens_free(want);
 	want = lens_path_join(tmp, "../d.csv");
-	assert_string_equal(e.data.csv, want);
+	assert_string_equal(test_e.data.csv, want);
 	lens_free(want);
-	assert_string_equal(e.output, "/abs/o.h5");
-	test_settings_set(&e, "data.csv", "d.csv");
-	assert_string_equal(e.data.csv, "d.csv");
+	assert_string_equal(test_e.output, "/abs/o.h5");
+	test_settings_set(&test_e, "data.csv", "d.csv");
+	assert_string_equal(test_e.data.csv, "d.csv");
 }
 
 static void test_file_in_the_current_folder(void **state)
@@ -116,37 +99,39 @@ static void test_file_in_the_current_folder(void **state)
 	slash = strrchr(path, '/');
 	*slash = '\0';
 	assert_int_equal(chdir(path), 0);
-	assert_int_equal(lens_experiment_load(&e, slash + 1, &err), LENS_OK);
+	assert_int_equal(lens_experiment_load(&test_e, slash + 1, &test_err), LENS_OK);
 	unlink(slash + 1);
 	assert_int_equal(chdir(cwd), 0);
-	assert_string_equal(e.model, "m");
+	assert_string_equal(test_e.model, "m");
 	lens_free(path);
 }
 
 static void test_yaml_forms(void **state)
 {
 	(void)state;
-	test_settings_load(&e, "\xef\xbb\xbf# BOM\r\nmodel: /m\r\ndata:\r\n  answers: one\r\n");
-	assert_string_equal(e.model, "/m");
-	ASSERT_STRINGS(&e.data.answers, "one");
-	test_settings_load(&e, "%YAML 1.1\n---\nmodel: !!str /n\n...\n");
-	assert_string_equal(e.model, "/n");
-	test_settings_load(&e,
+	test_settings_load(&test_e,
+			   "\xef\xbb\xbf# BOM\r\nmodel: /m\r\ndata:\r\n  answers: one\r\n");
+	assert_string_equal(test_e.model, "/m");
+	ASSERT_STRINGS(&test_e.data.answers, "one");
+	test_settings_load(&test_e, "%YAML 1.1\n---\nmodel: !!str /n\n...\n");
+	assert_string_equal(test_e.model, "/n");
+	test_settings_load(&test_e,
 			   "data: {prompt: &p text, answers: [*p, *p]}\n"); /* aliases work */
-	ASSERT_STRINGS(&e.data.answers, "text", "text");
-	test_settings_load(&e, "data:\n  prompt: >-\n    folded\n    name\n");
-	assert_string_equal(e.data.prompt, "folded name");
-	test_settings_load(&e, "data:\n  prompt: |-\n    two\n    lines\n");
-	assert_string_equal(e.data.prompt, "two\nlines");
-	test_settings_load(&e, "data: {read_pos: \"7\"}\n");
-	assert_string_equal(e.data.read_pos_column, "7");
-	test_settings_load(&e, "weights: raw\n");
-	assert_false(e.weights.fold_ln);
+	ASSERT_STRINGS(&test_e.data.answers, "text", "text");
+	test_settings_load(&test_e, "data:\n  prompt: >-\n    folded\n    name\n");
+	assert_string_equal(test_e.data.prompt, "folded name");
+	test_settings_load(&test_e, "data:\n  prompt: |-\n    two\n    lines\n");
+	assert_string_equal(test_e.data.prompt, "two\nlines");
+	test_settings_load(&test_e, "data: {read_pos: \"7\"}\n");
+	assert_string_equal(test_e.data.read_pos_column, "7");
+	test_settings_load(&test_e, "weights: raw\n");
+	assert_false(test_e.weights.fold_ln);
 	test_settings_load(
-		&e, "{\"model\": \"/json\", \"cache\": {\"hooks\": [], \"positions\": [0]}}");
-	assert_string_equal(e.model, "/json");
-	assert_int_equal(e.cache.hooks.n, 0);
-	test_settings_load(&e, "cache: {hooks: none}\n");
+		&test_e,
+		"{\"model\": \"/json\", \"cache\": {\"hooks\": [], \"positions\": [0]}}");
+	assert_string_equal(test_e.model, "/json");
+	assert_int_equal(test_e.cache.hooks.n, 0);
+	test_settings_load(&test_e, "cache: {hooks: none}\n");
 }
 
 /* --- memory --------------------------------------------------------------------- */
@@ -194,10 +179,10 @@ static void load_repeated(const char *head, const char *unit, size_t n, const ch
 	while (n--)
 		lens_buf_append(&yaml, unit, strlen(unit), NULL);
 	path = test_write_file("hostile.yaml", yaml.data, yaml.len);
-	err = (struct lens_error)LENS_ERROR_INIT;
-	assert_int_equal(lens_experiment_load(&e, path, &err), LENS_ERR_FORMAT);
-	if (!strstr(err.text, text))
-		fail_msg("expected \"%s\", got \"%s\"", text, err.text);
+	test_err = (struct lens_error)LENS_ERROR_INIT;
+	assert_int_equal(lens_experiment_load(&test_e, path, &test_err), LENS_ERR_FORMAT);
+	if (!strstr(test_err.text, text))
+		fail_msg("expected \"%s\", got \"%s\"", text, test_err.text);
 	unlink(path);
 	lens_free(path);
 	lens_buf_release(&yaml);
@@ -223,10 +208,10 @@ static void tell(const char *folder, struct lens_buf *told)
 	char *path = lens_path_join(folder, "input.yaml"), text[2200];
 	struct lens_experiment x;
 
-	err = (struct lens_error)LENS_ERROR_INIT;
-	assert_int_equal(lens_experiment_init(&x, &err), LENS_OK);
-	assert_int_equal(lens_experiment_load(&x, path, &err), LENS_ERR_FORMAT);
-	lens_buf_printf(told, NULL, "%s\n", lens_error_format(&err, text, sizeof(text)));
+	test_err = (struct lens_error)LENS_ERROR_INIT;
+	assert_int_equal(lens_experiment_init(&x, &test_err), LENS_OK);
+	assert_int_equal(lens_experiment_load(&x, path, &test_err), LENS_ERR_FORMAT);
+	lens_buf_printf(told, NULL, "%s\n", lens_error_format(&test_err, text, sizeof(text)));
 	assert_string_equal(x.source, "");
 	lens_experiment_release(&x);
 	lens_free(path);
@@ -236,10 +221,10 @@ static void test_invalid(void **state)
 {
 	(void)state;
 	test_run_cases("tests/invalid/yaml", tell);
-	assert_int_equal(lens_experiment_load(&e, "tests/none.yaml", NULL), LENS_ERR_IO);
+	assert_int_equal(lens_experiment_load(&test_e, "tests/none.yaml", NULL), LENS_ERR_IO);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, init, release)
+#define T(f) cmocka_unit_test_setup_teardown(f, test_settings_setup, test_settings_teardown)
 
 int main(void)
 {

@@ -61,12 +61,6 @@ static enum lens_status decompose(struct subject *s, struct lens_error *err)
 	return lens_svd_product(&s->p, err);
 }
 
-static void near(double is, double should, double tolerance, const char *what)
-{
-	if (!(fabs(is - should) <= tolerance))
-		fail_msg("%s: %.17g, not %.17g (allowed %.3g)", what, is, should, tolerance);
-}
-
 static double dot(const double *x, const double *y, size_t n)
 {
 	double sum = 0;
@@ -83,7 +77,8 @@ static void check_orthonormal(const double *xt, size_t rows, size_t k, const cha
 
 	for (i = 0; i < k; i++) {
 		for (j = 0; j <= i; j++)
-			near(dot(xt + i * rows, xt + j * rows, rows), i == j, 1e-13, what);
+			test_near(dot(xt + i * rows, xt + j * rows, rows), i == j, 1e-13, what,
+				  (double)i);
 	}
 }
 
@@ -134,9 +129,9 @@ static void check(struct subject *s)
 			sqrt(dot(s->bt + i * p->n, s->bt + i * p->n, p->n));
 	for (i = 0; i < p->m; i++) {
 		for (j = 0; j < p->n; j++)
-			near(element(p->at, p->bt, p->s, p, i, j),
-			     element(s->at, s->bt, NULL, p, i, j), 1e-14 * size + 1e-307,
-			     "U·S·Vᵀ");
+			test_near(element(p->at, p->bt, p->s, p, i, j),
+				  element(s->at, s->bt, NULL, p, i, j), 1e-14 * size + 1e-307,
+				  "U·S·Vᵀ", (double)i);
 	}
 }
 
@@ -168,7 +163,7 @@ static void ranks(void **state)
 	(void)state;
 	memcpy(s.at + M, s.at, M * sizeof(double));
 	check(&s);
-	near(s.p.s[K - 1], 0, 1e-13 * s.p.s[0], "the least singular value");
+	test_near(s.p.s[K - 1], 0, 1e-13 * s.p.s[0], "the least singular value", K - 1);
 	for (l = 0; l < K; l++)
 		s.at[l * M + M - 1] = 0; /* no bias */
 	check(&s);
@@ -179,7 +174,7 @@ static void ranks(void **state)
 			s.bt[l * N + i] = (double)(l + 1) * (double)(i % 3);
 	}
 	check(&s);
-	near(s.p.s[1], 0, 1e-13 * s.p.s[0], "the second singular value");
+	test_near(s.p.s[1], 0, 1e-13 * s.p.s[0], "the second singular value", 1);
 	for (i = 0; i < K * N; i++)
 		s.bt[i] *= 0x1p-500;
 	check(&s);
@@ -210,11 +205,11 @@ static void known(void **state)
 		s.bt[l * 3 + l] = 1;
 	}
 	check(&s);
-	near(s.p.s[0], 7, 1e-14, "s");
-	near(s.p.s[1], 2, 1e-14, "s");
-	near(s.p.s[2], 0.5, 1e-14, "s");
-	near(s.p.at[1], 1, 1e-14, "U"); /* canonical: the sign goes to V */
-	near(s.p.bt[1], -1, 1e-14, "V");
+	test_near(s.p.s[0], 7, 1e-14, "s", 0);
+	test_near(s.p.s[1], 2, 1e-14, "s", 1);
+	test_near(s.p.s[2], 0.5, 1e-14, "s", 2);
+	test_near(s.p.at[1], 1, 1e-14, "U", 1); /* canonical: the sign goes to V */
+	test_near(s.p.bt[1], -1, 1e-14, "V", 1);
 	release(&s);
 }
 
