@@ -70,8 +70,8 @@ static void test_identity(void **state)
 			assert_string_equal(text, first);
 		first = first ? first : lens_strdup(text);
 		lens_free(text);
-		release(state);
-		assert_int_equal(init(state), 0);
+		test_settings_teardown(state);
+		assert_int_equal(test_settings_setup(state), 0);
 	}
 	lens_free(first);
 }
@@ -112,8 +112,8 @@ static void test_identity_of_each_key(void **state)
 		if (!strcmp(text, base))
 			fail_msg("%s does not change the identity", changes[i][0]);
 		lens_free(text);
-		release(state);
-		assert_int_equal(init(state), 0);
+		test_settings_teardown(state);
+		assert_int_equal(test_settings_setup(state), 0);
 	}
 	for (i = 0; i < sizeof(neutral) / sizeof(neutral[0]); i++)
 		test_settings_set(&test_e, neutral[i][0], neutral[i][1]);
