@@ -151,6 +151,8 @@ struct lens_tables_options test_all_tables(const struct lens_model *m, size_t n_
 	for (i = 0; i < LENS_TABLE_COUNT; i++) /* the others: test_token_logprobs.c */
 		o.wanted[i] = lens_table_type((enum lens_table)i)->logits &
 			      (LENS_AT_READ_POS | LENS_AT_LENS_LAYER);
-	o.wanted[LENS_TABLE_logit_diff] = n_answers > 1;
+	o.wanted[LENS_TABLE_logit_diff] = o.wanted[LENS_TABLE_lens_logit_diff] = n_answers > 1;
+	/* of activations, too */
+	o.wanted[LENS_TABLE_logit_attrs] = o.wanted[LENS_TABLE_head_attrs] = false;
 	return o;
 }

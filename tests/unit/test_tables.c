@@ -113,7 +113,9 @@ static void hooks_needed(void **state)
 	size_t i, n;
 
 	(void)state;
-	for (opt.wanted[LENS_TABLE_rank_per_layer] = false, n = 0; n < 2; n++) {
+	memset(opt.wanted, 0, sizeof(opt.wanted));
+	opt.wanted[LENS_TABLE_answer_logit] = opt.wanted[LENS_TABLE_flags] = true;
+	for (n = 0; n < 2; n++) {
 		size_t wanted = 0;
 
 		opt.wanted[LENS_TABLE_lens_logit] = n;
