@@ -3,8 +3,9 @@
  *
  * The whole file is read and checked before any compute: a sweep must not die
  * on row 90,000. What stays in memory is tokens and answers (about 4 bytes a
- * token); texts and the other columns are read again, row by row, when they
- * are written (lens_prompts_each), so that memory does not grow with them.
+ * token) and where each row stands in the file; texts and the other columns are
+ * read again, row by row, when they are written (lens_prompts_each), so that
+ * memory does not grow with them.
  */
 #ifndef H5LENS_DATASET_H
 #define H5LENS_DATASET_H
@@ -61,21 +62,36 @@ enum lens_column_kind {
 	LENS_COLUMN_REAL /* every filled cell a decimal of at most 15 digits; "" and NA: NaN */
 };
 
+/* What tells, without reading it, that a file is not as it was. */
+struct lens_file_stamp {
+	uint64_t device, inode, bytes;
+	int64_t modified, changed; /* nanoseconds */
+};
+
+/* Where a row stands in the file, and a digest of its fields. */
+struct lens_prompt_place {
+	uint64_t offset, digest;
+	long line; /* the first physical line */
+};
+
 /* A checked prompt set; everything below is owned by it and immutable. */
 struct lens_prompts {
 	size_t n_rows, n_answers;
-	size_t max_length;    /* tokens of the longest prompt */
-	uint64_t *offset;     /* [n_rows + 1] into tokens */
-	int32_t *tokens;      /* packed, BOS included */
-	int32_t *read_pos;    /* [n_rows] 0-based index into the prompt's tokens */
-	int32_t *answers;     /* [n_rows, n_answers] token ids */
-	int64_t *record;      /* [n_rows] 1-based data record of the CSV file */
-	size_t n_columns;     /* the other columns, in file order */
-	char **column_name;   /* [n_columns] as in the file */
-	char **column_stored; /* [n_columns] the same as an HDF5 link's name */
+	size_t max_length;               /* tokens of the longest prompt */
+	uint64_t *offset;                /* [n_rows + 1] into tokens */
+	int32_t *tokens;                 /* packed, BOS included */
+	int32_t *read_pos;               /* [n_rows] 0-based index into the prompt's tokens */
+	int32_t *answers;                /* [n_rows, n_answers] token ids */
+	int64_t *record;                 /* [n_rows] 1-based data record of the CSV file */
+	struct lens_prompt_place *place; /* [n_rows] */
+	size_t n_columns;                /* the other columns, in file order */
+	char **column_name;              /* [n_columns] as in the file */
+	char **column_stored;            /* [n_columns] the same as an HDF5 link's name */
 	enum lens_column_kind *column_kind; /* [n_columns] */
 	uint8_t *flags;                     /* [n_rows] LENS_FLAG_… */
 	uint8_t sha256[LENS_SHA256_BYTES];  /* of the file */
+	struct lens_file_stamp stamp;       /* of the file, when it was opened */
+	uint64_t csv_bytes;                 /* of the file, as far as these rows go */
 };
 
 /* The number in a cell of a column of that kind. */
@@ -99,6 +115,9 @@ enum lens_status lens_prompts_load(const struct lens_dataset_options *opt,
 				   struct lens_dataset_report *report, struct lens_error *err);
 void lens_prompts_destroy(struct lens_prompts *p);
 
+/* Rows first … first + n − 1 of a whole set, which keeps owning everything. */
+struct lens_prompts lens_prompts_part(const struct lens_prompts *p, size_t first, size_t n);
+
 /* A row's texts, valid during the call only. */
 struct lens_prompt_text {
 	size_t row;                /* index into the prompt set */
@@ -110,8 +129,10 @@ typedef enum lens_status (*lens_prompt_text_fn)(void *ctx, const struct lens_pro
 						struct lens_error *err);
 
 /*
- * Reads the file a second time and calls fn for each good row in order. A file
- * that changed since lens_prompts_load is LENS_ERR_FORMAT.
+ * Reads the rows a second time and calls fn for each of them in order. A file that
+ * changed since lens_prompts_load is LENS_ERR_FORMAT. Of one whose stamp is the same,
+ * only these rows are read, and each must be what it was; any other is read, and
+ * hashed, whole.
  */
 enum lens_status lens_prompts_each(const struct lens_dataset_options *opt,
 				   const struct lens_prompts *p, lens_prompt_text_fn fn,

@@ -5,7 +5,7 @@
  * physical line. libcsv does not tell lines, so it is fed one line at a time;
  * a line holds the end of one record at most, which makes its callbacks a pull
  * interface. Lines end with LF, CR LF or CR. The digest of the bytes is
- * computed on the way.
+ * computed on the way, unless the reader is told to begin elsewhere.
  */
 #include "dataset/csv.h"
 #include "dataset/foreign.h"
@@ -23,11 +23,13 @@
 struct lens_csv_reader {
 	char *path;
 	int fd;
+	struct lens_file_stamp stamp;
 	bool eof, started;
-	struct lens_sha256 *sha;
+	struct lens_sha256 *sha; /* NULL after a seek */
 	struct csv_parser parser;
 	unsigned char block[BLOCK];
 	size_t pos, len;
+	uint64_t block_at; /* of the file: where the block begins */
 
 	long line;         /* the one that the next byte is on */
 	size_t line_bytes; /* of it, read so far */
@@ -36,6 +38,7 @@ struct lens_csv_reader {
 	size_t record_bytes;
 	int64_t n_records; /* the header included */
 	long record_line, field_line;
+	uint64_t record_at;
 
 	struct lens_buf text; /* the fields, each with a NUL */
 	size_t *start, *length;
@@ -57,6 +60,11 @@ static void *grow_entry(void *p, size_t n)
 	return lens_realloc(p, n, 1);
 }
 
+static int64_t nanoseconds(const struct timespec *t)
+{
+	return (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
+}
+
 static enum lens_status open_file(struct lens_csv_reader *r, const char *path,
 				  struct lens_error *err)
 {
@@ -70,6 +78,11 @@ static enum lens_status open_file(struct lens_csv_reader *r, const char *path,
 	if (!S_ISREG(sb.st_mode))
 		return lens_error_at(err, LENS_ERR_IO, path, 0, 0,
 				     "not a regular file (it is read twice)");
+	r->stamp = (struct lens_file_stamp){ .device = sb.st_dev,
+					     .inode = sb.st_ino,
+					     .bytes = (uint64_t)sb.st_size,
+					     .modified = nanoseconds(&sb.st_mtim),
+					     .changed = nanoseconds(&sb.st_ctim) };
 	r->path = lens_strdup(path);
 	if (!r->path)
 		return lens_error_nomem(err, strlen(path) + 1, 1);
@@ -119,6 +132,7 @@ void lens_csv_close(struct lens_csv_reader *r)
 
 static enum lens_status fill(struct lens_csv_reader *r, struct lens_error *err)
 {
+	r->block_at += r->len;
 	r->pos = r->len = 0;
 	while (!r->eof && r->len < BLOCK) {
 		ssize_t n = read(r->fd, r->block + r->len, BLOCK - r->len);
@@ -130,7 +144,7 @@ static enum lens_status fill(struct lens_csv_reader *r, struct lens_error *err)
 		r->eof = n == 0;
 		r->len += (size_t)n;
 	}
-	return lens_sha256_update(r->sha, r->block, r->len, err);
+	return r->sha ? lens_sha256_update(r->sha, r->block, r->len, err) : LENS_OK;
 }
 
 /* The first block: a UTF-8 byte order mark is skipped, other kinds of file are refused. */
@@ -265,6 +279,7 @@ static enum lens_status feed(struct lens_csv_reader *r, struct lens_error *err)
 	if (!r->in_record && s[0] != '\n' && s[0] != '\r') {
 		r->in_record = true;
 		r->record_line = r->field_line = r->line;
+		r->record_at = r->block_at + r->pos;
 	}
 	r->record_bytes += r->in_record ? n : 0;
 	if (r->record_bytes > LENS_CSV_MAX_RECORD)
@@ -316,11 +331,46 @@ enum lens_status lens_csv_next(struct lens_csv_reader *r, struct lens_csv_record
 	for (i = 0; i < kept; i++)
 		r->field[i] = r->text.data + r->start[i];
 	*rec = (struct lens_csv_record){ .number = r->n_records++,
+					 .offset = r->record_at,
 					 .line = r->record_line,
 					 .n_fields = r->n_fields,
 					 .field = r->field,
 					 .length = r->length };
 	*got = true;
+	return LENS_OK;
+}
+
+const struct lens_file_stamp *lens_csv_stamp(const struct lens_csv_reader *r)
+{
+	return &r->stamp;
+}
+
+enum lens_status lens_csv_record_digest(const struct lens_csv_record *rec, uint64_t *out,
+					struct lens_error *err)
+{
+	/* They stand one after the other, each with its NUL. */
+	const char *end = rec->field[rec->n_fields - 1] + rec->length[rec->n_fields - 1] + 1;
+	uint8_t sha256[LENS_SHA256_BYTES];
+
+	LENS_TRY(lens_sha256(rec->field[0], (size_t)(end - rec->field[0]), sha256, err));
+	memcpy(out, sha256, sizeof(*out));
+	return LENS_OK;
+}
+
+enum lens_status lens_csv_seek(struct lens_csv_reader *r, int64_t number,
+			       const struct lens_prompt_place *place, struct lens_error *err)
+{
+	if (lseek(r->fd, (off_t)place->offset, SEEK_SET) < 0)
+		return lens_error_sys(err, errno, r->path, "seek");
+	lens_sha256_destroy(r->sha);
+	r->sha = NULL;
+	r->pos = r->len = 0;
+	r->block_at = place->offset;
+	r->eof = false;
+	r->n_records = number;
+	r->line = place->line;
+	r->line_bytes = 0;
+	r->after_cr = false;
 	return LENS_OK;
 }
 

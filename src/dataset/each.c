@@ -1,7 +1,8 @@
 /*
  * dataset/each.c: the texts of a prompt set's rows, read a second time. In:
- * the prompt set and its file; out: one call a good row, in order. The file
- * must still be the one that was checked.
+ * the prompt set, which may be a part of one, and its file; out: one call a good
+ * row, in order. The file must still be the one that was checked: if its stamp says
+ * so, the reading begins where the rows do and ends with them.
  */
 #include "dataset/columns.h"
 
@@ -47,9 +48,13 @@ static enum lens_status visit(struct walk *w, size_t row, const struct lens_csv_
 			      struct lens_error *err)
 {
 	const struct lens_columns *c = &w->columns;
+	uint64_t digest;
 	size_t i;
 
 	if (rec->n_fields != c->n)
+		return changed(w, err);
+	LENS_TRY(lens_csv_record_digest(rec, &digest, err));
+	if (digest != w->p->place[row].digest)
 		return changed(w, err);
 	for (i = 0; i < w->p->n_answers; i++)
 		w->answer[i] = rec->field[c->answer[i]];
@@ -68,8 +73,10 @@ static enum lens_status visit_rows(struct walk *w, struct lens_error *err)
 	uint8_t sha256[LENS_SHA256_BYTES];
 	struct lens_csv_record rec;
 	size_t row = 0;
-	bool got;
+	bool got, same = !memcmp(lens_csv_stamp(w->reader), &w->p->stamp, sizeof(w->p->stamp));
 
+	if (same && w->p->n_rows)
+		LENS_TRY(lens_csv_seek(w->reader, w->p->record[0], &w->p->place[0], err));
 	while (row < w->p->n_rows) {
 		LENS_TRY(lens_csv_next(w->reader, &rec, &got, err));
 		if (!got)
@@ -79,6 +86,8 @@ static enum lens_status visit_rows(struct walk *w, struct lens_error *err)
 		LENS_TRY(visit(w, row, &rec, err));
 		row++;
 	}
+	if (same)
+		return LENS_OK;
 	LENS_TRY(lens_csv_digest(w->reader, sha256, err));
 	return memcmp(sha256, w->p->sha256, sizeof(sha256)) ? changed(w, err) : LENS_OK;
 }

@@ -39,7 +39,28 @@ void lens_prompts_destroy(struct lens_prompts *p)
 	lens_free(p->read_pos);
 	lens_free(p->answers);
 	lens_free(p->record);
+	lens_free(p->place);
 	lens_free(p);
+}
+
+struct lens_prompts lens_prompts_part(const struct lens_prompts *p, size_t first, size_t n)
+{
+	struct lens_prompts part = *p;
+	size_t row;
+
+	part.n_rows = n;
+	part.csv_bytes = p->csv_bytes * n / p->n_rows;
+	part.offset += first;
+	part.read_pos += first;
+	if (p->n_answers)
+		part.answers += first * p->n_answers;
+	part.record += first;
+	part.place += first;
+	part.flags += first;
+	part.max_length = 0;
+	for (row = 0; row < n; row++)
+		part.max_length = lens_max(part.max_length, lens_prompt_length(&part, row));
+	return part;
 }
 
 static enum lens_status copy_columns(struct loader *l, struct lens_error *err)
@@ -65,12 +86,13 @@ static enum lens_status copy_columns(struct loader *l, struct lens_error *err)
 	return LENS_OK;
 }
 
-/* Room for one more row in offset (which has n_rows + 1), record and flags. */
+/* Room for one more row in offset (which has n_rows + 1), record, place and flags. */
 static enum lens_status reserve_row(struct loader *l, struct lens_error *err)
 {
 	size_t cap = l->row_cap ? 2 * l->row_cap : 64;
 	uint64_t *offset;
 	int64_t *record;
+	struct lens_prompt_place *place;
 	uint8_t *flags;
 
 	if (l->p->n_rows < l->row_cap)
@@ -83,6 +105,10 @@ static enum lens_status reserve_row(struct loader *l, struct lens_error *err)
 	if (!record)
 		return lens_error_nomem(err, cap, sizeof(*record));
 	l->p->record = record;
+	place = lens_realloc(l->p->place, cap, sizeof(*place));
+	if (!place)
+		return lens_error_nomem(err, cap, sizeof(*place));
+	l->p->place = place;
 	flags = lens_realloc(l->p->flags, cap, sizeof(*flags));
 	if (!flags)
 		return lens_error_nomem(err, cap, sizeof(*flags));
@@ -110,6 +136,9 @@ static enum lens_status add_row(struct loader *l, const struct lens_csv_record *
 	LENS_TRY(reserve_row(l, err));
 	p->offset[p->n_rows] = l->tokens.n;
 	p->record[p->n_rows] = rec->number;
+	p->place[p->n_rows] =
+		(struct lens_prompt_place){ .offset = rec->offset, .line = rec->line };
+	LENS_TRY(lens_csv_record_digest(rec, &p->place[p->n_rows].digest, err));
 	p->flags[p->n_rows] = lens_row_flags(&l->row);
 	LENS_TRY(append_ids(&l->tokens, &l->row.tokens, err));
 	LENS_TRY(append_ids(&l->answers, &l->row.answers, err));
@@ -194,6 +223,8 @@ static enum lens_status load(struct loader *l, struct lens_dataset_report *repor
 	if (!l->p)
 		return lens_error_nomem(err, 1, sizeof(*l->p));
 	LENS_TRY(lens_csv_open(l->opt->csv, l->opt->separator, &l->reader, err));
+	l->p->stamp = *lens_csv_stamp(l->reader);
+	l->p->csv_bytes = l->p->stamp.bytes;
 	LENS_TRY(lens_columns_init(&l->columns, l->reader, l->opt, err));
 	LENS_TRY(lens_row_check_init(&l->check, l->opt, &l->columns, err));
 	LENS_TRY(copy_columns(l, err));

@@ -29,9 +29,6 @@ void lens_count_prompt_bytes(struct lens_plan *p);
 
 /* --- shards.c, shard.c ------------------------------------------------------------- */
 
-/* Rows first … first + n − 1 of a set, which keeps owning everything. */
-struct lens_prompts lens_shard_prompts(const struct lens_prompts *p, size_t first, size_t n);
-
 /*
  * Plans each shard: the bytes of its file, the whole plan's bytes as the sum of
  * them, and the memory of the shard that takes most.

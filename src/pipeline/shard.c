@@ -106,7 +106,7 @@ enum lens_status lens_shard_run(const struct lens_compute_job *job, struct lens_
 	struct shard s = { .job = job, .in = *job->in };
 	enum lens_status st;
 
-	s.prompts = lens_shard_prompts(job->in->prompts, job->first_row, job->n_rows);
+	s.prompts = lens_prompts_part(job->in->prompts, job->first_row, job->n_rows);
 	s.in.prompts = &s.prompts;
 	st = make(&s, err);
 	lens_writer_destroy(s.writer);

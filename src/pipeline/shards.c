@@ -163,34 +163,13 @@ void lens_shards_release(struct lens_shards *s)
 	memset(s, 0, sizeof(*s));
 }
 
-/* Rows first … first + n − 1, sharing everything with the whole set. */
-struct lens_prompts lens_shard_prompts(const struct lens_prompts *p, size_t first, size_t n)
-{
-	struct lens_prompts view = *p;
-	size_t row;
-
-	view.n_rows = n;
-	view.offset += first;
-	view.read_pos += first;
-	if (p->n_answers)
-		view.answers += first * p->n_answers;
-	view.record += first;
-	view.flags += first;
-	view.max_length = 0;
-	for (row = 0; row < n; row++) {
-		if (lens_prompt_length(&view, row) > view.max_length)
-			view.max_length = lens_prompt_length(&view, row);
-	}
-	return view;
-}
-
 /* --- what they cost -------------------------------------------------------------------- */
 
 static enum lens_status part_plan(const struct lens_shards *s, const struct lens_plan *whole,
 				  size_t shard, struct lens_prompts *rows, struct lens_plan *p,
 				  struct lens_error *err)
 {
-	*rows = lens_shard_prompts(whole->prompts, s->first[shard],
+	*rows = lens_prompts_part(whole->prompts, s->first[shard],
 				   s->first[shard + 1] - s->first[shard]);
 	return lens_plan_part(p, whole->model, rows, whole->n_whole, whole->experiment, err);
 }

@@ -57,6 +57,8 @@ static void start(struct cut *c, size_t n, length_fn length)
 	c->prompts.read_pos = lens_calloc(n, sizeof(*c->prompts.read_pos));
 	c->prompts.answers = lens_calloc(2 * n, sizeof(*c->prompts.answers));
 	c->prompts.record = lens_calloc(n, sizeof(*c->prompts.record));
+	c->prompts.place = lens_calloc(n, sizeof(*c->prompts.place));
+	c->prompts.flags = lens_calloc(n, sizeof(*c->prompts.flags));
 	for (i = 0; i < n; i++) {
 		size_t x = length(i);
 
@@ -95,6 +97,8 @@ static void finish(struct cut *c)
 	lens_free(c->prompts.read_pos);
 	lens_free(c->prompts.answers);
 	lens_free(c->prompts.record);
+	lens_free(c->prompts.place);
+	lens_free(c->prompts.flags);
 	lens_experiment_release(&c->e);
 }
 
@@ -105,7 +109,7 @@ static size_t rows_of(const struct cut *c, size_t shard)
 
 static size_t longest(const struct cut *c, size_t shard)
 {
-	return lens_shard_prompts(&c->prompts, c->shards.first[shard], rows_of(c, shard))
+	return lens_prompts_part(&c->prompts, c->shards.first[shard], rows_of(c, shard))
 		.max_length;
 }
 
