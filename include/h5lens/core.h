@@ -1,6 +1,6 @@
 /*
  * core.h: what every stage uses: checked sizes, allocation, growable buffers,
- * whole files, digests, the number of threads.
+ * whole files, digests, the number of threads, memory that there is.
  */
 #ifndef H5LENS_CORE_H
 #define H5LENS_CORE_H
@@ -143,6 +143,25 @@ void lens_hex(const uint8_t *bytes, size_t n, char *out /* 2n + 1 */);
 size_t lens_thread_count(size_t asked);
 /* SLURM_CPUS_PER_TASK; 0: it is not set, or no number from 1. */
 size_t lens_slurm_cpus(void);
+
+/* --- memory that there is ----------------------------------------------------- */
+
+/* What bounds a process's memory: --memory, else the least of the others. */
+enum lens_memory_from {
+	LENS_MEMORY_GIVEN,
+	LENS_MEMORY_MACHINE, /* MemAvailable */
+	LENS_MEMORY_CGROUP,
+	LENS_MEMORY_NODE, /* SLURM_MEM_PER_NODE */
+	LENS_MEMORY_CPU   /* SLURM_MEM_PER_CPU times the task's CPUs */
+};
+/* "what is free on the machine", "SLURM_MEM_PER_NODE", … */
+const char *lens_memory_name(enum lens_memory_from from);
+struct lens_available {
+	size_t bytes;
+	enum lens_memory_from from;
+};
+/* What this process may take, what it has included. root: "", or that of a test. */
+struct lens_available lens_memory_available(const char *root);
 
 /*
  * The entry of names[0..n) nearest to word by edit distance, or NULL when

@@ -82,23 +82,6 @@ enum lens_status lens_shards_init(struct lens_shards *s, const struct lens_plan 
 				  struct lens_error *err);
 void lens_shards_release(struct lens_shards *s);
 
-/* What bounds a process's memory: --memory, else the least of the others. */
-enum lens_memory_from {
-	LENS_MEMORY_GIVEN,
-	LENS_MEMORY_MACHINE, /* MemAvailable */
-	LENS_MEMORY_CGROUP,
-	LENS_MEMORY_NODE, /* SLURM_MEM_PER_NODE */
-	LENS_MEMORY_CPU   /* SLURM_MEM_PER_CPU times the task's CPUs */
-};
-/* "what is free on the machine", "SLURM_MEM_PER_NODE", … */
-const char *lens_memory_name(enum lens_memory_from from);
-struct lens_available {
-	size_t bytes;
-	enum lens_memory_from from;
-};
-/* What this process may take, what it has included. root: "", or that of a test. */
-struct lens_available lens_memory_available(const char *root);
-
 /* Memory, in bytes: what one worker needs, and the pool's one buffer. */
 struct lens_memory {
 	size_t model, per_worker, buffer, shared;

@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "h5lens/pipeline.h"
+#include "h5lens/core.h"
 #include "support/sweeps.h"
 
 #define MIB ((size_t)1 << 20)

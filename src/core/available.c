@@ -1,14 +1,16 @@
 /*
- * pipeline/available.c: how much memory this process may take. In: what the
+ * core/available.c: how much memory this process may take. In: what the
  * machine, its cgroups (versions 1 and 2) and Slurm say of it, as text that may say
  * anything. Out: the least of them, and which it was.
  *
  * `srun -n4` starts four processes that all see the same numbers: each counts on
  * its share of what is on its node.
  */
-#include "pipeline/pipeline_private.h"
+#include "h5lens/core.h"
 
 #include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
