@@ -102,6 +102,13 @@ enum lens_status lens_config_load(const char *dir, struct lens_config *out,
 				  struct lens_error *err);
 
 /*
+ * Elements of a block's matrices, biases and norms left out: the multiplications of a
+ * token that goes through it. And those of all blocks, W_E, W_U and W_pos.
+ */
+size_t lens_block_weights(const struct lens_config *c);
+size_t lens_model_weights(const struct lens_config *c);
+
+/*
  * Loads and processes the weights: config.json with the first that is there of
  * model.safetensors, model.safetensors.index.json and its shards,
  * pytorch_model.bin, pytorch_model.bin.index.json and its shards. Errors name

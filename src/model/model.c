@@ -99,6 +99,25 @@ static bool has_array(const struct lens_config *c, size_t i)
 	}
 }
 
+size_t lens_block_weights(const struct lens_config *c)
+{
+	size_t i, n = 0;
+
+	for (i = 0; i < N_ARRAYS; i++) {
+		if (has_array(c, i) && block_arrays[i].rows != ONE)
+			n += extent_of(c, block_arrays[i].rows) *
+			     extent_of(c, block_arrays[i].columns);
+	}
+	return n;
+}
+
+size_t lens_model_weights(const struct lens_config *c)
+{
+	size_t positions = c->learned_positions ? c->n_ctx : 0;
+
+	return c->n_layers * lens_block_weights(c) + (2 * c->d_vocab + positions) * c->d_model;
+}
+
 static void release_block64(struct lens_block64 *b)
 {
 	size_t i;
