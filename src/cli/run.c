@@ -46,12 +46,12 @@ static void show_warning(void *ctx, const char *text)
 }
 
 /* What the file holds beside the values of tokens. */
-static uint64_t padding_of(const struct lens_planned *d)
+static uint64_t padding_of(const struct lens_dataset_summary *d)
 {
 	return d->file_bytes > d->data_bytes ? d->file_bytes - d->data_bytes : 0;
 }
 
-static void show_datasets(const struct lens_plan *p)
+static void show_datasets(const struct lens_plan_summary *p)
 {
 	char data[32], padding[32];
 	size_t i;
@@ -59,7 +59,7 @@ static void show_datasets(const struct lens_plan *p)
 
 	printf("%-44s %-24s %12s %12s\n", "dataset", "shape", "data", "padding");
 	for (i = 0; i < p->n_datasets; i++) {
-		const struct lens_planned *d = &p->dataset[i];
+		const struct lens_dataset_summary *d = &p->dataset[i];
 		char shape[96];
 		int at = 0;
 
@@ -75,43 +75,56 @@ static void show_datasets(const struct lens_plan *p)
 		printf("%-44s is %s\n", p->link[i].path, p->link[i].target);
 }
 
-static void show_task(const struct screen *s, const struct lens_shards *shards)
+static void show_task(const struct lens_share *task, const struct lens_plan_summary *p)
 {
 	size_t i, n = 0, rows = 0;
 	uint64_t bytes = 0;
 	char text[32];
 
-	for (i = 0; i < shards->n; i++) {
-		if (!lens_share_has(s->task, i))
+	for (i = 0; i < p->cut->n; i++) {
+		if (!lens_share_has(task, i))
 			continue;
 		n++;
-		rows += shards->first[i + 1] - shards->first[i];
-		bytes += shards->file_bytes[i];
+		rows += p->cut->first[i + 1] - p->cut->first[i];
+		bytes += p->shard_bytes[i];
 	}
-	printf("task %zu/%zu: %zu prompt%s in %zu shard%s, %s\n", s->task->task + 1,
-	       s->task->n_tasks, rows, plural(rows), n, plural(n),
-	       human_bytes((double)bytes, text));
+	printf("task %zu/%zu: %zu prompt%s in %zu shard%s, %s\n", task->task + 1, task->n_tasks,
+	       rows, plural(rows), n, plural(n), human_bytes((double)bytes, text));
 }
 
 /* What was asked for in vain is told. */
-static void show_shards(const struct lens_shards *s, const struct lens_experiment *e)
+static void show_shards(const struct lens_plan_summary *p)
 {
-	printf("%zu shards", s->n);
-	if (s->grown > 1 && e->shards.prompts)
+	printf("%zu shards", p->cut->n);
+	if (p->cut->grown > 1 && p->asked_prompts)
 		printf(" (of %zu prompts, not the %zu of shards.prompts: at most %d are made)",
-		       s->grown * e->shards.prompts, e->shards.prompts, LENS_MOST_SHARDS);
-	else if (s->grown > 1)
-		printf(" (%zu times as large as usual: at most %d are made)", s->grown,
+		       p->cut->grown * p->asked_prompts, p->asked_prompts, LENS_MOST_SHARDS);
+	else if (p->cut->grown > 1)
+		printf(" (%zu times as large as usual: at most %d are made)", p->cut->grown,
 		       LENS_MOST_SHARDS);
 	printf("; ");
 }
 
-static void show_plan(void *ctx, const struct lens_plan *p, const struct lens_shards *shards,
-		      const struct lens_memory *m)
+static void show_memory(const struct lens_memory *m)
+{
+	char a[32], b[32];
+
+	printf("memory: %s of %s (%s%s): ", human_bytes((double)m->total, a),
+	       human_bytes((double)m->limit, b),
+	       m->from == LENS_MEMORY_GIVEN ? "" : "three quarters of ",
+	       lens_memory_name(m->from));
+	printf("model %s, ", human_bytes((double)m->model, a));
+	printf("%zu worker%s of %s, ", m->workers, plural(m->workers),
+	       human_bytes((double)m->per_worker, a));
+	printf("%zu buffer%s of %s, open chunks %s\n", m->buffers, plural(m->buffers),
+	       human_bytes((double)m->buffer, a), human_bytes((double)m->shared, b));
+}
+
+static void show_plan(void *ctx, const struct lens_plan_summary *p)
 {
 	const struct screen *s = ctx;
 	uint64_t padding = 0;
-	char a[32], b[32], c[32];
+	char a[32], b[32];
 	size_t i;
 
 	if (s->quiet)
@@ -120,27 +133,18 @@ static void show_plan(void *ctx, const struct lens_plan *p, const struct lens_sh
 		padding += padding_of(&p->dataset[i]);
 	if (s->dry_run)
 		show_datasets(p);
-	printf("plan: %zu prompt%s of up to %zu token%s, ", p->prompts->n_rows,
-	       plural(p->prompts->n_rows), p->prompts->max_length,
-	       plural(p->prompts->max_length));
-	if (shards->n == 1)
+	printf("plan: %zu prompt%s of up to %zu token%s, ", p->n_prompts, plural(p->n_prompts),
+	       p->max_length, plural(p->max_length));
+	if (p->cut->n == 1)
 		printf("%zu batch%s of %zu; ", p->n_batches, p->n_batches == 1 ? "" : "es",
 		       p->batch_rows);
 	else
-		show_shards(shards, p->experiment);
-	printf("file%s %s, %s of it padding\n", shards->n == 1 ? "" : "s",
+		show_shards(p);
+	printf("file%s %s, %s of it padding\n", p->cut->n == 1 ? "" : "s",
 	       human_bytes((double)p->file_bytes, a), human_bytes((double)padding, b));
-	printf("memory: %s of %s (%s%s): ", human_bytes((double)m->total, a),
-	       human_bytes((double)m->limit, b),
-	       m->from == LENS_MEMORY_GIVEN ? "" : "three quarters of ",
-	       lens_memory_name(m->from));
-	printf("model %s, ", human_bytes((double)m->model, b));
-	printf("%zu worker%s of %s, ", m->workers, plural(m->workers),
-	       human_bytes((double)m->per_worker, c));
-	printf("%zu buffer%s of %s, open chunks %s\n", m->buffers, plural(m->buffers),
-	       human_bytes((double)m->buffer, a), human_bytes((double)m->shared, b));
+	show_memory(p->memory);
 	if (s->task)
-		show_task(s, shards);
+		show_task(s->task, p);
 	fflush(stdout);
 }
 

@@ -12,35 +12,11 @@
 #define LENS_BUILD "gcc " __VERSION__
 #endif
 
-/* --- plan.c, estimate.c -------------------------------------------------------- */
-
-/* The plan of some rows of a sweep of n_whole. */
-enum lens_status lens_plan_part(struct lens_plan *p, const struct lens_model *m,
-				const struct lens_prompts *prompts, size_t n_whole,
-				const struct lens_experiment *e, struct lens_error *err);
-
-enum lens_status lens_median_length(const struct lens_prompts *p, size_t *out,
-				    struct lens_error *err);
-/* Rows of a chunk that batches share. */
-size_t lens_shared_chunk_rows(const struct lens_plan *p, size_t row_bytes);
-void lens_count_hook_bytes(const struct lens_plan *p, const struct lens_capture_spec *s,
-			   struct lens_planned *d);
-void lens_count_prompt_bytes(struct lens_plan *p);
-
-/* --- shards.c, shard.c ------------------------------------------------------------- */
-
-/*
- * Plans each shard: the bytes of its file, the whole plan's bytes as the sum of
- * them, and the memory of the shard that takes most.
- */
-enum lens_status lens_shards_count(struct lens_shards *s, struct lens_plan *whole,
-				   struct lens_memory *most, struct lens_error *err);
-
 /* --- stopped.c -------------------------------------------------------------------- */
 
 /* How far a run came. */
 struct lens_stopped {
-	const struct lens_shards *shards; /* none: they were not cut yet */
+	const struct lens_cut *cut; /* of no shards: it is not made yet */
 	const struct lens_prompts *prompts;
 	const struct lens_progress *progress;
 	size_t n_kept, n_committed; /* shards that are there; that this run made */
@@ -118,9 +94,6 @@ enum lens_status lens_writer_finish(struct lens_writer *w, struct lens_error *er
 uint64_t lens_writer_bytes(struct lens_writer *w);
 void lens_writer_destroy(struct lens_writer *w);
 
-/* How many batches for each worker may run ahead of the slowest one. */
-#define LENS_BATCH_WINDOW 2
-
 /* --- schedule.c: which batch is next --------------------------------------------------- */
 
 struct lens_schedule;
@@ -159,7 +132,8 @@ struct lens_compute_job {
 	const struct lens_run_options *options;
 	struct lens_run_result *result;
 	const char *path;
-	size_t index, n_shards, first_row, n_rows;
+	const struct lens_parts *parts;
+	size_t shard; /* which of them */
 	double started;
 };
 /* Computes and commits it. */

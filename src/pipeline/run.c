@@ -14,9 +14,8 @@ struct run {
 	const struct lens_run_options *options;
 	struct lens_run_result *result;
 	struct lens_opened inputs;
-	struct lens_plan plan; /* of the whole sweep */
-	struct lens_shards shards;
-	struct lens_memory memory;
+	struct lens_plan plan;   /* of the whole sweep */
+	struct lens_parts parts; /* of its shards */
 	struct lens_sweep *sweep;
 	size_t n_committed; /* shards of this run */
 };
@@ -49,15 +48,31 @@ static enum lens_status read_inputs(struct run *r, enum lens_sweep_state *state,
 	return LENS_OK;
 }
 
-/* The whole sweep, its shards, and the memory of the hungriest of them. */
+static enum lens_status show_plan(const struct run *r, struct lens_error *err)
+{
+	struct lens_plan_summary summary;
+	enum lens_status st;
+
+	if (!r->options->planned)
+		return LENS_OK;
+	st = lens_plan_summary_make(&summary, &r->parts, err);
+	if (st == LENS_OK)
+		r->options->planned(r->options->ctx, &summary);
+	lens_plan_summary_release(&summary);
+	return st;
+}
+
+/* The shards, and what memory allows. */
 static enum lens_status plan(struct run *r, struct lens_error *err)
 {
-	LENS_TRY(lens_shards_init(&r->shards, &r->plan, err));
-	LENS_TRY(lens_shards_count(&r->shards, &r->plan, &r->memory, err));
-	r->result->n_shards = r->shards.n;
-	if (r->options->planned)
-		r->options->planned(r->options->ctx, &r->plan, &r->shards, &r->memory);
-	return LENS_OK;
+	const struct lens_experiment *e = r->experiment;
+	struct lens_available is = { e->memory, LENS_MEMORY_GIVEN };
+
+	if (!e->memory)
+		is = lens_memory_available("");
+	LENS_TRY(lens_parts_make(&r->parts, &r->plan, lens_thread_count(e->threads), &is, err));
+	r->result->n_shards = r->parts.cut.n;
+	return show_plan(r, err);
 }
 
 static enum lens_status check_disk(const struct run *r, struct lens_error *err)
@@ -65,8 +80,8 @@ static enum lens_status check_disk(const struct run *r, struct lens_error *err)
 	uint64_t bytes = 0;
 	size_t i;
 
-	for (i = 0; i < r->shards.n; i++)
-		bytes += lens_sweep_is_missing(r->sweep, i) ? r->shards.file_bytes[i] : 0;
+	for (i = 0; i < r->parts.cut.n; i++)
+		bytes += lens_sweep_is_missing(r->sweep, i) ? r->parts.file_bytes[i] : 0;
 	return lens_sweep_check_disk(r->sweep, bytes, err);
 }
 
@@ -92,10 +107,8 @@ static enum lens_status compute(struct run *r, size_t shard, double started,
 		.options = &options,
 		.result = r->result,
 		.path = path,
-		.index = shard,
-		.n_shards = r->shards.n,
-		.first_row = r->shards.first[shard],
-		.n_rows = r->shards.first[shard + 1] - r->shards.first[shard],
+		.parts = &r->parts,
+		.shard = shard,
 		.started = started,
 	};
 	enum lens_status st;
@@ -116,7 +129,7 @@ static enum lens_status compute_missing(struct run *r, struct lens_error *err)
 	double started = lens_now();
 	size_t i;
 
-	for (i = 0; i < r->shards.n; i++) {
+	for (i = 0; i < r->parts.cut.n; i++) {
 		if (lens_sweep_is_missing(r->sweep, i))
 			LENS_TRY(compute(r, i, started, err));
 	}
@@ -150,6 +163,7 @@ static enum lens_status end(struct run *r, enum lens_run_outcome outcome)
 
 static enum lens_status run(struct run *r, struct lens_error *err)
 {
+	const struct lens_memory *most = &r->parts.most;
 	enum lens_sweep_state state;
 
 	LENS_TRY(begin(r, err));
@@ -159,9 +173,9 @@ static enum lens_status run(struct run *r, struct lens_error *err)
 	LENS_TRY(plan(r, err));
 	if (r->options->dry_run)
 		return end(r, LENS_RUN_DRY);
-	LENS_TRY(lens_check_address_space(r->memory.workers * r->memory.inner_threads, err));
-	LENS_TRY(lens_sweep_open(r->sweep, r->shards.n, r->shards.first, &r->result->progress,
-				 &state, err));
+	LENS_TRY(lens_check_address_space(most->workers * most->inner_threads, err));
+	LENS_TRY(lens_sweep_open(r->sweep, r->parts.cut.n, r->parts.cut.first,
+				 &r->result->progress, &state, err));
 	if (state == LENS_SWEEP_FINISHED)
 		return end(r, LENS_RUN_ALREADY_DONE);
 	if (state == LENS_SWEEP_SHARE_DONE)
@@ -172,7 +186,7 @@ static enum lens_status run(struct run *r, struct lens_error *err)
 static void tell_what_is_kept(const struct run *r, struct lens_error *err)
 {
 	const struct lens_stopped stopped = {
-		.shards = &r->shards,
+		.cut = &r->parts.cut,
 		.prompts = r->inputs.prompts,
 		.progress = &r->result->progress,
 		.n_kept = r->sweep ? lens_sweep_count_kept(r->sweep) : 0,
@@ -198,7 +212,7 @@ enum lens_status lens_run(const struct lens_experiment *e, const struct lens_run
 	if (r.sweep)
 		result->n_shards_done = lens_sweep_count_done(r.sweep);
 	lens_sweep_close(r.sweep);
-	lens_shards_release(&r.shards);
+	lens_parts_release(&r.parts);
 	lens_plan_release(&r.plan);
 	lens_inputs_close(&r.inputs);
 	return st;

@@ -1,6 +1,6 @@
 /*
- * pipeline/shard.c: one shard: its rows are planned, its file is laid out,
- * workers fill it, and it gets its name. A sweep of one shard is this and no
+ * pipeline/shard.c: one shard: by its plan, its file is laid out, workers fill it,
+ * and it gets its name. A sweep of one shard is this and no
  * more.
  */
 #include "pipeline/pipeline_private.h"
@@ -11,9 +11,8 @@
 struct shard {
 	const struct lens_compute_job *job;
 	struct lens_inputs in; /* the rows of this shard */
-	struct lens_prompts prompts;
 	struct lens_plan plan;
-	struct lens_memory memory;
+	const struct lens_memory *memory;
 	struct lens_store *store;
 	int *store_id;
 	struct lens_writer *writer;
@@ -24,13 +23,14 @@ struct shard {
 static enum lens_status place(struct shard *s, struct lens_error *err)
 {
 	const struct lens_compute_job *j = s->job;
+	const struct lens_cut *cut = &j->parts->cut;
 
-	if (j->n_shards == 1)
+	if (cut->n == 1)
 		return LENS_OK;
-	LENS_TRY(lens_store_attr_i64(s->store, "/", "shard", (int64_t)j->index, err));
-	LENS_TRY(lens_store_attr_i64(s->store, "/", "n_shards", (int64_t)j->n_shards, err));
-	return lens_store_attr_i64(s->store, "/", "shard_first_row", (int64_t)j->first_row,
-				   err);
+	LENS_TRY(lens_store_attr_i64(s->store, "/", "shard", (int64_t)j->shard, err));
+	LENS_TRY(lens_store_attr_i64(s->store, "/", "n_shards", (int64_t)cut->n, err));
+	return lens_store_attr_i64(s->store, "/", "shard_first_row",
+				   (int64_t)cut->first[j->shard], err);
 }
 
 static enum lens_status lay_out(struct shard *s, struct lens_error *err)
@@ -50,10 +50,10 @@ static enum lens_status lay_out(struct shard *s, struct lens_error *err)
 
 static enum lens_status compute(struct shard *s, struct lens_error *err)
 {
-	size_t window = LENS_BATCH_WINDOW * s->memory.workers;
+	size_t window = LENS_BATCH_WINDOW * s->memory->workers;
 	struct lens_work work = {
 		.plan = &s->plan,
-		.memory = &s->memory,
+		.memory = s->memory,
 		.options = s->job->options,
 		.result = s->job->result,
 		.overflows = s->overflows,
@@ -61,7 +61,7 @@ static enum lens_status compute(struct shard *s, struct lens_error *err)
 		.bytes_before = s->job->result->progress.bytes_written,
 	};
 
-	LENS_TRY(lens_writer_create(s->store, &s->plan, s->store_id, &s->memory, &s->writer,
+	LENS_TRY(lens_writer_create(s->store, &s->plan, s->store_id, s->memory, &s->writer,
 				    err));
 	LENS_TRY(lens_schedule_create(s->plan.n_batches, window, &s->schedule, err));
 	work.writer = s->writer;
@@ -88,27 +88,23 @@ static enum lens_status count(struct shard *s, size_t n_flagged, struct lens_err
 
 static enum lens_status make(struct shard *s, struct lens_error *err)
 {
-	const struct lens_experiment *e = s->in.experiment;
-	size_t flagged_before = s->job->result->n_flagged;
+	const struct lens_compute_job *j = s->job;
+	size_t flagged_before = j->result->n_flagged;
 
-	LENS_TRY(lens_plan_part(&s->plan, s->in.model, &s->prompts, s->job->in->prompts->n_rows,
-				e, err));
-	LENS_TRY(lens_plan_memory(&s->plan, lens_thread_count(e->threads), e->memory,
-				  &s->memory, err));
+	LENS_TRY(lens_parts_plan(j->parts, j->shard, &s->plan, err));
+	s->memory = lens_parts_memory(j->parts, j->shard);
+	s->in.prompts = s->plan.prompts;
 	LENS_TRY(lay_out(s, err));
 	LENS_TRY(compute(s, err));
-	LENS_TRY(count(s, s->job->result->n_flagged - flagged_before, err));
+	LENS_TRY(count(s, j->result->n_flagged - flagged_before, err));
 	return lens_store_commit(s->store, err);
 }
 
 enum lens_status lens_shard_run(const struct lens_compute_job *job, struct lens_error *err)
 {
 	struct shard s = { .job = job, .in = *job->in };
-	enum lens_status st;
+	enum lens_status st = make(&s, err);
 
-	s.prompts = lens_prompts_part(job->in->prompts, job->first_row, job->n_rows);
-	s.in.prompts = &s.prompts;
-	st = make(&s, err);
 	lens_writer_destroy(s.writer);
 	lens_schedule_destroy(s.schedule);
 	lens_store_destroy(s.store);

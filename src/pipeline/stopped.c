@@ -23,7 +23,7 @@ static const char *duration(double s)
 /* A shard of how many prompts would have been finished; a quarter is for chance. */
 static void tell_fitting(const struct lens_stopped *s, size_t rows, struct lens_error *err)
 {
-	size_t fits = rows * 3 / 4 ? rows * 3 / 4 : 1, all = s->shards->first[s->shards->n];
+	size_t fits = rows * 3 / 4 ? rows * 3 / 4 : 1, all = s->cut->first[s->cut->n];
 
 	if (s->n_kept)
 		lens_error_add(err, " (what is kept fixes shards.prompts)");
@@ -41,7 +41,7 @@ static void tell_no_shard(const struct lens_stopped *s, struct lens_error *err)
 {
 	const struct lens_progress *p = s->progress;
 	size_t rows = p->rows_done - p->rows_kept;
-	size_t first = s->shards->first[p->shard], end = s->shards->first[p->shard + 1];
+	size_t first = s->cut->first[p->shard], end = s->cut->first[p->shard + 1];
 	double tokens = (double)(s->prompts->offset[end] - s->prompts->offset[first]);
 
 	if (!rows) {
@@ -65,11 +65,11 @@ void lens_tell_stopped(const struct lens_stopped *s, struct lens_error *err)
 {
 	if (err->code != LENS_ERR_INTERRUPTED && err->code != LENS_ERR_NOSPACE)
 		return;
-	if (s->shards->n > 1)
+	if (s->cut->n > 1)
 		lens_error_add(err,
 			       "; %zu of %zu shards are kept, and the same command goes on",
-			       s->n_kept, s->shards->n);
-	else if (s->shards->n)
+			       s->n_kept, s->cut->n);
+	else if (s->cut->n)
 		lens_error_add(err, "; nothing is kept, and the same command starts anew");
 	else
 		lens_error_add(err, "; nothing was changed, and the same command goes on");

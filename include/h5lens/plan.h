@@ -1,0 +1,152 @@
+/*
+ * plan.h: rows → batches, chunks, shards, bytes and memory.
+ *
+ * What is planned is a pure function of model, data and experiment, never of threads,
+ * memory or time, so that the files are not either. Only lens_plan_memory is told
+ * what the machine has, and says how much work fits in it at once.
+ */
+#ifndef H5LENS_PLAN_H
+#define H5LENS_PLAN_H
+
+#include "h5lens/capture.h"
+#include "h5lens/dataset.h"
+#include "h5lens/experiment.h"
+#include "h5lens/tables.h"
+
+/* --- a file ---------------------------------------------------------------------- */
+
+#define LENS_PATH 128
+
+/* One dataset of the file, with where its data come from. */
+struct lens_planned {
+	char path[LENS_PATH];
+	const char *long_name, *units; /* or NULL */
+	enum lens_dtype dtype;
+	int rank;
+	enum lens_axis axis[LENS_MAX_RANK];
+	size_t extent[LENS_MAX_RANK], chunk[LENS_MAX_RANK];
+	enum { LENS_FROM_HOOK, LENS_FROM_TABLE } from;
+	size_t source;       /* index into capture.spec, or enum lens_table */
+	uint64_t data_bytes; /* values of real tokens */
+	uint64_t file_bytes; /* chunks that will be written, padding included */
+};
+
+struct lens_planned_link {
+	char path[LENS_PATH], target[LENS_PATH];
+};
+
+/*
+ * One file: of a whole sweep, or of a shard. Rows → batches of batch_rows prompts, a
+ * multiple of every chunk's rows that one batch fills.
+ */
+struct lens_plan {
+	const struct lens_plan
+		*whole; /* of a shard: the sweep's, whose hooks and links are used */
+	const struct lens_model *model;
+	const struct lens_prompts *prompts; /* the rows of this plan */
+	const struct lens_experiment *experiment;
+	struct lens_sizes sizes;
+	size_t batch_rows, n_batches;
+	size_t max_packed;                /* rows of activations in the largest batch */
+	struct lens_hook_set hooks;       /* what is stored */
+	struct lens_hook_set table_hooks; /* what the tables are made of */
+	struct lens_capture_plan capture;
+	struct lens_tables_options tables;
+	bool any_table;
+	struct lens_planned *dataset;
+	size_t n_datasets;
+	struct lens_planned_link *link;
+	size_t n_links;
+	uint64_t data_bytes, file_bytes; /* sums, the prompts' own included */
+};
+
+/* The plan of all rows. It refers to all that it is made of. */
+enum lens_status lens_plan_init(struct lens_plan *p, const struct lens_model *m,
+				const struct lens_prompts *prompts,
+				const struct lens_experiment *e, struct lens_error *err);
+void lens_plan_release(struct lens_plan *p);
+
+/* --- memory ----------------------------------------------------------------------- */
+
+/* How many batches for each worker may run ahead of the slowest one. */
+#define LENS_BATCH_WINDOW 2
+
+/* Memory, in bytes: what one worker needs, and the pool's one buffer. */
+struct lens_memory {
+	size_t model, per_worker, buffer, shared;
+	size_t workers, inner_threads, buffers; /* what fits */
+	size_t total, limit;
+	enum lens_memory_from from; /* the limit: all of it if given, else three quarters */
+};
+/*
+ * How many workers and buffers fit in what there is. Too little for one worker is
+ * LENS_ERR_NOMEM with the numbers.
+ */
+enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads,
+				  const struct lens_available *is, struct lens_memory *out,
+				  struct lens_error *err);
+
+/* --- shards ------------------------------------------------------------------------ */
+
+/*
+ * The rows of each shard, first[i] to first[i + 1] − 1: the same for every task
+ * and every later run. A sweep of one shard is one file. HDF5 opens every file of a
+ * virtual dataset, so there are LENS_MOST_SHARDS at most: past that, what ends a
+ * shard is doubled.
+ */
+#define LENS_MOST_SHARDS 500
+struct lens_cut {
+	size_t n;
+	size_t grown;  /* times what shards.prompts and shards.bytes say */
+	size_t *first; /* [n + 1] */
+};
+enum lens_status lens_cut_make(struct lens_cut *c, const struct lens_plan *p,
+			       struct lens_error *err);
+void lens_cut_release(struct lens_cut *c);
+
+/* Every shard's plan. What shards have in common, the whole plan holds, once. */
+struct lens_parts {
+	const struct lens_plan *whole;
+	struct lens_cut cut;
+	uint64_t *file_bytes;    /* [cut.n] of a shard's file */
+	struct lens_memory most; /* of the shard that needs most */
+	struct lens_part *part;  /* [cut.n] what is a shard's own */
+};
+/* Cuts the sweep and plans each shard. */
+enum lens_status lens_parts_make(struct lens_parts *s, const struct lens_plan *whole,
+				 size_t threads, const struct lens_available *is,
+				 struct lens_error *err);
+void lens_parts_release(struct lens_parts *s);
+
+/* A shard's plan, put together of what was counted, and its memory. Release the plan. */
+enum lens_status lens_parts_plan(const struct lens_parts *s, size_t shard,
+				 struct lens_plan *out, struct lens_error *err);
+const struct lens_memory *lens_parts_memory(const struct lens_parts *s, size_t shard);
+
+/* --- what a plan comes to, to be shown ----------------------------------------------- */
+
+struct lens_dataset_summary {
+	const char *path;
+	int rank;
+	const size_t *extent;            /* [rank] in the whole sweep */
+	uint64_t data_bytes, file_bytes; /* of all shards */
+};
+struct lens_plan_summary {
+	size_t n_prompts, max_length;
+	size_t batch_rows, n_batches; /* of a sweep of one shard */
+	struct lens_dataset_summary *dataset;
+	size_t n_datasets;
+	const struct lens_planned_link *link;
+	size_t n_links;
+	uint64_t file_bytes; /* of all, the prompts' own included */
+	const struct lens_cut *cut;
+	size_t asked_prompts;        /* shards.prompts; 0: not set */
+	const uint64_t *shard_bytes; /* [cut->n] */
+	const struct lens_memory *memory;
+};
+/* Refers to the parts. */
+enum lens_status lens_plan_summary_make(struct lens_plan_summary *out,
+					const struct lens_parts *s, struct lens_error *err);
+void lens_plan_summary_release(struct lens_plan_summary *s);
+
+#endif

@@ -1,0 +1,224 @@
+/*
+ * plan/chunks.c: rows → batches, and every dataset's extent and chunks. In: what the
+ * file holds and its rows; out: a shape for each hook point and each table.
+ */
+#include "plan/plan_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define BATCH_TOKENS 1024            /* packed rows of a batch, at most, but for one prompt */
+#define MOST_BATCH_ROWS 256          /* prompts of a batch */
+#define MOST_CHUNK ((size_t)4 << 20) /* bytes of a chunk */
+/* Datasets with less a batch share chunks over batches. */
+#define SMALL_BATCH ((size_t)1 << 20)
+
+/* --- batches --------------------------------------------------------------------- */
+
+static size_t largest_batch(const struct lens_prompts *p, size_t batch_rows)
+{
+	size_t i, sum = 0, most = 0;
+
+	for (i = 0; i < p->n_rows; i++) {
+		sum = (i % batch_rows ? sum : 0) + lens_batch_rows(lens_prompt_length(p, i));
+		most = lens_max(sum, most);
+	}
+	return most;
+}
+
+/*
+ * The largest power of two whose batches stay within BATCH_TOKENS; small sets
+ * are cut into 16 batches, so that threads find work.
+ */
+void lens_plan_batches(struct lens_plan *p)
+{
+	size_t most = lens_max(p->prompts->n_rows / 16, 8);
+	size_t rows = MOST_BATCH_ROWS;
+
+	while (rows > most)
+		rows /= 2;
+	while (rows > 1 && largest_batch(p->prompts, rows) > BATCH_TOKENS)
+		rows /= 2;
+	p->batch_rows = rows;
+	p->n_batches = (p->prompts->n_rows + rows - 1) / rows;
+	p->max_packed = (largest_batch(p->prompts, rows) + 11) / 12 * 12;
+}
+
+/* --- positions -------------------------------------------------------------------- */
+
+static int by_size(const void *a, const void *b)
+{
+	size_t x = *(const size_t *)a, y = *(const size_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+enum lens_status lens_median_length(const struct lens_prompts *p, size_t *out,
+				    struct lens_error *err)
+{
+	size_t i, *length = lens_calloc(p->n_rows, sizeof(*length));
+
+	if (!length)
+		return lens_error_nomem(err, p->n_rows, sizeof(*length));
+	for (i = 0; i < p->n_rows; i++)
+		length[i] = lens_prompt_length(p, i);
+	qsort(length, p->n_rows, sizeof(*length), by_size);
+	*out = length[p->n_rows / 2];
+	lens_free(length);
+	return LENS_OK;
+}
+
+/*
+ * Positions of a chunk: all, unless the longest prompt is far longer than most;
+ * then about as many as most have, so that one long row does not fill
+ * the file with padding.
+ */
+static enum lens_status position_chunk(const struct lens_prompts *p, size_t *out,
+				       struct lens_error *err)
+{
+	size_t median;
+
+	*out = p->max_length;
+	LENS_TRY(lens_median_length(p, &median, err));
+	if (p->max_length > 2 * median)
+		*out = (median + 7) / 8 * 8;
+	return LENS_OK;
+}
+
+/* --- chunks ----------------------------------------------------------------------- */
+
+static size_t product(const size_t *x, int from, int to)
+{
+	size_t n = 1;
+
+	for (; from < to; from++)
+		n *= x[from];
+	return n;
+}
+
+/* From 1 to most. */
+static size_t at_most(size_t n, size_t most)
+{
+	return n ? lens_min(n, most) : 1;
+}
+
+/* Rows of a chunk that batches share. */
+static size_t shared_rows(const struct lens_plan *p, size_t row_bytes)
+{
+	size_t batches = SMALL_BATCH / (p->batch_rows * row_bytes);
+
+	return at_most(p->batch_rows * lens_max(batches, 1), p->prompts->n_rows);
+}
+
+/* Positions and heads of a chunk: [prompt, head, query, key] … */
+static void chunk_square(struct lens_shape *s, size_t pos_chunk, size_t element)
+{
+	s->chunk[3] = lens_min(pos_chunk, s->extent[3]);
+	s->chunk[2] = lens_min(pos_chunk, s->extent[2]);
+	s->chunk[1] = at_most(MOST_CHUNK / (s->chunk[2] * s->chunk[3] * element), s->extent[1]);
+	if (s->chunk[1] == 1)
+		s->chunk[2] = at_most(MOST_CHUNK / (s->chunk[3] * element), s->chunk[2]);
+}
+
+/* … or [prompt, pos, …]. */
+static void chunk_tokens(struct lens_shape *s, int rank, size_t pos_chunk, size_t element)
+{
+	size_t width = product(s->extent, 2, rank) * element;
+
+	s->chunk[1] = at_most(MOST_CHUNK / width, lens_min(pos_chunk, s->extent[1]));
+}
+
+/* Chunks of a dataset that one batch fills whole. */
+static void chunk_by_batch(const struct lens_plan *p, const struct lens_planned *d,
+			   struct lens_shape *s, size_t pos_chunk)
+{
+	bool square = lens_hook_is_square(p->capture.spec[d->source].hook);
+	size_t element = lens_dtype_size(d->dtype), rows = p->batch_rows, row;
+
+	if (square)
+		chunk_square(s, pos_chunk, element);
+	else
+		chunk_tokens(s, d->rank, pos_chunk, element);
+	row = product(s->chunk, 1, d->rank) * element;
+	while (rows > 1 && rows * row > MOST_CHUNK)
+		rows /= 2;
+	/* Scores and patterns are staged whole: a chunk that cuts a prompt up holds one. */
+	if (square && (s->chunk[1] < s->extent[1] || s->chunk[2] < s->extent[2] ||
+		       s->chunk[3] < s->extent[3]))
+		rows = 1;
+	s->chunk[0] = at_most(rows, p->prompts->n_rows);
+}
+
+static void make_shape(const struct lens_plan *p, const struct lens_planned *d,
+		       size_t pos_chunk, struct lens_shape *s)
+{
+	size_t row = lens_row_bytes(d, &p->sizes);
+	int i;
+
+	for (i = 0; i < d->rank; i++)
+		s->extent[i] = s->chunk[i] = lens_axis_extent(d->axis[i], &p->sizes);
+	s->by_rows = d->from == LENS_FROM_TABLE || p->batch_rows * row <= SMALL_BATCH;
+	if (s->by_rows)
+		s->chunk[0] = shared_rows(p, row);
+	else
+		chunk_by_batch(p, d, s, pos_chunk);
+	lens_count_bytes(p, d, s);
+	s->made = true;
+}
+
+/* --- shapes of all ----------------------------------------------------------------- */
+
+static size_t shape_index(const struct lens_plan *p, const struct lens_planned *d)
+{
+	return d->from == LENS_FROM_HOOK ? (size_t)p->capture.spec[d->source].hook
+					 : (size_t)LENS_HOOK_COUNT + d->source;
+}
+
+const struct lens_shape *lens_shape_of(const struct lens_plan *p, const struct lens_planned *d,
+				       const struct lens_shape *shape)
+{
+	return &shape[shape_index(p, d)];
+}
+
+enum lens_status lens_plan_shapes(const struct lens_plan *p, struct lens_shape *shape,
+				  struct lens_error *err)
+{
+	size_t i, pos_chunk;
+
+	LENS_TRY(position_chunk(p->prompts, &pos_chunk, err));
+	for (i = 0; i < p->n_datasets; i++) {
+		const struct lens_planned *d = &p->dataset[i];
+		struct lens_shape *s = &shape[shape_index(p, d)];
+
+		if (!s->made)
+			make_shape(p, d, pos_chunk, s);
+	}
+	return LENS_OK;
+}
+
+static void take_shape(struct lens_planned *d, const struct lens_shape *s,
+		       struct lens_capture_spec *spec)
+{
+	memcpy(d->extent, s->extent, sizeof(d->extent));
+	memcpy(d->chunk, s->chunk, sizeof(d->chunk));
+	d->data_bytes = s->data_bytes;
+	d->file_bytes = s->file_bytes;
+	if (d->from == LENS_FROM_TABLE)
+		return;
+	spec += d->source;
+	memcpy(spec->extent, s->extent, sizeof(spec->extent));
+	memcpy(spec->chunk, s->chunk, sizeof(spec->chunk));
+	spec->by_rows = s->by_rows;
+}
+
+void lens_plan_take_shapes(struct lens_plan *p, const struct lens_shape *shape)
+{
+	size_t i;
+
+	for (i = 0; i < p->n_datasets; i++) {
+		struct lens_planned *d = &p->dataset[i];
+
+		take_shape(d, lens_shape_of(p, d, shape), p->capture.spec);
+	}
+	lens_sum_bytes(p);
+}

@@ -1,0 +1,162 @@
+/*
+ * plan/cut.c: rows → shards. In: the plan of all rows; out: the first row of each
+ * shard. A pure function of model, data and experiment, so that every task and every
+ * later run cuts a sweep alike.
+ *
+ * A shard ends at shards.bytes of its file, at shards.prompts, or at a fixed amount
+ * of compute, so that a night of tables only is committed every few minutes
+ * too. Rows far longer than most get shards of their own: they make neither the
+ * others' data wider nor their batches smaller.
+ */
+#include "plan/plan_private.h"
+
+#include <string.h>
+
+/* Multiplications and additions of a shard: six minutes of a core at 50 GFLOP/s. */
+#define SHARD_FLOP 1.8e13
+#define OUTLIER_FACTOR 8   /* a row longer than so many medians is an outlier … */
+#define OUTLIER_TOKENS 256 /* … if it has at least so many tokens */
+#define MOST_OUTLIERS 32   /* runs of outliers that get shards of their own */
+#define ROUND_ROWS 64      /* where size or compute end a shard */
+
+/* What a row costs, as a function of its length: constant, linear and quadratic. */
+struct polynomial {
+	double c[3];
+};
+struct cost {
+	struct polynomial bytes, flop;
+};
+
+static double at(const struct polynomial *p, double x)
+{
+	return p->c[0] + p->c[1] * x + p->c[2] * x * x;
+}
+
+/* Of a row in a file whose longest prompt has n_pos tokens. */
+static double file_bytes(const struct lens_plan *p, size_t n_pos)
+{
+	struct lens_sizes s = p->sizes;
+	uint64_t sum = 0;
+	size_t i;
+
+	s.n_pos = n_pos;
+	for (i = 0; i < p->n_datasets; i++)
+		sum += lens_row_bytes(&p->dataset[i], &s);
+	return (double)sum;
+}
+
+/* Datasets have two axes of positions at most, so three lengths tell of all. */
+static struct polynomial bytes_of(const struct lens_plan *p)
+{
+	double y0 = file_bytes(p, 0), y1 = file_bytes(p, 1), y2 = file_bytes(p, 2);
+	double square = (y2 - 2 * y1 + y0) / 2;
+
+	return (struct polynomial){ { y0, y1 - y0 - square, square } };
+}
+
+static struct polynomial flop_of(const struct lens_plan *p)
+{
+	const struct lens_config *c = &p->model->config;
+	double layers = (double)c->n_layers;
+	double unembed = 2 * (double)c->d_model * (double)c->d_vocab;
+	unsigned logits = lens_tables_logits(&p->tables);
+	struct polynomial flop = { { unembed, 2 * (double)lens_block_weights(c) * layers,
+				     4 * (double)(c->n_heads * c->d_head) * layers } };
+
+	if (logits & LENS_AT_LENS_LAYER)
+		flop.c[0] *= layers + 1;
+	if (logits & (LENS_AT_NEXT_TOKEN | LENS_AT_EVERY_POS))
+		flop.c[1] += unembed;
+	return flop;
+}
+
+/* Rows with more tokens than this stand in shards of their own. */
+static enum lens_status outlier_limit(const struct lens_prompts *p, size_t *out,
+				      struct lens_error *err)
+{
+	size_t i, limit, runs;
+
+	LENS_TRY(lens_median_length(p, &limit, err));
+	limit *= OUTLIER_FACTOR;
+	limit = lens_max(limit, OUTLIER_TOKENS);
+	do {
+		for (i = 0, runs = 0; i < p->n_rows; i++)
+			runs += lens_prompt_length(p, i) > limit &&
+				(!i || lens_prompt_length(p, i - 1) <= limit);
+		limit *= runs > MOST_OUTLIERS ? 2 : 1;
+	} while (runs > MOST_OUTLIERS);
+	*out = limit;
+	return LENS_OK;
+}
+
+struct limits {
+	size_t outlier, prompts;
+	double bytes, flop;
+};
+
+/* One pass over the rows; with first NULL it only counts. */
+static size_t cut(const struct lens_prompts *p, const struct cost *c,
+		  const struct limits *limit, size_t *first)
+{
+	double bytes = 0, flop = 0, longest = 0;
+	size_t row, start = 0, n = 0;
+
+	for (row = 0; row < p->n_rows; row++) {
+		double x = (double)lens_prompt_length(p, row);
+		bool outlier = lens_prompt_length(p, row) > limit->outlier;
+		bool was = row && lens_prompt_length(p, row - 1) > limit->outlier;
+		size_t held = row - start;
+
+		if (held && (outlier != was || held == limit->prompts ||
+			     ((bytes >= limit->bytes || flop >= limit->flop) &&
+			      held % ROUND_ROWS == 0) ||
+			     bytes >= 2 * limit->bytes || flop >= 2 * limit->flop)) {
+			start = row;
+			flop = longest = 0;
+		}
+		if (row == start) {
+			if (first)
+				first[n] = row;
+			n++;
+		}
+		/* All rows are as wide as the shard's longest. */
+		longest = x > longest ? x : longest;
+		bytes = (double)(row + 1 - start) * at(&c->bytes, longest);
+		flop += at(&c->flop, x);
+	}
+	if (first)
+		first[n] = p->n_rows;
+	return n;
+}
+
+enum lens_status lens_cut_make(struct lens_cut *c, const struct lens_plan *p,
+			       struct lens_error *err)
+{
+	const struct lens_experiment *e = p->experiment;
+	const struct cost cost = { bytes_of(p), flop_of(p) };
+	struct limits limit = { .prompts = e->shards.prompts ? e->shards.prompts : SIZE_MAX,
+				.bytes = (double)e->shards.bytes,
+				.flop = SHARD_FLOP };
+
+	memset(c, 0, sizeof(*c));
+	LENS_TRY(outlier_limit(p->prompts, &limit.outlier, err));
+	for (c->grown = 1;; c->grown *= 2) {
+		c->n = cut(p->prompts, &cost, &limit, NULL);
+		if (c->n <= LENS_MOST_SHARDS)
+			break;
+		limit.bytes *= 2;
+		limit.flop *= 2;
+		limit.prompts = limit.prompts > SIZE_MAX / 2 ? SIZE_MAX : 2 * limit.prompts;
+	}
+	c->first = lens_calloc(c->n + 1, sizeof(*c->first));
+	if (!c->first)
+		return lens_error_nomem(err, c->n + 1, sizeof(*c->first));
+	cut(p->prompts, &cost, &limit, c->first);
+	return LENS_OK;
+}
+
+void lens_cut_release(struct lens_cut *c)
+{
+	lens_free(c->first);
+	memset(c, 0, sizeof(*c));
+}

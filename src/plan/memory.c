@@ -1,0 +1,112 @@
+/*
+ * plan/memory.c: how much memory a plan takes, and how many workers fit in what there
+ * is. In: the plan, the threads, the bytes that may be taken; out: the numbers.
+ */
+#include "plan/plan_private.h"
+
+#include <string.h>
+
+/*
+ * Chunks that batches share are gathered by the writer. Batches run at most
+ * LENS_BATCH_WINDOW per worker ahead of the slowest, so of chunks of b batches
+ * at most window/b + 2 are open, and no more than there are unfinished batches.
+ */
+static size_t shared_bytes(const struct lens_plan *p, size_t workers)
+{
+	size_t i, sum = 0;
+	int k;
+
+	for (i = 0; i < p->n_datasets; i++) {
+		const struct lens_planned *d = &p->dataset[i];
+		size_t n = lens_dtype_size(d->dtype);
+		size_t batches = d->chunk[0] / p->batch_rows;
+		size_t open = LENS_BATCH_WINDOW * workers / lens_max(batches, 1) + 2;
+
+		if (d->from == LENS_FROM_HOOK && !p->capture.spec[d->source].by_rows)
+			continue;
+		for (k = 0; k < d->rank; k++)
+			n *= d->chunk[k];
+		sum += lens_min(open, workers + 1) * n;
+	}
+	return sum;
+}
+
+static size_t largest_buffer(const struct lens_plan *p)
+{
+	size_t n = lens_capture_buffer_bytes(&p->capture);
+	int i;
+
+	for (i = 0; i < LENS_TABLE_COUNT; i++) {
+		if (p->tables.wanted[i])
+			n = lens_max(n, p->batch_rows * lens_table_row_bytes((enum lens_table)i,
+									     &p->sizes));
+	}
+	return n;
+}
+
+#define LEAST_BUFFERS 2 /* one being filled, one being written */
+#define SPARE_BUFFERS 8 /* a worker, where memory allows */
+
+/* What `workers` workers need at the least. */
+static size_t least_memory(const struct lens_plan *p, const struct lens_memory *m,
+			   size_t workers)
+{
+	return m->model + shared_bytes(p, workers) + LEAST_BUFFERS * m->buffer +
+	       workers * (m->per_worker + m->buffer);
+}
+
+static enum lens_status too_little(const struct lens_memory *m, size_t needed,
+				   struct lens_error *err)
+{
+	bool given = m->from == LENS_MEMORY_GIVEN;
+
+	return lens_error_set(
+		err, LENS_ERR_NOMEM,
+		"memory: one worker needs %zu MiB (model %zu, worker %zu, buffers "
+		"and open chunks %zu); %s%s %s %zu MiB",
+		needed >> 20, m->model >> 20, m->per_worker >> 20,
+		(needed - m->model - m->per_worker) >> 20, given ? "" : "three quarters of ",
+		lens_memory_name(m->from), given ? "gives" : "are", m->limit >> 20);
+}
+
+static size_t worker_bytes(const struct lens_plan *p, int threads)
+{
+	const struct lens_visitor of[] = { { .hooks = &p->hooks },
+					   { .hooks = &p->table_hooks } };
+	const struct lens_visitors both = { of, 2 };
+	const struct lens_forward_size size = { .visitors = &both,
+						.max_rows = p->max_packed,
+						.max_length = p->prompts->max_length,
+						.threads = threads };
+
+	return lens_forward_bytes(p->model, &size) + lens_capture_bytes(&p->capture) +
+	       (p->any_table ? lens_tables_bytes(p->model, &p->tables) : 0);
+}
+
+enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads,
+				  const struct lens_available *is, struct lens_memory *m,
+				  struct lens_error *err)
+{
+	memset(m, 0, sizeof(*m));
+	m->from = is->from;
+	m->limit = is->from == LENS_MEMORY_GIVEN ? is->bytes : is->bytes / 4 * 3;
+	m->model = sizeof(float) * lens_model_weights(&p->model->config);
+	m->per_worker =
+		worker_bytes(p, threads > p->n_batches ? (int)(threads / p->n_batches) : 1);
+	m->buffer = largest_buffer(p);
+	if (least_memory(p, m, 1) > m->limit)
+		return too_little(m, least_memory(p, m, 1), err);
+	m->workers = lens_min(threads, p->n_batches);
+	while (m->workers > 1 && least_memory(p, m, m->workers) > m->limit)
+		m->workers--;
+	m->inner_threads = threads / m->workers;
+	m->shared = shared_bytes(p, m->workers);
+	m->buffers = LEAST_BUFFERS + m->workers;
+	m->total = least_memory(p, m, m->workers);
+	while (m->buffers < (1 + m->workers) * SPARE_BUFFERS &&
+	       m->total + m->buffer <= m->limit) {
+		m->buffers++;
+		m->total += m->buffer;
+	}
+	return LENS_OK;
+}

@@ -1,0 +1,270 @@
+/*
+ * plan/plan.c: what a file holds: a dataset for each hook point and table that the
+ * experiment asks for, links for aliases. In: model, prompts and experiment; out: the
+ * plan of the whole sweep, or that of some of its rows.
+ */
+#include "plan/plan_private.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* --- cache datasets ---------------------------------------------------------------- */
+
+/* Of some positions, positions and queries are slots; keys are kept. */
+static enum lens_axis stored_axis(const struct lens_plan *p, enum lens_axis axis)
+{
+	bool sliced = axis == LENS_AXIS_POS || axis == LENS_AXIS_QUERY;
+
+	return sliced && p->capture.positions.kind != LENS_POS_ALL ? LENS_AXIS_SLOT : axis;
+}
+
+static void add_hook(struct lens_plan *p, enum lens_hook hook, size_t layer)
+{
+	const struct lens_hook_info *h = lens_hook_info(hook);
+	struct lens_planned *d = &p->dataset[p->n_datasets];
+	char name[LENS_HOOK_NAME];
+	int i;
+
+	snprintf(d->path, sizeof(d->path), "/cache/%s", lens_hook_name(hook, layer, name));
+	d->from = LENS_FROM_HOOK;
+	d->source = p->capture.n_specs++;
+	d->long_name = h->long_name;
+	d->dtype = p->experiment->cache.dtype == LENS_CACHE_F16 ? LENS_F16 : LENS_F32;
+	d->rank = h->n_axes + 1;
+	d->axis[0] = LENS_AXIS_PROMPT;
+	for (i = 0; i < h->n_axes; i++)
+		d->axis[i + 1] = stored_axis(p, h->axis[i]);
+	p->capture.spec[d->source] = (struct lens_capture_spec){
+		.dataset = (int)p->n_datasets++,
+		.hook = hook,
+		.layer = layer,
+		.dtype = d->dtype,
+		.rank = d->rank,
+	};
+	lens_hook_want(&p->hooks, hook, layer, LENS_WANT_ALL);
+}
+
+static void add_link(struct lens_plan *p, enum lens_hook hook, size_t layer,
+		     enum lens_hook target, size_t target_layer)
+{
+	struct lens_planned_link *l = &p->link[p->n_links++];
+	char name[LENS_HOOK_NAME];
+
+	snprintf(l->path, sizeof(l->path), "/cache/%s", lens_hook_name(hook, layer, name));
+	snprintf(l->target, sizeof(l->target), "/cache/%s",
+		 lens_hook_name(target, target_layer, name));
+}
+
+static void add_cache(struct lens_plan *p, const struct lens_hook_set *selected)
+{
+	size_t layer, target_layer;
+	enum lens_hook target;
+	int h;
+
+	for (layer = 0; layer < selected->n_layers; layer++) {
+		for (h = 0; h < LENS_HOOK_COUNT; h++) {
+			enum lens_hook hook = (enum lens_hook)h;
+
+			if (!lens_hook_wanted(selected, hook, layer))
+				continue;
+			/* A link, where what it is an alias of is stored too. */
+			if (lens_hook_alias(&p->model->config, hook, layer, &target,
+					    &target_layer) &&
+			    lens_hook_wanted(selected, target, target_layer))
+				add_link(p, hook, layer, target, target_layer);
+			else
+				add_hook(p, hook, layer);
+		}
+	}
+}
+
+/* --- tables ------------------------------------------------------------------------ */
+
+static void add_table(struct lens_plan *p, enum lens_table table)
+{
+	const struct lens_table_type *t = lens_table_type(table);
+	struct lens_planned *d = &p->dataset[p->n_datasets++];
+	int i;
+
+	snprintf(d->path, sizeof(d->path), "/results/%s", lens_table_name(table));
+	d->from = LENS_FROM_TABLE;
+	d->source = table;
+	d->long_name = t->long_name;
+	d->units = t->units;
+	d->dtype = t->dtype;
+	d->rank = t->n_axes + 1;
+	d->axis[0] = LENS_AXIS_PROMPT;
+	for (i = 0; i < t->n_axes; i++)
+		d->axis[i + 1] = t->axis[i];
+}
+
+static void add_tables(struct lens_plan *p)
+{
+	const struct lens_experiment *e = p->experiment;
+	bool *wanted = p->tables.wanted;
+	int i;
+
+	for (i = 0; i < LENS_TABLE_COUNT; i++) {
+		wanted[i] =
+			lens_experiment_wants_table(e, lens_table_group((enum lens_table)i));
+		p->any_table |= wanted[i];
+	}
+	for (i = 0; i < LENS_TABLE_COUNT; i++) {
+		if (!strcmp(lens_table_group((enum lens_table)i), "any"))
+			wanted[i] = p->any_table;
+		if (wanted[i])
+			add_table(p, (enum lens_table)i);
+	}
+	if (p->any_table)
+		lens_tables_hooks(p->model, &p->tables, &p->table_hooks);
+}
+
+/* --- the whole ---------------------------------------------------------------------- */
+
+void lens_plan_sizes(struct lens_plan *p)
+{
+	const struct lens_experiment *e = p->experiment;
+	struct lens_positions *positions = &p->capture.positions;
+
+	positions->kind = e->cache.positions;
+	positions->list = e->cache.position;
+	if (positions->kind == LENS_POS_ALL)
+		positions->n_slots = p->prompts->max_length;
+	else
+		positions->n_slots =
+			positions->kind == LENS_POS_LIST ? e->cache.n_positions : 1;
+	p->capture.config = &p->model->config;
+	p->capture.n_pos = p->prompts->max_length;
+	p->capture.batch_rows = p->batch_rows;
+	p->sizes = lens_model_sizes(&p->model->config);
+	p->sizes.n_prompts = p->prompts->n_rows;
+	p->sizes.n_pos = p->prompts->max_length;
+	p->sizes.n_slots = positions->n_slots;
+	p->sizes.n_answers = p->prompts->n_answers;
+	p->sizes.answer = (const char *const *)e->data.answers.v;
+	p->sizes.top_k = lens_min(lens_min(e->top_k, LENS_TOP_K_MAX), p->sizes.d_vocab);
+	p->tables.sizes = p->sizes;
+	p->tables.lens = e->lens;
+	p->tables.batch_rows = p->batch_rows;
+}
+
+static bool any_has_position(const struct lens_plan *p, size_t slot)
+{
+	size_t row;
+
+	for (row = 0; row < p->prompts->n_rows; row++) {
+		if (lens_slot_position(&p->capture.positions, slot,
+				       lens_prompt_length(p->prompts, row), 0) >= 0)
+			return true;
+	}
+	return false;
+}
+
+static enum lens_status check_positions(const struct lens_plan *p, struct lens_error *err)
+{
+	size_t i;
+
+	for (i = 0; i < p->experiment->cache.n_positions; i++) {
+		if (!any_has_position(p, i))
+			return lens_error_set(
+				err, LENS_ERR_INVALID,
+				"cache.positions: no prompt has a position %ld; the "
+				"longest has %zu tokens",
+				p->experiment->cache.position[i], p->prompts->max_length);
+	}
+	return LENS_OK;
+}
+
+/* What is stored, by what name and with which axes. */
+static enum lens_status describe(struct lens_plan *p, const struct lens_hook_set *selected,
+				 struct lens_error *err)
+{
+	size_t most = p->model->config.n_layers * LENS_HOOK_COUNT;
+
+	p->dataset = lens_calloc(most + LENS_TABLE_COUNT, sizeof(*p->dataset));
+	p->link = lens_calloc(most, sizeof(*p->link));
+	p->capture.spec = lens_calloc(most, sizeof(*p->capture.spec));
+	if (!p->dataset || !p->link || !p->capture.spec)
+		return lens_error_nomem(err, most, sizeof(*p->dataset));
+	LENS_TRY(check_positions(p, err));
+	add_cache(p, selected);
+	add_tables(p);
+	if (!p->n_datasets)
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "neither cache.hooks nor tables asks for anything%s",
+				      p->prompts->n_answers ? ""
+							    : " (without data.answers, tables "
+							      "about answers have no content)");
+	return LENS_OK;
+}
+
+static enum lens_status fill(struct lens_plan *p, struct lens_error *err)
+{
+	const struct lens_experiment *e = p->experiment;
+	const struct lens_config *c = &p->model->config;
+	struct lens_shape shape[LENS_SHAPES] = { { .made = false } };
+	struct lens_hook_set selected = { 0 };
+	enum lens_status st;
+
+	st = lens_hook_set_init(&selected, c, (const char *const *)e->cache.hooks.v,
+				e->cache.hooks.n, err);
+	if (st == LENS_OK)
+		st = lens_hook_set_init(&p->hooks, c, NULL, 0, err);
+	if (st == LENS_OK)
+		st = lens_hook_set_init(&p->table_hooks, c, NULL, 0, err);
+	if (st == LENS_OK)
+		st = describe(p, &selected, err);
+	lens_hook_set_release(&selected);
+	LENS_TRY(st);
+	LENS_TRY(lens_plan_shapes(p, shape, err));
+	lens_plan_take_shapes(p, shape);
+	return LENS_OK;
+}
+
+enum lens_status lens_plan_init(struct lens_plan *p, const struct lens_model *m,
+				const struct lens_prompts *prompts,
+				const struct lens_experiment *e, struct lens_error *err)
+{
+	enum lens_status st;
+
+	*p = (struct lens_plan){ .model = m, .prompts = prompts, .experiment = e };
+	lens_plan_batches(p);
+	lens_plan_sizes(p);
+	st = fill(p, err);
+	if (st != LENS_OK)
+		lens_plan_release(p);
+	return st;
+}
+
+enum lens_status lens_plan_part(const struct lens_plan *whole, const struct lens_prompts *rows,
+				struct lens_plan *out, struct lens_error *err)
+{
+	size_t n = whole->n_datasets, n_specs = whole->capture.n_specs;
+
+	*out = *whole;
+	out->whole = whole;
+	out->prompts = rows;
+	out->dataset = lens_calloc(n, sizeof(*out->dataset));
+	out->capture.spec = lens_calloc(n_specs, sizeof(*out->capture.spec));
+	if (!out->dataset || !out->capture.spec) {
+		lens_plan_release(out);
+		return lens_error_nomem(err, n, sizeof(*out->dataset));
+	}
+	memcpy(out->dataset, whole->dataset, n * sizeof(*out->dataset));
+	if (n_specs)
+		memcpy(out->capture.spec, whole->capture.spec,
+		       n_specs * sizeof(*out->capture.spec));
+	return LENS_OK;
+}
+
+void lens_plan_release(struct lens_plan *p)
+{
+	if (!p->whole) {
+		lens_hook_set_release(&p->hooks);
+		lens_hook_set_release(&p->table_hooks);
+		lens_free(p->link);
+	}
+	lens_free(p->capture.spec);
+	lens_free(p->dataset);
+	memset(p, 0, sizeof(*p));
+}

@@ -1,0 +1,46 @@
+/* plan_private.h: what the files of plan/ share. */
+#ifndef PLAN_PRIVATE_H
+#define PLAN_PRIVATE_H
+
+#include "h5lens/plan.h"
+
+/* What is a file's own of a dataset. A hook's datasets have the same in every layer. */
+struct lens_shape {
+	bool made, by_rows;
+	size_t extent[LENS_MAX_RANK], chunk[LENS_MAX_RANK];
+	uint64_t data_bytes, file_bytes;
+};
+#define LENS_SHAPES ((size_t)LENS_HOOK_COUNT + LENS_TABLE_COUNT)
+
+/* --- plan.c ------------------------------------------------------------------------- */
+
+/* Of a shard: without batches and shapes. rows must live as long as the plan. */
+enum lens_status lens_plan_part(const struct lens_plan *whole, const struct lens_prompts *rows,
+				struct lens_plan *out, struct lens_error *err);
+/* Positions, extents and tables, when the batches are planned. */
+void lens_plan_sizes(struct lens_plan *p);
+
+/* --- chunks.c ------------------------------------------------------------------------ */
+
+enum lens_status lens_median_length(const struct lens_prompts *p, size_t *out,
+				    struct lens_error *err);
+void lens_plan_batches(struct lens_plan *p);
+/* shape is [LENS_SHAPES]; those of p's datasets are made. */
+enum lens_status lens_plan_shapes(const struct lens_plan *p, struct lens_shape *shape,
+				  struct lens_error *err);
+const struct lens_shape *lens_shape_of(const struct lens_plan *p, const struct lens_planned *d,
+				       const struct lens_shape *shape);
+/* Gives each dataset its shape, and counts the file. */
+void lens_plan_take_shapes(struct lens_plan *p, const struct lens_shape *shape);
+
+/* --- bytes.c -------------------------------------------------------------------------- */
+
+/* Of one prompt's row of a dataset, where positions, keys and queries are n_pos. */
+uint64_t lens_row_bytes(const struct lens_planned *d, const struct lens_sizes *s);
+/* What a dataset of that shape holds, and what is written of it. */
+void lens_count_bytes(const struct lens_plan *p, const struct lens_planned *d,
+		      struct lens_shape *s);
+/* The sums over datasets, and the prompts' own. */
+void lens_sum_bytes(struct lens_plan *p);
+
+#endif
