@@ -227,16 +227,15 @@ struct told {
 	atomic_int *stop; /* set at the first progress */
 };
 
-static void on_plan(void *ctx, const struct lens_plan *p, const struct lens_shards *s,
-		    const struct lens_memory *m)
+static void on_plan(void *ctx, const struct lens_plan_summary *s)
 {
 	struct told *t = ctx;
 
-	assert_int_equal(s->n, 1);
+	assert_int_equal(s->cut->n, 1);
 	t->planned++;
-	t->rows = p->prompts->n_rows;
-	t->file_bytes = p->file_bytes;
-	t->needed = m->total;
+	t->rows = s->n_prompts;
+	t->file_bytes = s->file_bytes;
+	t->needed = s->memory->total;
 }
 
 static void on_progress(void *ctx, const struct lens_progress *g)

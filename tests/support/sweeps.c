@@ -127,13 +127,10 @@ static void stop_when_enough(void *ctx, const struct lens_progress *p)
 		atomic_store(&stopping.stop, 1);
 }
 
-static void stop_when_planned(void *ctx, const struct lens_plan *p, const struct lens_shards *s,
-			      const struct lens_memory *m)
+static void stop_when_planned(void *ctx, const struct lens_plan_summary *s)
 {
 	(void)ctx;
-	(void)p;
 	(void)s;
-	(void)m;
 	atomic_store(&stopping.stop, stopping.rows == 0);
 }
 

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "pipeline/pipeline_private.h"
+#include "h5lens/plan.h"
 #include "support/cases.h"
 #include "support/numbers.h"
 #include "support/runs.h"
@@ -38,7 +38,7 @@ struct cut {
 	struct lens_experiment e;
 	struct lens_prompts prompts;
 	struct lens_plan plan;
-	struct lens_shards shards;
+	struct lens_parts parts; /* the cut alone, until they are counted */
 };
 
 typedef size_t (*length_fn)(size_t row);
@@ -72,11 +72,11 @@ static void expect_cover(const struct cut *c)
 {
 	size_t i;
 
-	assert_true(c->shards.n >= 1 && c->shards.n <= MOST);
-	assert_int_equal(c->shards.first[0], 0);
-	assert_int_equal(c->shards.first[c->shards.n], c->prompts.n_rows);
-	for (i = 0; i < c->shards.n; i++)
-		assert_true(c->shards.first[i] < c->shards.first[i + 1]);
+	assert_true(c->parts.cut.n >= 1 && c->parts.cut.n <= MOST);
+	assert_int_equal(c->parts.cut.first[0], 0);
+	assert_int_equal(c->parts.cut.first[c->parts.cut.n], c->prompts.n_rows);
+	for (i = 0; i < c->parts.cut.n; i++)
+		assert_true(c->parts.cut.first[i] < c->parts.cut.first[i + 1]);
 }
 
 static void cut(struct cut *c, const struct lens_model *m)
@@ -84,14 +84,14 @@ static void cut(struct cut *c, const struct lens_model *m)
 	struct lens_error err = LENS_ERROR_INIT;
 
 	if (lens_plan_init(&c->plan, m, &c->prompts, &c->e, &err) != LENS_OK ||
-	    lens_shards_init(&c->shards, &c->plan, &err) != LENS_OK)
+	    lens_cut_make(&c->parts.cut, &c->plan, &err) != LENS_OK)
 		fail_msg("%s", err.text);
 	expect_cover(c);
 }
 
 static void finish(struct cut *c)
 {
-	lens_shards_release(&c->shards);
+	lens_parts_release(&c->parts);
 	lens_plan_release(&c->plan);
 	lens_free(c->prompts.offset);
 	lens_free(c->prompts.read_pos);
@@ -104,13 +104,25 @@ static void finish(struct cut *c)
 
 static size_t rows_of(const struct cut *c, size_t shard)
 {
-	return c->shards.first[shard + 1] - c->shards.first[shard];
+	return c->parts.cut.first[shard + 1] - c->parts.cut.first[shard];
 }
 
 static size_t longest(const struct cut *c, size_t shard)
 {
-	return lens_prompts_part(&c->prompts, c->shards.first[shard], rows_of(c, shard))
+	return lens_prompts_part(&c->prompts, c->parts.cut.first[shard], rows_of(c, shard))
 		.max_length;
+}
+
+/* Plans every shard. */
+static void count(struct cut *c)
+{
+	const struct lens_available is = { (size_t)1 << 40, LENS_MEMORY_GIVEN };
+	struct lens_error err = LENS_ERROR_INIT;
+
+	lens_parts_release(&c->parts);
+	if (lens_parts_make(&c->parts, &c->plan, 2, &is, &err) != LENS_OK)
+		fail_msg("%s", err.text);
+	expect_cover(c);
 }
 
 /* --- lengths ---------------------------------------------------------------------------- */
@@ -159,14 +171,14 @@ static void test_prompts(void **state)
 	start(&c, 100, uneven);
 	test_set(&c.e, "shards.prompts", "16", NULL);
 	cut(&c, &shapes);
-	assert_int_equal(c.shards.n, 7);
+	assert_int_equal(c.parts.cut.n, 7);
 	for (i = 0; i < 7; i++)
-		assert_int_equal(c.shards.first[i], 16 * i);
+		assert_int_equal(c.parts.cut.first[i], 16 * i);
 	finish(&c);
 	/* Without limits that bite, one. */
 	start(&c, 100, uneven);
 	cut(&c, &shapes);
-	assert_int_equal(c.shards.n, 1);
+	assert_int_equal(c.parts.cut.n, 1);
 	finish(&c);
 	start(&c, 1, sixteen);
 	test_set(&c.e, "shards.prompts", "1", NULL);
@@ -176,8 +188,6 @@ static void test_prompts(void **state)
 
 static void test_bytes(void **state)
 {
-	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_memory memory;
 	struct cut c;
 	size_t i;
 
@@ -185,13 +195,13 @@ static void test_bytes(void **state)
 	start(&c, 5000, uneven);
 	test_set(&c.e, "shards.bytes", "16M", "cache.hooks", "*", NULL);
 	cut(&c, &shapes);
-	assert_true(c.shards.n > 4);
-	assert_int_equal(lens_shards_count(&c.shards, &c.plan, &memory, &err), LENS_OK);
-	for (i = 0; i < c.shards.n; i++) {
+	assert_true(c.parts.cut.n > 4);
+	count(&c);
+	for (i = 0; i < c.parts.cut.n; i++) {
 		/* Half of a file may be padding. */
-		assert_true(c.shards.file_bytes[i] < 2 * 2 * 16 * MIB);
-		if (i + 1 < c.shards.n) {
-			assert_true(c.shards.file_bytes[i] > 16 * MIB);
+		assert_true(c.parts.file_bytes[i] < 2 * 2 * 16 * MIB);
+		if (i + 1 < c.parts.cut.n) {
+			assert_true(c.parts.file_bytes[i] > 16 * MIB);
 			assert_int_equal(rows_of(&c, i) % 64, 0);
 		}
 	}
@@ -218,8 +228,8 @@ static void test_compute(void **state)
 		test_set(&c.e, "cache.hooks", "none", "tables",
 			 every_position ? "[loss]" : "[answer_rank]", NULL);
 		cut(&c, &large);
-		assert_true(c.shards.n > 8);
-		for (i = 0; i + 1 < c.shards.n; i++) {
+		assert_true(c.parts.cut.n > 8);
+		for (i = 0; i + 1 < c.parts.cut.n; i++) {
 			/* 1.3e10 multiplications and additions a token, 1.8e13 a shard */
 			assert_int_equal(rows_of(&c, i) % 64, 0);
 			assert_true(rows_of(&c, i) >= 64 && rows_of(&c, i) <= 192);
@@ -244,7 +254,7 @@ static void test_most(void **state)
 		start(&c, 20000, uneven);
 		test_set(&c.e, limit[i][0], limit[i][1], NULL);
 		cut(&c, &shapes);
-		assert_true(c.shards.n > MOST / 4);
+		assert_true(c.parts.cut.n > MOST / 4);
 		finish(&c);
 	}
 }
@@ -254,8 +264,6 @@ static void test_most(void **state)
 
 static uint64_t file_bytes(length_fn length, size_t *n_shards)
 {
-	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_memory memory;
 	struct cut c;
 	uint64_t bytes;
 	size_t i;
@@ -263,14 +271,15 @@ static uint64_t file_bytes(length_fn length, size_t *n_shards)
 	start(&c, 10000, length);
 	test_set(&c.e, "cache.hooks", "*resid_post,*hook_pattern,*hook_attn_scores", NULL);
 	cut(&c, &shapes);
-	assert_int_equal(lens_shards_count(&c.shards, &c.plan, &memory, &err), LENS_OK);
-	for (i = 0; i < c.shards.n && length == one_long; i++) {
+	count(&c);
+	for (i = 0; i < c.parts.cut.n && length == one_long; i++) {
 		if (rows_of(&c, i) == 1)
-			assert_int_equal(c.shards.first[i], 6123);
+			assert_int_equal(c.parts.cut.first[i], 6123);
 		assert_true((longest(&c, i) == 1000) == (rows_of(&c, i) == 1));
 	}
-	bytes = c.plan.file_bytes;
-	*n_shards = c.shards.n;
+	for (i = 0, bytes = 0; i < c.parts.cut.n; i++)
+		bytes += c.parts.file_bytes[i];
+	*n_shards = c.parts.cut.n;
 	finish(&c);
 	return bytes;
 }
@@ -299,11 +308,11 @@ static void test_many_outliers(void **state)
 	start(&c, 3000, every_tenth);
 	test_set(&c.e, "cache.hooks", "*resid_post", NULL);
 	cut(&c, &shapes);
-	assert_true(c.shards.n < 20);
+	assert_true(c.parts.cut.n < 20);
 	finish(&c);
 	start(&c, 60, every_tenth); /* six of them */
 	cut(&c, &shapes);
-	assert_int_equal(c.shards.n, 13);
+	assert_int_equal(c.parts.cut.n, 13);
 	finish(&c);
 }
 
@@ -329,24 +338,99 @@ static void test_pure(void **state)
 				 "shards.bytes", turn % 2 ? "2M" : "40M", "shards.prompts",
 				 turn % 3 ? "auto" : "37", NULL);
 			cut(&c[i], &shapes);
-			assert_int_equal(c[i].shards.n, c[0].shards.n);
-			assert_memory_equal(c[i].shards.first, c[0].shards.first,
-					    (c[0].shards.n + 1) * sizeof(size_t));
+			assert_int_equal(c[i].parts.cut.n, c[0].parts.cut.n);
+			assert_memory_equal(c[i].parts.cut.first, c[0].parts.cut.first,
+					    (c[0].parts.cut.n + 1) * sizeof(size_t));
 		}
 		for (i = 0; i < 3; i++)
 			finish(&c[i]);
 	}
 }
 
+/* What was counted of a shard, put together again, is the plan of its rows alone. */
+static void test_parts(void **state)
+{
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_plan p, alone;
+	struct cut c;
+	size_t i, k;
+
+	(void)state;
+	start(&c, 200, uneven);
+	test_set(&c.e, "shards.prompts", "23", "cache.hooks", "*", "cache.positions", "0,-1",
+		 NULL);
+	cut(&c, &shapes);
+	count(&c);
+	for (i = 0; i < c.parts.cut.n; i++) {
+		const struct lens_prompts rows =
+			lens_prompts_part(&c.prompts, c.parts.cut.first[i], rows_of(&c, i));
+
+		assert_int_equal(lens_parts_plan(&c.parts, i, &p, &err), LENS_OK);
+		assert_int_equal(lens_plan_init(&alone, &shapes, &rows, &c.e, &err), LENS_OK);
+		assert_int_equal(p.prompts->n_rows, rows_of(&c, i));
+		assert_int_equal(p.batch_rows, alone.batch_rows);
+		assert_int_equal(p.n_batches, alone.n_batches);
+		assert_int_equal(p.max_packed, alone.max_packed);
+		assert_int_equal(p.file_bytes, alone.file_bytes);
+		assert_int_equal(p.file_bytes, c.parts.file_bytes[i]);
+		assert_int_equal(p.n_datasets, alone.n_datasets);
+		for (k = 0; k < p.n_datasets; k++)
+			assert_memory_equal(&p.dataset[k], &alone.dataset[k],
+					    sizeof(p.dataset[k]));
+		assert_int_equal(p.capture.n_specs, alone.capture.n_specs);
+		assert_memory_equal(p.capture.spec, alone.capture.spec,
+				    p.capture.n_specs * sizeof(*p.capture.spec));
+		lens_plan_release(&p);
+		lens_plan_release(&alone);
+	}
+	finish(&c);
+}
+
+/* What is shown is the whole sweep, with the bytes of all its files. */
+static void test_summary(void **state)
+{
+	struct lens_plan_summary s;
+	uint64_t bytes = 0, of_datasets = 0;
+	struct cut c;
+	size_t i;
+
+	(void)state;
+	start(&c, 100, uneven);
+	test_set(&c.e, "shards.prompts", "16", "cache.hooks", "*resid_post", NULL);
+	cut(&c, &shapes);
+	count(&c);
+	assert_int_equal(lens_plan_summary_make(&s, &c.parts, NULL), LENS_OK);
+	for (i = 0; i < c.parts.cut.n; i++)
+		bytes += c.parts.file_bytes[i];
+	assert_int_equal(s.file_bytes, bytes);
+	assert_int_equal(s.asked_prompts, 16);
+	assert_int_equal(s.n_datasets, c.plan.n_datasets);
+	for (i = 0; i < s.n_datasets; i++) {
+		assert_int_equal(s.dataset[i].extent[0], 100);
+		assert_int_equal(s.dataset[i].data_bytes, c.plan.dataset[i].data_bytes);
+		assert_true(s.dataset[i].data_bytes <= s.dataset[i].file_bytes);
+		of_datasets += s.dataset[i].file_bytes;
+	}
+	assert_true(of_datasets < bytes);
+	lens_plan_summary_release(&s);
+	finish(&c);
+}
+
 static enum lens_status cut_again(void *ctx)
 {
+	const struct lens_available is = { (size_t)1 << 40, LENS_MEMORY_GIVEN };
 	struct cut *c = ctx;
-	enum lens_status st = lens_shards_init(&c->shards, &c->plan, NULL);
-	struct lens_memory memory;
+	enum lens_status st = lens_parts_make(&c->parts, &c->plan, 2, &is, NULL);
+	struct lens_plan_summary s = { 0 };
+	struct lens_plan p = { 0 };
 
 	if (st == LENS_OK)
-		st = lens_shards_count(&c->shards, &c->plan, &memory, NULL);
-	lens_shards_release(&c->shards);
+		st = lens_plan_summary_make(&s, &c->parts, NULL);
+	if (st == LENS_OK)
+		st = lens_parts_plan(&c->parts, 1, &p, NULL);
+	lens_plan_release(&p);
+	lens_plan_summary_release(&s);
+	lens_parts_release(&c->parts);
 	return st;
 }
 
@@ -358,7 +442,7 @@ static void test_alloc(void **state)
 	start(&c, 100, uneven);
 	test_set(&c.e, "shards.prompts", "30", NULL);
 	cut(&c, &shapes);
-	lens_shards_release(&c.shards);
+	lens_parts_release(&c.parts);
 	test_alloc_failures(cut_again, &c);
 	finish(&c);
 }
@@ -369,7 +453,8 @@ int main(void)
 		cmocka_unit_test(test_prompts), cmocka_unit_test(test_bytes),
 		cmocka_unit_test(test_compute), cmocka_unit_test(test_most),
 		cmocka_unit_test(test_outlier), cmocka_unit_test(test_many_outliers),
-		cmocka_unit_test(test_pure),    cmocka_unit_test(test_alloc),
+		cmocka_unit_test(test_pure),    cmocka_unit_test(test_parts),
+		cmocka_unit_test(test_summary), cmocka_unit_test(test_alloc),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

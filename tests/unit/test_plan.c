@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "pipeline/pipeline_private.h"
+#include "h5lens/plan.h"
 #include "support/numbers.h"
 #include "support/plans.h"
 #include "support/runs.h"
@@ -43,6 +43,39 @@ static void links(void **state)
 	assert_int_equal(lens_plan_init(&p, &test_shapes, prompts, &e, NULL), LENS_OK);
 	assert_int_equal(p.n_links, 0);
 	assert_string_equal(p.dataset[0].path, "/cache/blocks.1.hook_resid_pre");
+	lens_plan_release(&p);
+	lens_experiment_release(&e);
+	lens_prompts_destroy(prompts);
+}
+
+/* Axes and units of the tables of every position; no logits in memory but a tile's. */
+static void loss(void **state)
+{
+	struct lens_experiment e = test_plan_experiment("none", "all", "f32");
+	struct lens_prompts *prompts = test_random_prompts(&rnd, TEST_SHORT, 20);
+	size_t i, n = 0;
+	struct lens_plan p;
+
+	(void)state;
+	test_set(&e, "tables", "[token_logprobs, loss]", NULL);
+	assert_int_equal(lens_plan_init(&p, &test_shapes, prompts, &e, NULL), LENS_OK);
+	for (i = 0; i < p.n_datasets; i++) {
+		const struct lens_planned *d = &p.dataset[i];
+
+		if (!strcmp(d->path, "/results/token_logprobs")) {
+			assert_int_equal(d->data_bytes, 4 * (prompts->offset[20] - 20));
+			assert_string_equal(lens_axis_name(d->axis[1]), "pos");
+			n++;
+		}
+		if (!strcmp(d->path, "/results/loss")) {
+			assert_int_equal(d->data_bytes, 4 * 20);
+			assert_string_equal(d->units, "nats");
+			n++;
+		}
+	}
+	assert_int_equal(n, 2);
+	assert_false(lens_hook_wanted(&p.hooks, LENS_HOOK_LOGITS, 0));
+	assert_false(lens_hook_wanted(&p.table_hooks, LENS_HOOK_LOGITS, 0));
 	lens_plan_release(&p);
 	lens_experiment_release(&e);
 	lens_prompts_destroy(prompts);
@@ -98,8 +131,17 @@ static void allocation_failures(void **state)
 	lens_prompts_destroy(prompts);
 }
 
+static enum lens_status fits(const struct lens_plan *p, size_t threads, size_t bytes,
+			     struct lens_memory *m, struct lens_error *err)
+{
+	const struct lens_available is = { bytes, LENS_MEMORY_GIVEN };
+
+	return lens_plan_memory(p, threads, &is, m, err);
+}
+
 static void memory(void **state)
 {
+	const struct lens_available machine = { 4096 * MIB, LENS_MEMORY_MACHINE };
 	struct lens_experiment e = test_plan_experiment("*", "all", "f32");
 	struct lens_prompts *prompts = test_random_prompts(&rnd, TEST_SHORT, 300);
 	struct lens_error err = LENS_ERROR_INIT;
@@ -109,10 +151,11 @@ static void memory(void **state)
 
 	(void)state;
 	assert_int_equal(lens_plan_init(&p, &test_shapes, prompts, &e, NULL), LENS_OK);
-	assert_int_equal(lens_plan_memory(&p, 8, MIB, &m, &err), LENS_ERR_NOMEM);
+	assert_int_equal(fits(&p, 8, MIB, &m, &err), LENS_ERR_NOMEM);
 	assert_non_null(strstr(err.text, "one worker needs"));
 	assert_non_null(strstr(err.text, "--memory gives 1 MiB"));
-	assert_int_equal(lens_plan_memory(&p, 1, 0, &one, NULL), LENS_OK);
+	assert_int_equal(lens_plan_memory(&p, 1, &machine, &one, NULL), LENS_OK);
+	assert_int_equal(one.limit, 3072 * MIB);
 	assert_int_equal(one.workers, 1);
 	assert_true(one.per_worker > 0 && one.model > 0 && one.buffer > 0);
 	m.workers = 0;
@@ -120,7 +163,7 @@ static void memory(void **state)
 	for (limit = MIB; limit < 2048 * MIB; limit += 7 * MIB) {
 		struct lens_memory more;
 
-		if (lens_plan_memory(&p, 8, limit, &more, NULL) != LENS_OK) {
+		if (fits(&p, 8, limit, &more, NULL) != LENS_OK) {
 			assert_int_equal(m.workers, 0);
 			continue;
 		}
@@ -132,7 +175,7 @@ static void memory(void **state)
 	}
 	assert_int_equal(m.workers, 8);
 	/* no more workers than batches */
-	assert_int_equal(lens_plan_memory(&p, 1000, 0, &m, NULL), LENS_OK);
+	assert_int_equal(fits(&p, 1000, SIZE_MAX, &m, NULL), LENS_OK);
 	assert_true(m.workers <= p.n_batches);
 	lens_plan_release(&p);
 	lens_experiment_release(&e);
@@ -142,9 +185,8 @@ static void memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(links),
-		cmocka_unit_test(refusals),
-		cmocka_unit_test(allocation_failures),
+		cmocka_unit_test(links),    cmocka_unit_test(loss),
+		cmocka_unit_test(refusals), cmocka_unit_test(allocation_failures),
 		cmocka_unit_test(memory),
 	};
 

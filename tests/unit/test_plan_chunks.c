@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "pipeline/pipeline_private.h"
+#include "h5lens/plan.h"
 #include "support/batch.h"
 #include "support/numbers.h"
 #include "support/plans.h"
@@ -172,6 +172,7 @@ static void check_plan(const struct lens_plan *p)
 {
 	struct count count = { .plan = p, .most = lens_capture_buffer_bytes(&p->capture) };
 	uint64_t data = 0, file = 0;
+	const struct lens_available is = { SIZE_MAX, LENS_MEMORY_GIVEN };
 	struct lens_memory m;
 	size_t i;
 
@@ -202,7 +203,7 @@ static void check_plan(const struct lens_plan *p)
 		assert_true(d->data_bytes <= d->file_bytes);
 	}
 	assert_true(p->data_bytes >= data && p->file_bytes >= file);
-	assert_int_equal(lens_plan_memory(p, 2, 0, &m, NULL), LENS_OK);
+	assert_int_equal(lens_plan_memory(p, 2, &is, &m, NULL), LENS_OK);
 	assert_true(m.buffer >= count.most);
 	lens_free(count.bytes);
 	lens_free(count.rows);

@@ -58,11 +58,12 @@ static void run_plan(const struct lens_plan *p, size_t workers, const char *file
 		.plan = p, .memory = &m, .options = &options, .result = &result
 	};
 	struct found found = { .plan = p };
+	const struct lens_available is = { SIZE_MAX, LENS_MEMORY_GIVEN };
 	struct lens_memory sizes;
 	struct lens_store *s;
 	int *id = lens_calloc(p->n_datasets, sizeof(*id));
 
-	assert_int_equal(lens_plan_memory(p, workers, 0, &sizes, NULL), LENS_OK);
+	assert_int_equal(lens_plan_memory(p, workers, &is, &sizes, NULL), LENS_OK);
 	m.buffer = sizes.buffer;
 	work.overflows = lens_calloc(p->capture.n_specs, sizeof(*work.overflows));
 	assert_int_equal(lens_store_create(file, &s, NULL), LENS_OK);
