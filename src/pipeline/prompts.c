@@ -23,28 +23,39 @@ struct column {
 	unsigned char *buf; /* one chunk */
 };
 
-static enum lens_status column_create(struct lens_store *s, const char *path, enum lens_dtype t,
-				      size_t n_rows, const char *dim, size_t width,
+/* One value a row … */
+static struct lens_dataset_spec one_each(const char *path, enum lens_dtype t, size_t n_rows)
+{
+	return (struct lens_dataset_spec){ .path = path,
+					   .dtype = t,
+					   .rank = 1,
+					   .dim = { "prompt" },
+					   .extent = { n_rows, 1 } };
+}
+
+/* … or as many as an axis is long. */
+static struct lens_dataset_spec row_each(const char *path, enum lens_dtype t, size_t n_rows,
+					 const char *dim, size_t width)
+{
+	return (struct lens_dataset_spec){ .path = path,
+					   .dtype = t,
+					   .rank = 2,
+					   .dim = { "prompt", dim },
+					   .extent = { n_rows, width } };
+}
+
+static enum lens_status column_create(struct lens_store *s, struct lens_dataset_spec spec,
 				      struct column *c, struct lens_error *err)
 {
-	struct lens_dataset_spec spec = {
-		.path = path,
-		.dtype = t,
-		.rank = dim ? 2 : 1,
-		.dim = { "prompt", dim },
-		.extent = { n_rows, width },
-	};
+	size_t rows;
 
-	c->dtype = t;
-	c->row_bytes = width * lens_dtype_size(t);
-	c->n_rows = n_rows;
-	c->chunk_rows = (c->most ? c->most : CHUNK_BYTES) / c->row_bytes;
-	if (!c->chunk_rows)
-		c->chunk_rows = 1;
-	if (c->chunk_rows > n_rows)
-		c->chunk_rows = n_rows;
+	c->dtype = spec.dtype;
+	c->row_bytes = spec.extent[1] * lens_dtype_size(spec.dtype);
+	c->n_rows = spec.extent[0];
+	rows = (c->most ? c->most : CHUNK_BYTES) / c->row_bytes;
+	c->chunk_rows = lens_min(lens_max(rows, 1), c->n_rows);
 	spec.chunk[0] = c->chunk_rows;
-	spec.chunk[1] = width;
+	spec.chunk[1] = spec.extent[1];
 	c->buf = lens_calloc(c->chunk_rows, c->row_bytes);
 	if (!c->buf)
 		return lens_error_nomem(err, c->chunk_rows, c->row_bytes);
@@ -81,23 +92,28 @@ static enum lens_status numbers_create(struct lens_store *s, const struct lens_p
 {
 	const struct lens_prompts *q = p->prompts;
 	size_t rows = q->n_rows, slots = p->capture.positions.n_slots;
-	size_t width = q->max_length > slots ? q->max_length : slots;
+	size_t width = lens_max(q->max_length, slots);
 
 	n->row = lens_calloc(width, sizeof(*n->row));
 	if (!n->row)
 		return lens_error_nomem(err, width, sizeof(*n->row));
-	LENS_TRY(column_create(s, "/prompts/tokens", LENS_I32, rows, "pos", q->max_length,
-			       &n->tokens, err));
-	LENS_TRY(column_create(s, "/prompts/length", LENS_I32, rows, NULL, 1, &n->length, err));
-	LENS_TRY(column_create(s, "/prompts/read_pos", LENS_I32, rows, NULL, 1, &n->read_pos,
+	LENS_TRY(
+		column_create(s,
+			      row_each("/prompts/tokens", LENS_I32, rows, "pos", q->max_length),
+			      &n->tokens, err));
+	LENS_TRY(
+		column_create(s, one_each("/prompts/length", LENS_I32, rows), &n->length, err));
+	LENS_TRY(column_create(s, one_each("/prompts/read_pos", LENS_I32, rows), &n->read_pos,
 			       err));
-	LENS_TRY(column_create(s, "/prompts/id", LENS_I64, rows, NULL, 1, &n->id, err));
+	LENS_TRY(column_create(s, one_each("/prompts/id", LENS_I64, rows), &n->id, err));
 	if (q->n_answers)
-		LENS_TRY(column_create(s, "/prompts/answers", LENS_I32, rows, "answer",
-				       q->n_answers, &n->answers, err));
+		LENS_TRY(column_create(s,
+				       row_each("/prompts/answers", LENS_I32, rows, "answer",
+						q->n_answers),
+				       &n->answers, err));
 	if (p->capture.positions.kind == LENS_POS_ALL)
 		return LENS_OK;
-	return column_create(s, "/prompts/slot_pos", LENS_I32, rows, "slot", slots,
+	return column_create(s, row_each("/prompts/slot_pos", LENS_I32, rows, "slot", slots),
 			     &n->slot_pos, err);
 }
 
@@ -174,23 +190,15 @@ struct reader {
 	struct column *number; /* [n_columns], the numbers */
 };
 
-static enum lens_status texts_create(struct lens_store *s, const char *path, size_t rows,
-				     size_t width, const char *dim, struct texts *t,
-				     struct lens_error *err)
+static enum lens_status texts_create(struct lens_store *s, struct lens_dataset_spec spec,
+				     struct texts *t, struct lens_error *err)
 {
-	const struct lens_dataset_spec spec = {
-		.path = path,
-		.dtype = LENS_STR,
-		.rank = dim ? 2 : 1,
-		.dim = { "prompt", dim },
-		.extent = { rows, width },
-		.chunk = { rows < STRING_ROWS ? rows : STRING_ROWS, width },
-	};
-
-	t->width = width;
-	t->v = lens_calloc(STRING_ROWS * width, sizeof(*t->v));
+	spec.chunk[0] = lens_min(spec.extent[0], STRING_ROWS);
+	spec.chunk[1] = spec.extent[1];
+	t->width = spec.extent[1];
+	t->v = lens_calloc(STRING_ROWS * t->width, sizeof(*t->v));
 	if (!t->v)
-		return lens_error_nomem(err, STRING_ROWS * width, sizeof(*t->v));
+		return lens_error_nomem(err, STRING_ROWS * t->width, sizeof(*t->v));
 	return lens_store_add_dataset(s, &spec, &t->id, err);
 }
 
@@ -263,40 +271,56 @@ static enum lens_status take_row(void *ctx, const struct lens_prompt_text *t,
 	return LENS_OK;
 }
 
+/* One of the CSV's other columns. */
+static enum lens_status add_column(struct reader *r, size_t i, const char *path,
+				   struct lens_error *err)
+{
+	const struct lens_prompts *q = r->plan->prompts;
+	enum lens_dtype t = q->column_kind[i] == LENS_COLUMN_INT ? LENS_I64 : LENS_F64;
+
+	if (q->column_kind[i] == LENS_COLUMN_TEXT)
+		return texts_create(r->store, one_each(path, LENS_STR, q->n_rows),
+				    &r->column[i], err);
+	return column_create(r->store, one_each(path, t, q->n_rows), &r->number[i], err);
+}
+
+static enum lens_status add_columns(struct reader *r, size_t most, struct lens_error *err)
+{
+	const struct lens_prompts *q = r->plan->prompts;
+	struct lens_buf path = LENS_BUF_INIT;
+	enum lens_status st = LENS_OK;
+	size_t i;
+
+	for (i = 0; st == LENS_OK && i < q->n_columns; i++) {
+		r->column[i].most = r->number[i].most = most;
+		path.len = 0;
+		st = lens_buf_printf(&path, err, "/prompts/columns/%s", q->column_stored[i]);
+		if (st == LENS_OK)
+			st = add_column(r, i, path.data, err);
+	}
+	lens_buf_release(&path);
+	return st;
+}
+
 static enum lens_status reader_create(struct reader *r, struct lens_error *err)
 {
 	const struct lens_prompts *q = r->plan->prompts;
-	size_t i, most = ALL_COLUMNS / (q->n_columns + 2);
-	struct lens_buf path = LENS_BUF_INIT;
-	enum lens_status st = LENS_OK;
+	size_t most = ALL_COLUMNS / (q->n_columns + 2);
 
-	most = most < LEAST_CHUNK ? LEAST_CHUNK : most > CHUNK_BYTES ? CHUNK_BYTES : most;
+	most = lens_min(lens_max(most, LEAST_CHUNK), CHUNK_BYTES);
 	r->column = lens_calloc(q->n_columns, sizeof(*r->column));
 	r->number = lens_calloc(q->n_columns, sizeof(*r->number));
 	if (!r->column || !r->number)
 		return lens_error_nomem(err, q->n_columns, sizeof(*r->number));
 	r->text.most = r->answer_text.most = most;
-	LENS_TRY(texts_create(r->store, "/prompts/text", q->n_rows, 1, NULL, &r->text, err));
+	LENS_TRY(texts_create(r->store, one_each("/prompts/text", LENS_STR, q->n_rows),
+			      &r->text, err));
 	if (q->n_answers)
-		LENS_TRY(texts_create(r->store, "/prompts/answer_text", q->n_rows, q->n_answers,
-				      "answer", &r->answer_text, err));
-	for (i = 0; st == LENS_OK && i < q->n_columns; i++) {
-		r->column[i].most = r->number[i].most = most;
-		path.len = 0;
-		st = lens_buf_printf(&path, err, "/prompts/columns/%s", q->column_stored[i]);
-		if (st != LENS_OK)
-			break;
-		if (q->column_kind[i] == LENS_COLUMN_TEXT)
-			st = texts_create(r->store, path.data, q->n_rows, 1, NULL,
-					  &r->column[i], err);
-		else
-			st = column_create(r->store, path.data,
-					   q->column_kind[i] == LENS_COLUMN_INT ? LENS_I64
-										: LENS_F64,
-					   q->n_rows, NULL, 1, &r->number[i], err);
-	}
-	lens_buf_release(&path);
-	return st;
+		LENS_TRY(texts_create(r->store,
+				      row_each("/prompts/answer_text", LENS_STR, q->n_rows,
+					       "answer", q->n_answers),
+				      &r->answer_text, err));
+	return add_columns(r, most, err);
 }
 
 static void reader_release(struct reader *r)
