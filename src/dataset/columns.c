@@ -213,8 +213,10 @@ void lens_columns_release(struct lens_columns *c)
 
 	for (i = 0; i < c->n; i++)
 		lens_free(c->name[i]);
-	for (i = 0; c->stored && i < c->n_other; i++)
-		lens_free(c->stored[i]);
+	if (c->stored) {
+		for (i = 0; i < c->n_other; i++)
+			lens_free(c->stored[i]);
+	}
 	lens_free(c->stored);
 	lens_free(c->name);
 	lens_free(c->answer);

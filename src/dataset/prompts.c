@@ -26,9 +26,11 @@ void lens_prompts_destroy(struct lens_prompts *p)
 
 	if (!p)
 		return;
-	for (i = 0; p->column_name && p->column_stored && i < p->n_columns; i++) {
-		lens_free(p->column_name[i]);
-		lens_free(p->column_stored[i]);
+	if (p->column_name && p->column_stored) {
+		for (i = 0; i < p->n_columns; i++) {
+			lens_free(p->column_name[i]);
+			lens_free(p->column_stored[i]);
+		}
 	}
 	lens_free(p->column_name);
 	lens_free(p->column_stored);
@@ -144,8 +146,7 @@ static enum lens_status add_row(struct loader *l, const struct lens_csv_record *
 	LENS_TRY(append_ids(&l->answers, &l->row.answers, err));
 	LENS_TRY(lens_ids_push(&l->read_pos, l->row.read_pos, err));
 	p->offset[++p->n_rows] = l->tokens.n;
-	if (l->row.tokens.n > p->max_length)
-		p->max_length = l->row.tokens.n;
+	p->max_length = lens_max(p->max_length, l->row.tokens.n);
 	for (i = 0; i < p->n_columns; i++)
 		lens_column_guess_add(&l->guess[i], rec->field[l->columns.other[i]]);
 	return LENS_OK;
