@@ -3,16 +3,18 @@
 # table in the list of tables, a line for each axis that it brings. Prints them, and
 # fails when a table of that file, or an axis, is named anywhere else in the program.
 #
-#   check_seams.sh [TABLES [AXES [LABELS]]]    by default those of head_scores.c
+#   check_seams.sh [TABLES [AXES [LABELS [SHARED]]]]    by default those of head_scores.c
 #
 # TABLES are the tables of one file, the first gives the file's name; AXES are what no
-# other table has; LABELS are words of an axis's labels that stand for nothing else.
+# other table has; LABELS are words of an axis's labels that stand for nothing else; SHARED
+# are axes that these tables brought and other ones have by now.
 # READMEs, tests and the checks that are run by hand may name all of them. ROOT=DIR is
 # another tree.
 set -u
 tables=${1-head_scores head_scores_mean}
-axes=${2-layer score}
+axes=${2-score}
 labels=${3-previous_token duplicate_token}
+shared=${4-layer}
 
 first=${tables%% *}
 own_file=src/tables/$first.c
@@ -56,6 +58,10 @@ names=
 for t in $tables; do
 	one_line $table_list "\\b($t|$(upper "$t"))\\b" "the table $t"
 	names="$names${names:+|}(_|\\b)($t|$(upper "$t"))"
+done
+# An axis that others have by now was a line, too.
+for a in $shared; do
+	one_line $axis_list "^LENS_AXIS[A-Z_]*\\($(upper "$a")," "the axis $a"
 done
 for l in $labels; do
 	names="$names|\\b$l\\b"
