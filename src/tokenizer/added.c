@@ -107,22 +107,20 @@ static int compare_id(const void *pa, const void *pb, void *data)
 
 /* Of a normalised token the normal form is looked for, prefixes included. */
 static enum lens_status set_match(struct lens_added_token *t, const struct lens_normalizer *n,
-				  struct lens_normal_work *w, struct lens_regex_match *m,
-				  struct lens_error *err)
+				  struct lens_normal_work *w, struct lens_error *err)
 {
+	struct lens_text text = { t->content, t->len };
 	struct lens_buf b = LENS_BUF_INIT;
-	const char *text = t->content;
-	size_t len = t->len;
 	enum lens_status st;
 
 	if (t->normalized)
-		LENS_TRY(lens_normalize(n, w, m, false, text, len, &text, &len, err));
-	if (!len)
+		LENS_TRY(lens_normalize(n, w, false, &text, err));
+	if (!text.len)
 		return lens_error_set(err, LENS_ERR_UNSUPPORTED,
 				      "the added token \"%s\" normalises to nothing, which is "
 				      "not supported",
 				      t->content);
-	st = lens_buf_append(&b, text, len, err);
+	st = lens_buf_append(&b, text.s, text.len, err);
 	t->match = b.data; /* ours now, even when half done */
 	t->match_len = b.len;
 	return st;
@@ -131,16 +129,13 @@ static enum lens_status set_match(struct lens_added_token *t, const struct lens_
 static enum lens_status set_matches(struct lens_added *a, const struct lens_normalizer *n,
 				    struct lens_error *err)
 {
-	struct lens_normal_work w = { 0 };
-	struct lens_regex_match *m;
-	enum lens_status st;
+	struct lens_normal_work w = { .match = NULL };
+	enum lens_status st = lens_regex_match_create(&w.match, err);
 	size_t i;
 
-	LENS_TRY(lens_regex_match_create(&m, err));
-	st = LENS_OK;
 	for (i = 0; st == LENS_OK && i < a->n; i++)
-		st = set_match(&a->token[i], n, &w, m, err);
-	lens_regex_match_destroy(m);
+		st = set_match(&a->token[i], n, &w, err);
+	lens_regex_match_destroy(w.match);
 	lens_normal_work_release(&w);
 	return st;
 }
@@ -215,15 +210,16 @@ static size_t lower_bound(const struct lens_added *a, const size_t *set, size_t 
 	return lo;
 }
 
-/* The longest token of the set that text begins with, or NULL. */
-static const struct lens_added_token *longest(const struct lens_added *a, const size_t *set,
-					      size_t n, const char *text, size_t len)
+/* The longest token of the set that the text has at `at`, or NULL. */
+static const struct lens_added_token *longest(const struct lens_added *a, bool normalized,
+					      struct lens_text text, size_t at)
 {
+	const size_t *set = normalized ? a->normalized : a->raw;
 	const struct lens_added_token *best = NULL;
-	size_t lo = 0, hi = n, depth;
+	size_t lo = 0, hi = normalized ? a->n_normalized : a->n_raw, depth;
 
-	for (depth = 0; depth < len; depth++) {
-		unsigned c = (unsigned char)text[depth];
+	for (depth = 0; depth < text.len - at; depth++) {
+		unsigned c = (unsigned char)text.s[at + depth];
 
 		lo = lower_bound(a, set, lo, hi, depth, c);
 		hi = lower_bound(a, set, lo, hi, depth, c + 1);
@@ -235,23 +231,30 @@ static const struct lens_added_token *longest(const struct lens_added *a, const 
 	return best;
 }
 
-/* Does a word character stand right before start or right after end? */
+/* One token where it stands in a text. */
+struct place {
+	const struct lens_added_token *token;
+	size_t start, end; /* of what it takes: its own bytes, then spaces too */
+};
+
+/* Does a word character stand right before the token or right after it? */
 static enum lens_status inside_word(const struct lens_added *a, struct lens_regex_match *m,
-				    const char *text, size_t len, size_t start, size_t end,
-				    bool *inside, struct lens_error *err)
+				    struct lens_text text, const struct place *p, bool *inside,
+				    struct lens_error *err)
 {
-	size_t from = start ? lens_char_before(text, start) : 0, s, e;
+	struct lens_hit hit = { .found = false };
+	struct lens_text part = { text.s, p->start };
 
-	*inside = false;
-	if (start)
-		LENS_TRY(lens_regex_next(a->word, m, text, start, from, &s, &e, inside, err));
-	if (!*inside && end < len) {
-		size_t next = end + 1;
-
-		while (next < len && ((unsigned char)text[next] & 0xc0) == 0x80)
-			next++;
-		LENS_TRY(lens_regex_next(a->word, m, text, next, end, &s, &e, inside, err));
+	if (p->start)
+		LENS_TRY(lens_regex_next(a->word, m, part, lens_char_before(text.s, p->start),
+					 &hit, err));
+	if (!hit.found && p->end < text.len) {
+		part.len = p->end + 1;
+		while (part.len < text.len && ((unsigned char)text.s[part.len] & 0xc0) == 0x80)
+			part.len++;
+		LENS_TRY(lens_regex_next(a->word, m, part, p->end, &hit, err));
 	}
+	*inside = hit.found;
 	return LENS_OK;
 }
 
@@ -267,49 +270,59 @@ static enum lens_status push_piece(struct lens_pieces *p, int32_t id, size_t fro
 	return LENS_OK;
 }
 
-enum lens_status lens_added_split(const struct lens_added *a, bool normalized, const char *text,
-				  size_t len, struct lens_regex_match *m,
+/* The token takes the spaces that its flags name, but none before `done`. */
+static void take_spaces(struct lens_text text, size_t done, struct place *p)
+{
+	if (p->token->lstrip)
+		p->start = lens_max(lens_spaces_before(text.s, p->start), done);
+	if (p->token->rstrip)
+		p->end = lens_spaces_after(text.s, text.len, p->end);
+}
+
+/* The text from *done to the token, and the token; *done moves behind it. */
+static enum lens_status push_place(struct lens_pieces *pieces, const struct place *p,
+				   size_t *done, struct lens_error *err)
+{
+	if (*done < p->start)
+		LENS_TRY(push_piece(pieces, -1, *done, p->start, err));
+	/* An earlier token's rstrip has taken this one; Hugging Face panics. */
+	if (p->start > p->end)
+		return lens_error_set(err, LENS_ERR_UNSUPPORTED,
+				      "the added token \"%s\" lies within the spaces that "
+				      "another one takes",
+				      p->token->content);
+	/* All of it was taken by an earlier token's rstrip: it is dropped. */
+	if (p->start < p->end)
+		LENS_TRY(push_piece(pieces, p->token->id, p->start, p->end, err));
+	*done = p->end;
+	return LENS_OK;
+}
+
+enum lens_status lens_added_split(const struct lens_added *a, bool normalized,
+				  struct lens_text text, struct lens_regex_match *m,
 				  struct lens_pieces *pieces, struct lens_error *err)
 {
-	const size_t *set = normalized ? a->normalized : a->raw;
-	size_t n = normalized ? a->n_normalized : a->n_raw, done = 0, at = 0;
+	bool any = normalized ? a->n_normalized : a->n_raw;
+	size_t done = 0, at = any ? 0 : text.len;
 
 	pieces->n = 0;
-	while (n && at < len) {
-		const struct lens_added_token *t = longest(a, set, n, text + at, len - at);
-		size_t start = at, end;
+	while (at < text.len) {
+		struct place p = { longest(a, normalized, text, at), at, at };
 		bool inside = false;
 
-		if (!t) {
+		if (!p.token) {
 			at++;
 			continue;
 		}
-		at = end = start + t->match_len;
-		if (t->single_word)
-			LENS_TRY(inside_word(a, m, text, len, start, end, &inside, err));
+		at = p.end = at + p.token->match_len;
+		if (p.token->single_word)
+			LENS_TRY(inside_word(a, m, text, &p, &inside, err));
 		if (inside)
 			continue;
-		if (t->lstrip) {
-			start = lens_spaces_before(text, start);
-			start = start > done ? start : done;
-		}
-		if (t->rstrip)
-			end = lens_spaces_after(text, len, end);
-		if (done < start)
-			LENS_TRY(push_piece(pieces, -1, done, start, err));
-		/* An earlier token's rstrip has taken this one; Hugging Face panics. */
-		if (start > end)
-			return lens_error_set(
-				err, LENS_ERR_UNSUPPORTED,
-				"the added token \"%s\" lies within the spaces that "
-				"another one takes",
-				t->content);
-		/* All of it was taken by an earlier token's rstrip: it is dropped. */
-		if (start < end)
-			LENS_TRY(push_piece(pieces, t->id, start, end, err));
-		done = end;
+		take_spaces(text, done, &p);
+		LENS_TRY(push_place(pieces, &p, &done, err));
 	}
-	return done < len ? push_piece(pieces, -1, done, len, err) : LENS_OK;
+	return done < text.len ? push_piece(pieces, -1, done, text.len, err) : LENS_OK;
 }
 
 void lens_pieces_release(struct lens_pieces *pieces)

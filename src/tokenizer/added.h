@@ -53,11 +53,11 @@ const struct lens_added_token *lens_added_find(const struct lens_added *a, const
 const struct lens_added_token *lens_added_by_id(const struct lens_added *a, int32_t id);
 
 /*
- * Splits text[0..len) at the tokens: the normalised ones or the others.
- * pieces is emptied first. m is needed for single_word only.
+ * Splits the text at the tokens: the normalised ones or the others. pieces is
+ * emptied first. m is needed for single_word only.
  */
-enum lens_status lens_added_split(const struct lens_added *a, bool normalized, const char *text,
-				  size_t len, struct lens_regex_match *m,
+enum lens_status lens_added_split(const struct lens_added *a, bool normalized,
+				  struct lens_text text, struct lens_regex_match *m,
 				  struct lens_pieces *pieces, struct lens_error *err);
 void lens_pieces_release(struct lens_pieces *pieces);
 

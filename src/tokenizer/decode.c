@@ -148,10 +148,10 @@ static enum lens_status byte_fallback(struct lens_buf *bytes, const struct lens_
 }
 
 static enum lens_status replace(const struct lens_decode_step *step, struct lens_regex_match *m,
-				const char *text, size_t len, struct lens_decode_list *out,
+				struct lens_text text, struct lens_decode_list *out,
 				struct lens_error *err)
 {
-	LENS_TRY(lens_replace_run(&step->replace, m, text, len, SIZE_MAX, &out->text, err));
+	LENS_TRY(lens_replace_run(&step->replace, m, text, SIZE_MAX, &out->text, err));
 	return close_piece(out, err);
 }
 
@@ -200,7 +200,8 @@ static enum lens_status each_piece(const struct lens_decode_step *step,
 		const char *text = piece(in, i, &len);
 
 		if (step->kind == LENS_DECODE_REPLACE)
-			LENS_TRY(replace(step, w->match, text, len, out, err));
+			LENS_TRY(replace(step, w->match, (struct lens_text){ text, len }, out,
+					 err));
 		else if (step->kind == LENS_DECODE_STRIP && continues && step->fused)
 			LENS_TRY(lens_decode_add(out, text, len, err));
 		else if (step->kind == LENS_DECODE_STRIP)

@@ -87,51 +87,45 @@ size_t lens_spaces_after(const char *text, size_t len, size_t at)
 }
 
 static enum lens_status run_step(const struct lens_normal_step *step,
-				 struct lens_regex_match *m, const char *text, size_t len,
+				 struct lens_regex_match *m, struct lens_text text,
 				 struct lens_buf *out, struct lens_error *err)
 {
-	size_t from = 0, to = len;
+	size_t from = 0, to = text.len;
 
 	switch (step->kind) {
 	case LENS_NORMAL_FORM:
-		return lens_normal_form(step->form, text, len, out, err);
+		return lens_normal_form(step->form, text.s, text.len, out, err);
 	case LENS_NORMAL_PREPEND:
 		LENS_TRY(lens_buf_append(out, step->replace.text, step->replace.len, err));
-		return lens_buf_append(out, text, len, err);
+		return lens_buf_append(out, text.s, text.len, err);
 	case LENS_NORMAL_REPLACE:
-		return lens_replace_run(&step->replace, m, text, len, LENS_MAX_NORMALIZED, out,
-					err);
+		return lens_replace_run(&step->replace, m, text, LENS_MAX_NORMALIZED, out, err);
 	case LENS_NORMAL_STRIP:
 		if (step->left)
-			from = lens_spaces_after(text, len, 0);
+			from = lens_spaces_after(text.s, text.len, 0);
 		if (step->right)
-			to = lens_spaces_before(text, len);
-		return lens_buf_append(out, text + from, from < to ? to - from : 0, err);
+			to = lens_spaces_before(text.s, text.len);
+		return lens_buf_append(out, text.s + from, from < to ? to - from : 0, err);
 	}
 	return LENS_OK;
 }
 
 enum lens_status lens_normalize(const struct lens_normalizer *n, struct lens_normal_work *w,
-				struct lens_regex_match *m, bool continues, const char *text,
-				size_t len, const char **out, size_t *out_len,
-				struct lens_error *err)
+				bool continues, struct lens_text *text, struct lens_error *err)
 {
 	size_t i, k = 0;
 
 	/* No step makes something of nothing. */
-	for (i = 0; i < n->n && len; i++) {
+	for (i = 0; i < n->n && text->len; i++) {
 		const struct lens_normal_step *step = &n->step[i];
 		struct lens_buf *to = &w->buf[k];
 
 		if (continues && step->kind == LENS_NORMAL_PREPEND)
 			continue;
 		to->len = 0;
-		LENS_TRY(run_step(step, m, text, len, to, err));
-		text = to->data ? to->data : "";
-		len = to->len;
+		LENS_TRY(run_step(step, w->match, *text, to, err));
+		*text = (struct lens_text){ to->data ? to->data : "", to->len };
 		k = !k;
 	}
-	*out = text;
-	*out_len = len;
 	return LENS_OK;
 }

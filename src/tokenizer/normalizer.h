@@ -27,9 +27,10 @@ struct lens_normalizer {
 	size_t n, cap;
 };
 
-/* The text alternates between the two. */
+/* What one thread needs; the text alternates between the two buffers. */
 struct lens_normal_work {
 	struct lens_buf buf[2];
+	struct lens_regex_match *match; /* the caller's */
 };
 
 /* Appends a step, and takes step->replace over (also on failure). */
@@ -39,14 +40,11 @@ void lens_normalizer_release(struct lens_normalizer *n);
 void lens_normal_work_release(struct lens_normal_work *w);
 
 /*
- * *out gets the normalised text[0..len) (valid UTF-8), which lies in w or is
- * text itself. continues: the text goes on from another one, so that nothing
- * is prepended.
+ * Normalises *text, which then lies in w or is what it was. continues: the text
+ * goes on from another one, so that nothing is prepended.
  */
 enum lens_status lens_normalize(const struct lens_normalizer *n, struct lens_normal_work *w,
-				struct lens_regex_match *m, bool continues, const char *text,
-				size_t len, const char **out, size_t *out_len,
-				struct lens_error *err);
+				bool continues, struct lens_text *text, struct lens_error *err);
 
 /* Rust's char::is_whitespace: Unicode's White_Space. */
 bool lens_white_space(int32_t c);

@@ -58,22 +58,21 @@ static enum lens_status push(struct lens_spans *s, size_t from, size_t to, bool 
 static enum lens_status find(const struct lens_pretok_step *step, struct lens_pretok_work *w,
 			     const struct lens_span *span, struct lens_error *err)
 {
-	const char *text = w->text + span->offset;
-	size_t at = 0, start, end;
-	bool found;
+	const struct lens_text text = { w->text + span->offset, span->len };
+	struct lens_hit hit;
+	size_t at = 0;
 
 	w->found.n = 0;
 	while (at < span->len) {
-		LENS_TRY(lens_regex_next(step->re, w->match, text, span->len, at, &start, &end,
-					 &found, err));
-		if (!found)
+		LENS_TRY(lens_regex_next(step->re, w->match, text, at, &hit, err));
+		if (!hit.found)
 			break;
-		if (at < start)
-			LENS_TRY(push(&w->found, span->offset + at, span->offset + start,
+		if (at < hit.start)
+			LENS_TRY(push(&w->found, span->offset + at, span->offset + hit.start,
 				      step->invert, span->first && at == 0, err));
-		LENS_TRY(push(&w->found, span->offset + start, span->offset + end,
-			      !step->invert, span->first && start == 0, err));
-		at = end;
+		LENS_TRY(push(&w->found, span->offset + hit.start, span->offset + hit.end,
+			      !step->invert, span->first && hit.start == 0, err));
+		at = hit.end;
 	}
 	if (at < span->len)
 		return push(&w->found, span->offset + at, span->offset + span->len,
@@ -201,16 +200,16 @@ static enum lens_status run_step(const struct lens_pretok_step *step,
 }
 
 enum lens_status lens_pretok_run(const struct lens_pretok *p, struct lens_pretok_work *w,
-				 bool first, bool continues, const char *text, size_t len,
+				 bool first, bool continues, struct lens_text text,
 				 struct lens_error *err)
 {
 	size_t i;
 
 	if (!w->match)
 		LENS_TRY(lens_regex_match_create(&w->match, err));
-	w->text = text;
+	w->text = text.s;
 	w->words.n = 0;
-	LENS_TRY(push(&w->words, 0, len, false, first, err));
+	LENS_TRY(push(&w->words, 0, text.len, false, first, err));
 	for (i = 0; i < p->n; i++)
 		LENS_TRY(run_step(&p->step[i], w, continues, err));
 	return LENS_OK;

@@ -65,12 +65,12 @@ enum lens_status lens_pretok_push(struct lens_pretok *p, const struct lens_preto
 
 void lens_pretok_work_release(struct lens_pretok_work *w);
 /*
- * Splits text[0..len) (valid UTF-8, not empty) into w->words, offsets into
- * w->text. No word is empty. first: the whole text begins here; continues: but
- * goes on from another one, so that its first word gets no prefix.
+ * Splits text (not empty) into w->words, offsets into w->text. No word is empty.
+ * first: the whole text begins here; continues: but goes on from another one, so
+ * that its first word gets no prefix.
  */
 enum lens_status lens_pretok_run(const struct lens_pretok *p, struct lens_pretok_work *w,
-				 bool first, bool continues, const char *text, size_t len,
+				 bool first, bool continues, struct lens_text text,
 				 struct lens_error *err);
 
 #endif

@@ -132,26 +132,27 @@ void lens_regex_match_destroy(struct lens_regex_match *m)
 }
 
 enum lens_status lens_regex_next(const struct lens_regex *re, struct lens_regex_match *m,
-				 const char *text, size_t len, size_t from, size_t *start,
-				 size_t *end, bool *found, struct lens_error *err)
+				 struct lens_text text, size_t from, struct lens_hit *hit,
+				 struct lens_error *err)
 {
 	const PCRE2_SIZE *ovector = pcre2_get_ovector_pointer(m->data);
 	uint32_t options = PCRE2_NO_UTF_CHECK | (re->jit ? 0 : PCRE2_NO_JIT);
 	int rc;
 
-	rc = pcre2_match(re->code, (PCRE2_SPTR)text, len, from, options, m->data, m->context);
+	rc = pcre2_match(re->code, (PCRE2_SPTR)text.s, text.len, from, options, m->data,
+			 m->context);
 	if (rc == PCRE2_ERROR_JIT_STACKLIMIT) /* the interpreter has the heap instead */
-		rc = pcre2_match(re->code, (PCRE2_SPTR)text, len, from, options | PCRE2_NO_JIT,
-				 m->data, m->context);
-	*found = rc >= 0;
+		rc = pcre2_match(re->code, (PCRE2_SPTR)text.s, text.len, from,
+				 options | PCRE2_NO_JIT, m->data, m->context);
+	hit->found = rc >= 0;
 	if (rc == PCRE2_ERROR_NOMATCH)
 		return LENS_OK;
 	if (rc < 0)
 		return pcre_error(err, rc, "the tokenizer's pattern gave up on this text");
 	/* Lookarounds and \K cannot give these, so it would be PCRE2's fault. */
-	if (ovector[0] < from || ovector[1] <= ovector[0] || ovector[1] > len)
+	if (ovector[0] < from || ovector[1] <= ovector[0] || ovector[1] > text.len)
 		return lens_error_set(err, LENS_ERR_INTERNAL, "PCRE2 gave an impossible match");
-	*start = ovector[0];
-	*end = ovector[1];
+	hit->start = ovector[0];
+	hit->end = ovector[1];
 	return LENS_OK;
 }

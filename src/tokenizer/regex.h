@@ -11,6 +11,18 @@
 struct lens_regex;       /* compiled, immutable */
 struct lens_regex_match; /* what one thread needs to match */
 
+/* len bytes of valid UTF-8, without a NUL at the end. */
+struct lens_text {
+	const char *s;
+	size_t len;
+};
+
+/* Where a match lies in its text; start and end are not set unless one was found. */
+struct lens_hit {
+	size_t start, end;
+	bool found;
+};
+
 /*
  * Appends the PCRE2 form of an Oniguruma pattern to out. A construct outside
  * the known subset is LENS_ERR_UNSUPPORTED and named.
@@ -30,11 +42,11 @@ enum lens_status lens_regex_match_create(struct lens_regex_match **out, struct l
 void lens_regex_match_destroy(struct lens_regex_match *m);
 
 /*
- * The first match in text[0..len) at or after from: *start and *end, and
- * *found. text must be valid UTF-8: it is not checked again.
+ * The first match at or after from. text must be valid UTF-8: it is not checked
+ * again.
  */
 enum lens_status lens_regex_next(const struct lens_regex *re, struct lens_regex_match *m,
-				 const char *text, size_t len, size_t from, size_t *start,
-				 size_t *end, bool *found, struct lens_error *err);
+				 struct lens_text text, size_t from, struct lens_hit *hit,
+				 struct lens_error *err);
 
 #endif

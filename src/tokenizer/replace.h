@@ -13,10 +13,10 @@ struct lens_replace {
 	size_t len;
 };
 
-/* Appends text[0..len) to out, every match replaced. More than most bytes there are INVALID. */
+/* Appends text to out, every match replaced. More than most bytes there are INVALID. */
 enum lens_status lens_replace_run(const struct lens_replace *r, struct lens_regex_match *m,
-				  const char *text, size_t len, size_t most,
-				  struct lens_buf *out, struct lens_error *err);
+				  struct lens_text text, size_t most, struct lens_buf *out,
+				  struct lens_error *err);
 void lens_replace_release(struct lens_replace *r);
 
 #endif

@@ -147,13 +147,12 @@ static enum lens_status encode_word(const struct lens_tokenizer *tok, struct wor
 
 /* Text that contains no added token any more. first: the whole text begins with it. */
 static enum lens_status encode_plain(const struct lens_tokenizer *tok, struct work *w,
-				     bool first, const char *text, size_t len,
-				     struct lens_ids *ids, struct lens_error *err)
+				     bool first, struct lens_text text, struct lens_ids *ids,
+				     struct lens_error *err)
 {
 	size_t i;
 
-	LENS_TRY(
-		lens_pretok_run(&tok->pretok, &w->pretok, first, w->continues, text, len, err));
+	LENS_TRY(lens_pretok_run(&tok->pretok, &w->pretok, first, w->continues, text, err));
 	for (i = 0; i < w->pretok.words.n; i++) {
 		const struct lens_span *s = &w->pretok.words.v[i];
 
@@ -162,16 +161,21 @@ static enum lens_status encode_plain(const struct lens_tokenizer *tok, struct wo
 	return LENS_OK;
 }
 
+static struct lens_text piece_of(struct lens_text text, const struct lens_piece *p)
+{
+	return (struct lens_text){ text.s + p->offset, p->len };
+}
+
 /* Text between raw added tokens. */
 static enum lens_status encode_between(const struct lens_tokenizer *tok, struct work *w,
-				       bool first, const char *text, size_t len,
-				       struct lens_ids *ids, struct lens_error *err)
+				       bool first, struct lens_text text, struct lens_ids *ids,
+				       struct lens_error *err)
 {
 	size_t i;
 
-	LENS_TRY(lens_normalize(&tok->normalizer, &w->normal, w->pretok.match,
-				first && w->continues, text, len, &text, &len, err));
-	LENS_TRY(lens_added_split(&tok->added, true, text, len, w->pretok.match, &w->normalized,
+	LENS_TRY(lens_normalize(&tok->normalizer, &w->normal, first && w->continues, &text,
+				err));
+	LENS_TRY(lens_added_split(&tok->added, true, text, w->pretok.match, &w->normalized,
 				  err));
 	for (i = 0; i < w->normalized.n; i++) {
 		const struct lens_piece *p = &w->normalized.v[i];
@@ -179,29 +183,29 @@ static enum lens_status encode_between(const struct lens_tokenizer *tok, struct 
 		if (p->id >= 0)
 			LENS_TRY(lens_ids_push(ids, p->id, err));
 		else
-			LENS_TRY(encode_plain(tok, w, first && p->offset == 0, text + p->offset,
-					      p->len, ids, err));
+			LENS_TRY(encode_plain(tok, w, first && p->offset == 0,
+					      piece_of(text, p), ids, err));
 	}
 	return LENS_OK;
 }
 
 static enum lens_status encode(const struct lens_tokenizer *tok, struct work *w,
-			       const char *text, size_t len, struct lens_ids *ids,
+			       struct lens_text text, struct lens_ids *ids,
 			       struct lens_error *err)
 {
 	size_t i;
 
 	LENS_TRY(lens_regex_match_create(&w->pretok.match, err));
-	LENS_TRY(
-		lens_added_split(&tok->added, false, text, len, w->pretok.match, &w->raw, err));
+	w->normal.match = w->pretok.match;
+	LENS_TRY(lens_added_split(&tok->added, false, text, w->pretok.match, &w->raw, err));
 	for (i = 0; i < w->raw.n; i++) {
 		const struct lens_piece *p = &w->raw.v[i];
 
 		if (p->id >= 0)
 			LENS_TRY(lens_ids_push(ids, p->id, err));
 		else
-			LENS_TRY(encode_between(tok, w, p->offset == 0, text + p->offset,
-						p->len, ids, err));
+			LENS_TRY(encode_between(tok, w, p->offset == 0, piece_of(text, p), ids,
+						err));
 	}
 	return LENS_OK;
 }
@@ -219,7 +223,7 @@ static enum lens_status check_and_encode(const struct lens_tokenizer *tok, bool 
 				      len);
 	if (!lens_utf8_valid(text, len))
 		return lens_error_set(err, LENS_ERR_FORMAT, "the text is not valid UTF-8");
-	st = encode(tok, &w, text, len, ids, err);
+	st = encode(tok, &w, (struct lens_text){ text, len }, ids, err);
 	if (st != LENS_OK)
 		ids->n = before;
 	work_release(&w);
