@@ -73,13 +73,13 @@ enum lens_status lens_json_parse(const char *path, const char *text, size_t len,
 /* The column in the file of what is wrong in its rewritten form: its line is the same. */
 static int column_of(const char *text, size_t len, size_t position)
 {
-	struct lens_buf b = LENS_BUF_INIT;
-	size_t at, i, changed;
+	struct lens_json_rewritten r;
 	int column = 0;
+	size_t i;
 
-	lens_json_rewrite(text, len, position, &b, &at, &changed, NULL);
-	lens_buf_release(&b);
-	for (i = at; i > 0 && text[i - 1] != '\n'; i--)
+	lens_json_rewrite(text, len, position, &r, NULL);
+	lens_buf_release(&r.out);
+	for (i = r.stopped; i > 0 && text[i - 1] != '\n'; i--)
 		column += ((unsigned char)text[i - 1] & 0xc0) != 0x80;
 	return column;
 }
@@ -88,17 +88,16 @@ enum lens_status lens_json_parse_python(const char *path, const char *text, size
 					json_t **out, struct lens_error *err)
 {
 	struct lens_error why = LENS_ERROR_INIT;
-	struct lens_buf b = LENS_BUF_INIT;
-	size_t end, changed = 0;
+	struct lens_json_rewritten r;
 	enum lens_status st;
 	json_error_t e;
 
 	*out = load(text, len, JSON_REJECT_DUPLICATES, &e);
 	if (*out || memory_ran_out)
 		return judge(path, out, &e, err);
-	st = lens_json_rewrite(text, len, SIZE_MAX, &b, &end, &changed, &why);
-	if (st == LENS_OK && changed && !memory_ran_out) {
-		*out = load(b.data, b.len, 0, &e); /* what was twice is marked */
+	st = lens_json_rewrite(text, len, SIZE_MAX, &r, &why);
+	if (st == LENS_OK && r.n_changed && !memory_ran_out) {
+		*out = load(r.out.data, r.out.len, 0, &e); /* what was twice is marked */
 		if (!*out && !memory_ran_out)
 			e.column = column_of(text, len, (size_t)e.position);
 	}
@@ -106,7 +105,7 @@ enum lens_status lens_json_parse_python(const char *path, const char *text, size
 		st = judge(path, out, &e, err);
 	else
 		lens_error_at(err, st, path, 0, 0, "%s", why.text);
-	lens_buf_release(&b);
+	lens_buf_release(&r.out);
 	return st;
 }
 

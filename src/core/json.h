@@ -32,15 +32,20 @@ const char *lens_json_unusable_key(const char *key);
 
 /* --- json_python.c, for json.c ---------------------------------------------------- */
 
+/* A text in its rewritten form. */
+struct lens_json_rewritten {
+	struct lens_buf out;
+	size_t n_changed; /* values: at most LENS_JSON_MAX_UNUSABLE, more are an error */
+	size_t stopped;   /* the offset in the text that was reached */
+};
+
 /*
- * Appends text[0..len) to out, with objects for the values that jansson would
- * refuse. *n_changed counts them: at most LENS_JSON_MAX_UNUSABLE, then it is an
- * error. Where out becomes longer than stop, *stopped is the offset in text, and
- * it ends there. What is no JSON at all is passed on as it is.
+ * Copies text[0..len) to r->out, with objects for the values that jansson would
+ * refuse, until that is longer than stop bytes. What is no JSON at all is copied
+ * as it is. The caller releases r->out in any case.
  */
 enum lens_status lens_json_rewrite(const char *text, size_t len, size_t stop,
-				   struct lens_buf *out, size_t *stopped, size_t *n_changed,
-				   struct lens_error *err);
+				   struct lens_json_rewritten *r, struct lens_error *err);
 #define LENS_JSON_MAX_UNUSABLE 65536
 #define LENS_JSON_UNUSABLE "h5lens:unusable"
 #define LENS_JSON_TWICE "is there twice"

@@ -283,25 +283,23 @@ static enum lens_status next(struct rewrite *r, struct lens_error *err)
 }
 
 enum lens_status lens_json_rewrite(const char *text, size_t len, size_t stop,
-				   struct lens_buf *out, size_t *stopped, size_t *n_changed,
-				   struct lens_error *err)
+				   struct lens_json_rewritten *to, struct lens_error *err)
 {
-	struct rewrite r = { .text = text, .len = len, .out = out };
+	struct rewrite r = { .text = text, .len = len, .out = &to->out };
 	enum lens_status st = LENS_OK;
 
-	*stopped = 0;
+	*to = (struct lens_json_rewritten){ .out = LENS_BUF_INIT };
 	while (st == LENS_OK && r.at < len) {
-		size_t from = r.at, made = out->len;
+		size_t from = r.at, made = to->out.len;
 
 		st = next(&r, err);
-		if (out->len > stop) {
-			*stopped =
-				from + (stop - made < r.at - from ? stop - made : r.at - from);
+		if (to->out.len > stop) {
+			to->stopped = from + lens_min(stop - made, r.at - from);
 			break;
 		}
-		*stopped = r.at;
+		to->stopped = r.at;
 	}
-	*n_changed = r.n_changed;
+	to->n_changed = r.n_changed;
 	while (r.depth)
 		json_decref(r.level[--r.depth].keys);
 	lens_free(r.level);
