@@ -83,40 +83,46 @@ size_t lens_gemm_pad_floats(size_t n, size_t k)
 	return rows * (n + k);
 }
 
-/* m rows of the columns n0 … n0 + n − 1, block by block of K */
-static void blas_columns(const struct lens_gemm_args *g, size_t n0, size_t n, size_t m,
-			 const float *a, size_t lda, float *c, size_t ldc)
+/* Rows of A and the rows of C that they give: a part of the product, or the scratch. */
+struct rows {
+	size_t m;
+	const float *a;
+	size_t lda;
+	float *c;
+	size_t ldc;
+};
+
+/* The columns n0 … n0 + n − 1 of these rows, block by block of K */
+static void blas_columns(const struct lens_gemm_args *g, const struct rows *r, size_t n0,
+			 size_t n)
 {
 	const float one = 1.0f, zero = 0.0f;
-	int bm = (int)n, bn = (int)m, blda = (int)lda, bldb = (int)g->ldb, bldc = (int)ldc;
+	int bm = (int)n, bn = (int)r->m;
+	int blda = (int)r->lda, bldb = (int)g->ldb, bldc = (int)r->ldc;
 	size_t k0, kb = k_block(g->k);
 
 	for (k0 = 0; k0 < g->k; k0 += kb) {
-		int bk = (int)(g->k - k0 < kb ? g->k - k0 : kb);
+		int bk = (int)lens_min(g->k - k0, kb);
 		const float *b = g->trans == LENS_B_PLAIN ? g->b + k0 * g->ldb + n0
 							  : g->b + n0 * g->ldb + k0;
 		const float *beta = k0 || g->bias ? &one : &zero;
 
 		lens_sgemm(g->trans == LENS_B_PLAIN ? "N" : "T", "N", &bm, &bn, &bk, &one, b,
-			   &bldb, a + k0, &blda, beta, c + n0, &bldc);
+			   &bldb, r->a + k0, &blda, beta, r->c + n0, &bldc);
 	}
 }
 
-static void blas(const struct lens_gemm_args *g, size_t m, const float *a, size_t lda, float *c,
-		 size_t ldc)
+/* C's rows = bias + A's rows · B */
+static void multiply(const struct lens_gemm_args *g, const struct rows *r)
 {
-	size_t n0, nb = n_block(g->n);
+	size_t i, n0, nb = n_block(g->n);
 
+	if (g->bias) {
+		for (i = 0; i < r->m; i++)
+			memcpy(r->c + i * r->ldc, g->bias, g->n * sizeof(*r->c));
+	}
 	for (n0 = 0; n0 < g->n; n0 += nb)
-		blas_columns(g, n0, g->n - n0 < nb ? g->n - n0 : nb, m, a, lda, c, ldc);
-}
-
-static void start_at_bias(const struct lens_gemm_args *g, size_t m, float *c, size_t ldc)
-{
-	size_t i;
-
-	for (i = 0; g->bias && i < m; i++)
-		memcpy(c + i * ldc, g->bias, g->n * sizeof(*c));
+		blas_columns(g, r, n0, lens_min(g->n - n0, nb));
 }
 
 /* rows (< least_rows, or a tail of fewer than 12) through the scratch. */
@@ -128,8 +134,7 @@ static void padded(const struct lens_gemm_args *g, size_t row, size_t rows, floa
 	for (i = 0; i < rows; i++)
 		memcpy(a + i * g->k, g->a + (row + i) * g->lda, g->k * sizeof(*a));
 	memset(a + rows * g->k, 0, (m - rows) * g->k * sizeof(*a));
-	start_at_bias(g, m, c, g->n);
-	blas(g, m, a, g->k, c, g->n);
+	multiply(g, &(struct rows){ m, a, g->k, c, g->n });
 	for (i = 0; i < rows; i++)
 		memcpy(g->c + (row + i) * g->ldc, c + i * g->n, g->n * sizeof(*c));
 }
@@ -140,17 +145,14 @@ static void rows_of(const struct lens_gemm_args *g, size_t row, size_t rows, flo
 
 	if (whole < least_rows(g->n, g->k))
 		whole = 0;
-	if (whole) {
-		float *c = g->c + row * g->ldc;
-
-		start_at_bias(g, whole, c, g->ldc);
-		blas(g, whole, g->a + row * g->lda, g->lda, c, g->ldc);
-	}
+	if (whole)
+		multiply(g, &(struct rows){ whole, g->a + row * g->lda, g->lda,
+					    g->c + row * g->ldc, g->ldc });
 	while (whole < rows) {
-		size_t n = rows - whole, most = least_rows(g->n, g->k);
+		size_t n = lens_min(rows - whole, least_rows(g->n, g->k));
 
-		padded(g, row + whole, n < most ? n : most, pad);
-		whole += n < most ? n : most;
+		padded(g, row + whole, n, pad);
+		whole += n;
 	}
 }
 

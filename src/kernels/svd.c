@@ -33,8 +33,10 @@ struct lapack {
 		     const int *ldc, size_t len_transa, size_t len_transb);
 };
 
-/* Everything column-major; each part starts on 64 bytes. */
-struct scratch {
+/* One decomposition: LAPACK, k, and scratch, column-major, each part on 64 bytes. */
+struct svd {
+	struct lapack lapack;
+	size_t k;
 	double *ra, *rb, *middle, *u, *vt; /* [k, k] */
 	double *tau;                       /* [k] */
 	double *out;                       /* [max(m, n), k] */
@@ -62,10 +64,10 @@ static double *take(double **next, size_t n)
 /* dgesvd asks for 5k at the least and for (2·32 + 3)·k at the best, dgeqrf for 32·k. */
 #define WORK_PER_COLUMN 72
 
-static enum lens_status make_scratch(const struct lens_svd_product *p, struct scratch *w,
+static enum lens_status make_scratch(const struct lens_svd_product *p, struct svd *w,
 				     struct lens_error *err)
 {
-	size_t k = p->k, rows = p->m > p->n ? p->m : p->n, n;
+	size_t k = p->k, rows = lens_max(p->m, p->n), n;
 	double *next;
 
 	if (!k || k > p->m || k > p->n || rows > INT_MAX || k > INT_MAX / WORK_PER_COLUMN)
@@ -94,31 +96,33 @@ static enum lens_status make_scratch(const struct lens_svd_product *p, struct sc
 }
 
 /* a [rows, k] → its Q in place, its R into r. */
-static enum lens_status factor(const struct lapack *l, struct scratch *w, size_t rows, size_t k,
-			       double *a, double *r, struct lens_error *err)
+static enum lens_status factor(struct svd *w, size_t rows, double *a, double *r,
+			       struct lens_error *err)
 {
-	int m = (int)rows, n = (int)k, info;
+	const struct lapack *l = &w->lapack;
+	int m = (int)rows, n = (int)w->k, info;
 	size_t j;
 
 	l->geqrf(&m, &n, a, &m, w->tau, w->work, &w->lwork, &info);
-	for (j = 0; j < k && !info; j++)
-		memcpy(r + j * k, a + j * rows, (j + 1) * sizeof(*r));
-	if (!info)
+	if (!info) {
+		for (j = 0; j < w->k; j++)
+			memcpy(r + j * w->k, a + j * rows, (j + 1) * sizeof(*r));
 		l->orgqr(&m, &n, &n, a, &m, w->tau, w->work, &w->lwork, &info);
+	}
 	return info ? lens_error_set(err, LENS_ERR_INTERNAL, "LAPACK's QR: info %d", info)
 		    : LENS_OK;
 }
 
 /* middle = Ra·Rbᵀ = U'·diag(s)·V'ᵀ */
-static enum lens_status decompose(const struct lapack *l, struct scratch *w, size_t k,
-				  double *s, struct lens_error *err)
+static enum lens_status decompose(struct svd *w, double *s, struct lens_error *err)
 {
+	const struct lapack *l = &w->lapack;
 	const double one = 1, zero = 0;
-	int n = (int)k, info;
+	int n = (int)w->k, info;
 	size_t i;
 
 	l->gemm("N", "T", &n, &n, &n, &one, w->ra, &n, w->rb, &n, &zero, w->middle, &n, 1, 1);
-	for (i = 0; i < k * k; i++) {
+	for (i = 0; i < w->k * w->k; i++) {
 		if (!isfinite(w->middle[i]))
 			return lens_error_set(err, LENS_ERR_INVALID,
 					      "a product of weights is not finite");
@@ -133,14 +137,13 @@ static enum lens_status decompose(const struct lapack *l, struct scratch *w, siz
 }
 
 /* q [rows, k] ← q·x, or q·xᵀ */
-static void turn(const struct lapack *l, struct scratch *w, size_t rows, size_t k, double *q,
-		 const double *x, const char *trans)
+static void turn(struct svd *w, size_t rows, double *q, const double *x, const char *trans)
 {
 	const double one = 1, zero = 0;
-	int m = (int)rows, n = (int)k;
+	int m = (int)rows, n = (int)w->k;
 
-	l->gemm("N", trans, &m, &n, &n, &one, q, &m, x, &n, &zero, w->out, &m, 1, 1);
-	memcpy(q, w->out, rows * k * sizeof(*q));
+	w->lapack.gemm("N", trans, &m, &n, &n, &one, q, &m, x, &n, &zero, w->out, &m, 1, 1);
+	memcpy(q, w->out, rows * w->k * sizeof(*q));
 }
 
 /* Is the element of largest magnitude, the first of several, negative? */
@@ -163,30 +166,35 @@ static void negate(double *x, size_t n)
 		x[i] = -x[i];
 }
 
-enum lens_status lens_svd_product(const struct lens_svd_product *p, struct lens_error *err)
+static void choose_signs(const struct lens_svd_product *p)
 {
-	struct scratch w = { 0 };
-	struct lapack l;
-	enum lens_status st;
-	size_t i, k = p->k;
+	size_t i;
 
-	LENS_TRY(find(&l, err));
-	st = make_scratch(p, &w, err);
-	if (st == LENS_OK)
-		st = factor(&l, &w, p->m, k, p->at, w.ra, err);
-	if (st == LENS_OK)
-		st = factor(&l, &w, p->n, k, p->bt, w.rb, err);
-	if (st == LENS_OK)
-		st = decompose(&l, &w, k, p->s, err);
-	if (st == LENS_OK) {
-		turn(&l, &w, p->m, k, p->at, w.u, "N");
-		turn(&l, &w, p->n, k, p->bt, w.vt, "T");
-	}
-	for (i = 0; st == LENS_OK && i < k; i++) {
+	for (i = 0; i < p->k; i++) {
 		if (!points_down(p->at + i * p->m, p->m))
 			continue;
 		negate(p->at + i * p->m, p->m);
 		negate(p->bt + i * p->n, p->n);
+	}
+}
+
+enum lens_status lens_svd_product(const struct lens_svd_product *p, struct lens_error *err)
+{
+	struct svd w = { .k = p->k };
+	enum lens_status st;
+
+	LENS_TRY(find(&w.lapack, err));
+	st = make_scratch(p, &w, err);
+	if (st == LENS_OK)
+		st = factor(&w, p->m, p->at, w.ra, err);
+	if (st == LENS_OK)
+		st = factor(&w, p->n, p->bt, w.rb, err);
+	if (st == LENS_OK)
+		st = decompose(&w, p->s, err);
+	if (st == LENS_OK) {
+		turn(&w, p->m, p->at, w.u, "N");
+		turn(&w, p->n, p->bt, w.vt, "T");
+		choose_signs(p);
 	}
 	lens_free(w.memory);
 	return st;
