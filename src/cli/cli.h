@@ -60,6 +60,10 @@ int parse_threads(const struct usage *u, const char *text, size_t *out);
  */
 int check_kind(const struct usage *u, const char *path, bool folder);
 
+/* Both, for a command that reads an output with so many threads. */
+int check_output(const struct usage *u, const char *threads, size_t *n_threads,
+		 const char *output);
+
 /* read_file(path) in a child process: a crash there becomes an error. */
 int guarded(int (*read_file)(const char *path), const char *path);
 

@@ -205,6 +205,14 @@ int parse_threads(const struct usage *u, const char *text, size_t *out)
 	return -1;
 }
 
+int check_output(const struct usage *u, const char *threads, size_t *n_threads,
+		 const char *output)
+{
+	int code = parse_threads(u, threads, n_threads);
+
+	return code < 0 ? check_kind(u, output, false) : code;
+}
+
 const char *plural(size_t n)
 {
 	return n == 1 ? "" : "s";

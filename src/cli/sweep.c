@@ -228,9 +228,7 @@ int cmd_merge(int argc, char **argv)
 	size_t asked;
 
 	if (code < 0)
-		code = parse_threads(&u, threads, &asked);
-	if (code < 0)
-		code = check_kind(&u, plain[0], false);
+		code = check_output(&u, threads, &asked, plain[0]);
 	if (code >= 0)
 		return code;
 	opt = merge_options(&meter, asked);
@@ -245,6 +243,20 @@ int cmd_merge(int argc, char **argv)
 }
 
 /* --- pack -------------------------------------------------------------------------------- */
+
+static int pack(const char *output, const char *final, bool overwrite, size_t threads)
+{
+	struct lens_error err = LENS_ERROR_INIT;
+	struct meter meter;
+	const struct lens_merge_options opt = merge_options(&meter, threads);
+	enum lens_status st = lens_pack(output, final, overwrite, &opt, &err);
+
+	end_meter(&meter);
+	if (st != LENS_OK)
+		return fail_output(output, &err);
+	printf("%s: packed from %s\n", final, output);
+	return EXIT_DONE;
+}
 
 int cmd_pack(int argc, char **argv)
 {
@@ -266,29 +278,15 @@ int cmd_pack(int argc, char **argv)
 		.least = 1,
 		.most = 1,
 	};
-	struct lens_error err = LENS_ERROR_INIT;
 	int n, code = parse_args(&u, argc, argv, plain, &n);
-	struct lens_merge_options opt;
-	enum lens_status st;
-	struct meter meter;
 	size_t asked;
 
 	if (code >= 0)
 		return code;
 	if (!final)
 		return usage_error(&u, "-o ONE.h5 is missing");
-	code = parse_threads(&u, threads, &asked);
-	if (code < 0)
-		code = check_kind(&u, plain[0], false);
+	code = check_output(&u, threads, &asked, plain[0]);
 	if (code < 0)
 		code = check_kind(&u, final, false);
-	if (code >= 0)
-		return code;
-	opt = merge_options(&meter, asked);
-	st = lens_pack(plain[0], final, overwrite, &opt, &err);
-	end_meter(&meter);
-	if (st != LENS_OK)
-		return fail_output(plain[0], &err);
-	printf("%s: packed from %s\n", final, plain[0]);
-	return EXIT_DONE;
+	return code < 0 ? pack(plain[0], final, overwrite, asked) : code;
 }

@@ -3,7 +3,7 @@
  */
 #include "cli/cli.h"
 
-static enum lens_status print_tokens(const struct lens_tokenizer *tok,
+static enum lens_status print_pieces(const struct lens_tokenizer *tok,
 				     const struct lens_ids *ids, struct lens_error *err)
 {
 	struct lens_buf b = LENS_BUF_INIT;
@@ -20,14 +20,48 @@ static enum lens_status print_tokens(const struct lens_tokenizer *tok,
 	return st;
 }
 
+static void print_ids(const struct lens_ids *ids)
+{
+	size_t i;
+
+	for (i = 0; i < ids->n; i++)
+		printf("%s%d", i ? " " : "", ids->v[i]);
+	printf("\n");
+}
+
+struct tokens_args {
+	const char *dir, *text, *bos_token;
+	bool bos, ids_only;
+};
+
+static int print_tokens(const struct tokens_args *a)
+{
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_ids ids = LENS_IDS_INIT;
+	struct lens_tokenizer *tok = NULL;
+	enum lens_status st = lens_tokenizer_open(a->dir, &tok, &err);
+
+	if (st == LENS_OK && a->bos)
+		st = push_bos(tok, a->bos_token, &ids, &err);
+	if (st == LENS_OK)
+		st = lens_tokenizer_encode(tok, a->text, strlen(a->text), &ids, &err);
+	if (st == LENS_OK && a->ids_only)
+		print_ids(&ids);
+	else if (st == LENS_OK)
+		st = print_pieces(tok, &ids, &err);
+	lens_ids_release(&ids);
+	lens_tokenizer_destroy(tok);
+	return st == LENS_OK ? EXIT_DONE : fail(&err);
+}
+
 int cmd_tokens(int argc, char **argv)
 {
-	bool bos = false, ids_only = false;
-	const char *choice = "auto";
+	struct tokens_args a = { .bos_token = "auto" };
 	const struct option_row options[] = {
-		{ "--bos", &bos, NULL, NULL, "prepend the BOS token, as a run does" },
-		{ "--bos-token", NULL, &choice, "WHICH", "… this one, as data.bos has it" },
-		{ "--ids", &ids_only, NULL, NULL, "the ids alone, on one line" },
+		{ "--bos", &a.bos, NULL, NULL, "prepend the BOS token, as a run does" },
+		{ "--bos-token", NULL, &a.bos_token, "WHICH",
+		  "… this one, as data.bos has it" },
+		{ "--ids", &a.ids_only, NULL, NULL, "the ids alone, on one line" },
 	};
 	const struct usage u = {
 		.synopsis = "h5lens tokens DIR TEXT [--bos] [--ids] [--bos-token WHICH]",
@@ -39,31 +73,14 @@ int cmd_tokens(int argc, char **argv)
 		.least = 2,
 		.most = 2,
 	};
-	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_ids ids = LENS_IDS_INIT;
-	struct lens_tokenizer *tok = NULL;
 	const char *plain[2];
-	enum lens_status st;
-	size_t i;
 	int n, code = parse_args(&u, argc, argv, plain, &n);
 
 	if (code < 0)
 		code = check_kind(&u, plain[0], true);
 	if (code >= 0)
 		return code;
-	st = lens_tokenizer_open(plain[0], &tok, &err);
-	if (st == LENS_OK && bos)
-		st = push_bos(tok, choice, &ids, &err);
-	if (st == LENS_OK)
-		st = lens_tokenizer_encode(tok, plain[1], strlen(plain[1]), &ids, &err);
-	if (st == LENS_OK && ids_only) {
-		for (i = 0; i < ids.n; i++)
-			printf("%s%d", i ? " " : "", ids.v[i]);
-		printf("\n");
-	} else if (st == LENS_OK) {
-		st = print_tokens(tok, &ids, &err);
-	}
-	lens_ids_release(&ids);
-	lens_tokenizer_destroy(tok);
-	return st == LENS_OK ? EXIT_DONE : fail(&err);
+	a.dir = plain[0];
+	a.text = plain[1];
+	return print_tokens(&a);
 }

@@ -65,6 +65,14 @@ static json_t *read_pos(const struct lens_experiment *e)
 				       : json_integer(e->data.read_pos);
 }
 
+/* A token has its quotes: read again, it is one. */
+static json_t *bos(const char *text)
+{
+	return strspn(text, "0123456789") == strlen(text) && strlen(text) < 19
+		       ? json_integer(atoll(text))
+		       : json_string(text);
+}
+
 static json_t *value_of(const struct lens_experiment *e, const struct lens_key_store *s)
 {
 	const void *field = lens_key_cfield(e, s);
@@ -77,11 +85,8 @@ static json_t *value_of(const struct lens_experiment *e, const struct lens_key_s
 	case LENS_KEY_PATH:
 		text = *(char *const *)field;
 		return text ? json_string(text) : json_null();
-	case LENS_KEY_BOS: /* a token has its quotes: read again, it is one */
-		text = *(char *const *)field;
-		return strspn(text, "0123456789") == strlen(text) && strlen(text) < 19
-			       ? json_integer(atoll(text))
-			       : json_string(text);
+	case LENS_KEY_BOS:
+		return bos(*(char *const *)field);
 	case LENS_KEY_BOOL:
 		return json_boolean(*(const bool *)field);
 	case LENS_KEY_SWITCH:

@@ -77,49 +77,57 @@ enum lens_status lens_store_make_groups(struct lens_store *s, const char *path,
 	return st;
 }
 
+/* Axis i of spec into d: what is wrong with it, or NULL. */
+static const char *take_axis(const struct lens_store *s, const struct lens_dataset_spec *spec,
+			     int i, struct lens_store_dataset *d)
+{
+	size_t extent = spec->extent[i], chunk = d->virtual ? 1 : spec->chunk[i], j;
+
+	if (chunk < 1 || chunk > (extent ? extent : 1))
+		return "chunk larger than the data, or empty";
+	for (j = 0; j < s->n_dims; j++) {
+		if (spec->dim[i] && !strcmp(s->dims[j].name, spec->dim[i]))
+			break;
+	}
+	if (j == s->n_dims || s->dims[j].extent != extent)
+		return "dimension unknown or of another extent";
+	d->dim[i] = j;
+	d->extent[i] = extent;
+	d->chunk[i] = chunk;
+	d->grid[i] = extent / chunk + (extent % chunk != 0);
+	if (d->virtual)
+		return NULL;
+	if (!lens_size_mul(d->n_chunks, d->grid[i], &d->n_chunks) || d->n_chunks > MAX_CHUNKS ||
+	    !lens_size_mul(d->chunk_bytes, chunk, &d->chunk_bytes) ||
+	    d->chunk_bytes > UINT32_MAX)
+		return "too many chunks, or too large ones";
+	return NULL;
+}
+
 /* Shape and sizes of spec into d; every rule of struct lens_dataset_spec. */
 static enum lens_status take_shape(struct lens_store *s, const struct lens_dataset_spec *spec,
 				   struct lens_store_dataset *d, struct lens_error *err)
 {
-	size_t bytes = spec->dtype == LENS_STR ? 1 : lens_dtype_size(spec->dtype);
-	size_t n = 1, j;
+	const char *wrong = NULL;
 	int i;
 
 	if (spec->rank < 1 || spec->rank > LENS_MAX_RANK ||
 	    (spec->dtype == LENS_STR && spec->rank > 2))
 		return bug(s, err, spec->path, "impossible rank");
-	if (!bytes)
-		return bug(s, err, spec->path, "unknown type");
 	d->dtype = spec->dtype;
 	d->rank = spec->rank;
-	for (i = 0; i < spec->rank; i++) {
-		size_t extent = spec->extent[i], chunk = d->virtual ? 1 : spec->chunk[i];
-
-		if (chunk < 1 || chunk > (extent ? extent : 1))
-			return bug(s, err, spec->path, "chunk larger than the data, or empty");
-		for (j = 0; j < s->n_dims; j++) {
-			if (spec->dim[i] && !strcmp(s->dims[j].name, spec->dim[i]))
-				break;
-		}
-		if (j == s->n_dims || s->dims[j].extent != extent)
-			return bug(s, err, spec->path,
-				   "dimension unknown or of another extent");
-		d->dim[i] = j;
-		d->extent[i] = extent;
-		d->chunk[i] = chunk;
-		d->grid[i] = extent / chunk + (extent % chunk != 0);
-		if (d->virtual)
-			continue;
-		if (!lens_size_mul(n, d->grid[i], &n) || n > MAX_CHUNKS ||
-		    !lens_size_mul(bytes, chunk, &bytes) || bytes > UINT32_MAX)
-			return bug(s, err, spec->path, "too many chunks, or too large ones");
-	}
+	d->n_chunks = d->virtual ? 0 : 1;
+	d->chunk_bytes = spec->dtype == LENS_STR ? 1 : lens_dtype_size(spec->dtype);
+	if (!d->chunk_bytes)
+		return bug(s, err, spec->path, "unknown type");
+	for (i = 0; i < spec->rank && !wrong; i++)
+		wrong = take_axis(s, spec, i, d);
+	if (wrong)
+		return bug(s, err, spec->path, wrong);
 	if (d->virtual && d->dtype == LENS_STR)
 		return bug(s, err, spec->path, "strings cannot be virtual");
 	if (d->dtype == LENS_STR && d->rank == 2 && d->chunk[1] != d->extent[1])
 		return bug(s, err, spec->path, "rows of strings are not cut");
-	d->chunk_bytes = bytes;
-	d->n_chunks = d->virtual ? 0 : n;
 	return LENS_OK;
 }
 
