@@ -64,15 +64,15 @@ enum lens_status lens_store_add_dataset(struct lens_store *s,
 					const struct lens_dataset_spec *spec, int *id,
 					struct lens_error *err);
 
-/*
- * Writes one whole chunk as it is (H5Dwrite_chunk). coord[] is the chunk's
- * place in the chunk grid, not in elements. nbytes must be a full chunk's,
- * also at the edges (filled with lens_fill there); each chunk at most once.
- * digest is the SHA-256 of buf.
- */
-enum lens_status lens_store_write_chunk(struct lens_store *s, int id, const size_t *coord,
-					const void *buf, size_t nbytes,
-					const uint8_t digest[LENS_SHA256_BYTES],
+struct lens_store_chunk {
+	const size_t *coord;   /* its place in the chunk grid, not in elements */
+	const void *buf;       /* all of it, also at the edges (filled with lens_fill there) */
+	size_t nbytes;         /* of buf: must be a full chunk's */
+	const uint8_t *digest; /* the SHA-256 of buf */
+};
+/* Writes one whole chunk as it is (H5Dwrite_chunk); each at most once. */
+enum lens_status lens_store_write_chunk(struct lens_store *s, int id,
+					const struct lens_store_chunk *chunk,
 					struct lens_error *err);
 
 /*
@@ -173,15 +173,20 @@ typedef void (*lens_verify_fn)(void *ctx, const char *dataset, const char *what)
 enum lens_status lens_store_verify(const char *file, lens_verify_fn fn, void *ctx,
 				   size_t *n_datasets, size_t *n_bad, struct lens_error *err);
 
+struct lens_verify_options {
+	size_t n_processes;     /* 0: 1 */
+	const atomic_int *stop; /* or NULL; not 0: LENS_ERR_INTERRUPTED */
+	lens_verify_fn fn;      /* or NULL; called in this process */
+	void *ctx;
+};
 /*
- * The same in n_processes child processes (0: 1): a crash is reported as damage
- * of the file that was being read, and the rest is still verified. fn is called
- * in this process. *stop not 0 ends it with LENS_ERR_INTERRUPTED; stop may be
- * NULL. No other thread may use the store meanwhile.
+ * The same in child processes: a crash is reported as damage of the file that was
+ * being read, and the rest is still verified. No other thread may use the store
+ * meanwhile.
  */
-enum lens_status lens_store_verify_parallel(const char *file, size_t n_processes,
-					    const atomic_int *stop, lens_verify_fn fn,
-					    void *ctx, size_t *n_datasets, size_t *n_bad,
+enum lens_status lens_store_verify_parallel(const char *file,
+					    const struct lens_verify_options *opt,
+					    size_t *n_datasets, size_t *n_bad,
 					    struct lens_error *err);
 
 /* What a file says of itself as a shard; the numbers are -1 where it does not. */

@@ -13,11 +13,11 @@ static void print_bad(void *ctx, const char *dataset, const char *what)
 static int verify_file(const char *path, size_t n_processes)
 {
 	struct lens_error err = LENS_ERROR_INIT;
+	const struct lens_verify_options opt = { .n_processes = n_processes, .fn = print_bad };
 	size_t n_datasets = 0, n_bad = 0;
 
 	fflush(stdout);
-	if (lens_store_verify_parallel(path, n_processes, NULL, print_bad, NULL, &n_datasets,
-				       &n_bad, &err) != LENS_OK)
+	if (lens_store_verify_parallel(path, &opt, &n_datasets, &n_bad, &err) != LENS_OK)
 		return fail_output(path, &err);
 	printf("%s: %zu dataset%s, %zu bad\n", path, n_datasets, plural(n_datasets), n_bad);
 	return n_bad ? EXIT_FAILED : EXIT_DONE;
@@ -44,9 +44,7 @@ int cmd_verify(int argc, char **argv)
 	size_t asked;
 
 	if (code < 0)
-		code = parse_threads(&u, threads, &asked);
-	if (code < 0)
-		code = check_kind(&u, plain[0], false);
+		code = check_output(&u, threads, &asked, plain[0]);
 	if (code >= 0)
 		return code;
 	return verify_file(plain[0], lens_thread_count(asked));

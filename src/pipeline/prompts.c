@@ -77,7 +77,8 @@ static enum lens_status column_add(struct lens_store *s, struct column *c, const
 	if (at + 1 < c->chunk_rows && c->row < c->n_rows)
 		return LENS_OK;
 	LENS_TRY(lens_sha256(c->buf, bytes, digest, err));
-	return lens_store_write_chunk(s, c->id, coord, c->buf, bytes, digest, err);
+	return lens_store_write_chunk(
+		s, c->id, &(struct lens_store_chunk){ coord, c->buf, bytes, digest }, err);
 }
 
 /* --- what the prompt set holds -------------------------------------------------------- */

@@ -88,8 +88,10 @@ static enum lens_status write_gathered(struct lens_writer *w, int dataset, struc
 	g->spare = c;
 	w->bytes += bytes;
 	LENS_TRY(lens_sha256(c->data, bytes, digest, err));
-	return lens_store_write_chunk(w->store, w->store_id[dataset], coord, c->data, bytes,
-				      digest, err);
+	return lens_store_write_chunk(w->store, w->store_id[dataset],
+				      &(struct lens_store_chunk){ coord, c->data, bytes,
+								  digest },
+				      err);
 }
 
 /* Rows of a batch never cross a chunk: chunk_rows is a multiple of batch_rows. */
@@ -119,8 +121,10 @@ static enum lens_status put(struct lens_writer *w, const struct lens_captured *c
 		return gather(w, c, err);
 	memcpy(coord, c->coord, sizeof(c->coord));
 	w->bytes += c->bytes;
-	return lens_store_write_chunk(w->store, w->store_id[c->dataset], coord, c->data,
-				      c->bytes, c->digest, err);
+	return lens_store_write_chunk(w->store, w->store_id[c->dataset],
+				      &(struct lens_store_chunk){ coord, c->data, c->bytes,
+								  c->digest },
+				      err);
 }
 
 static void *writer_main(void *arg)

@@ -16,9 +16,10 @@ static enum lens_status odd(const struct lens_h5_file *f, struct lens_error *err
 	return lens_error_at(err, LENS_ERR_FORMAT, f->io->path, 0, 0, "%s", what);
 }
 
-enum lens_status lens_h5_grid(const struct lens_h5_file *f, const struct lens_h5_dataset *d,
-			      struct lens_h5_grid *g, struct lens_error *err)
+enum lens_status lens_h5_read_grid(const struct lens_h5_file *f, struct lens_h5_dataset *d,
+				   struct lens_error *err)
 {
+	struct lens_h5_grid *g = &d->grid;
 	hid_t dcpl = H5Dget_create_plist(d->id);
 	bool chunked = dcpl >= 0 && H5Pget_layout(dcpl) == H5D_CHUNKED &&
 		       H5Pget_chunk(dcpl, LENS_MAX_RANK, g->chunk) == d->rank &&
@@ -43,27 +44,27 @@ enum lens_status lens_h5_grid(const struct lens_h5_file *f, const struct lens_h5
 	return LENS_OK;
 }
 
-void lens_h5_chunk_coord(const struct lens_h5_grid *g, int rank, hsize_t index, hsize_t *coord)
+void lens_h5_chunk_coord(const struct lens_h5_dataset *d, hsize_t index, hsize_t *coord)
 {
 	int i;
 
-	for (i = rank - 1; i >= 0; i--) {
-		coord[i] = index % g->n[i];
-		index /= g->n[i];
+	for (i = d->rank - 1; i >= 0; i--) {
+		coord[i] = index % d->grid.n[i];
+		index /= d->grid.n[i];
 	}
 }
 
 enum lens_status lens_h5_read_chunk(const struct lens_h5_file *f,
-				    const struct lens_h5_dataset *d,
-				    const struct lens_h5_grid *g, hsize_t index, void *buf,
+				    const struct lens_h5_dataset *d, hsize_t index, void *buf,
 				    bool *written, struct lens_error *err)
 {
+	const struct lens_h5_grid *g = &d->grid;
 	hsize_t offset[LENS_MAX_RANK], stored = 0;
 	enum lens_status st = LENS_OK;
 	uint32_t filters = 0;
 	int i;
 
-	lens_h5_chunk_coord(g, d->rank, index, offset);
+	lens_h5_chunk_coord(d, index, offset);
 	for (i = 0; i < d->rank; i++)
 		offset[i] *= g->chunk[i];
 	f->io->chunk_max = (size_t)g->chunk_bytes;

@@ -281,6 +281,7 @@ static enum lens_status write_numbers(struct join *w, const char *path, const ch
 	int64_t *v = lens_calloc(w->n, sizeof(*v));
 	const size_t coord[LENS_MAX_RANK] = { 0 };
 	uint8_t digest[LENS_SHA256_BYTES];
+	const struct lens_store_chunk chunk = { coord, v, w->n * sizeof(*v), digest };
 	enum lens_status st;
 	size_t i;
 	int id;
@@ -293,8 +294,7 @@ static enum lens_status write_numbers(struct join *w, const char *path, const ch
 	if (st == LENS_OK)
 		st = lens_sha256(v, w->n * sizeof(*v), digest, err);
 	if (st == LENS_OK)
-		st = lens_store_write_chunk(w->store, id, coord, v, w->n * sizeof(*v), digest,
-					    err);
+		st = lens_store_write_chunk(w->store, id, &chunk, err);
 	lens_free(v);
 	return st;
 }

@@ -18,7 +18,6 @@ struct source {
 	unsigned long used;
 	struct lens_h5_file f;
 	struct lens_h5_dataset d;
-	struct lens_h5_grid grid;
 };
 
 /* A chunk of a shard. */
@@ -85,7 +84,7 @@ static bool as_surveyed(const struct lens_copier *c, const struct source *s)
 		if (s->d.extent[i] != lens_join_part(c->j, c->d, s->shard, i))
 			return false;
 	}
-	return s->grid.chunk_bytes <= MOST_HELD;
+	return s->d.grid.chunk_bytes <= MOST_HELD;
 }
 
 static enum lens_status source_open(struct lens_copier *c, size_t shard, struct source *s,
@@ -102,7 +101,7 @@ static enum lens_status source_open(struct lens_copier *c, size_t shard, struct 
 	}
 	s->open = true;
 	s->shard = shard;
-	st = lens_h5_grid(&s->f, &s->d, &s->grid, err);
+	st = lens_h5_read_grid(&s->f, &s->d, err);
 	if (st == LENS_OK && !as_surveyed(c, s))
 		st = lens_error_at(err, LENS_ERR_FORMAT, file, 0, 0,
 				   "dataset '%.600s': not as it was, or impossible chunks",
@@ -172,7 +171,7 @@ static enum lens_status held_place(struct lens_copier *c, size_t size, struct he
 static enum lens_status find_chunk(struct lens_copier *c, struct source *s, hsize_t index,
 				   struct held **out, struct lens_error *err)
 {
-	size_t i, size = (size_t)s->grid.chunk_bytes;
+	size_t i, size = (size_t)s->d.grid.chunk_bytes;
 	struct held *h;
 
 	for (i = 0; i < N_HELD; i++) {
@@ -187,7 +186,7 @@ static enum lens_status find_chunk(struct lens_copier *c, struct source *s, hsiz
 	h->shard = s->shard;
 	h->index = index;
 	h->used = ++c->clock;
-	LENS_TRY(lens_h5_read_chunk(&s->f, &s->d, &s->grid, index, h->data, &h->written, err));
+	LENS_TRY(lens_h5_read_chunk(&s->f, &s->d, index, h->data, &h->written, err));
 	h->there = true;
 	*out = h;
 	return LENS_OK;
@@ -228,8 +227,8 @@ static void copy_box(struct lens_copier *c, const struct source *s, const unsign
 		for (i = 0; i <= last; i++) {
 			size_t row = at[i] + (i ? 0 : first_row);
 
-			from = from * (size_t)s->grid.chunk[i] +
-			       at[i] % (size_t)s->grid.chunk[i];
+			from = from * (size_t)s->d.grid.chunk[i] +
+			       at[i] % (size_t)s->d.grid.chunk[i];
 			to = to * c->chunk[i] + (row - c->low[i]);
 		}
 		memcpy(c->buf + to * c->element, chunk + from * c->element, n);
@@ -243,8 +242,8 @@ static struct box cut(const struct source *s, const struct box *b, const size_t 
 	int i;
 
 	for (i = 0; i < s->d.rank; i++) {
-		size_t low = coord[i] * (size_t)s->grid.chunk[i];
-		size_t high = low + (size_t)s->grid.chunk[i];
+		size_t low = coord[i] * (size_t)s->d.grid.chunk[i];
+		size_t high = low + (size_t)s->d.grid.chunk[i];
 
 		part.low[i] = b->low[i] > low ? b->low[i] : low;
 		part.high[i] = b->high[i] < high ? b->high[i] : high;
@@ -264,13 +263,13 @@ static enum lens_status copy_from(struct lens_copier *c, size_t shard, const str
 
 	LENS_TRY(find_source(c, shard, &s, err));
 	for (i = 0; i < s->d.rank; i++) {
-		first[i] = b->low[i] / (size_t)s->grid.chunk[i];
-		past[i] = (b->high[i] - 1) / (size_t)s->grid.chunk[i] + 1;
+		first[i] = b->low[i] / (size_t)s->d.grid.chunk[i];
+		past[i] = (b->high[i] - 1) / (size_t)s->d.grid.chunk[i] + 1;
 		coord[i] = first[i];
 	}
 	do {
 		for (i = 0, index = 0; i < s->d.rank; i++)
-			index = index * s->grid.n[i] + coord[i];
+			index = index * s->d.grid.n[i] + coord[i];
 		LENS_TRY(find_chunk(c, s, index, &h, err));
 		if (!h->written)
 			continue;
@@ -335,6 +334,7 @@ static enum lens_status copy_chunk(struct lens_store *s, struct lens_copier *c,
 				   const size_t *coord, struct lens_error *err)
 {
 	uint8_t digest[LENS_SHA256_BYTES];
+	const struct lens_store_chunk chunk = { coord, c->buf, c->chunk_bytes, digest };
 	int i;
 
 	for (i = 0; i < c->d->rank; i++)
@@ -344,7 +344,7 @@ static enum lens_status copy_chunk(struct lens_store *s, struct lens_copier *c,
 	if (!c->filled || only_fill(c))
 		return LENS_OK;
 	LENS_TRY(lens_sha256(c->buf, c->chunk_bytes, digest, err));
-	return lens_store_write_chunk(s, c->d->id, coord, c->buf, c->chunk_bytes, digest, err);
+	return lens_store_write_chunk(s, c->d->id, &chunk, err);
 }
 
 static enum lens_status copy_all(struct lens_store *s, struct lens_copier *c,

@@ -166,24 +166,30 @@ enum lens_status lens_store_read_f64(const char *file, const char *path, double 
 	return st;
 }
 
+/* Where strings come from, and where they go. */
+struct string_flow {
+	struct lens_gheap *heap;
+	lens_h5_string_fn fn;
+	void *ctx;
+};
+
 /* The rows of one chunk, whose references are in refs. */
-static enum lens_status chunk_strings(struct lens_gheap *heap, const uint8_t *refs, hsize_t n,
-				      lens_h5_string_fn fn, void *ctx, struct lens_error *err)
+static enum lens_status chunk_strings(const struct string_flow *s, const uint8_t *refs,
+				      hsize_t n, struct lens_error *err)
 {
 	const char *str;
 	hsize_t i;
 
 	for (i = 0; i < n; i++, refs += LENS_GHEAP_REF_BYTES) {
-		LENS_TRY(lens_gheap_string(heap, refs, &str, err));
-		LENS_TRY(fn(ctx, str, err));
+		LENS_TRY(lens_gheap_string(s->heap, refs, &str, err));
+		LENS_TRY(s->fn(s->ctx, str, err));
 	}
 	return LENS_OK;
 }
 
 static enum lens_status all_strings(const struct lens_h5_file *f,
 				    const struct lens_h5_dataset *d, const hsize_t *chunk,
-				    struct lens_gheap *heap, lens_h5_string_fn fn, void *ctx,
-				    struct lens_error *err)
+				    const struct string_flow *s, struct lens_error *err)
 {
 	hsize_t row[2] = { 0, 0 }, n, stored,
 		bytes = chunk[0] * chunk[1] * LENS_GHEAP_REF_BYTES;
@@ -199,7 +205,7 @@ static enum lens_status all_strings(const struct lens_h5_file *f,
 		    H5Dread_chunk(d->id, H5P_DEFAULT, row, &filters, refs) < 0)
 			st = lens_h5_fail(f->io, err, "read strings");
 		else
-			st = chunk_strings(heap, refs, n * chunk[1], fn, ctx, err);
+			st = chunk_strings(s, refs, n * chunk[1], err);
 	}
 	lens_free(refs);
 	return st;
@@ -214,7 +220,7 @@ enum lens_status lens_h5_strings(const struct lens_h5_file *f, const struct lens
 {
 	hid_t dcpl = H5Dget_create_plist(d->id);
 	hsize_t chunk[2] = { 0, 1 }, most = f->io->size / LENS_GHEAP_REF_BYTES;
-	struct lens_gheap *heap;
+	struct string_flow s = { .fn = fn, .ctx = ctx };
 	enum lens_status st;
 	bool plain;
 
@@ -229,11 +235,11 @@ enum lens_status lens_h5_strings(const struct lens_h5_file *f, const struct lens
 	    d->extent[0] > most)
 		return lens_error_at(err, LENS_ERR_FORMAT, f->io->path, 0, 0,
 				     "not a list of strings as h5lens writes them");
-	LENS_TRY(lens_gheap_create(f->io, &heap, err));
+	LENS_TRY(lens_gheap_create(f->io, &s.heap, err));
 	f->io->chunk_max = (size_t)(chunk[0] * chunk[1]) * LENS_GHEAP_REF_BYTES;
-	st = all_strings(f, d, chunk, heap, fn, ctx, err);
+	st = all_strings(f, d, chunk, &s, err);
 	f->io->chunk_max = 0;
-	lens_gheap_destroy(heap);
+	lens_gheap_destroy(s.heap);
 	return st;
 }
 

@@ -171,12 +171,19 @@ void lens_h5_close(struct lens_h5_file *f);
 enum lens_status lens_h5_finish(struct lens_h5_file *f, enum lens_status st,
 				struct lens_error *err);
 
+/* The chunks of a numeric dataset, every size checked: their extent, and how many. */
+struct lens_h5_grid {
+	hsize_t chunk[LENS_MAX_RANK], n[LENS_MAX_RANK], n_chunks;
+	hsize_t chunk_bytes;
+};
+
 /* An open dataset with its shape; extents are as hostile as the file. */
 struct lens_h5_dataset {
 	hid_t id, space;
 	int dtype; /* enum lens_dtype or -1 */
 	int rank;
 	hsize_t extent[LENS_MAX_RANK];
+	struct lens_h5_grid grid; /* once lens_h5_read_grid was called */
 };
 enum lens_status lens_h5_dataset_open(const struct lens_h5_file *f, const char *path,
 				      struct lens_h5_dataset *d, struct lens_error *err);
@@ -184,19 +191,14 @@ void lens_h5_dataset_close(struct lens_h5_dataset *d);
 
 bool lens_h5_is_virtual(hid_t dataset);
 
-/* The chunks of a numeric dataset, every size checked. */
-struct lens_h5_grid {
-	hsize_t chunk[LENS_MAX_RANK], n[LENS_MAX_RANK], n_chunks;
-	hsize_t chunk_bytes;
-};
-enum lens_status lens_h5_grid(const struct lens_h5_file *f, const struct lens_h5_dataset *d,
-			      struct lens_h5_grid *g, struct lens_error *err);
+/* Fills in d->grid; an error where the chunks are none of ours. */
+enum lens_status lens_h5_read_grid(const struct lens_h5_file *f, struct lens_h5_dataset *d,
+				   struct lens_error *err);
 /* Chunk number index, counted in row-major order, to its place in the grid. */
-void lens_h5_chunk_coord(const struct lens_h5_grid *g, int rank, hsize_t index, hsize_t *coord);
-/* Its bytes, g->chunk_bytes of them, if it was written at all. */
+void lens_h5_chunk_coord(const struct lens_h5_dataset *d, hsize_t index, hsize_t *coord);
+/* Its bytes, d->grid.chunk_bytes of them, if it was written at all. */
 enum lens_status lens_h5_read_chunk(const struct lens_h5_file *f,
-				    const struct lens_h5_dataset *d,
-				    const struct lens_h5_grid *g, hsize_t index, void *buf,
+				    const struct lens_h5_dataset *d, hsize_t index, void *buf,
 				    bool *written, struct lens_error *err);
 
 /*

@@ -38,65 +38,68 @@ static enum lens_status odd(const struct lens_h5_file *f, struct lens_error *err
 /* What is found of one dataset: its digest, and marks that say where it differs. */
 struct found {
 	char hex[LENS_SHA256_HEX];
-	struct lens_h5_grid grid;
 	uint32_t *marks;            /* [2 * most_marks]; the second half for the stored ones */
 	size_t n_marks, most_marks; /* 0: strings */
 };
 
+/* A dataset of numbers while it is hashed. */
+struct hashing {
+	const struct lens_h5_file *f;
+	const struct lens_h5_dataset *d;
+	struct found *found;
+	struct lens_sha256 *h;
+	void *buf; /* room for a chunk */
+};
+
 /* The digest of chunk number index, zeros when it was never written. */
-static enum lens_status chunk_digest(const struct lens_h5_file *f,
-				     const struct lens_h5_dataset *d,
-				     const struct lens_h5_grid *g, hsize_t index, void *buf,
-				     uint8_t *digest, struct lens_error *err)
+static enum lens_status chunk_digest(const struct hashing *w, hsize_t index, uint8_t *digest,
+				     struct lens_error *err)
 {
 	bool written;
 
 	memset(digest, 0, LENS_SHA256_BYTES);
-	LENS_TRY(lens_h5_read_chunk(f, d, g, index, buf, &written, err));
-	return written ? lens_sha256(buf, (size_t)g->chunk_bytes, digest, err) : LENS_OK;
+	LENS_TRY(lens_h5_read_chunk(w->f, w->d, index, w->buf, &written, err));
+	return written ? lens_sha256(w->buf, (size_t)w->d->grid.chunk_bytes, digest, err)
+		       : LENS_OK;
 }
 
 /* The chunks that share one mark: their digests, into h and the mark. */
-static enum lens_status hash_group(const struct lens_h5_file *f,
-				   const struct lens_h5_dataset *d, struct found *found,
-				   hsize_t first, hsize_t n, void *buf, struct lens_sha256 *h,
+static enum lens_status hash_group(const struct hashing *w, hsize_t first, hsize_t n,
 				   struct lens_error *err)
 {
-	uint8_t *digests = lens_calloc((size_t)n, LENS_SHA256_BYTES);
+	uint8_t *digests = lens_calloc((size_t)n, LENS_SHA256_BYTES), sum[LENS_SHA256_BYTES];
 	enum lens_status st = LENS_OK;
-	size_t mark = 0;
+	uint32_t mark = 0;
 	hsize_t i;
 
 	if (!digests)
 		return lens_error_nomem(err, (size_t)n, LENS_SHA256_BYTES);
 	for (i = 0; i < n && st == LENS_OK; i++)
-		st = chunk_digest(f, d, &found->grid, first + i, buf,
-				  digests + i * LENS_SHA256_BYTES, err);
+		st = chunk_digest(w, first + i, digests + i * LENS_SHA256_BYTES, err);
 	if (st == LENS_OK)
-		st = lens_sha256_update(h, digests, (size_t)n * LENS_SHA256_BYTES, err);
-	if (st == LENS_OK) { /* one group, whatever step these n alone would have */
-		uint8_t sum[LENS_SHA256_BYTES];
-
+		st = lens_sha256_update(w->h, digests, (size_t)n * LENS_SHA256_BYTES, err);
+	if (st == LENS_OK) /* one group, whatever step these n alone would have */
 		st = lens_sha256(digests, (size_t)n * LENS_SHA256_BYTES, sum, err);
-		for (i = 0; i < 4 && st == LENS_OK; i++)
+	if (st == LENS_OK) {
+		for (i = 0; i < 4; i++)
 			mark = mark << 8 | sum[i];
-		found->marks[found->n_marks++] = (uint32_t)mark;
+		w->found->marks[w->found->n_marks++] = mark;
 	}
 	lens_free(digests);
 	return st;
 }
 
-static enum lens_status hash_numbers(const struct lens_h5_file *f,
-				     const struct lens_h5_dataset *d, struct found *found,
-				     struct lens_sha256 *h, struct lens_error *err)
+static enum lens_status hash_numbers(const struct lens_h5_file *f, struct lens_h5_dataset *d,
+				     struct found *found, struct lens_sha256 *h,
+				     struct lens_error *err)
 {
-	struct lens_h5_grid *g = &found->grid;
+	struct hashing w = { .f = f, .d = d, .found = found, .h = h };
+	const struct lens_h5_grid *g = &d->grid;
 	enum lens_status st = LENS_OK;
-	void *buf = NULL;
 	hsize_t i, n;
 	size_t step;
 
-	LENS_TRY(lens_h5_grid(f, d, g, err));
+	LENS_TRY(lens_h5_read_grid(f, d, err));
 	step = lens_marks_step((size_t)g->n_chunks);
 	found->most_marks = (size_t)(g->n_chunks + step - 1) / step;
 	found->marks = lens_calloc(2 * found->most_marks, sizeof(*found->marks));
@@ -104,15 +107,15 @@ static enum lens_status hash_numbers(const struct lens_h5_file *f,
 		return lens_error_nomem(err, 2 * found->most_marks, sizeof(*found->marks));
 	/* A chunk larger than the file cannot have been written. */
 	if (g->chunk_bytes <= f->io->size) {
-		buf = lens_alloc_aligned((size_t)g->chunk_bytes, 1);
-		if (!buf)
+		w.buf = lens_alloc_aligned((size_t)g->chunk_bytes, 1);
+		if (!w.buf)
 			return lens_error_nomem(err, (size_t)g->chunk_bytes, 1);
 	}
 	for (i = 0; i < g->n_chunks && st == LENS_OK; i += n) {
 		n = g->n_chunks - i < step ? g->n_chunks - i : step;
-		st = hash_group(f, d, found, i, n, buf, h, err);
+		st = hash_group(&w, i, n, err);
 	}
-	lens_free(buf);
+	lens_free(w.buf);
 	return st;
 }
 
@@ -125,7 +128,7 @@ static enum lens_status hash_row(void *ctx, const char *str, struct lens_error *
 	return lens_store_hash_string(ctx, str, err);
 }
 
-static enum lens_status recompute(const struct lens_h5_file *f, const struct lens_h5_dataset *d,
+static enum lens_status recompute(const struct lens_h5_file *f, struct lens_h5_dataset *d,
 				  struct found *found, struct lens_error *err)
 {
 	uint8_t digest[LENS_SHA256_BYTES];
@@ -164,15 +167,14 @@ static bool stored_marks(hid_t id, uint32_t *marks, size_t n)
 	return ok;
 }
 
-static void format_coord(const struct lens_h5_grid *g, int rank, hsize_t index, char *out,
-			 size_t size)
+static void format_coord(const struct lens_h5_dataset *d, hsize_t index, char *out, size_t size)
 {
 	hsize_t coord[LENS_MAX_RANK];
 	size_t at = 0;
 	int i;
 
-	lens_h5_chunk_coord(g, rank, index, coord);
-	for (i = 0; i < rank && at < size; i++)
+	lens_h5_chunk_coord(d, index, coord);
+	for (i = 0; i < d->rank && at < size; i++)
 		at += (size_t)snprintf(out + at, size - at, "%s%llu", i ? "," : "[",
 				       (unsigned long long)coord[i]);
 	if (at < size)
@@ -185,17 +187,16 @@ static void format_coord(const struct lens_h5_grid *g, int rank, hsize_t index, 
 static size_t report_chunks(struct verify *v, const char *path, const struct lens_h5_dataset *d,
 			    const struct found *found, const uint32_t *stored)
 {
-	hsize_t step = lens_marks_step((size_t)found->grid.n_chunks), last;
+	hsize_t step = lens_marks_step((size_t)d->grid.n_chunks), last;
 	char first_chunk[120], last_chunk[120], what[400];
 	size_t i, n = 0;
 
 	for (i = 0; i < found->n_marks; i++) {
 		if (stored[i] == found->marks[i] || n++ >= MOST_CHUNKS_NAMED)
 			continue;
-		last = i * step + step < found->grid.n_chunks ? i * step + step
-							      : found->grid.n_chunks;
-		format_coord(&found->grid, d->rank, i * step, first_chunk, sizeof(first_chunk));
-		format_coord(&found->grid, d->rank, last - 1, last_chunk, sizeof(last_chunk));
+		last = i * step + step < d->grid.n_chunks ? i * step + step : d->grid.n_chunks;
+		format_coord(d, i * step, first_chunk, sizeof(first_chunk));
+		format_coord(d, last - 1, last_chunk, sizeof(last_chunk));
 		snprintf(what, sizeof(what), "chunk %s%s%s does not match its digest",
 			 first_chunk, step > 1 ? " to " : "", step > 1 ? last_chunk : "");
 		if (v->sink->bad)
@@ -210,9 +211,8 @@ static size_t report_chunks(struct verify *v, const char *path, const struct len
 	return n;
 }
 
-static enum lens_status compare(struct verify *v, const char *path,
-				const struct lens_h5_dataset *d, const char *want,
-				struct lens_error *err)
+static enum lens_status compare(struct verify *v, const char *path, struct lens_h5_dataset *d,
+				const char *want, struct lens_error *err)
 {
 	struct found found = { .marks = NULL };
 	enum lens_status st = recompute(&v->f, d, &found, err);
@@ -239,7 +239,7 @@ static enum lens_status is_bare_scale(struct verify *v, hid_t id, bool *yes,
 }
 
 static enum lens_status check_open(struct verify *v, const char *path,
-				   const struct lens_h5_dataset *d, struct lens_error *err)
+				   struct lens_h5_dataset *d, struct lens_error *err)
 {
 	enum lens_status st = LENS_OK;
 	bool bare = false;

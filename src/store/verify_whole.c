@@ -111,6 +111,7 @@ static enum lens_status verify_shards(const char *master, const struct lens_shar
 	return st;
 }
 
+/* n_processes 0: in this one. */
 static enum lens_status verify(const char *file, size_t n_processes, const atomic_int *stop,
 			       struct lens_verify_sink *sink, struct lens_error *err)
 {
@@ -134,14 +135,15 @@ static enum lens_status verify(const char *file, size_t n_processes, const atomi
 	return st;
 }
 
-enum lens_status lens_store_verify_parallel(const char *file, size_t n_processes,
-					    const atomic_int *stop, lens_verify_fn fn,
-					    void *ctx, size_t *n_datasets, size_t *n_bad,
+enum lens_status lens_store_verify_parallel(const char *file,
+					    const struct lens_verify_options *opt,
+					    size_t *n_datasets, size_t *n_bad,
 					    struct lens_error *err)
 {
-	struct report report = { .fn = fn, .ctx = ctx };
+	struct report report = { .fn = opt->fn, .ctx = opt->ctx };
 	struct lens_verify_sink sink = { .bad = report_bad, .ctx = &report };
-	enum lens_status st = verify(file, n_processes ? n_processes : 1, stop, &sink, err);
+	enum lens_status st =
+		verify(file, opt->n_processes ? opt->n_processes : 1, opt->stop, &sink, err);
 
 	*n_datasets = sink.n_datasets;
 	*n_bad = sink.n_bad;

@@ -19,35 +19,33 @@ static struct lens_store_dataset *dataset_of(struct lens_store *s, int id)
 }
 
 static enum lens_status write_chunk(struct lens_store *s, struct lens_store_dataset *d,
-				    const size_t *coord, const void *buf, size_t *index,
-				    struct lens_error *err)
+				    const struct lens_store_chunk *c, struct lens_error *err)
 {
 	hsize_t offset[LENS_MAX_RANK];
 	size_t at = 0;
 	int i;
 
 	for (i = 0; i < d->rank; i++) {
-		if (coord[i] >= d->grid[i])
+		if (c->coord[i] >= d->grid[i])
 			return refuse(s, d->path, "a chunk outside the grid", err);
-		at = at * d->grid[i] + coord[i];
-		offset[i] = (hsize_t)coord[i] * d->chunk[i];
+		at = at * d->grid[i] + c->coord[i];
+		offset[i] = (hsize_t)c->coord[i] * d->chunk[i];
 	}
 	if (d->written[at])
 		return refuse(s, d->path, "a chunk written twice", err);
-	if (H5Dwrite_chunk(d->id, H5P_DEFAULT, 0, offset, d->chunk_bytes, buf) < 0)
+	if (H5Dwrite_chunk(d->id, H5P_DEFAULT, 0, offset, d->chunk_bytes, c->buf) < 0)
 		return lens_h5_fail(s->io, err, "write a chunk of '%s'", d->path);
-	*index = at;
+	memcpy(d->digests + at * LENS_SHA256_BYTES, c->digest, LENS_SHA256_BYTES);
+	d->written[at] = 1;
 	return LENS_OK;
 }
 
-enum lens_status lens_store_write_chunk(struct lens_store *s, int id, const size_t *coord,
-					const void *buf, size_t nbytes,
-					const uint8_t digest[LENS_SHA256_BYTES],
+enum lens_status lens_store_write_chunk(struct lens_store *s, int id,
+					const struct lens_store_chunk *chunk,
 					struct lens_error *err)
 {
 	struct lens_store_dataset *d = dataset_of(s, id);
 	enum lens_status st;
-	size_t at = 0;
 
 	lens_h5_begin();
 	if (!d || s->file < 0)
@@ -56,14 +54,10 @@ enum lens_status lens_store_write_chunk(struct lens_store *s, int id, const size
 		st = refuse(s, d->path, "its data are in other files", err);
 	else if (d->dtype == LENS_STR)
 		st = refuse(s, d->path, "strings are not written as chunks", err);
-	else if (nbytes != d->chunk_bytes)
+	else if (chunk->nbytes != d->chunk_bytes)
 		st = refuse(s, d->path, "the buffer is not exactly one chunk", err);
 	else
-		st = write_chunk(s, d, coord, buf, &at, err);
-	if (st == LENS_OK) {
-		memcpy(d->digests + at * LENS_SHA256_BYTES, digest, LENS_SHA256_BYTES);
-		d->written[at] = 1;
-	}
+		st = write_chunk(s, d, chunk, err);
 	return lens_store_keep(s, st, err);
 }
 

@@ -66,8 +66,11 @@ static enum lens_status look_at(const struct lens_folder *f, size_t i, const cha
 		return LENS_OK;
 	}
 	if (st == LENS_OK)
-		st = lens_store_verify_parallel(path, lens_thread_count(0), opt->stop,
-						first_damage, damage, &n, &bad, &cause);
+		st = lens_store_verify_parallel(path,
+						&(struct lens_verify_options){
+							lens_thread_count(0), opt->stop,
+							first_damage, damage },
+						&n, &bad, &cause);
 	if (st == LENS_ERR_FORMAT) {
 		snprintf(damage, 512, "%.500s", cause.text);
 		return LENS_OK;

@@ -181,8 +181,9 @@ static void test_free_space(void **state)
 		assert_int_equal(fwrite(b.data, 1, b.len, f), b.len);
 		assert_int_equal(fclose(f), 0);
 		b.data[at - b.data + 10] ^= 1;
-		assert_true(lens_store_verify_parallel(path, 1, NULL, NULL, NULL, &n, &n_bad,
-						       NULL) == LENS_ERR_FORMAT ||
+		assert_true(lens_store_verify_parallel(
+				    path, &(struct lens_verify_options){ .n_processes = 1 }, &n,
+				    &n_bad, NULL) == LENS_ERR_FORMAT ||
 			    n_bad);
 		found++;
 	}

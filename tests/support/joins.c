@@ -87,9 +87,11 @@ static enum lens_status put_cache(struct lens_store *s, const char *path, enum l
 			}
 			n *= lens_dtype_size(t);
 			LENS_TRY(lens_sha256(t == LENS_F16 ? (void *)half : v, n, digest, err));
-			LENS_TRY(lens_store_write_chunk(s, id, coord,
-							t == LENS_F16 ? (void *)half : v, n,
-							digest, err));
+			LENS_TRY(lens_store_write_chunk(
+				s, id,
+				&(struct lens_store_chunk){
+					coord, t == LENS_F16 ? (void *)half : v, n, digest },
+				err));
 		}
 	}
 	if (t == LENS_F16)
@@ -253,6 +255,7 @@ void test_check_sound(const char *file)
 	if (n_bad)
 		fail_msg("%s", seen.text);
 	assert_true(n > 6);
-	ok(lens_store_verify_parallel(file, 2, NULL, NULL, NULL, &n, &n_bad, err));
+	ok(lens_store_verify_parallel(file, &(struct lens_verify_options){ .n_processes = 2 },
+				      &n, &n_bad, err));
 	assert_int_equal(n_bad, 0);
 }

@@ -47,7 +47,8 @@ enum lens_status test_put(struct lens_store *s, int id, size_t c0, size_t c1, co
 	size_t coord[LENS_MAX_RANK] = { c0, c1 };
 
 	LENS_TRY(lens_sha256(buf, n, digest, err));
-	return lens_store_write_chunk(s, id, coord, buf, n, digest, err);
+	return lens_store_write_chunk(s, id,
+				      &(struct lens_store_chunk){ coord, buf, n, digest }, err);
 }
 
 struct lens_dataset_spec test_spec2(const char *p, enum lens_dtype t)

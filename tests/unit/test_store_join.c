@@ -288,8 +288,10 @@ static void test_stop(void **state)
 	fails(LENS_ERR_INTERRUPTED,
 	      lens_store_join(test_shards, TEST_SHARDS, test_path, LENS_JOIN_PACK, &o, err));
 	assert_false(lens_file_exists(test_path));
-	fails(LENS_ERR_INTERRUPTED, lens_store_verify_parallel(test_shard_file[0], 2, &stop,
-							       NULL, NULL, &n, &n_bad, err));
+	fails(LENS_ERR_INTERRUPTED,
+	      lens_store_verify_parallel(test_shard_file[0],
+					 &(struct lens_verify_options){ 2, &stop, NULL, NULL },
+					 &n, &n_bad, err));
 }
 
 struct progress {

@@ -149,8 +149,10 @@ static void test_flipped(void **state)
 		fseek(f, (long)at, SEEK_SET);
 		fputc(b.data[at], f);
 		fclose(f);
-		found += lens_store_verify_parallel(test_path, 2, NULL, NULL, NULL, &n, &n_bad,
-						    NULL) != LENS_OK ||
+		found += lens_store_verify_parallel(test_path,
+						    &(struct lens_verify_options){
+							    .n_processes = 2 },
+						    &n, &n_bad, NULL) != LENS_OK ||
 			 n_bad;
 		b.data[at] = (char)(b.data[at] ^ (1 << (seed >> 60 & 7)));
 		f = fopen(name, "r+b");
@@ -197,8 +199,10 @@ static void test_stop(void **state)
 	assert_int_equal(result.len, 0);
 	fails(LENS_ERR_INTERRUPTED,
 	      lens_store_check_all(test_shards, TEST_SHARDS, NULL, &stop, NULL, err));
-	fails(LENS_ERR_INTERRUPTED, lens_store_verify_parallel(test_shard_file[0], 1, &stop,
-							       NULL, NULL, &n, &n_bad, err));
+	fails(LENS_ERR_INTERRUPTED,
+	      lens_store_verify_parallel(test_shard_file[0],
+					 &(struct lens_verify_options){ 1, &stop, NULL, NULL },
+					 &n, &n_bad, err));
 	errno = 0;
 	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* no child is left */
 	assert_int_equal(errno, ECHILD);

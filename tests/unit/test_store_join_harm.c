@@ -145,8 +145,10 @@ static void expect_found(const char *what)
 
 	ok(lens_store_verify(test_path, test_see_damage, &a, &n, &n_bad, err));
 	assert_true(n_bad > 0 && a.n > 0);
-	ok(lens_store_verify_parallel(test_path, 3, NULL, test_see_damage, &b, &n, &n_bad,
-				      err));
+	ok(lens_store_verify_parallel(test_path,
+				      &(struct lens_verify_options){ 3, NULL, test_see_damage,
+								     &b },
+				      &n, &n_bad, err));
 	assert_true(n_bad > 0);
 	assert_int_equal(a.n, b.n);
 	if (!strstr(a.text, what) || !strstr(b.text, what))
@@ -201,7 +203,9 @@ static void test_doctored(void **state)
 	damage_file(test_path, copy, strlen(copy));
 	{
 		size_t n, n_bad = 0;
-		enum lens_status st = lens_store_verify_parallel(test_path, 1, NULL, NULL, NULL,
+		enum lens_status st = lens_store_verify_parallel(test_path,
+								 &(struct lens_verify_options){
+									 .n_processes = 1 },
 								 &n, &n_bad, NULL);
 
 		assert_true(st != LENS_OK || n_bad > 0);

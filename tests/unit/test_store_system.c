@@ -60,7 +60,10 @@ static enum lens_status verify_with(const char *file, size_t n_processes, size_t
 
 	if (!n_processes)
 		return lens_store_verify(file, NULL, NULL, &n, n_bad, err);
-	return lens_store_verify_parallel(file, n_processes, NULL, NULL, NULL, &n, n_bad, err);
+	return lens_store_verify_parallel(file,
+					  &(struct lens_verify_options){ .n_processes =
+										 n_processes },
+					  &n, n_bad, err);
 }
 
 static enum lens_status verify_here(size_t *n_bad, struct lens_error *err)
