@@ -261,9 +261,13 @@ enum lens_status lens_child_error(struct lens_error *sent, struct lens_error *er
 
 /* --- one call -------------------------------------------------------------------- */
 
+struct call {
+	const struct lens_child_job *job;
+};
+
 static void call_child(void *ctx, int fd)
 {
-	const struct lens_child_job *job = ctx;
+	const struct lens_child_job *job = ((const struct call *)ctx)->job;
 	struct lens_error why = LENS_ERROR_INIT;
 	struct lens_buf result = LENS_BUF_INIT;
 
@@ -277,12 +281,13 @@ enum lens_status lens_child_call(const struct lens_child_job *job, struct lens_b
 				 struct lens_error *err)
 {
 	struct lens_error why = LENS_ERROR_INIT;
+	struct call call = { job };
 	enum lens_status st;
 	struct lens_child c;
 	const void *data;
 	size_t n;
 
-	LENS_TRY(lens_child_start(&c, call_child, (void *)(uintptr_t)job, err));
+	LENS_TRY(lens_child_start(&c, call_child, &call, err));
 	if (!lens_child_take(&c, job->stop, &why, sizeof(why)) ||
 	    !await(&c, job->stop, &data, &n))
 		return lens_child_failed(&c, job->stop, job->file, err);

@@ -268,13 +268,16 @@ void lens_tensors_release(struct lens_tensors *t)
 	memset(t, 0, sizeof(*t));
 }
 
+static int is_named(const void *name, const void *tensor)
+{
+	return strcmp(name, ((const struct lens_tensor *)tensor)->name);
+}
+
 struct lens_tensor *lens_tensors_find(const struct lens_tensors *t, const char *name)
 {
-	struct lens_tensor key = { .name = (char *)(uintptr_t)name };
-
 	if (!t->n)
 		return NULL;
-	return bsearch(&key, t->tensor, t->n, sizeof(*t->tensor), by_name);
+	return bsearch(name, t->tensor, t->n, sizeof(*t->tensor), is_named);
 }
 
 /* --- values ------------------------------------------------------------------ */

@@ -172,6 +172,10 @@ void lens_store_shards_release(struct lens_shard_entry *e, size_t n)
 
 /* --- read in a child ---------------------------------------------------------------- */
 
+struct list_query {
+	const char *file;
+};
+
 struct list_head {
 	struct lens_error error;
 	size_t n;
@@ -184,12 +188,13 @@ struct list_row {
 
 static void send_list(void *ctx, int fd)
 {
+	const struct list_query *q = ctx;
 	struct list_head head = { .error = LENS_ERROR_INIT };
 	struct lens_shard_entry *e;
 	static struct list_row row;
 	size_t i;
 
-	head.error.code = lens_h5_read_shards(ctx, &e, &head.n, &head.error);
+	head.error.code = lens_h5_read_shards(q->file, &e, &head.n, &head.error);
 	if (!lens_child_send(fd, &head, sizeof(head)))
 		return;
 	for (i = 0; i < head.n; i++) {
@@ -243,13 +248,14 @@ enum lens_status lens_h5_list_shards(const char *file, const atomic_int *stop,
 				     struct lens_shard_entry **e, size_t *n,
 				     struct lens_error *err)
 {
+	struct list_query q = { file };
 	enum lens_status st;
 	struct lens_child c;
 	bool came;
 
 	*e = NULL;
 	*n = 0;
-	LENS_TRY(lens_child_start(&c, send_list, (void *)(uintptr_t)file, err));
+	LENS_TRY(lens_child_start(&c, send_list, &q, err));
 	st = take_list(&c, stop, e, n, &came, err);
 	if (st == LENS_OK && !came)
 		st = lens_child_failed(&c, stop, file, err);

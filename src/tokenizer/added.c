@@ -39,7 +39,7 @@ void lens_added_release(struct lens_added *a)
 	size_t i;
 
 	for (i = 0; i < a->n; i++) {
-		lens_free(a->token[i].content);
+		lens_free(a->token[i].copy);
 		lens_free(a->token[i].match);
 	}
 	lens_free(a->token);
@@ -61,10 +61,11 @@ enum lens_status lens_added_push(struct lens_added *a, const struct lens_added_t
 		return lens_error_set(err, LENS_ERR_FORMAT, "an added token is empty");
 	*mine = *t;
 	mine->match = NULL;
-	mine->content = lens_calloc(t->len + 1, 1);
-	if (!mine->content)
+	mine->copy = lens_calloc(t->len + 1, 1);
+	if (!mine->copy)
 		return lens_error_nomem(err, t->len + 1, 1);
-	memcpy(mine->content, t->content, t->len);
+	memcpy(mine->copy, t->content, t->len);
+	mine->content = mine->copy;
 	a->n++;
 	return LENS_OK;
 }

@@ -8,8 +8,9 @@
 #include "tokenizer/normalizer.h"
 
 struct lens_added_token {
-	char *content; /* as the file writes it */
+	const char *content; /* as the file writes it; copy once it is in the list */
 	size_t len;
+	char *copy;
 	char *match; /* what is looked for: content, or its normal form */
 	size_t match_len;
 	int32_t id;

@@ -121,7 +121,7 @@ static enum lens_status add_decoder(struct adding *a, json_t *list, struct lens_
 static enum lens_status add_special(struct adding *a, const char *content, const json_t *value,
 				    struct lens_error *err)
 {
-	struct lens_added_token t = { .content = (char *)(uintptr_t)content };
+	struct lens_added_token t = { .content = content };
 
 	t.len = content ? strlen(content) : 0;
 	t.single_word = json_is_true(json_object_get(value, "single_word"));

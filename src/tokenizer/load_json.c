@@ -17,7 +17,7 @@ enum lens_status lens_load_added_flags(struct lens_json at, struct lens_added_to
 
 	if (!json_is_string(content))
 		return lens_json_wrong(at, "content", "a string", err);
-	t->content = (char *)json_string_value(content); /* lens_added_push copies it */
+	t->content = json_string_value(content); /* lens_added_push copies it */
 	t->len = json_string_length(content);
 	LENS_TRY(lens_json_bool(at, "single_word", true, &t->single_word, err));
 	LENS_TRY(lens_json_bool(at, "lstrip", true, &t->lstrip, err));
