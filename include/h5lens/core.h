@@ -112,6 +112,9 @@ bool lens_file_exists(const char *path);
 enum lens_status lens_model_folder_error(const char *dir, const char *missing, bool weights,
 					 struct lens_error *err);
 
+/* As memcmp of two runs of bytes; where one begins with the other, the shorter is less. */
+int lens_bytes_compare(const void *a, size_t n_a, const void *b, size_t n_b);
+
 /* Is s[0..n) valid UTF-8 (no surrogates, no overlong forms)? */
 bool lens_utf8_valid(const char *s, size_t n);
 

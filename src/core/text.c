@@ -6,6 +6,13 @@
 #include <string.h>
 #include <utf8proc.h>
 
+int lens_bytes_compare(const void *a, size_t n_a, const void *b, size_t n_b)
+{
+	int order = memcmp(a, b, lens_min(n_a, n_b));
+
+	return order ? order : (n_a > n_b) - (n_a < n_b);
+}
+
 bool lens_utf8_valid(const char *s, size_t n)
 {
 	size_t i = 0;
@@ -68,10 +75,7 @@ static size_t distance(const char *a, const char *b)
 		for (j = 1; j <= nb; j++) {
 			size_t best = diagonal + (a[i - 1] != b[j - 1]);
 
-			if (row[j] + 1 < best)
-				best = row[j] + 1;
-			if (row[j - 1] + 1 < best)
-				best = row[j - 1] + 1;
+			best = lens_min(best, lens_min(row[j], row[j - 1]) + 1);
 			diagonal = row[j];
 			row[j] = best;
 		}

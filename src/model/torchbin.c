@@ -110,10 +110,8 @@ int lens_torch_by_key(const void *a, const void *b)
 {
 	const struct lens_pickle_storage *x = &((const struct lens_torch_storage *)a)->is;
 	const struct lens_pickle_storage *y = &((const struct lens_torch_storage *)b)->is;
-	size_t n = x->key_len < y->key_len ? x->key_len : y->key_len;
-	int order = memcmp(x->key, y->key, n);
 
-	return order ? order : (x->key_len > y->key_len) - (x->key_len < y->key_len);
+	return lens_bytes_compare(x->key, x->key_len, y->key, y->key_len);
 }
 
 static int by_key_and_index(const void *a, const void *b)

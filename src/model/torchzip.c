@@ -32,10 +32,8 @@ struct archive {
 static int by_name(const void *a, const void *b)
 {
 	const struct entry *x = a, *y = b;
-	size_t n = x->len < y->len ? x->len : y->len;
-	int order = memcmp(x->name, y->name, n);
 
-	return order ? order : (x->len > y->len) - (x->len < y->len);
+	return lens_bytes_compare(x->name, x->len, y->name, y->len);
 }
 
 /* What libzip says. */

@@ -75,12 +75,8 @@ static int compare_match(const void *pa, const void *pb, void *data)
 	const struct lens_added_token *token = data;
 	const struct lens_added_token *a = &token[*(const size_t *)pa];
 	const struct lens_added_token *b = &token[*(const size_t *)pb];
-	int order = memcmp(a->match, b->match,
-			   a->match_len < b->match_len ? a->match_len : b->match_len);
 
-	if (order)
-		return order;
-	return (a->match_len > b->match_len) - (a->match_len < b->match_len);
+	return lens_bytes_compare(a->match, a->match_len, b->match, b->match_len);
 }
 
 static enum lens_status sort_set(struct lens_added *a, size_t *set, size_t n,
