@@ -119,9 +119,7 @@ static int fill(struct lens_child *c, size_t want)
 	ssize_t got;
 
 	while (c->got.len < want) {
-		size_t most = want - c->got.len;
-
-		got = read(c->fd, block, most < sizeof(block) ? most : sizeof(block));
+		got = read(c->fd, block, lens_min(want - c->got.len, sizeof(block)));
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)

@@ -64,7 +64,9 @@ static const struct sign *find_sign(const char *dir, bool weights, char name[256
 	size_t best = N_SIGNS, i;
 	DIR *d = opendir(dir);
 
-	while (d && (entry = readdir(d))) {
+	if (!d)
+		return NULL;
+	while ((entry = readdir(d))) {
 		for (i = 0; i < N_SIGNS; i++) {
 			if ((signs[i].is_weights && !weights) ||
 			    !matches(&signs[i], entry->d_name))
@@ -76,8 +78,7 @@ static const struct sign *find_sign(const char *dir, bool weights, char name[256
 			snprintf(name, 256, "%s", entry->d_name);
 		}
 	}
-	if (d)
-		closedir(d);
+	closedir(d);
 	return best < N_SIGNS ? &signs[best] : NULL;
 }
 
@@ -101,27 +102,35 @@ static void adapter_remedy(const char *dir, char out[256])
 	lens_free(path);
 }
 
+/* The first name in the folder, "" without one. */
+static void first_entry(const char *dir, char out[200])
+{
+	const struct dirent *entry;
+	DIR *d = opendir(dir);
+
+	out[0] = '\0';
+	if (!d)
+		return;
+	while ((entry = readdir(d))) {
+		if (entry->d_name[0] != '.' && (!*out || strcmp(entry->d_name, out) < 0))
+			snprintf(out, 200, "%.199s", entry->d_name);
+	}
+	closedir(d);
+}
+
 /* "snapshots/<the one that refs/main names, or the first>" */
 static void snapshot_name(const char *dir, char name[256])
 {
 	char *path = lens_path_join(dir, "refs/main"), *snapshots = NULL;
 	struct lens_buf text = LENS_BUF_INIT;
-	const struct dirent *entry;
-	char first[200] = "";
-	DIR *d = NULL;
+	char which[200] = "";
 
-	if (path && lens_file_read(path, sizeof(first) - 1, &text, NULL) == LENS_OK)
-		snprintf(first, sizeof(first), "%.*s", (int)strcspn(text.data, "\r\n"),
+	if (path && lens_file_read(path, sizeof(which) - 1, &text, NULL) == LENS_OK)
+		snprintf(which, sizeof(which), "%.*s", (int)strcspn(text.data, "\r\n"),
 			 text.data);
 	else if ((snapshots = lens_path_join(dir, "snapshots")))
-		d = opendir(snapshots);
-	while (d && (entry = readdir(d))) {
-		if (entry->d_name[0] != '.' && (!*first || strcmp(entry->d_name, first) < 0))
-			snprintf(first, sizeof(first), "%.199s", entry->d_name);
-	}
-	if (d)
-		closedir(d);
-	snprintf(name, 256, "snapshots/%s", *first ? first : "…");
+		first_entry(snapshots, which);
+	snprintf(name, 256, "snapshots/%s", *which ? which : "…");
 	lens_buf_release(&text);
 	lens_free(snapshots);
 	lens_free(path);

@@ -327,7 +327,7 @@ enum lens_status lens_csv_next(struct lens_csv_reader *r, struct lens_csv_record
 	}
 	if (!r->record_done)
 		return LENS_OK;
-	kept = r->n_fields < LENS_CSV_MAX_FIELDS ? r->n_fields : LENS_CSV_MAX_FIELDS;
+	kept = lens_min(r->n_fields, LENS_CSV_MAX_FIELDS);
 	for (i = 0; i < kept; i++)
 		r->field[i] = r->text.data + r->start[i];
 	*rec = (struct lens_csv_record){ .number = r->n_records++,

@@ -125,7 +125,7 @@ const char *lens_foreign_file(const unsigned char *s, size_t n)
 		s += 3;
 		n -= 3;
 	}
-	n_head = n < sizeof(head) - 1 ? n : sizeof(head) - 1;
+	n_head = lens_min(n, sizeof(head) - 1);
 	memcpy(head, s, n_head);
 	what = text(head, n_head);
 	return what ? what : excel_line(head, n_head);

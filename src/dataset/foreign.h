@@ -5,8 +5,7 @@
 #ifndef LENS_DATASET_FOREIGN_H
 #define LENS_DATASET_FOREIGN_H
 
-#include <stdbool.h>
-#include <stddef.h>
+#include "h5lens/core.h"
 
 /*
  * What a file is that begins with s[0..n), and what to do: "gzip; unpack it

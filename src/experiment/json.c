@@ -10,18 +10,23 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The list with value at its end, or NULL when memory is out (and list, value may be NULL). */
+static json_t *appended(json_t *list, json_t *value)
+{
+	if (!json_array_append_new(list, value))
+		return list;
+	json_decref(list);
+	return NULL;
+}
+
 /* A new reference, or NULL when memory is out; so too below. */
 static json_t *string_list(const struct lens_strings *s)
 {
 	json_t *list = json_array();
 	size_t i;
 
-	for (i = 0; list && i < s->n; i++) {
-		if (json_array_append_new(list, json_string(s->v[i]))) {
-			json_decref(list);
-			return NULL;
-		}
-	}
+	for (i = 0; i < s->n; i++)
+		list = appended(list, json_string(s->v[i]));
 	return list;
 }
 
@@ -31,13 +36,9 @@ static json_t *table_list(const struct lens_experiment *e)
 	json_t *list = json_array();
 	size_t i;
 
-	for (i = 0; list && i < e->tables.n; i++) {
-		if (!lens_experiment_wants_table(e, e->tables.v[i]))
-			continue;
-		if (json_array_append_new(list, json_string(e->tables.v[i]))) {
-			json_decref(list);
-			return NULL;
-		}
+	for (i = 0; i < e->tables.n; i++) {
+		if (lens_experiment_wants_table(e, e->tables.v[i]))
+			list = appended(list, json_string(e->tables.v[i]));
 	}
 	return list;
 }
@@ -50,12 +51,8 @@ static json_t *positions(const struct lens_experiment *e, const char *const *wor
 	if (e->cache.positions != LENS_POS_LIST)
 		return json_string(words[e->cache.positions]);
 	list = json_array();
-	for (i = 0; list && i < e->cache.n_positions; i++) {
-		if (json_array_append_new(list, json_integer(e->cache.position[i]))) {
-			json_decref(list);
-			return NULL;
-		}
-	}
+	for (i = 0; i < e->cache.n_positions; i++)
+		list = appended(list, json_integer(e->cache.position[i]));
 	return list;
 }
 

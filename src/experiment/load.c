@@ -119,7 +119,7 @@ static enum lens_status check_nesting(const char *text, const char *file,
 	for (p = text; *p; p++) {
 		depth += *p == '[' || *p == '{';
 		depth -= (*p == ']' || *p == '}') && depth;
-		most = depth > most ? depth : most;
+		most = lens_max(depth, most);
 	}
 	if (most > MAX_NESTING)
 		return lens_error_at(err, file ? LENS_ERR_FORMAT : LENS_ERR_INVALID, file, 0, 0,

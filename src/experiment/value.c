@@ -77,8 +77,10 @@ enum lens_status lens_value_wrong(const struct lens_yaml_source *src,
 	if (!s || !*s || lens_yaml_is_null(node))
 		return lens_yaml_error(src, node, err, "%s: no value; expected %s", key->name,
 				       key->shape);
-	while (words && words[n])
-		n++;
+	if (words) {
+		while (words[n])
+			n++;
+	}
 	near = n ? lens_nearest(s, words, n) : NULL;
 	return lens_yaml_error(src, node, err, "%s: expected %s, not '%.200s'%s%s%s", key->name,
 			       key->shape, s, near ? "; did you mean '" : "", near ? near : "",
@@ -89,7 +91,9 @@ int lens_find_word(const char *s, const char *const *words)
 {
 	int i;
 
-	for (i = 0; s && words && words[i]; i++) {
+	if (!s || !words)
+		return LENS_NOT_A_WORD;
+	for (i = 0; words[i]; i++) {
 		if (!strcmp(s, words[i]))
 			return i;
 	}
@@ -101,7 +105,9 @@ static bool parse_bool(const char *s, bool *out)
 	static const char *const words[] = { "false", "no", "off", "true", "yes", "on" };
 	size_t i;
 
-	for (i = 0; s && i < 6; i++) {
+	if (!s)
+		return false;
+	for (i = 0; i < 6; i++) {
 		if (!strcasecmp(s, words[i])) {
 			*out = i >= 3;
 			return true;

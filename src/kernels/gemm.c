@@ -168,7 +168,7 @@ void lens_gemm(const struct lens_gemm_args *g, float *pad, int threads)
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
 	for (t = 0; t < tiles; t++) {
 		size_t row = t * TILE_ROWS;
-		size_t rows = g->m - row < TILE_ROWS ? g->m - row : TILE_ROWS;
+		size_t rows = lens_min(g->m - row, TILE_ROWS);
 
 		if (t + 1 < tiles && TILE_ROWS >= least_rows(g->n, g->k))
 			rows_of(g, row, rows, NULL);

@@ -28,7 +28,7 @@ static inline void score_block(const struct lens_attention_args *a, const float 
 	for (i = 0; i < QB; i++)
 		out[i] = (vf){ 0 };
 	for (d0 = 0; d0 < a->d_head; d0 += D_BLOCK) {
-		size_t end = d0 + D_BLOCK < a->d_head ? d0 + D_BLOCK : a->d_head;
+		size_t end = lens_min(d0 + D_BLOCK, a->d_head);
 		vf part[QB] = { { 0 } };
 
 		for (d = d0; d < end; d++) {
@@ -63,7 +63,7 @@ static void attention_scores(const struct lens_attention_args *a)
 	size_t i0, i, j;
 
 	for (i0 = 0; i0 < a->nq; i0 += QB) {
-		size_t n = a->nq - i0 < QB ? a->nq - i0 : QB, last = a->q0 + i0 + n - 1;
+		size_t n = lens_min(a->nq - i0, QB), last = a->q0 + i0 + n - 1;
 		const float *q[QB];
 		vf s[QB];
 
@@ -140,7 +140,7 @@ static void mix_columns(const struct lens_attention_args *a, size_t i0, size_t q
 	for (i = 0; i < QB; i++)
 		p[i] = a->scores + (i0 + (i < queries ? i : 0)) * a->ldk;
 	for (k0 = first_key(a, base) / KEY_BLOCK * KEY_BLOCK; k0 <= last; k0 += KEY_BLOCK) {
-		size_t end = k0 + KEY_BLOCK < last + 1 ? k0 + KEY_BLOCK : last + 1;
+		size_t end = lens_min(k0 + KEY_BLOCK, last + 1);
 		vf part[QB] = { { 0 } };
 
 		/*
@@ -173,9 +173,9 @@ static void attention_mix(const struct lens_attention_args *a)
 	size_t i0, c;
 
 	for (i0 = 0; i0 < a->nq; i0 += QB) {
-		size_t queries = a->nq - i0 < QB ? a->nq - i0 : QB;
+		size_t queries = lens_min(a->nq - i0, QB);
 
 		for (c = 0; c < a->d_head; c += VL)
-			mix_columns(a, i0, queries, c, a->d_head - c < VL ? a->d_head - c : VL);
+			mix_columns(a, i0, queries, c, lens_min(a->d_head - c, VL));
 	}
 }

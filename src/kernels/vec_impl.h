@@ -225,7 +225,7 @@ static size_t to_f16(size_t n, const float *x, uint16_t *y)
 	size_t i, count = 0;
 
 	for (i = 0; i < n; i += VL) {
-		size_t m = n - i < VL ? n - i : VL;
+		size_t m = lens_min(n - i, VL);
 		vf v = m == VL ? load(x + i) : load_part(x + i, m, 0);
 		vf magnitude = (vf)((vi)v & 0x7fffffff);
 		uint16_t half[VL];

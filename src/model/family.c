@@ -46,10 +46,10 @@ void lens_transpose64(size_t rows, size_t columns, const double *src, double *ds
 	size_t i0, j0, i, j;
 
 	for (i0 = 0; i0 < rows; i0 += SQUARE) {
-		size_t i_end = rows - i0 < SQUARE ? rows : i0 + SQUARE;
+		size_t i_end = lens_min(rows, i0 + SQUARE);
 
 		for (j0 = 0; j0 < columns; j0 += SQUARE) {
-			size_t j_end = columns - j0 < SQUARE ? columns : j0 + SQUARE;
+			size_t j_end = lens_min(columns, j0 + SQUARE);
 
 			for (i = i0; i < i_end; i++) {
 				for (j = j0; j < j_end; j++)

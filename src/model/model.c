@@ -399,9 +399,11 @@ void lens_model_destroy(struct lens_model *m)
 
 	if (!m)
 		return;
-	for (i = 0; m->block && i < m->config.n_layers; i++) {
-		for (k = 0; k < N_ARRAYS; k++)
-			lens_free(*array32(&m->block[i], k));
+	if (m->block) {
+		for (i = 0; i < m->config.n_layers; i++) {
+			for (k = 0; k < N_ARRAYS; k++)
+				lens_free(*array32(&m->block[i], k));
+		}
 	}
 	lens_free(m->block);
 	lens_free(m->w_e);

@@ -49,6 +49,21 @@ static bool is_name(const struct lens_pickle_value *v, const char *name)
 	return name && lens_pickle_is_text(v, name);
 }
 
+/* torch.FloatStorage, torch.float32, … */
+static bool find_type(const struct lens_pickle_value *name, struct lens_pickle_value *out)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(types) / sizeof(*types); i++) {
+		out->type = &types[i];
+		out->n =
+			is_name(name, types[i].storage) ? LENS_TORCH_STORAGE : LENS_TORCH_DTYPE;
+		if (out->n == LENS_TORCH_STORAGE || is_name(name, types[i].dtype))
+			return true;
+	}
+	return false;
+}
+
 enum lens_status lens_torch_find(struct lens_pickle *p, const struct lens_pickle_value *module,
 				 const struct lens_pickle_value *name,
 				 struct lens_pickle_value *out, struct lens_error *err)
@@ -63,13 +78,8 @@ enum lens_status lens_torch_find(struct lens_pickle *p, const struct lens_pickle
 			return LENS_OK;
 		}
 	}
-	for (i = 0; torch && i < sizeof(types) / sizeof(*types); i++) {
-		out->type = &types[i];
-		out->n =
-			is_name(name, types[i].storage) ? LENS_TORCH_STORAGE : LENS_TORCH_DTYPE;
-		if (out->n == LENS_TORCH_STORAGE || is_name(name, types[i].dtype))
-			return LENS_OK;
-	}
+	if (torch && find_type(name, out))
+		return LENS_OK;
 	return lens_pickle_bad(p, err, "it asks for %s.%s, which is not tensor data: refused",
 			       lens_printable(module->bytes, module->n).text,
 			       lens_printable(name->bytes, name->n).text);

@@ -18,9 +18,11 @@ static void fold_norm(size_t d, size_t n, const double *w, const double *b, doub
 {
 	size_t i, j;
 
-	for (i = 0; b && i < d; i++) {
-		for (j = 0; j < n; j++)
-			bias[j] += b[i] * m[i * n + j];
+	if (b) {
+		for (i = 0; i < d; i++) {
+			for (j = 0; j < n; j++)
+				bias[j] += b[i] * m[i * n + j];
+		}
 	}
 	for (i = 0; i < d; i++) {
 		for (j = 0; j < n; j++)
@@ -36,7 +38,7 @@ static void center_columns(size_t d, size_t n, double *m)
 	size_t i, j, j0;
 
 	for (j0 = 0; j0 < n; j0 += COLUMNS) {
-		size_t width = n - j0 < COLUMNS ? n - j0 : COLUMNS;
+		size_t width = lens_min(n - j0, COLUMNS);
 		double mean[COLUMNS] = { 0 };
 
 		for (i = 0; i < d; i++) {

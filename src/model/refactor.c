@@ -50,8 +50,10 @@ static void gather(const struct lens_config *c, const struct lens_block64 *b, si
 		for (j = 0; j < c->d_head; j++)
 			t[j * m + i] = b->w_qkv[i * width + first + j];
 	}
-	for (j = 0; bias && j < c->d_head; j++)
-		t[j * m + d] = b->b_qkv[first + j];
+	if (bias) {
+		for (j = 0; j < c->d_head; j++)
+			t[j * m + d] = b->b_qkv[first + j];
+	}
 }
 
 /* The way back; column j is scaled. */
@@ -64,8 +66,10 @@ static void scatter(const struct lens_config *c, const double *t, const double *
 		for (j = 0; j < c->d_head; j++)
 			b->w_qkv[i * width + first + j] = t[j * m + i] * scale[j];
 	}
-	for (j = 0; bias && j < c->d_head; j++)
-		b->b_qkv[first + j] = t[j * m + d] * scale[j];
+	if (bias) {
+		for (j = 0; j < c->d_head; j++)
+			b->b_qkv[first + j] = t[j * m + d] * scale[j];
+	}
 }
 
 static enum lens_status refactor_head(const struct lens_config *c, size_t head,

@@ -166,8 +166,10 @@ enum lens_status lens_safetensors_parse(struct lens_tensors *t, size_t file,
 	json_t *root, *value;
 	int i;
 
-	for (i = 7; i >= 0 && f->size >= 8; i--)
-		len = len << 8 | f->data[i];
+	if (f->size >= 8) {
+		for (i = 7; i >= 0; i--)
+			len = len << 8 | f->data[i];
+	}
 	if (f->size < 8 || len > f->size - 8 || len > MAX_HEADER)
 		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
 				     "not a safetensors file: the header's length is wrong");

@@ -381,7 +381,9 @@ enum lens_status lens_tensors_read(struct lens_tensors *ts, const char *name, in
 		return lens_error_at(err, LENS_ERR_UNSUPPORTED, path, 0, 0,
 				     "tensor \"%s\" is of type %s; we read F64, F32, F16, BF16",
 				     name, t->type_name);
-	for (i = 0; out && i < t->n_elements; i++) {
+	if (!out)
+		return LENS_OK;
+	for (i = 0; i < t->n_elements; i++) {
 		out[i] = element(t, t->strided ? w.place : i);
 		if (!isfinite(out[i]))
 			return lens_error_at(err, LENS_ERR_FORMAT, path, 0, 0,
@@ -390,7 +392,7 @@ enum lens_status lens_tensors_read(struct lens_tensors *ts, const char *name, in
 		if (t->strided)
 			step(t, &w);
 	}
-	t->used = t->used || out;
+	t->used = true;
 	return LENS_OK;
 }
 

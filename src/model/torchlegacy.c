@@ -54,9 +54,9 @@ static enum lens_status is_system(struct lens_torch_bin *b, const struct lens_pi
 				  struct lens_error *err)
 {
 	const struct lens_pickle_object *o = p->result.object;
-	size_t i;
+	size_t i, n = p->result.kind == LENS_P_DICT ? o->n : 0;
 
-	for (i = 0; p->result.kind == LENS_P_DICT && i < o->n; i += 2) {
+	for (i = 0; i < n; i += 2) {
 		if (!lens_pickle_is_text(&o->item[i], "little_endian"))
 			continue;
 		if (o->item[i + 1].kind == LENS_P_BOOL && o->item[i + 1].i)

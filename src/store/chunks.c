@@ -100,7 +100,7 @@ enum lens_status lens_marks_of(const uint8_t *digests, size_t n_chunks, uint32_t
 
 	*n_marks = 0;
 	for (i = 0; i < n_chunks; i += n) {
-		n = n_chunks - i < step ? n_chunks - i : step;
+		n = lens_min(n_chunks - i, step);
 		LENS_TRY(lens_sha256(digests + i * LENS_SHA256_BYTES, n * LENS_SHA256_BYTES,
 				     sum, err));
 		marks[(*n_marks)++] = (uint32_t)sum[0] << 24 | (uint32_t)sum[1] << 16 |

@@ -191,10 +191,9 @@ static enum lens_status add_dataset(struct join *w, struct lens_join_dataset *d,
 		lens_join_chunk(&w->j, d, chunk);
 		memcpy(spec.chunk, chunk, sizeof(spec.chunk));
 	} else if (!n) {
-		spec.chunk[0] = d->chunk[0] > 512 ? (size_t)d->chunk[0] : 512;
-		if (spec.chunk[0] > spec.extent[0])
-			spec.chunk[0] = spec.extent[0] ? spec.extent[0] : 1;
-		spec.chunk[1] = spec.extent[1] ? spec.extent[1] : 1;
+		spec.chunk[0] = lens_max((size_t)d->chunk[0], 512);
+		spec.chunk[0] = lens_min(spec.chunk[0], lens_max(spec.extent[0], 1));
+		spec.chunk[1] = lens_max(spec.extent[1], 1);
 	}
 	if (!n)
 		LENS_TRY(lens_store_add_dataset(w->store, &spec, &d->id, err));
@@ -239,7 +238,7 @@ static enum lens_status write_text(struct join *w, const char *path, bool names,
 		.rank = 1,
 		.dim = { "shard" },
 		.extent = { w->n },
-		.chunk = { w->n < 512 ? w->n : 512 },
+		.chunk = { lens_min(w->n, 512) },
 	};
 	const char **text = lens_calloc(w->n, sizeof(*text));
 	enum lens_status st;

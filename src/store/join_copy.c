@@ -245,8 +245,8 @@ static struct box cut(const struct source *s, const struct box *b, const size_t 
 		size_t low = coord[i] * (size_t)s->d.grid.chunk[i];
 		size_t high = low + (size_t)s->d.grid.chunk[i];
 
-		part.low[i] = b->low[i] > low ? b->low[i] : low;
-		part.high[i] = b->high[i] < high ? b->high[i] : high;
+		part.low[i] = lens_max(b->low[i], low);
+		part.high[i] = lens_min(b->high[i], high);
 	}
 	return part;
 }
@@ -292,8 +292,8 @@ static bool box_of(const struct lens_copier *c, size_t shard, size_t first_row, 
 		size_t start = i ? 0 : first_row;
 		size_t end = start + lens_join_part(c->j, c->d, shard, i);
 
-		low = low > start ? low : start;
-		high = high < end ? high : end;
+		low = lens_max(low, start);
+		high = lens_min(high, end);
 		if (low >= high)
 			return false;
 		b->low[i] = low - start;

@@ -76,8 +76,7 @@ void lens_join_chunk(const struct lens_joined *j, const struct lens_join_dataset
 		chunk[i] = d->chunk[i] < extent ? (size_t)d->chunk[i] : extent;
 		if (!chunk[i])
 			chunk[i] = 1;
-		if (chunk[i] > MOST_CHUNK / bytes)
-			chunk[i] = MOST_CHUNK / bytes;
+		chunk[i] = lens_min(chunk[i], MOST_CHUNK / bytes);
 		bytes *= chunk[i];
 	}
 	while (chunk[0] < rows && bytes <= MOST_CHUNK / 2 &&

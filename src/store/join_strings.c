@@ -99,7 +99,7 @@ enum lens_status lens_join_copy_strings(struct lens_store *s, const struct lens_
 	w.width = d->rank == 2 ? lens_join_extent(j, d, 1) : 1;
 	if (!w.width)
 		return LENS_OK;
-	w.cap = w.width > BLOCK_STRINGS ? w.width : BLOCK_STRINGS;
+	w.cap = lens_max(w.width, BLOCK_STRINGS);
 	w.start = lens_calloc(w.cap, sizeof(*w.start));
 	w.str = lens_calloc(w.cap, sizeof(*w.str));
 	if (!w.start || !w.str)

@@ -29,7 +29,9 @@ static struct lens_join_dim *find_dim(struct lens_joined *j, const char *name)
 {
 	size_t i;
 
-	for (i = 0; name && i < j->n_dims; i++) {
+	if (!name)
+		return NULL;
+	for (i = 0; i < j->n_dims; i++) {
 		if (!strcmp(j->dim[i].name, name))
 			return &j->dim[i];
 	}
@@ -80,8 +82,8 @@ static enum lens_status merge_extent(const struct shard *s, struct lens_join_dim
 	if (!strcmp(d->name, "prompt")) {
 		if (!lens_size_add(d->extent, extent, &d->extent) || d->extent > INT32_MAX)
 			return odd(s, path, "too many rows altogether", err);
-	} else if (extent > d->extent) {
-		d->extent = extent;
+	} else {
+		d->extent = lens_max(d->extent, extent);
 	}
 	return LENS_OK;
 }
@@ -275,7 +277,7 @@ static enum lens_status take_entries(struct shard *s, struct lens_error *err)
 static enum lens_status compare_entries(const struct shard *s, struct lens_error *err)
 {
 	const struct lens_joined *j = s->j;
-	size_t i, n = s->list.n < j->n_entries ? s->list.n : j->n_entries;
+	size_t i, n = lens_min(s->list.n, j->n_entries);
 
 	for (i = 0; i < n; i++) {
 		const struct lens_join_entry *e = &j->entry[i];

@@ -142,13 +142,14 @@ bool lens_part_clean(const char *final, const char *mine, bool without_locks)
 
 	snprintf(folder, sizeof(folder), "%.*s.", (int)(base - final), final);
 	d = opendir(folder);
-	while (d && (e = readdir(d)) != NULL) {
+	if (!d)
+		return false;
+	while ((e = readdir(d)) != NULL) {
 		if (lens_store_is_part(e->d_name, base) &&
 		    !(mine && !strcmp(e->d_name, base_name(mine))))
 			drop(dirfd(d), e->d_name, without_locks, &held);
 	}
-	if (d)
-		closedir(d);
+	closedir(d);
 	return held;
 }
 

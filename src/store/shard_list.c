@@ -165,7 +165,9 @@ void lens_store_shards_release(struct lens_shard_entry *e, size_t n)
 {
 	size_t i;
 
-	for (i = 0; e && i < n; i++)
+	if (!e)
+		return;
+	for (i = 0; i < n; i++)
 		lens_free(e[i].name);
 	lens_free(e);
 }

@@ -264,7 +264,7 @@ static enum lens_status listen(struct run *r, size_t n, struct lens_error *err)
 
 static enum lens_status run_children(struct run *r, struct lens_error *err)
 {
-	size_t i, n = r->n_processes < r->n_tasks ? r->n_processes : r->n_tasks;
+	size_t i, n = lens_min(r->n_processes, r->n_tasks);
 	enum lens_status st = LENS_OK;
 
 	r->shared = mmap(NULL, sizeof(*r->shared), PROT_READ | PROT_WRITE,
@@ -290,7 +290,7 @@ static size_t count_processes(const struct lens_verify_job *job)
 {
 	uint64_t bytes = 0;
 	struct stat sb;
-	size_t i, n = job->n_processes < MAX_PROCESSES ? job->n_processes : MAX_PROCESSES;
+	size_t i, n = lens_min(job->n_processes, MAX_PROCESSES);
 
 	for (i = 0; i < job->n_files && bytes / lens_verify_share < n; i++)
 		bytes += !stat(job->file[i].file, &sb) ? (uint64_t)sb.st_size : 0;

@@ -61,7 +61,9 @@ static const char *class_of_model(const char *type)
 	};
 	size_t i;
 
-	for (i = 0; type && i < sizeof(map) / sizeof(*map); i++) {
+	if (!type)
+		return NULL;
+	for (i = 0; i < sizeof(map) / sizeof(*map); i++) {
 		if (!strcmp(map[i][0], type))
 			return map[i][1];
 	}

@@ -57,10 +57,12 @@ static enum lens_status split_behavior(struct lens_json at, enum lens_split_beha
 	const char *s = json_string_value(json_object_get(at.value, "behavior"));
 	size_t i;
 
-	for (i = 0; s && i < sizeof(name) / sizeof(*name); i++) {
-		if (!strcmp(name[i], s)) {
-			*out = (enum lens_split_behavior)i; /* the enum's order */
-			return LENS_OK;
+	if (s) {
+		for (i = 0; i < sizeof(name) / sizeof(*name); i++) {
+			if (!strcmp(name[i], s)) {
+				*out = (enum lens_split_behavior)i; /* the enum's order */
+				return LENS_OK;
+			}
 		}
 	}
 	return lens_json_wrong(at, "behavior",
@@ -92,9 +94,11 @@ enum lens_status lens_load_prefix_scheme(struct lens_json at, enum lens_prefix *
 	bool legacy = true;
 	int i;
 
-	for (i = 0; s && i < 3 && strcmp(name[i], s); i++)
-		;
-	if (!s || i == 3)
+	for (i = 0; i < 3; i++) {
+		if (s && !strcmp(name[i], s))
+			break;
+	}
+	if (i == 3)
 		return lens_json_wrong(at, "prepend_scheme", "always, first or never", err);
 	*out = (enum lens_prefix)i; /* the enum's order */
 	if (!json_is_null(json_object_get(at.value, "add_prefix_space")))
