@@ -118,7 +118,9 @@ int lens_bytes_compare(const void *a, size_t n_a, const void *b, size_t n_b);
 /* Is s[0..n) valid UTF-8 (no surrogates, no overlong forms)? */
 bool lens_utf8_valid(const char *s, size_t n);
 
-/* Is the first, the last character of s[0..n) white space (Unicode's White_Space)? */
+/* Unicode's White_Space: Rust's char::is_whitespace, Oniguruma's \s. */
+bool lens_white_space(int32_t c);
+/* Is the first, the last character of s[0..n) white space? */
 bool lens_begins_with_space(const char *s, size_t n);
 bool lens_ends_with_space(const char *s, size_t n);
 

@@ -135,7 +135,7 @@ static enum lens_status word(struct rewrite *r, struct lens_error *err)
 		return copy(r, n, err);
 	LENS_TRY(count(r, err));
 	LENS_TRY(lens_buf_printf(r->out, err, "{\"" LENS_JSON_UNUSABLE "\":\"holds %.*s%s\"}",
-				 (int)(n > 40 ? 40 : n), r->text + r->at,
+				 (int)lens_min(n, 40), r->text + r->at,
 				 n > 40 ? "\xe2\x80\xa6" : ""));
 	r->at += n;
 	return LENS_OK;

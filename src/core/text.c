@@ -34,12 +34,11 @@ bool lens_utf8_valid(const char *s, size_t n)
 	return true;
 }
 
-static bool is_space(utf8proc_int32_t c)
+bool lens_white_space(int32_t c)
 {
-	utf8proc_category_t kind = utf8proc_category(c);
-
-	return kind == UTF8PROC_CATEGORY_ZS || kind == UTF8PROC_CATEGORY_ZL ||
-	       kind == UTF8PROC_CATEGORY_ZP || (c >= 9 && c <= 13) || c == 0x85;
+	return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+	       (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
+	       c == 0x205f || c == 0x3000;
 }
 
 bool lens_begins_with_space(const char *s, size_t n)
@@ -47,7 +46,7 @@ bool lens_begins_with_space(const char *s, size_t n)
 	utf8proc_int32_t c;
 
 	return utf8proc_iterate((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, &c) > 0 &&
-	       is_space(c);
+	       lens_white_space(c);
 }
 
 bool lens_ends_with_space(const char *s, size_t n)

@@ -70,16 +70,12 @@ static enum lens_status add_of_decoder(struct adding *a, struct lens_added_token
 				       struct lens_error *err)
 {
 	struct lens_added *added = &a->l->tok->added;
-	struct lens_added_token *mine = NULL;
+	const struct lens_added_token *same = lens_added_find(added, t->content, t->len);
 	int32_t id = t->id;
-	size_t i;
 
-	for (i = 0; i < added->n && !mine; i++) {
-		if (added->token[i].len == t->len &&
-		    !memcmp(added->token[i].content, t->content, t->len))
-			mine = &added->token[i];
-	}
-	if (mine) {
+	if (same) {
+		struct lens_added_token *mine = &added->token[same - added->token];
+
 		mine->single_word = t->single_word;
 		mine->lstrip = t->lstrip;
 		mine->rstrip = t->rstrip;

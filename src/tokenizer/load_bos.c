@@ -177,7 +177,7 @@ static enum lens_status put_token(const struct lens_tokenizer *tok, int32_t id,
 		return lens_buf_printf(out, err, "none");
 	if (!text)
 		text = lens_vocab_text(&tok->vocab, id, &len);
-	return lens_buf_printf(out, err, "%d \"%.*s\"", id, (int)(len > 60 ? 60 : len),
+	return lens_buf_printf(out, err, "%d \"%.*s\"", id, (int)lens_min(len, 60),
 			       text ? text : "");
 }
 

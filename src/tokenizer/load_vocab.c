@@ -84,7 +84,7 @@ static enum lens_status find(const struct lens_tokenizer *tok, const char *s, si
 		return LENS_OK;
 	return lens_error_set(err, LENS_ERR_FORMAT,
 			      "the merge names \"%.*s\", which is not in the vocabulary",
-			      (int)(n > 100 ? 100 : n), s);
+			      (int)lens_min(n, 100), s);
 }
 
 enum lens_status lens_load_merge(struct lens_tokenizer *tok, const char *left, size_t n_left,

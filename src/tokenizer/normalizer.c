@@ -42,13 +42,6 @@ void lens_normal_work_release(struct lens_normal_work *w)
 	lens_buf_release(&w->buf[1]);
 }
 
-bool lens_white_space(int32_t c)
-{
-	return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-	       (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
-	       c == 0x205f || c == 0x3000;
-}
-
 size_t lens_char_before(const char *text, size_t at)
 {
 	do

@@ -46,8 +46,6 @@ void lens_normal_work_release(struct lens_normal_work *w);
 enum lens_status lens_normalize(const struct lens_normalizer *n, struct lens_normal_work *w,
 				bool continues, struct lens_text *text, struct lens_error *err);
 
-/* Rust's char::is_whitespace: Unicode's White_Space. */
-bool lens_white_space(int32_t c);
 /* Where the white space that ends at `at` begins, and where that from `at` ends. */
 size_t lens_spaces_before(const char *text, size_t at);
 size_t lens_spaces_after(const char *text, size_t len, size_t at);

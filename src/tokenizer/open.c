@@ -13,10 +13,8 @@ static void set_n_vocab(struct lens_tokenizer *tok)
 	size_t i;
 
 	tok->n_vocab = tok->vocab.n_ids;
-	for (i = 0; i < tok->added.n; i++) {
-		if ((size_t)tok->added.token[i].id >= tok->n_vocab)
-			tok->n_vocab = (size_t)tok->added.token[i].id + 1;
-	}
+	for (i = 0; i < tok->added.n; i++)
+		tok->n_vocab = lens_max(tok->n_vocab, (size_t)tok->added.token[i].id + 1);
 }
 
 static enum lens_status load_any(struct lens_tokenizer_load *l, const char *json,

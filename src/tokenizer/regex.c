@@ -54,7 +54,7 @@ static enum lens_status check_not_empty(const struct lens_regex *re, const char 
 	return lens_error_set(err, LENS_ERR_UNSUPPORTED,
 			      "the pattern %.*s can match the empty string, which is not "
 			      "supported",
-			      (int)(len > 300 ? 300 : len), pcre);
+			      (int)lens_min(len, 300), pcre);
 }
 
 enum lens_status lens_regex_compile(const char *pcre, size_t len, struct lens_regex **out,

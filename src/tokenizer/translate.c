@@ -34,7 +34,7 @@ static enum lens_status refuse(struct translation *t, const char *what)
 
 	return lens_error_set(t->err, LENS_ERR_UNSUPPORTED,
 			      "the pattern %.*s uses %s (at byte %zu), which is not supported",
-			      (int)(len > 300 ? 300 : len), t->pattern, what,
+			      (int)lens_min(len, 300), t->pattern, what,
 			      (size_t)(t->p - t->pattern));
 }
 

@@ -88,8 +88,7 @@ enum lens_status lens_vocab_add(struct lens_vocab *v, const char *s, size_t len,
 	v->n_bytes += len;
 	v->n_tokens++;
 	v->slot[slot] = id;
-	if (len > v->max_len)
-		v->max_len = len;
+	v->max_len = lens_max(v->max_len, len);
 	return LENS_OK;
 }
 
