@@ -43,10 +43,6 @@ struct lens_config {
 	struct lens_rotary rotary;
 	bool gated_mlp;
 	bool parallel_block;      /* attention and MLP both read resid_pre */
-	bool tied_head;           /* W_U is W_E in the files */
-	bool attn_biases;         /* the files have b_Q, b_K, b_V, b_O (where it varies) … */
-	bool qkv_biases;          /* … or the first three of them … */
-	bool mlp_biases;          /* … and the MLP's */
 	bool scale_attn;          /* divide scores by √d_head … */
 	bool scale_attn_by_layer; /* … and by layer + 1 */
 	size_t window; /* keys seen in local layers, the query's own included; 0: none local */

@@ -95,8 +95,8 @@ static enum lens_status check_quantised(const struct lens_config_file *f, const 
 }
 
 enum lens_status lens_config_read(const char *dir, struct lens_config *c,
-				  const struct lens_family **family, struct lens_sha256 *sha,
-				  struct lens_error *err)
+				  const struct lens_family **family, struct lens_layout *layout,
+				  struct lens_sha256 *sha, struct lens_error *err)
 {
 	char *path = lens_path_join(dir, "config.json");
 	struct lens_buf text = LENS_BUF_INIT;
@@ -105,6 +105,7 @@ enum lens_status lens_config_read(const char *dir, struct lens_config *c,
 	enum lens_status st;
 
 	memset(c, 0, sizeof(*c));
+	memset(layout, 0, sizeof(*layout));
 	if (!path)
 		return lens_error_nomem(err, strlen(dir), 1);
 	if (lens_file_exists(path))
@@ -122,7 +123,7 @@ enum lens_status lens_config_read(const char *dir, struct lens_config *c,
 	if (st == LENS_OK)
 		st = find_family(&f, family, err);
 	if (st == LENS_OK)
-		st = (*family)->config(&f, c, err);
+		st = (*family)->config(&f, c, layout, err);
 	if (st == LENS_OK) {
 		strncpy(c->family, (*family)->model_type, sizeof(c->family) - 1);
 		strncpy(c->architecture, (*family)->architecture, sizeof(c->architecture) - 1);
@@ -137,8 +138,9 @@ enum lens_status lens_config_load(const char *dir, struct lens_config *out,
 				  struct lens_error *err)
 {
 	const struct lens_family *family;
+	struct lens_layout layout;
 
-	return lens_config_read(dir, out, &family, NULL, err);
+	return lens_config_read(dir, out, &family, &layout, NULL, err);
 }
 
 const char *lens_normalization_type(const struct lens_config *c, bool fold_ln)

@@ -6,7 +6,7 @@
 #include "model/model_private.h"
 
 static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
-			       struct lens_error *err)
+			       struct lens_layout *layout, struct lens_error *err)
 {
 	bool cross = false;
 
@@ -18,7 +18,7 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 	LENS_TRY(lens_config_heads(f, "n_embd", "n_head", c, err));
 	LENS_TRY(lens_config_size(f, "n_inner", 4 * c->d_model, &c->d_mlp, err));
 	LENS_TRY(lens_config_eps(f, "layer_norm_epsilon", 1e-5, &c->eps, err));
-	LENS_TRY(lens_config_tied(f, true, &c->tied_head, err));
+	LENS_TRY(lens_config_tied(f, true, &layout->tied_head, err));
 	LENS_TRY(lens_config_bool(f, "scale_attn_weights", true, &c->scale_attn, err));
 	LENS_TRY(lens_config_bool(f, "scale_attn_by_inverse_layer_idx", false,
 				  &c->scale_attn_by_layer, err));

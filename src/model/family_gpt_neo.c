@@ -66,7 +66,7 @@ static enum lens_status attention_types(const struct lens_config_file *f, struct
 }
 
 static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
-			       struct lens_error *err)
+			       struct lens_layout *layout, struct lens_error *err)
 {
 	LENS_TRY(lens_config_layers(f, "num_layers", 24, c, err));
 	LENS_TRY(lens_config_size(f, "hidden_size", 2048, &c->d_model, err));
@@ -76,7 +76,7 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 	LENS_TRY(lens_config_heads(f, "hidden_size", "num_heads", c, err));
 	LENS_TRY(lens_config_size(f, "intermediate_size", 4 * c->d_model, &c->d_mlp, err));
 	LENS_TRY(lens_config_eps(f, "layer_norm_epsilon", 1e-5, &c->eps, err));
-	LENS_TRY(lens_config_tied(f, true, &c->tied_head, err));
+	LENS_TRY(lens_config_tied(f, true, &layout->tied_head, err));
 	LENS_TRY(attention_types(f, c, err));
 	c->norm = LENS_NORM_LN;
 	c->learned_positions = true;

@@ -20,7 +20,7 @@ static enum lens_status rotary(const struct lens_config_file *f, struct lens_con
 }
 
 static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
-			       struct lens_error *err)
+			       struct lens_layout *layout, struct lens_error *err)
 {
 	LENS_TRY(lens_config_layers(f, "num_hidden_layers", 44, c, err));
 	LENS_TRY(lens_config_size(f, "hidden_size", 6144, &c->d_model, err));
@@ -30,9 +30,9 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 	LENS_TRY(lens_config_size(f, "vocab_size", 50432, &c->d_vocab, err));
 	LENS_TRY(lens_config_heads(f, "hidden_size", "num_attention_heads", c, err));
 	LENS_TRY(lens_config_eps(f, "layer_norm_eps", 1e-5, &c->eps, err));
-	LENS_TRY(lens_config_tied(f, false, &c->tied_head, err));
+	LENS_TRY(lens_config_tied(f, false, &layout->tied_head, err));
 	LENS_TRY(lens_config_bool(f, "use_parallel_residual", true, &c->parallel_block, err));
-	LENS_TRY(lens_config_bool(f, "attention_bias", true, &c->attn_biases, err));
+	LENS_TRY(lens_config_bool(f, "attention_bias", true, &layout->attn_biases, err));
 	c->norm = LENS_NORM_LN;
 	c->scale_attn = true;
 	LENS_TRY(rotary(f, c, err));
@@ -56,13 +56,14 @@ static enum lens_status load_qkv(const struct lens_tensors_at *at, const struct 
 {
 	static const char weight[] = "attention.query_key_value.weight";
 	static const char bias[] = "attention.query_key_value.bias";
+	bool biases = at->layout->attn_biases;
 	size_t d = c->d_model;
 	enum lens_status st;
 	double *stored;
 
 	if (!b->w_qkv) {
 		LENS_TRY(lens_load_matrix(at, weight, 3 * d, d, NULL));
-		return c->attn_biases ? lens_load_vector(at, bias, 3 * d, NULL) : LENS_OK;
+		return biases ? lens_load_vector(at, bias, 3 * d, NULL) : LENS_OK;
 	}
 	stored = lens_calloc(3 * d, d * sizeof(*stored));
 	if (!stored)
@@ -70,9 +71,9 @@ static enum lens_status load_qkv(const struct lens_tensors_at *at, const struct 
 	st = lens_load_matrix(at, weight, 3 * d, d, stored);
 	if (st == LENS_OK)
 		split_heads(c, d, stored, b->w_qkv);
-	if (st == LENS_OK && c->attn_biases)
+	if (st == LENS_OK && biases)
 		st = lens_load_vector(at, bias, 3 * d, stored);
-	if (st == LENS_OK && c->attn_biases)
+	if (st == LENS_OK && biases)
 		split_heads(c, 1, stored, b->b_qkv);
 	lens_free(stored);
 	return st;
@@ -88,7 +89,7 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 	LENS_TRY(lens_load_vector(&at, "input_layernorm.bias", d, b->ln1_b));
 	LENS_TRY(load_qkv(&at, c, b));
 	LENS_TRY(lens_load_linear(&at, "attention.dense.weight", d, d, b->w_o, d));
-	if (c->attn_biases)
+	if (at.layout->attn_biases)
 		LENS_TRY(lens_load_vector(&at, "attention.dense.bias", d, b->b_o));
 	LENS_TRY(lens_load_vector(&at, "post_attention_layernorm.weight", d, b->ln2_w));
 	LENS_TRY(lens_load_vector(&at, "post_attention_layernorm.bias", d, b->ln2_b));

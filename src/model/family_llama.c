@@ -12,7 +12,7 @@
 
 /* What the three have in common. */
 static enum lens_status common(const struct lens_config_file *f, struct lens_config *c,
-			       struct lens_error *err)
+			       struct lens_layout *layout, struct lens_error *err)
 {
 	double base;
 
@@ -24,7 +24,7 @@ static enum lens_status common(const struct lens_config_file *f, struct lens_con
 	LENS_TRY(lens_config_size(f, "max_position_embeddings", 2048, &c->n_ctx, err));
 	LENS_TRY(lens_config_size(f, "vocab_size", 32000, &c->d_vocab, err));
 	LENS_TRY(lens_config_eps(f, "rms_norm_eps", 1e-6, &c->eps, err));
-	LENS_TRY(lens_config_tied(f, false, &c->tied_head, err));
+	LENS_TRY(lens_config_tied(f, false, &layout->tied_head, err));
 	LENS_TRY(lens_config_real(f, "rope_theta", 10000, &base, err));
 	if (c->n_heads % c->n_kv_heads)
 		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
@@ -42,20 +42,20 @@ static enum lens_status common(const struct lens_config_file *f, struct lens_con
 }
 
 static enum lens_status config_llama(const struct lens_config_file *f, struct lens_config *c,
-				     struct lens_error *err)
+				     struct lens_layout *layout, struct lens_error *err)
 {
-	LENS_TRY(lens_config_bool(f, "attention_bias", false, &c->attn_biases, err));
-	LENS_TRY(lens_config_bool(f, "mlp_bias", false, &c->mlp_biases, err));
-	return common(f, c, err);
+	LENS_TRY(lens_config_bool(f, "attention_bias", false, &layout->attn_biases, err));
+	LENS_TRY(lens_config_bool(f, "mlp_bias", false, &layout->mlp_biases, err));
+	return common(f, c, layout, err);
 }
 
 /* sliding_window: null, or the keys that every layer sees. */
 static enum lens_status config_mistral(const struct lens_config_file *f, struct lens_config *c,
-				       struct lens_error *err)
+				       struct lens_layout *layout, struct lens_error *err)
 {
 	const json_t *window = json_object_get(f->root, "sliding_window");
 
-	LENS_TRY(common(f, c, err));
+	LENS_TRY(common(f, c, layout, err));
 	if (window && json_is_null(window))
 		return LENS_OK;
 	memset(c->local, true, c->n_layers * sizeof(*c->local));
@@ -85,15 +85,15 @@ static enum lens_status qwen2_layer_types(const struct lens_config_file *f, cons
 
 /* Biases on q, k and v; a window from layer max_window_layers on, if at all. */
 static enum lens_status config_qwen2(const struct lens_config_file *f, struct lens_config *c,
-				     struct lens_error *err)
+				     struct lens_layout *layout, struct lens_error *err)
 {
 	const json_t *types = json_object_get(f->root, "layer_types");
 	const json_t *first = json_object_get(f->root, "max_window_layers");
 	bool sliding;
 	size_t i;
 
-	LENS_TRY(common(f, c, err));
-	c->qkv_biases = true;
+	LENS_TRY(common(f, c, layout, err));
+	layout->qkv_biases = true;
 	LENS_TRY(lens_config_bool(f, "use_sliding_window", false, &sliding, err));
 	if (!sliding)
 		return LENS_OK;
@@ -117,7 +117,7 @@ static enum lens_status load_projection(const struct lens_tensors_at *at,
 
 	snprintf(name, sizeof(name), "self_attn.%s_proj.weight", which);
 	LENS_TRY(lens_load_linear(at, name, n, c->d_model, lens_at64(b->w_qkv, column), width));
-	if (!c->attn_biases && !c->qkv_biases)
+	if (!at->layout->attn_biases && !at->layout->qkv_biases)
 		return LENS_OK;
 	snprintf(name, sizeof(name), "self_attn.%s_proj.bias", which);
 	return lens_load_vector(at, name, n, lens_at64(b->b_qkv, column));
@@ -131,7 +131,7 @@ static enum lens_status load_mlp(const struct lens_tensors_at *at, const struct 
 	LENS_TRY(lens_load_linear(at, "mlp.gate_proj.weight", f, d, b->w_gate, f));
 	LENS_TRY(lens_load_linear(at, "mlp.up_proj.weight", f, d, b->w_in, f));
 	LENS_TRY(lens_load_linear(at, "mlp.down_proj.weight", d, f, b->w_out, d));
-	if (!c->mlp_biases)
+	if (!at->layout->mlp_biases)
 		return LENS_OK;
 	LENS_TRY(lens_load_vector(at, "mlp.gate_proj.bias", f, b->b_gate));
 	LENS_TRY(lens_load_vector(at, "mlp.up_proj.bias", f, b->b_in));
@@ -149,7 +149,7 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 	LENS_TRY(load_projection(&at, c, "k", q, kv, b));
 	LENS_TRY(load_projection(&at, c, "v", q + kv, kv, b));
 	LENS_TRY(lens_load_linear(&at, "self_attn.o_proj.weight", d, q, b->w_o, d));
-	if (c->attn_biases)
+	if (at.layout->attn_biases)
 		LENS_TRY(lens_load_vector(&at, "self_attn.o_proj.bias", d, b->b_o));
 	LENS_TRY(lens_load_vector(&at, "post_attention_layernorm.weight", d, b->ln2_w));
 	return load_mlp(&at, c, b);

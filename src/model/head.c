@@ -17,7 +17,7 @@
 struct lens_tensors_at lens_tensors_at(struct lens_checkpoint *k, struct lens_error *err,
 				       const char *fmt, ...)
 {
-	struct lens_tensors_at at = { .t = &k->tensors, .err = err };
+	struct lens_tensors_at at = { .t = &k->tensors, .layout = &k->layout, .err = err };
 	size_t n = (size_t)snprintf(at.prefix, sizeof(at.prefix), "%s", k->prefix);
 	va_list ap;
 
@@ -75,10 +75,11 @@ static enum lens_status disagreement(const struct lens_checkpoint *k,
 }
 
 enum lens_status lens_checkpoint_names(struct lens_checkpoint *k, const struct lens_family *f,
-				       const struct lens_config *c, enum lens_tied_head choice,
-				       char **warning, struct lens_error *err)
+				       enum lens_tied_head choice, char **warning,
+				       struct lens_error *err)
 {
-	bool tied = choice == LENS_HEAD_TIED || (choice == LENS_HEAD_AUTO && c->tied_head);
+	bool tied =
+		choice == LENS_HEAD_TIED || (choice == LENS_HEAD_AUTO && k->layout.tied_head);
 	struct lens_tensor *embed, *head;
 
 	*warning = NULL;

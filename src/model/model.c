@@ -351,12 +351,13 @@ static enum lens_status load(const char *dir, struct loader *l, struct lens_sha2
 	struct lens_model *m = l->model;
 	struct lens_tensors *t = &l->checkpoint.tensors;
 
-	LENS_TRY(lens_config_read(dir, &m->config, &l->family, sha, err));
+	LENS_TRY(
+		lens_config_read(dir, &m->config, &l->family, &l->checkpoint.layout, sha, err));
 	if (m->processing.refactor_factored_attn_matrices)
 		LENS_TRY(lens_refactor_check(&m->config, err));
 	LENS_TRY(lens_tensors_open(dir, t, sha, err));
-	LENS_TRY(lens_checkpoint_names(&l->checkpoint, l->family, &m->config, l->tied_head,
-				       &m->warning, err));
+	LENS_TRY(lens_checkpoint_names(&l->checkpoint, l->family, l->tied_head, &m->warning,
+				       err));
 	LENS_TRY(warn_of_adapter(dir, m, err));
 	snprintf(m->tensor_w_e, sizeof(m->tensor_w_e), "%s", l->checkpoint.w_e);
 	snprintf(m->tensor_w_u, sizeof(m->tensor_w_u), "%s", l->checkpoint.w_u);

@@ -114,9 +114,18 @@ struct lens_head64 {
 
 struct lens_family;
 
+/* What config.json says of the files and not of the model. */
+struct lens_layout {
+	bool tied_head;   /* W_U is W_E */
+	bool attn_biases; /* they have b_Q, b_K, b_V, b_O (where that varies) … */
+	bool qkv_biases;  /* … or the first three of them … */
+	bool mlp_biases;  /* … and the MLP's */
+};
+
 /* A checkpoint's tensors, and what they are called in it (head.c). */
 struct lens_checkpoint {
 	struct lens_tensors tensors;
+	struct lens_layout layout;
 	const char *prefix;                  /* the family's, or "": saved as the base model */
 	char w_e[LENS_NAME], w_u[LENS_NAME]; /* the tensors that W_E and W_U are read from */
 };
@@ -126,8 +135,8 @@ struct lens_checkpoint {
  * caller frees it).
  */
 enum lens_status lens_checkpoint_names(struct lens_checkpoint *k, const struct lens_family *f,
-				       const struct lens_config *c, enum lens_tied_head choice,
-				       char **warning, struct lens_error *err);
+				       enum lens_tied_head choice, char **warning,
+				       struct lens_error *err);
 
 struct lens_family {
 	const char *model_type;   /* config.json's */
@@ -136,7 +145,7 @@ struct lens_family {
 	const char *prefix;       /* of all names but the head's; the base model's have none */
 	const char *embed, *head; /* the names of W_E, after the prefix, and of W_U */
 	enum lens_status (*config)(const struct lens_config_file *f, struct lens_config *out,
-				   struct lens_error *err);
+				   struct lens_layout *layout, struct lens_error *err);
 	/* Fill the arrays the config calls for, allocated and zeroed; all NULL: check only. */
 	enum lens_status (*load_block)(struct lens_checkpoint *k, const struct lens_config *c,
 				       size_t layer, struct lens_block64 *b,
@@ -167,6 +176,7 @@ enum lens_status lens_gpt2_load_final_norm(struct lens_checkpoint *k,
 /* Tensors whose names begin alike: "transformer.h.3." */
 struct lens_tensors_at {
 	struct lens_tensors *t;
+	const struct lens_layout *layout;
 	struct lens_error *err;
 	char prefix[96];
 };

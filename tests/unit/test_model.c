@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "model/config.h"
 #include "support/cases.h"
 #include "support/passes.h"
 #include "support/runs.h"
@@ -57,6 +58,8 @@ static void golden_models_open(void **state)
 
 static void config_values(void **state)
 {
+	const struct lens_family *family;
+	struct lens_layout layout;
 	struct lens_config c;
 
 	(void)state;
@@ -74,7 +77,9 @@ static void config_values(void **state)
 	assert_int_equal(c.d_vocab, 6);
 	assert_int_equal(c.n_ctx, 4);
 	assert_true(c.eps == 1e-5 && c.act == LENS_ACT_GELU_NEW && c.norm == LENS_NORM_LN);
-	assert_true(c.tied_head && c.scale_attn && !c.scale_attn_by_layer &&
+	assert_int_equal(lens_config_read(VALID "plain", &c, &family, &layout, NULL, NULL),
+			 LENS_OK);
+	assert_true(layout.tied_head && c.scale_attn && !c.scale_attn_by_layer &&
 		    c.learned_positions);
 	assert_string_equal(lens_normalization_type(&c, true), "LNPre");
 	assert_string_equal(lens_normalization_type(&c, false), "LN");
