@@ -27,7 +27,7 @@ int cmd_merge(int argc, char **argv);
 int cmd_pack(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 
-/* One option of a command: a flag, or with text where value is not NULL. */
+/* One option of a command: a flag, or with text where value is not NULL; else see take. */
 struct option_row {
 	const char *name; /* "--answer" */
 	bool *flag;
@@ -40,7 +40,14 @@ struct usage {
 	const char *description;
 	const struct option_row *option;
 	size_t n_options;
-	int least, most; /* plain arguments */
+	int least, most;    /* plain arguments */
+	void (*help)(void); /* prints --help; NULL: it is made of the above */
+	/*
+	 * Gets the options that are neither flag nor value, in the order given; value is
+	 * NULL where shape is. −1 to go on, or an exit code.
+	 */
+	int (*take)(void *ctx, const struct option_row *o, char *value);
+	void *ctx;
 };
 
 /*

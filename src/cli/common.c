@@ -140,25 +140,29 @@ static void print_usage(const struct usage *u)
 
 static int take_option(const struct usage *u, int argc, char **argv, int *i)
 {
-	size_t k;
-	const char *equals = strchr(argv[*i], '=');
-	size_t n = equals ? (size_t)(equals - argv[*i]) : strlen(argv[*i]);
+	char *equals = strchr(argv[*i], '='), *value = NULL;
+	size_t k, n = equals ? (size_t)(equals - argv[*i]) : strlen(argv[*i]);
+	const struct option_row *o = NULL;
 
-	for (k = 0; k < u->n_options; k++) {
-		const struct option_row *o = &u->option[k];
-
-		if (strlen(o->name) != n || strncmp(o->name, argv[*i], n) != 0)
-			continue;
-		if (o->flag) {
-			*o->flag = true;
-			return equals ? usage_error(u, "%s takes no value", o->name) : -1;
-		}
-		if (!equals && *i + 1 >= argc)
-			return usage_error(u, "%s needs a value", o->name);
-		*o->value = equals ? equals + 1 : argv[++*i];
-		return -1;
+	for (k = 0; k < u->n_options && !o; k++) {
+		if (strlen(u->option[k].name) == n && !strncmp(u->option[k].name, argv[*i], n))
+			o = &u->option[k];
 	}
-	return usage_error(u, "unknown option '%s'", argv[*i]);
+	if (!o)
+		return usage_error(u, "unknown option '%.*s'", (int)n, argv[*i]);
+	if (!o->shape && equals)
+		return usage_error(u, "%s takes no value", o->name);
+	if (o->shape && !equals && *i + 1 >= argc)
+		return usage_error(u, "%s needs a value: %s", o->name, o->shape);
+	if (o->shape)
+		value = equals ? equals + 1 : argv[++*i];
+	if (o->flag)
+		*o->flag = true;
+	else if (o->value)
+		*o->value = value;
+	else
+		return u->take(u->ctx, o, value);
+	return -1;
 }
 
 int parse_args(const struct usage *u, int argc, char **argv, const char **plain, int *n_plain)
@@ -169,7 +173,10 @@ int parse_args(const struct usage *u, int argc, char **argv, const char **plain,
 	*n_plain = 0;
 	for (i = 1; i < argc; i++) {
 		if (options && (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))) {
-			print_usage(u);
+			if (u->help)
+				u->help();
+			else
+				print_usage(u);
 			return EXIT_DONE;
 		}
 		if (options && !strcmp(argv[i], "--")) {

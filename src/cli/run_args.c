@@ -41,7 +41,7 @@ static void print_run_help(void)
 	}
 }
 
-const struct usage run_usage = { .synopsis = synopsis };
+const struct usage run_usage = { .synopsis = synopsis, .help = print_run_help };
 
 static int add_setting(struct run_args *a, const char *key, const char *value)
 {
@@ -69,28 +69,20 @@ static int add_flag(struct run_args *a, const char *flag, const char *key, const
 	return add_setting(a, key, value);
 }
 
-/* --set key=value, or a flag of the key table. */
-static int take_setting(struct run_args *a, int argc, char **argv, int *i)
+/* A flag of the key table. */
+static int take_key(struct run_args *a, const struct lens_key *k, const char *value)
 {
-	char *equals = strncmp(argv[*i], "--", 2) ? NULL : strchr(argv[*i], '=');
-	const struct lens_key *k;
-	char *value;
+	if (k->flag_value)
+		return add_setting(a, k->name, k->flag_value);
+	return strchr(k->shape, '[') ? add_flag(a, k->flag, k->name, value)
+				     : add_setting(a, k->name, value);
+}
 
-	if (equals)
-		*equals = '\0';
-	k = lens_key_of_flag(argv[*i]);
-	if (!k && strcmp(argv[*i], "--set") != 0)
-		return usage_error(&run_usage, "unknown option '%s'", argv[*i]);
-	if (k && k->flag_value)
-		return equals ? usage_error(&run_usage, "%s takes no value", argv[*i])
-			      : add_setting(a, k->name, k->flag_value);
-	if (!equals && *i + 1 >= argc)
-		return usage_error(&run_usage, "%s needs a value", argv[*i]);
-	value = equals ? equals + 1 : argv[++*i];
-	if (k)
-		return strchr(k->shape, '[') ? add_flag(a, k->flag, k->name, value)
-					     : add_setting(a, k->name, value);
-	equals = strchr(value, '=');
+/* --set key=value */
+static int take_set(struct run_args *a, char *value)
+{
+	char *equals = strchr(value, '=');
+
 	if (!equals)
 		return usage_error(&run_usage, "--set needs key=value, not '%s'", value);
 	*equals = '\0';
@@ -111,14 +103,21 @@ static bool read_task(const char *text, struct run_args *a)
 	return true;
 }
 
-static int take_task(struct run_args *a, int argc, char **argv, int *i)
+static int take_task(struct run_args *a, const char *value)
 {
-	const char *value = argv[*i][6] ? argv[*i] + 7 : *i + 1 < argc ? argv[++*i] : NULL;
-
-	if (!value || !read_task(value, a))
+	if (!read_task(value, a))
 		return usage_error(&run_usage, "--task needs I/N, 1 to N of N, not '%s'",
-				   value ? value : "");
+				   value);
 	return -1;
+}
+
+static int take(void *ctx, const struct option_row *o, char *value)
+{
+	if (!strcmp(o->name, "--task"))
+		return take_task(ctx, value);
+	if (!strcmp(o->name, "--set"))
+		return take_set(ctx, value);
+	return take_key(ctx, lens_key_of_flag(o->name), value);
 }
 
 /* The environment variable as a number. */
@@ -209,38 +208,55 @@ static int check_yaml(const struct run_args *a)
 	return check_kind(&run_usage, a->yaml, false);
 }
 
+#define MOST_OPTIONS 64
+
+/* run's own options, and every flag of the key table. */
+static size_t list_options(struct run_args *a, struct option_row row[MOST_OPTIONS])
+{
+	const struct option_row own[] = {
+		{ "--dry-run", &a->dry_run, NULL, NULL, NULL },
+		{ "--overwrite", &a->overwrite, NULL, NULL, NULL },
+		{ "--repair", &a->repair, NULL, NULL, NULL },
+		{ "--quiet", &a->quiet, NULL, NULL, NULL },
+		{ "--task", NULL, NULL, "I/N", NULL },
+		{ "--set", NULL, NULL, "KEY=VALUE", NULL },
+	};
+	size_t i, n_keys, n = sizeof(own) / sizeof(*own);
+	const struct lens_key *k = lens_keys(&n_keys);
+
+	memcpy(row, own, sizeof(own));
+	for (i = 0; i < n_keys && n + 2 <= MOST_OPTIONS; i++) {
+		struct option_row r = { .shape = k[i].flag_value ? NULL : k[i].shape };
+
+		r.name = k[i].flag;
+		if (r.name)
+			row[n++] = r;
+		r.name = k[i].short_flag;
+		if (r.name)
+			row[n++] = r;
+	}
+	return n;
+}
+
 int parse_run(struct run_args *a, int argc, char **argv)
 {
-	int i, code;
+	struct option_row row[MOST_OPTIONS];
+	struct usage u = run_usage;
+	const char *plain[16];
+	int n, code;
 
-	for (i = 1; i < argc; i++) {
-		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
-			print_run_help();
-			return EXIT_DONE;
-		} else if (!strcmp(argv[i], "--dry-run")) {
-			a->dry_run = true;
-		} else if (!strcmp(argv[i], "--overwrite")) {
-			a->overwrite = true;
-		} else if (!strcmp(argv[i], "--quiet")) {
-			a->quiet = true;
-		} else if (!strcmp(argv[i], "--repair")) {
-			a->repair = true;
-		} else if (!strncmp(argv[i], "--task", 6) &&
-			   (!argv[i][6] || argv[i][6] == '=')) {
-			code = take_task(a, argc, argv, &i);
-			if (code >= 0)
-				return code;
-		} else if (argv[i][0] == '-' && argv[i][1]) {
-			code = take_setting(a, argc, argv, &i);
-			if (code >= 0)
-				return code;
-		} else if (a->yaml) {
-			return usage_error(&run_usage, "one experiment at a time, not '%s'%s",
-					   argv[i], list_hint(a));
-		} else {
-			a->yaml = argv[i];
-		}
-	}
+	u.option = row;
+	u.n_options = list_options(a, row);
+	u.most = sizeof(plain) / sizeof(*plain);
+	u.take = take;
+	u.ctx = a;
+	code = parse_args(&u, argc, argv, plain, &n);
+	if (code >= 0)
+		return code;
+	if (n > 1)
+		return usage_error(&run_usage, "one experiment at a time, not '%s'%s", plain[1],
+				   list_hint(a));
+	a->yaml = n ? plain[0] : NULL;
 	code = a->yaml ? check_yaml(a) : -1;
 	return code < 0 ? task_of_slurm(a) : code;
 }

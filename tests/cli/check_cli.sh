@@ -210,7 +210,7 @@ for bad in 0/3 4/3 3 a/b 1/0 -1/3 1/3/5 '1 /3' ''; do
 	t "a task that is none: '$bad'" 2 '[-][-]task needs I/N, 1 to N of N' sharded --task "$bad"
 	t "a task that is none: ='$bad'" 2 '[-][-]task needs I/N, 1 to N of N' sharded "--task=$bad"
 done
-t "a task without its number" 2 '[-][-]task needs I/N' sharded --task
+t "a task without its number" 2 '[-][-]task needs a value: I/N' sharded --task
 t "tasks that overwrite" 2 'tasks cannot overwrite' sharded --task 1/3 --overwrite
 t "shards of nothing" 2 'shards.bytes' sharded --set shards.bytes=0
 t "a task, dry run" 0 '^task 3/3: 8 prompts in 1 shard, [0-9.]+ .iB$' sharded --dry-run --task 3/3
