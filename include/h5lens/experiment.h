@@ -5,8 +5,6 @@
 #ifndef H5LENS_EXPERIMENT_H
 #define H5LENS_EXPERIMENT_H
 
-#include <stdio.h>
-
 #include "h5lens/core.h"
 
 enum lens_cache_dtype { LENS_CACHE_F32, LENS_CACHE_F16 };

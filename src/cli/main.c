@@ -3,7 +3,6 @@
  */
 #include "cli/cli.h"
 
-#include <locale.h>
 #include <signal.h>
 #include <unistd.h>
 

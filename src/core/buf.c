@@ -3,6 +3,7 @@
  */
 #include "h5lens/core.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 

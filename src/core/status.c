@@ -5,6 +5,7 @@
  */
 #include "h5lens/core.h"
 
+#include <stdarg.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

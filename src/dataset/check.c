@@ -5,6 +5,7 @@
  */
 #include "dataset/check.h"
 
+#include <stdarg.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>

@@ -5,6 +5,7 @@
  */
 #include "experiment/value.h"
 
+#include <stdarg.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

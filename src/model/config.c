@@ -4,6 +4,7 @@
  */
 #include "model/config.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define MAX_CONFIG ((size_t)16 << 20)

@@ -2,8 +2,6 @@
 #ifndef MODEL_CONFIG_H
 #define MODEL_CONFIG_H
 
-#include <stdlib.h>
-
 #include "model/model_private.h"
 
 /* Reads config.json, finds its family, and hashes the file into sha if there is one. */

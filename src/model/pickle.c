@@ -7,6 +7,7 @@
  */
 #include "model/pickle.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -8,8 +8,6 @@
  */
 #include "model/pickle.h"
 
-#include <string.h>
-
 static const struct lens_torch_type types[] = {
 	{ "F32", 4, LENS_T_F32, "FloatStorage", "float32" },
 	{ "F16", 2, LENS_T_F16, "HalfStorage", "float16" },

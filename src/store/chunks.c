@@ -3,7 +3,6 @@
  * an open dataset of a file that may be anything. Out: its chunk grid, checked,
  * and the bytes of one chunk.
  */
-#include <string.h>
 
 #include "store_private.h"
 

@@ -2,6 +2,7 @@
  * store/hdf5_error.c: HDF5's set-up, and its error stack as text of a struct
  * lens_error.
  */
+#include <stdarg.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>

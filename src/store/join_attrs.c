@@ -2,7 +2,6 @@
  * store/join_attrs.c: the attributes of a joined file: the first shard's, with
  * those of the others summed, listed or left out.
  */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 

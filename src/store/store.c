@@ -2,7 +2,6 @@
  * store/store.c: the life of a file that is being written: create, commit,
  * abandon. In: a final name. Out: a complete file of that name, or none.
  */
-#include <stdio.h>
 #include <string.h>
 
 #include "h5lens/sys.h"

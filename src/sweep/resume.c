@@ -4,6 +4,7 @@
  */
 #include "sweep/sweep_private.h"
 
+#include <stdarg.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

@@ -5,7 +5,6 @@
  */
 #include "tokenizer/internal.h"
 
-#include <string.h>
 #include <utf8proc.h>
 
 /* All that one call of encode needs besides the tokenizer. */

@@ -4,6 +4,7 @@
  */
 #include "support/runs.h"
 
+#include <stdarg.h>
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdio.h>
