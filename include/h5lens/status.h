@@ -9,8 +9,6 @@
 #ifndef H5LENS_STATUS_H
 #define H5LENS_STATUS_H
 
-#include <stdarg.h>
-
 enum lens_status {
 	LENS_OK = 0,
 	LENS_ERR_NOMEM,       /* an allocation failed, or --memory is too little */
