@@ -10,14 +10,13 @@
 #include "join.h"
 #include "verify.h"
 
-struct virtual
-{
+struct virtual_check {
 	struct lens_joined j;
 	struct lens_h5_file f;
 	struct lens_verify_sink *sink;
 };
 
-static void bad(struct virtual *v, const char *path, const char *what)
+static void bad(struct virtual_check *v, const char *path, const char *what)
 {
 	lens_verify_bad(v->sink, NULL, path, what);
 }
@@ -104,7 +103,7 @@ static bool same_fill(hid_t dcpl, enum lens_dtype t)
 	       !memcmp(fill, want, lens_dtype_size(t));
 }
 
-static void check_mappings(struct virtual *v, const struct lens_join_dataset *d, hid_t id)
+static void check_mappings(struct virtual_check *v, const struct lens_join_dataset *d, hid_t id)
 {
 	hid_t dcpl = H5Dget_create_plist(id);
 	struct lens_store_part part;
@@ -136,8 +135,8 @@ static void check_mappings(struct virtual *v, const struct lens_join_dataset *d,
 	H5Pclose(dcpl);
 }
 
-static enum lens_status check_dataset(struct virtual *v, const struct lens_join_dataset *d,
-				      struct lens_error *err)
+static enum lens_status check_dataset(struct virtual_check *v,
+				      const struct lens_join_dataset *d, struct lens_error *err)
 {
 	struct lens_error why = LENS_ERROR_INIT;
 	struct lens_store_part part;
@@ -175,7 +174,7 @@ static int by_path(const void *key, const void *entry)
 }
 
 /* Virtual datasets that no shard has. */
-static enum lens_status check_others(struct virtual *v, struct lens_error *err)
+static enum lens_status check_others(struct virtual_check *v, struct lens_error *err)
 {
 	struct lens_h5_list list = { .v = NULL };
 	enum lens_status st = lens_h5_list(&v->f, &list, err);
@@ -197,7 +196,7 @@ static enum lens_status check_others(struct virtual *v, struct lens_error *err)
 	return st;
 }
 
-static enum lens_status check_all(struct virtual *v, struct lens_error *err)
+static enum lens_status check_all(struct virtual_check *v, struct lens_error *err)
 {
 	enum lens_status st = LENS_OK;
 	size_t i;
@@ -213,7 +212,7 @@ enum lens_status lens_verify_virtual(const char *file, const struct lens_shard *
 				     struct lens_verify_sink *sink, struct lens_error *err)
 {
 	struct lens_error why = LENS_ERROR_INIT;
-	struct virtual v = { .sink = sink };
+	struct virtual_check v = { .sink = sink };
 	enum lens_status st;
 	char what[2100];
 

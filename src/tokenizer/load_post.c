@@ -19,25 +19,24 @@ static enum lens_status special_id(struct lens_json at, const char *name, int32_
 	return LENS_OK;
 }
 
-static enum lens_status template(struct lens_tokenizer *tok, struct lens_json at,
-				 struct lens_error *err) {
+static enum lens_status template_processing(struct lens_tokenizer *tok, struct lens_json at,
+					    struct lens_error *err)
+{
 	static const char *const keys[] = { "type", "single", "pair", "special_tokens", NULL };
 	const json_t *single = json_object_get(at.value, "single");
 	const json_t *first = json_array_get(single, 0), *special;
-	const char * name;
+	const char *name;
 
 	LENS_TRY(lens_json_keys(at, keys, err));
 	special = json_object_get(first, "SpecialToken");
-	if (!json_is_array(single) ||
-	    (!special &&
-	     !json_object_get(
-		     first,
-		     "Sequence"))) return lens_json_wrong(at, "single",
-							  "a list of SpecialToken and Sequence",
-							  err);
-	if (!special) return LENS_OK;
+	if (!json_is_array(single) || (!special && !json_object_get(first, "Sequence")))
+		return lens_json_wrong(at, "single", "a list of SpecialToken and Sequence",
+				       err);
+	if (!special)
+		return LENS_OK;
 	name = json_string_value(json_object_get(special, "id"));
-	if (!name) return lens_json_wrong(at, "single", "a list of tokens with an \"id\"", err);
+	if (!name)
+		return lens_json_wrong(at, "single", "a list of tokens with an \"id\"", err);
 	return special_id(at, name, &tok->post_first, err);
 }
 
@@ -71,7 +70,7 @@ static enum lens_status post_processor(struct lens_tokenizer *tok, struct lens_j
 	if (!strcmp(type, "ByteLevel")) /* changes offsets only */
 		return lens_json_keys(at, byte_level, err);
 	if (!strcmp(type, "TemplateProcessing"))
-		return template(tok, at, err);
+		return template_processing(tok, at, err);
 	if (!strcmp(type, "RobertaProcessing") || !strcmp(type, "BertProcessing"))
 		return cls(tok, at, err);
 	return lens_unsupported_type(at, type, err);

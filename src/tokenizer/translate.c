@@ -204,26 +204,31 @@ static enum lens_status class_range(struct translation *t, int32_t from)
 }
 
 /* [...]; t->p is after the bracket. */
-static enum lens_status class(struct translation *t) {
-	bool first = true; int32_t c;
-
-	LENS_TRY(put(t, "[")); if (at(t, "^")){
-		if (t->caseless[t->depth]) return refuse(t, "a negated class under (?i:");
-		LENS_TRY(put(t, "^")); t->p++; }
-for (; first || !at(t, "]"); first = false)
+static enum lens_status bracket_class(struct translation *t)
 {
-	if (at(t, "]"))
-		return refuse(t, "an empty class");
-	LENS_TRY(class_item(t, &c));
-	if (c >= 0)
-		LENS_TRY(class_range(t, c));
-	else if (at(t, "-") && !at(t, "-]"))
-		return refuse(t, "a '-' after a class escape");
-}
-t->p++;
-t->quantifiable = true;
-t->literal = 0;
-return put(t, "]");
+	bool first = true;
+	int32_t c;
+
+	LENS_TRY(put(t, "["));
+	if (at(t, "^")) {
+		if (t->caseless[t->depth])
+			return refuse(t, "a negated class under (?i:");
+		LENS_TRY(put(t, "^"));
+		t->p++;
+	}
+	for (; first || !at(t, "]"); first = false) {
+		if (at(t, "]"))
+			return refuse(t, "an empty class");
+		LENS_TRY(class_item(t, &c));
+		if (c >= 0)
+			LENS_TRY(class_range(t, c));
+		else if (at(t, "-") && !at(t, "-]"))
+			return refuse(t, "a '-' after a class escape");
+	}
+	t->p++;
+	t->quantifiable = true;
+	t->literal = 0;
+	return put(t, "]");
 }
 
 /* (...: the openings that mean the same to both. */
@@ -313,7 +318,7 @@ static enum lens_status step(struct translation *t)
 		return close_group(t);
 	case '[':
 		t->p++;
-		return class(t);
+		return bracket_class(t);
 	case '*':
 	case '+':
 	case '?':
