@@ -1,7 +1,7 @@
 /*
  * cli/common.c: arguments, errors and small formats of all commands.
  */
-#include "cli/cli.h"
+#include "cli/cli_private.h"
 
 #include <errno.h>
 #include <signal.h>

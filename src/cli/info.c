@@ -1,7 +1,7 @@
 /*
  * cli/info.c: `h5lens info DIR | OUT.h5`.
  */
-#include "cli/cli.h"
+#include "cli/cli_private.h"
 
 #include <strings.h>
 #include <sys/stat.h>

@@ -1,7 +1,7 @@
 /*
  * cli/main.c: the table of commands, and help made from it.
  */
-#include "cli/cli.h"
+#include "cli/cli_private.h"
 
 #include <signal.h>
 #include <unistd.h>

@@ -1,7 +1,7 @@
 /*
  * cli/prompt.c: `h5lens prompt`: what TransformerLens's utils.test_prompt shows.
  */
-#include "cli/cli.h"
+#include "cli/cli_private.h"
 
 struct prompt_args {
 	const char *dir, *text, *answer, *bos;

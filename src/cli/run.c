@@ -2,7 +2,7 @@
  * cli/run.c: `h5lens run`: the experiment from file and flags, a progress line,
  * the results.
  */
-#include "cli/run_args.h"
+#include "cli/run_args_private.h"
 
 #include <unistd.h>
 

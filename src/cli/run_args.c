@@ -2,7 +2,7 @@
  * cli/run_args.c: the command line of `h5lens run`: settings by flags, which task
  * of how many, and help.
  */
-#include "cli/run_args.h"
+#include "cli/run_args_private.h"
 
 #include <strings.h>
 

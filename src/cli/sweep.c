@@ -2,7 +2,7 @@
  * cli/sweep.c: `h5lens status`, `merge` and `pack`: a sweep in shards, from
  * outside the run that makes it.
  */
-#include "cli/cli.h"
+#include "cli/cli_private.h"
 
 #include <time.h>
 #include <unistd.h>

@@ -1,7 +1,7 @@
 /*
  * cli/tokens.c: `h5lens tokens DIR TEXT`: ids and pieces, one a line.
  */
-#include "cli/cli.h"
+#include "cli/cli_private.h"
 
 static enum lens_status print_pieces(const struct lens_tokenizer *tok,
 				     const struct lens_ids *ids, struct lens_error *err)

@@ -2,7 +2,7 @@
  * cli/verify.c: `h5lens verify OUT.h5`: recompute every digest, of the shards
  * too, in child processes: HDF5 may crash on a damaged file.
  */
-#include "cli/cli.h"
+#include "cli/cli_private.h"
 
 static void print_bad(void *ctx, const char *dataset, const char *what)
 {

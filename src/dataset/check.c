@@ -3,7 +3,7 @@
  * wrong with it. In: a record and the tokenizer; out: a struct lens_row. A
  * bad row is a result here, not a failure.
  */
-#include "dataset/check.h"
+#include "dataset/check_private.h"
 
 #include <stdarg.h>
 #include <ctype.h>

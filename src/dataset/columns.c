@@ -2,7 +2,7 @@
  * dataset/columns.c: the header record. In: its names and the options; out:
  * the index of each column that the options name, and the list of the others.
  */
-#include "dataset/columns.h"
+#include "dataset/columns_private.h"
 
 #include <string.h>
 

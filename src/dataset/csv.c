@@ -7,8 +7,8 @@
  * interface. Lines end with LF, CR LF or CR. The digest of the bytes is
  * computed on the way, unless the reader is told to begin elsewhere.
  */
-#include "dataset/csv.h"
-#include "dataset/foreign.h"
+#include "dataset/csv_private.h"
+#include "dataset/foreign_private.h"
 
 #include <csv.h>
 #include <errno.h>

@@ -4,7 +4,7 @@
  * row, in order. The file must still be the one that was checked: if its stamp says
  * so, the reading begins where the rows do and ends with them.
  */
-#include "dataset/columns.h"
+#include "dataset/columns_private.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
  * dataset/foreign.c: files that are given for a CSV file and are none. In: the
  * first bytes of a file; out: what it is, in words for its owner.
  */
-#include "dataset/foreign.h"
+#include "dataset/foreign_private.h"
 
 #include <string.h>
 #include <strings.h>

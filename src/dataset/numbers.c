@@ -3,7 +3,7 @@
  * the other; out: int64 or float64 where no text loses anything by it, else
  * strings: 007, +49171 and 9007199254740993.5 stay what they are.
  */
-#include "dataset/numbers.h"
+#include "dataset/numbers_private.h"
 
 #include <errno.h>
 #include <math.h>

@@ -3,8 +3,8 @@
  * packed tokens, read positions and answers of every good row, and a report
  * on the others. A second pass gives the rows' texts.
  */
-#include "dataset/check.h"
-#include "dataset/numbers.h"
+#include "dataset/check_private.h"
+#include "dataset/numbers_private.h"
 
 #include <string.h>
 

@@ -3,7 +3,7 @@
  * together. In: nothing but the key table; out: a struct lens_experiment that
  * load.c then changes.
  */
-#include "experiment/keys.h"
+#include "experiment/keys_private.h"
 
 #include <string.h>
 

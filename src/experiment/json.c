@@ -3,7 +3,7 @@
  * out: every key of the table with its value, nested as in YAML and sorted, so
  * that equal experiments give equal text.
  */
-#include "experiment/keys.h"
+#include "experiment/keys_private.h"
 
 #include <jansson.h>
 #include <stdio.h>

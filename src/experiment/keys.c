@@ -3,7 +3,7 @@
  * the public rows, for help and flags, and into the stores, which say where a
  * value goes. The default is text, and is read like a user's.
  */
-#include "experiment/keys.h"
+#include "experiment/keys_private.h"
 
 #include <string.h>
 

@@ -3,7 +3,7 @@
  * a sequence, or a scalar, which is a list of itself; out: the field, changed
  * only when every item is a good one.
  */
-#include "experiment/value.h"
+#include "experiment/value_private.h"
 
 #include <string.h>
 

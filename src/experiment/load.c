@@ -4,7 +4,7 @@
  * holds aliases as shared nodes, and only three levels of it are walked, so
  * neither aliases nor nesting can make work.
  */
-#include "experiment/value.h"
+#include "experiment/value_private.h"
 
 #include <string.h>
 

@@ -3,7 +3,7 @@
  * kind that the key table gives. In: a node; out: the field, changed only when
  * the value is a good one.
  */
-#include "experiment/value.h"
+#include "experiment/value_private.h"
 
 #include <stdarg.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* kernels_private.h: what the files of kernels/ share. */
-#ifndef KERNELS_PRIVATE_H
-#define KERNELS_PRIVATE_H
+#ifndef LENS_KERNELS_PRIVATE_H
+#define LENS_KERNELS_PRIVATE_H
 
 #include "h5lens/kernels.h"
 

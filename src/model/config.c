@@ -2,7 +2,7 @@
  * model/config.c: config.json → struct lens_config, through the family that
  * its model_type names; and back to JSON under TransformerLens's key names.
  */
-#include "model/config.h"
+#include "model/config_private.h"
 
 #include <stdlib.h>
 #include <string.h>

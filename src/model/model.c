@@ -5,7 +5,7 @@
  * A block is loaded, processed and rounded on its own, so that only one block
  * per thread is held in float64.
  */
-#include "model/config.h"
+#include "model/config_private.h"
 
 #include <math.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 /* model_private.h: what the files of model/ share. */
-#ifndef MODEL_PRIVATE_H
-#define MODEL_PRIVATE_H
+#ifndef LENS_MODEL_PRIVATE_H
+#define LENS_MODEL_PRIVATE_H
 
 #include "core/json.h"
 #include "h5lens/model.h"

@@ -5,7 +5,7 @@
  * file; an opcode allocates at most some hundred bytes, and the limits below
  * bound the sum.
  */
-#include "model/pickle.h"
+#include "model/pickle_private.h"
 
 #include <stdarg.h>
 #include <stdio.h>

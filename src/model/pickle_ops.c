@@ -5,7 +5,7 @@
  * Source: CPython's Lib/pickletools.py. Those that torch.save's pickles are made
  * of are done (protocols 2 to 5), the others are known by name only.
  */
-#include "model/pickle.h"
+#include "model/pickle_private.h"
 
 #include <string.h>
 

@@ -6,7 +6,7 @@
  * Source of the argument lists: torch/_utils.py (_rebuild_*), torch/storage.py,
  * torch/serialization.py (persistent_id).
  */
-#include "model/pickle.h"
+#include "model/pickle_private.h"
 
 static const struct lens_torch_type types[] = {
 	{ "F32", 4, LENS_T_F32, "FloatStorage", "float32" },

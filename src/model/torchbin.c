@@ -8,7 +8,7 @@
  * number, version, system, the object, the storages' keys), then for each key
  * an int64 number of elements and the data.
  */
-#include "model/torchbin.h"
+#include "model/torchbin_private.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -5,7 +5,7 @@
  * Five pickles (magic number, version, system, the object, the storages' keys),
  * then for each key an int64 number of elements and the data.
  */
-#include "model/torchbin.h"
+#include "model/torchbin_private.h"
 
 #include <stdlib.h>
 #include <string.h>

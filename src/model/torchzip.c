@@ -5,7 +5,7 @@
  * torch stores without compressing, so an entry is never larger than the file;
  * anything else is refused by name. Nothing is extracted to disk.
  */
-#include "model/torchbin.h"
+#include "model/torchbin_private.h"
 
 #include <stdlib.h>
 #include <string.h>

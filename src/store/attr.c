@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "h5lens/sys.h"
-#include "store_private.h"
+#include "store/store_private.h"
 
 /* Once only: a replaced string would leave a gap in the heap (gheap.c). */
 static enum lens_status write_scalar(struct lens_store *s, hid_t obj, const char *name,

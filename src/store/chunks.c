@@ -4,7 +4,7 @@
  * and the bytes of one chunk.
  */
 
-#include "store_private.h"
+#include "store/store_private.h"
 
 /* As in dataset.c: no file of ours has more. */
 #define MAX_CHUNKS ((hsize_t)1 << 24)

@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "store_private.h"
+#include "store/store_private.h"
 
 /* 32 bytes of digest each: 512 MiB. */
 #define MAX_CHUNKS ((size_t)1 << 24)

@@ -4,7 +4,7 @@
  * has index 0 and is the free space. See "Global Heap" in the HDF5 file format
  * specification; lengths and addresses are 8 bytes in our files.
  */
-#include "gheap.h"
+#include "store/gheap_private.h"
 
 #include <errno.h>
 #include <string.h>

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "store_private.h"
+#include "store/store_private.h"
 
 /*
  * All files are closed by us; at exit HDF5 could only stumble over what it

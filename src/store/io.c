@@ -2,7 +2,7 @@
  * store/io.c: the system calls under an HDF5 file. In: offsets and bytes from
  * the driver (vfd.c). Out: a file that is on the disk, or an errno.
  */
-#include "io.h"
+#include "store/io_private.h"
 
 #include <errno.h>
 #include <fcntl.h>

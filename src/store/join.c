@@ -3,14 +3,14 @@
  * a complete file under the final name: all of their rows as data, or the caches
  * as virtual datasets over the shards.
  */
-#include "join.h"
+#include "store/join_private.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "verify.h"
+#include "store/verify_private.h"
 
 struct join {
 	const struct lens_shard *shard;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "join.h"
+#include "store/join_private.h"
 
 static bool listed(const char *name, const char *const *list)
 {

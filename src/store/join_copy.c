@@ -5,7 +5,7 @@
  */
 #include <string.h>
 
-#include "join.h"
+#include "store/join_private.h"
 
 #define MOST_HELD ((size_t)32 << 20) /* bytes of the shards' chunks */
 #define N_OPEN 4                     /* shards open at once */

@@ -4,7 +4,7 @@
  */
 #include <stdint.h>
 
-#include "join.h"
+#include "store/join_private.h"
 
 #define LEAST_CHUNK ((size_t)1 << 20)
 #define MOST_CHUNK ((size_t)4 << 20)

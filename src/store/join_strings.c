@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "join.h"
+#include "store/join_private.h"
 
 #define BLOCK_STRINGS ((size_t)4096)
 #define BLOCK_BYTES ((size_t)1 << 20)

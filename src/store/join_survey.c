@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "join.h"
+#include "store/join_private.h"
 
 /* One shard while it is looked at. */
 struct shard {

@@ -17,7 +17,7 @@
 
 #include "h5lens/store.h"
 #include "h5lens/sys.h"
-#include "io.h"
+#include "store/io_private.h"
 
 #define DIGITS 8
 

@@ -4,8 +4,8 @@
  */
 #include <string.h>
 
-#include "gheap.h"
-#include "store_private.h"
+#include "store/gheap_private.h"
+#include "store/store_private.h"
 
 /* lens_store_read_f64 is for tables and tests, not for whole caches. */
 #define MAX_ELEMENTS ((hsize_t)1 << 31)

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "store_private.h"
+#include "store/store_private.h"
 
 static enum lens_status create_scale(struct lens_store *s, struct lens_store_dim *d,
 				     bool labelled, struct lens_error *err)
@@ -22,7 +22,7 @@ static enum lens_status create_scale(struct lens_store *s, struct lens_store_dim
 	enum lens_status st = LENS_OK;
 
 	space = H5Screate_simple(1, &extent, NULL);
-	/* Labels are chunked: their references can be read raw (gheap.h). */
+	/* Labels are chunked: their references can be read raw (gheap_private.h). */
 	if (dcpl >= 0 && space >= 0 && H5Pset_obj_track_times(dcpl, 0) >= 0 &&
 	    (!labelled || H5Pset_chunk(dcpl, 1, extent ? &extent : &one) >= 0))
 		d->id = H5Dcreate2(s->file, d->name, type, space, H5P_DEFAULT, dcpl,

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "h5lens/sys.h"
-#include "join.h"
+#include "store/join_private.h"
 
 #define MAX_SHARDS ((size_t)1 << 20)
 

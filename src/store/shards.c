@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "h5lens/sys.h"
-#include "join.h"
+#include "store/join_private.h"
 
 static enum lens_status number(const struct lens_h5_file *f, const char *name, int64_t *out,
 			       struct lens_error *err)

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "h5lens/sys.h"
-#include "store_private.h"
+#include "store/store_private.h"
 
 static enum lens_status create_file(struct lens_store *s, struct lens_error *err)
 {
@@ -86,7 +86,7 @@ static enum lens_status close_file(struct lens_store *s, struct lens_error *err)
 enum lens_status lens_store_keep(struct lens_store *s, enum lens_status st,
 				 struct lens_error *err)
 {
-	/* Writes that failed are known to the driver only (io.h). */
+	/* Writes that failed are known to the driver only (io_private.h). */
 	if (st == LENS_OK && s->io->err)
 		st = lens_error_sys(err, s->io->err, s->io->path, s->io->op);
 	s->failed = s->failed || st != LENS_OK;

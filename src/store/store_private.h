@@ -8,7 +8,7 @@
 #include <hdf5.h>
 
 #include "h5lens/store.h"
-#include "io.h"
+#include "store/io_private.h"
 
 /* --- the library: hdf5_error.c, vfd.c, types.c ------------------------------ */
 

@@ -4,7 +4,7 @@
 #include <pthread.h>
 #include <string.h>
 
-#include "store_private.h"
+#include "store/store_private.h"
 
 static hid_t half_type = H5I_INVALID_HID, string_type = H5I_INVALID_HID;
 

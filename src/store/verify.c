@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "verify.h"
+#include "store/verify_private.h"
 
 struct verify {
 	struct lens_h5_file f;

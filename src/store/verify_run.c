@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 
 #include "h5lens/sys.h"
-#include "verify.h"
+#include "store/verify_private.h"
 
 #define MAX_PROCESSES 64
 #define PARTS_PER_PROCESS 4

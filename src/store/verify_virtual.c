@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "join.h"
-#include "verify.h"
+#include "store/join_private.h"
+#include "store/verify_private.h"
 
 struct virtual_check {
 	struct lens_joined j;

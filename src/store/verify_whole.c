@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 
 #include "h5lens/sys.h"
-#include "verify.h"
+#include "store/verify_private.h"
 
 /* The caller's function, and names as it wants them. */
 struct report {

@@ -6,8 +6,8 @@
 #include <pthread.h>
 #include <string.h>
 
-#include "gheap.h"
-#include "store_private.h"
+#include "store/gheap_private.h"
+#include "store/store_private.h"
 
 #define MAX_ADDR ((haddr_t)INT64_MAX)
 
@@ -107,7 +107,7 @@ static herr_t driver_write(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t ad
 {
 	(void)type, (void)dxpl;
 	lens_io_write(((struct handle *)file)->io, addr, buf, n);
-	return 0; /* see io.h */
+	return 0; /* see io_private.h */
 }
 
 static herr_t driver_truncate(H5FD_t *file, hid_t dxpl, hbool_t closing)

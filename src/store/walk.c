@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "store_private.h"
+#include "store/store_private.h"
 
 struct list_visit {
 	struct lens_h5_list *list;

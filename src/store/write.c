@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "store_private.h"
+#include "store/store_private.h"
 
 static enum lens_status refuse(const struct lens_store *s, const char *path, const char *what,
 			       struct lens_error *err)

@@ -5,7 +5,7 @@
  * single_word rejects is skipped whole, and rstrip does not keep a later
  * match from starting within the spaces it took.
  */
-#include "tokenizer/added.h"
+#include "tokenizer/added_private.h"
 
 #include <stdlib.h>
 #include <string.h>

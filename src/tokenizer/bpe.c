@@ -4,7 +4,7 @@
  * entries that a merge made stale are recognised when they come up. This is
  * the order in which Hugging Face merges, stale entries included.
  */
-#include "tokenizer/bpe.h"
+#include "tokenizer/bpe_private.h"
 
 #define FREE_SLOT UINT32_MAX
 

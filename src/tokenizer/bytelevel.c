@@ -2,7 +2,7 @@
  * tokenizer/bytelevel.c: bytes as printable characters (GPT-2's encoder.py,
  * bytes_to_unicode), tokens back to bytes, bytes to text.
  */
-#include "tokenizer/bytelevel.h"
+#include "tokenizer/bytelevel_private.h"
 
 void lens_bytelevel_init(struct lens_bytelevel *b)
 {

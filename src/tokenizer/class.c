@@ -4,7 +4,7 @@
  * special_tokens_map.json, config.json; out: a row of the table below, and the
  * special tokens that files and class name.
  */
-#include "tokenizer/internal.h"
+#include "tokenizer/tokenizer_private.h"
 
 #include <stdio.h>
 #include <string.h>

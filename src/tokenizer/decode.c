@@ -3,7 +3,7 @@
  * pieces whose concatenation is the text. Each step reads one list and writes
  * the other.
  */
-#include "tokenizer/decode.h"
+#include "tokenizer/decode_private.h"
 
 #include <string.h>
 

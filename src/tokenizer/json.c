@@ -2,8 +2,8 @@
  * tokenizer/json.c: checked access to JSON. In: a file; out: values of the
  * type that was asked for, or an error that says where.
  */
-#include "tokenizer/json.h"
-#include "tokenizer/vocab.h"
+#include "tokenizer/json_private.h"
+#include "tokenizer/vocab_private.h"
 
 #include <string.h>
 

@@ -6,7 +6,7 @@
  * special ones that are not there yet. One that the vocabulary lacks gets the next
  * id, which is past the model's own unless the model was enlarged for it.
  */
-#include "tokenizer/internal.h"
+#include "tokenizer/tokenizer_private.h"
 
 #include <stdlib.h>
 #include <string.h>

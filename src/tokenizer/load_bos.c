@@ -8,7 +8,7 @@
  * takes what then stands first. Where nothing does, it takes bos_token, else
  * eos_token, else the text <|endoftext|>.
  */
-#include "tokenizer/internal.h"
+#include "tokenizer/tokenizer_private.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -4,7 +4,7 @@
  * and what add_prefix_space changes in a tokenizer.json. What it would change and
  * we do not do is refused by name.
  */
-#include "tokenizer/internal.h"
+#include "tokenizer/tokenizer_private.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
  * tokenizer/load_decode.c: tokenizer.json's "decoder". In: JSON; out: the
  * tokenizer's chain of decoders.
  */
-#include "tokenizer/internal.h"
+#include "tokenizer/tokenizer_private.h"
 
 #include <string.h>
 

@@ -5,7 +5,7 @@
  * class's own normaliser and pattern, and ByteLevel at both ends. The rules are
  * those of transformers 4.56's convert_slow_tokenizer.py.
  */
-#include "tokenizer/internal.h"
+#include "tokenizer/tokenizer_private.h"
 
 #include <string.h>
 

@@ -4,7 +4,7 @@
  * change ids or text and is not done is refused by name; truncation and padding
  * are passed over, because they have no part in ids without special tokens.
  */
-#include "tokenizer/internal.h"
+#include "tokenizer/tokenizer_private.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -2,7 +2,7 @@
  * tokenizer/load_model.c: tokenizer.json's "model". In: JSON of a BPE model;
  * out: vocabulary, merges and what becomes of the unknown.
  */
-#include "tokenizer/internal.h"
+#include "tokenizer/tokenizer_private.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
  * tokenizer/load_normal.c: tokenizer.json's "normalizer". In: JSON; out: the
  * tokenizer's chain of normalisers.
  */
-#include "tokenizer/internal.h"
+#include "tokenizer/tokenizer_private.h"
 
 #include <string.h>
 

@@ -3,7 +3,7 @@
  * post-processors have in common in tokenizer.json: types, sequences,
  * patterns, single characters.
  */
-#include "tokenizer/internal.h"
+#include "tokenizer/tokenizer_private.h"
 
 #include <stdio.h>
 #include <string.h>

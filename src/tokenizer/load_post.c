@@ -3,7 +3,7 @@
  * tokens around the ids. We never run it, but the output says whether it would
  * put a BOS in front. In: JSON; out: the id that it puts first.
  */
-#include "tokenizer/internal.h"
+#include "tokenizer/tokenizer_private.h"
 
 #include <string.h>
 

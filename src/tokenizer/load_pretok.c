@@ -2,7 +2,7 @@
  * tokenizer/load_pretok.c: tokenizer.json's "pre_tokenizer". In: JSON; out: the
  * tokenizer's chain of splits.
  */
-#include "tokenizer/internal.h"
+#include "tokenizer/tokenizer_private.h"
 
 #include <string.h>
 

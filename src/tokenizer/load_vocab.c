@@ -2,7 +2,7 @@
  * tokenizer/load_vocab.c: the BPE model's tables, from either file format. In:
  * a JSON object of tokens and pairs of texts; out: vocab, byte ids, merges.
  */
-#include "tokenizer/internal.h"
+#include "tokenizer/tokenizer_private.h"
 
 #include <stdio.h>
 #include <string.h>

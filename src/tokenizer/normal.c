@@ -4,7 +4,7 @@
  * algorithm is ours, because Hugging Face's data is older than utf8proc's, and
  * because utf8proc reorders long runs of marks in quadratic time.
  */
-#include "tokenizer/normal.h"
+#include "tokenizer/normal_private.h"
 
 #include <string.h>
 #include <utf8proc.h>

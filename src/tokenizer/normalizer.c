@@ -3,7 +3,7 @@
  * tokens; out: the text that BPE sees. Each step reads what the one before
  * wrote.
  */
-#include "tokenizer/normalizer.h"
+#include "tokenizer/normalizer_private.h"
 
 #include <utf8proc.h>
 

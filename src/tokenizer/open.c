@@ -4,7 +4,7 @@
  * which say whose rules hold, then tokenizer.json or vocab.json + merges.txt,
  * then what gives the BOS token.
  */
-#include "tokenizer/internal.h"
+#include "tokenizer/tokenizer_private.h"
 
 #include <string.h>
 

@@ -3,7 +3,7 @@
  * tokens; out: words. Each step splits each span of the step before; the
  * pattern sees one span at a time, so that lookarounds stop at its ends.
  */
-#include "tokenizer/pretok.h"
+#include "tokenizer/pretok_private.h"
 
 #include <string.h>
 

@@ -3,7 +3,7 @@
  * syntax and valid UTF-8; out: match positions.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include "tokenizer/regex.h"
+#include "tokenizer/regex_private.h"
 
 #include <pcre2.h>
 

@@ -2,7 +2,7 @@
  * tokenizer/replace.c: what normalisers and decoders replace. In: a text; out:
  * the same with another text for each match.
  */
-#include "tokenizer/replace.h"
+#include "tokenizer/replace_private.h"
 
 enum lens_status lens_replace_run(const struct lens_replace *r, struct lens_regex_match *m,
 				  struct lens_text text, size_t most, struct lens_buf *out,

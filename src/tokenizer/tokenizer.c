@@ -3,7 +3,7 @@
  * out: ids or text. Encoding follows Hugging Face's order: raw added tokens,
  * normalisation, normalised added tokens, pre-tokenizers, BPE.
  */
-#include "tokenizer/internal.h"
+#include "tokenizer/tokenizer_private.h"
 
 #include <utf8proc.h>
 

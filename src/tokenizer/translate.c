@@ -6,7 +6,7 @@
  * quantifiers with a suffix, and inline options; those are rewritten or
  * refused. A small set of constructs is let through; all else is an error.
  */
-#include "tokenizer/regex.h"
+#include "tokenizer/regex_private.h"
 
 #include <string.h>
 #include <utf8proc.h>

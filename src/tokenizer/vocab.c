@@ -2,7 +2,7 @@
  * tokenizer/vocab.c: token text <-> id. In: (text, id) pairs, as many as were
  * announced; out: lookups. The texts lie end to end in one allocation.
  */
-#include "tokenizer/vocab.h"
+#include "tokenizer/vocab_private.h"
 
 #include <string.h>
 

@@ -5,7 +5,7 @@
  */
 #include "fuzz/fuzz.h"
 
-#include "store/gheap.h"
+#include "store/gheap_private.h"
 
 #include <string.h>
 

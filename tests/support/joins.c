@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "h5lens/sys.h"
-#include "store/verify.h" /* lens_verify_share */
+#include "store/verify_private.h" /* lens_verify_share */
 #include "support/storefile.h"
 
 const size_t test_shard_rows[TEST_SHARDS] = { 5, 3, 4 },

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "model/config.h"
+#include "model/config_private.h"
 #include "support/cases.h"
 #include "support/passes.h"
 #include "support/runs.h"

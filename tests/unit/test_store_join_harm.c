@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "store/verify.h" /* lens_verify_virtual */
+#include "store/verify_private.h" /* lens_verify_virtual */
 #include "support/cases.h"
 #include "support/joins.h"
 #include "support/runs.h"

@@ -1,11 +1,11 @@
 /*
- * tokenizer/added.h: added and special tokens, which are taken out of a text
+ * tokenizer/added_private.h: added and special tokens, which are taken out of a text
  * before anything else is done to it.
  */
-#ifndef LENS_TOKENIZER_ADDED_H
-#define LENS_TOKENIZER_ADDED_H
+#ifndef LENS_TOKENIZER_ADDED_PRIVATE_H
+#define LENS_TOKENIZER_ADDED_PRIVATE_H
 
-#include "tokenizer/normalizer.h"
+#include "tokenizer/normalizer_private.h"
 
 struct lens_added_token {
 	const char *content; /* as the file writes it; copy once it is in the list */

@@ -1,8 +1,8 @@
 /*
- * tokenizer/normal.h: Unicode's four normal forms.
+ * tokenizer/normal_private.h: Unicode's four normal forms.
  */
-#ifndef LENS_TOKENIZER_NORMAL_H
-#define LENS_TOKENIZER_NORMAL_H
+#ifndef LENS_TOKENIZER_NORMAL_PRIVATE_H
+#define LENS_TOKENIZER_NORMAL_PRIVATE_H
 
 #include "h5lens/core.h"
 

@@ -1,9 +1,9 @@
 /*
- * tokenizer/bpe.h: byte-pair encoding: a run of symbols is merged pair by
+ * tokenizer/bpe_private.h: byte-pair encoding: a run of symbols is merged pair by
  * pair, the pair of lowest rank first. Knows ids only, no text.
  */
-#ifndef LENS_TOKENIZER_BPE_H
-#define LENS_TOKENIZER_BPE_H
+#ifndef LENS_TOKENIZER_BPE_PRIVATE_H
+#define LENS_TOKENIZER_BPE_PRIVATE_H
 
 #include "h5lens/core.h"
 

@@ -1,6 +1,6 @@
-/* cli.h: what the commands share. Only this folder prints. */
-#ifndef CLI_H
-#define CLI_H
+/* cli_private.h: what the commands share. Only this folder prints. */
+#ifndef LENS_CLI_PRIVATE_H
+#define LENS_CLI_PRIVATE_H
 
 #include <math.h>
 #include <stdio.h>

@@ -1,11 +1,11 @@
 /*
- * tokenizer/pretok.h: pre-tokenizers: a text is split into words, within
+ * tokenizer/pretok_private.h: pre-tokenizers: a text is split into words, within
  * which BPE then merges.
  */
-#ifndef LENS_TOKENIZER_PRETOK_H
-#define LENS_TOKENIZER_PRETOK_H
+#ifndef LENS_TOKENIZER_PRETOK_PRIVATE_H
+#define LENS_TOKENIZER_PRETOK_PRIVATE_H
 
-#include "tokenizer/regex.h"
+#include "tokenizer/regex_private.h"
 
 /* What becomes of what a pattern matches (SplitDelimiterBehavior). */
 enum lens_split_behavior {

@@ -1,10 +1,10 @@
 /*
- * dataset/columns.h: which field of a record is what. Private to the stage.
+ * dataset/columns_private.h: which field of a record is what. Private to the stage.
  */
-#ifndef LENS_DATASET_COLUMNS_H
-#define LENS_DATASET_COLUMNS_H
+#ifndef LENS_DATASET_COLUMNS_PRIVATE_H
+#define LENS_DATASET_COLUMNS_PRIVATE_H
 
-#include "dataset/csv.h"
+#include "dataset/csv_private.h"
 #include "h5lens/dataset.h"
 
 #define LENS_NO_COLUMN SIZE_MAX

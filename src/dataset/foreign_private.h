@@ -1,9 +1,9 @@
 /*
- * dataset/foreign.h: files that are given for a CSV file and are none. Private
+ * dataset/foreign_private.h: files that are given for a CSV file and are none. Private
  * to the stage.
  */
-#ifndef LENS_DATASET_FOREIGN_H
-#define LENS_DATASET_FOREIGN_H
+#ifndef LENS_DATASET_FOREIGN_PRIVATE_H
+#define LENS_DATASET_FOREIGN_PRIVATE_H
 
 #include "h5lens/core.h"
 

@@ -1,18 +1,18 @@
 /*
- * tokenizer/internal.h: the tokenizer itself, as its loaders fill it.
+ * tokenizer/tokenizer_private.h: the tokenizer itself, as its loaders fill it.
  */
-#ifndef LENS_TOKENIZER_INTERNAL_H
-#define LENS_TOKENIZER_INTERNAL_H
+#ifndef LENS_TOKENIZER_PRIVATE_H
+#define LENS_TOKENIZER_PRIVATE_H
 
 #include "h5lens/tokenizer.h"
-#include "tokenizer/added.h"
-#include "tokenizer/bpe.h"
-#include "tokenizer/bytelevel.h"
-#include "tokenizer/decode.h"
-#include "tokenizer/json.h"
-#include "tokenizer/normalizer.h"
-#include "tokenizer/pretok.h"
-#include "tokenizer/vocab.h"
+#include "tokenizer/added_private.h"
+#include "tokenizer/bpe_private.h"
+#include "tokenizer/bytelevel_private.h"
+#include "tokenizer/decode_private.h"
+#include "tokenizer/json_private.h"
+#include "tokenizer/normalizer_private.h"
+#include "tokenizer/pretok_private.h"
+#include "tokenizer/vocab_private.h"
 
 /* GPT-2's pattern, as Hugging Face gives it to Oniguruma. */
 #define LENS_GPT2_PATTERN                                                                      \

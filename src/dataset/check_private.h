@@ -1,11 +1,11 @@
 /*
- * dataset/check.h: is this record a good row, and what are its tokens? Private
+ * dataset/check_private.h: is this record a good row, and what are its tokens? Private
  * to the stage.
  */
-#ifndef LENS_DATASET_CHECK_H
-#define LENS_DATASET_CHECK_H
+#ifndef LENS_DATASET_CHECK_PRIVATE_H
+#define LENS_DATASET_CHECK_PRIVATE_H
 
-#include "dataset/columns.h"
+#include "dataset/columns_private.h"
 
 /* The caller's storage; reused from row to row. */
 struct lens_row {

@@ -1,9 +1,9 @@
 /*
- * dataset/numbers.h: what numbers a column's cells are. Private to the stage,
+ * dataset/numbers_private.h: what numbers a column's cells are. Private to the stage,
  * but for the two that read a cell (h5lens/dataset.h).
  */
-#ifndef LENS_DATASET_NUMBERS_H
-#define LENS_DATASET_NUMBERS_H
+#ifndef LENS_DATASET_NUMBERS_PRIVATE_H
+#define LENS_DATASET_NUMBERS_PRIVATE_H
 
 #include "h5lens/dataset.h"
 

@@ -1,9 +1,9 @@
 /*
- * tokenizer/json.h: JSON files of a tokenizer's directory, with errors that
+ * tokenizer/json_private.h: JSON files of a tokenizer's directory, with errors that
  * name the file and the place in it.
  */
-#ifndef LENS_TOKENIZER_JSON_H
-#define LENS_TOKENIZER_JSON_H
+#ifndef LENS_TOKENIZER_JSON_PRIVATE_H
+#define LENS_TOKENIZER_JSON_PRIVATE_H
 
 #include "core/json.h"
 

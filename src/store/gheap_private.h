@@ -1,15 +1,15 @@
 /*
- * store/gheap.h: HDF5's global heap, where strings of variable length lie.
+ * store/gheap_private.h: HDF5's global heap, where strings of variable length lie.
  *
  * The heap has no checksums, and HDF5 1.10.8 trusts it: a flipped bit in a
  * size, an index or a reference makes it read or write out of bounds. So we
  * read the strings of datasets here, and let HDF5 see only collections that
  * are exactly as our own files have them.
  */
-#ifndef LENS_STORE_GHEAP_H
-#define LENS_STORE_GHEAP_H
+#ifndef LENS_STORE_GHEAP_PRIVATE_H
+#define LENS_STORE_GHEAP_PRIVATE_H
 
-#include "io.h"
+#include "store/io_private.h"
 
 #define LENS_GHEAP_REF_BYTES 16 /* of a string in a dataset: length, address, index */
 

@@ -1,11 +1,11 @@
 /*
- * tokenizer/replace.h: a step that puts a text for each match of an expression,
+ * tokenizer/replace_private.h: a step that puts a text for each match of an expression,
  * as normalisers and decoders have it; a text alone is one without expression.
  */
-#ifndef LENS_TOKENIZER_REPLACE_H
-#define LENS_TOKENIZER_REPLACE_H
+#ifndef LENS_TOKENIZER_REPLACE_PRIVATE_H
+#define LENS_TOKENIZER_REPLACE_PRIVATE_H
 
-#include "tokenizer/regex.h"
+#include "tokenizer/regex_private.h"
 
 struct lens_replace {
 	struct lens_regex *re;

@@ -1,12 +1,12 @@
 /*
- * tokenizer/decode.h: tokens → text: the steps of tokenizer.json's "decoder",
+ * tokenizer/decode_private.h: tokens → text: the steps of tokenizer.json's "decoder",
  * in order, over a list of pieces that starts as the tokens' texts.
  */
-#ifndef LENS_TOKENIZER_DECODE_H
-#define LENS_TOKENIZER_DECODE_H
+#ifndef LENS_TOKENIZER_DECODE_PRIVATE_H
+#define LENS_TOKENIZER_DECODE_PRIVATE_H
 
-#include "tokenizer/bytelevel.h"
-#include "tokenizer/replace.h"
+#include "tokenizer/bytelevel_private.h"
+#include "tokenizer/replace_private.h"
 
 enum lens_decode_kind {
 	LENS_DECODE_BYTE_LEVEL,    /* all pieces are bytes in disguise -> one piece */

@@ -1,8 +1,8 @@
 /*
- * tokenizer/vocab.h: token text <-> id, both ways in constant time.
+ * tokenizer/vocab_private.h: token text <-> id, both ways in constant time.
  */
-#ifndef LENS_TOKENIZER_VOCAB_H
-#define LENS_TOKENIZER_VOCAB_H
+#ifndef LENS_TOKENIZER_VOCAB_PRIVATE_H
+#define LENS_TOKENIZER_VOCAB_PRIVATE_H
 
 #include "h5lens/core.h"
 

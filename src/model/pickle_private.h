@@ -1,13 +1,13 @@
 /*
- * model/pickle.h: a reader of the pickles that torch.save writes. It knows
+ * model/pickle_private.h: a reader of the pickles that torch.save writes. It knows
  * plain values, tensors and storages, executes nothing, and refuses everything
  * else by name.
  *
  * pickle.c is the stack machine, pickle_ops.c its opcodes; pickle_torch.c says what the few
  * names that may be called mean; torchbin.c reads files with them.
  */
-#ifndef MODEL_PICKLE_H
-#define MODEL_PICKLE_H
+#ifndef LENS_MODEL_PICKLE_PRIVATE_H
+#define LENS_MODEL_PICKLE_PRIVATE_H
 
 #include "model/model_private.h"
 

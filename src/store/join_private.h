@@ -1,11 +1,11 @@
 /*
- * store/join.h: what a file joined from shards consists of, found from the
+ * store/join_private.h: what a file joined from shards consists of, found from the
  * shards' shapes and attributes alone.
  */
-#ifndef LENS_STORE_JOIN_H
-#define LENS_STORE_JOIN_H
+#ifndef LENS_STORE_JOIN_PRIVATE_H
+#define LENS_STORE_JOIN_PRIVATE_H
 
-#include "store_private.h"
+#include "store/store_private.h"
 
 struct lens_join_attr {
 	char *name;

@@ -1,10 +1,10 @@
 /*
- * tokenizer/regex.h: the regular expressions of tokenizer.json. Hugging Face
+ * tokenizer/regex_private.h: the regular expressions of tokenizer.json. Hugging Face
  * runs them with Oniguruma, we with PCRE2; translate.c rewrites what the two
  * read differently and refuses what it does not know.
  */
-#ifndef LENS_TOKENIZER_REGEX_H
-#define LENS_TOKENIZER_REGEX_H
+#ifndef LENS_TOKENIZER_REGEX_PRIVATE_H
+#define LENS_TOKENIZER_REGEX_PRIVATE_H
 
 #include "h5lens/core.h"
 

@@ -1,12 +1,12 @@
 /*
- * tokenizer/normalizer.h: what is done to a text before it is split: the steps
+ * tokenizer/normalizer_private.h: what is done to a text before it is split: the steps
  * of tokenizer.json's "normalizer", in order.
  */
-#ifndef LENS_TOKENIZER_NORMALIZER_H
-#define LENS_TOKENIZER_NORMALIZER_H
+#ifndef LENS_TOKENIZER_NORMALIZER_PRIVATE_H
+#define LENS_TOKENIZER_NORMALIZER_PRIVATE_H
 
-#include "tokenizer/normal.h"
-#include "tokenizer/replace.h"
+#include "tokenizer/normal_private.h"
+#include "tokenizer/replace_private.h"
 
 enum lens_normal_kind {
 	LENS_NORMAL_FORM,

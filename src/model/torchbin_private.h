@@ -1,11 +1,11 @@
 /*
- * model/torchbin.h: what the readers of pytorch_model.bin share: torchbin.c (the
+ * model/torchbin_private.h: what the readers of pytorch_model.bin share: torchbin.c (the
  * tensors), torchzip.c and torchlegacy.c (where their storages' data are).
  */
-#ifndef MODEL_TORCHBIN_H
-#define MODEL_TORCHBIN_H
+#ifndef LENS_MODEL_TORCHBIN_PRIVATE_H
+#define LENS_MODEL_TORCHBIN_PRIVATE_H
 
-#include "model/pickle.h"
+#include "model/pickle_private.h"
 
 /* One storage; tensors may share it. */
 struct lens_torch_storage {

@@ -1,9 +1,9 @@
 /*
- * dataset/csv.h: CSV records one at a time, in bounded memory. Private to the
+ * dataset/csv_private.h: CSV records one at a time, in bounded memory. Private to the
  * data set stage.
  */
-#ifndef LENS_DATASET_CSV_H
-#define LENS_DATASET_CSV_H
+#ifndef LENS_DATASET_CSV_PRIVATE_H
+#define LENS_DATASET_CSV_PRIVATE_H
 
 #include "h5lens/dataset.h"
 

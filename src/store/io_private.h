@@ -1,5 +1,5 @@
 /*
- * store/io.h: the system calls under an HDF5 file, and the HDF5 file driver
+ * store/io_private.h: the system calls under an HDF5 file, and the HDF5 file driver
  * that goes through them.
  *
  * HDF5 tells of a failed write only in prose, and does not survive one well:
@@ -9,8 +9,8 @@
  * also never locks, starts write-back early, and lets a test make the k-th
  * call fail.
  */
-#ifndef LENS_STORE_IO_H
-#define LENS_STORE_IO_H
+#ifndef LENS_STORE_IO_PRIVATE_H
+#define LENS_STORE_IO_PRIVATE_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -30,7 +30,7 @@ struct lens_io {
 	uint64_t size;              /* of the file, bytes */
 	uint64_t end;               /* of what HDF5 knows of it */
 	size_t chunk_max;           /* while HDF5 reads chunks: no larger ones; 0: none */
-	uint64_t heap_at, heap_end; /* the collection admitted last (gheap.h) */
+	uint64_t heap_at, heap_end; /* the collection admitted last (gheap_private.h) */
 };
 
 /*

@@ -1,10 +1,10 @@
 /*
- * experiment/value.h: one YAML value → one field. Private to the stage.
+ * experiment/value_private.h: one YAML value → one field. Private to the stage.
  */
-#ifndef LENS_EXPERIMENT_VALUE_H
-#define LENS_EXPERIMENT_VALUE_H
+#ifndef LENS_EXPERIMENT_VALUE_PRIVATE_H
+#define LENS_EXPERIMENT_VALUE_PRIVATE_H
 
-#include "experiment/keys.h"
+#include "experiment/keys_private.h"
 
 #include <yaml.h>
 

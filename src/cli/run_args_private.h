@@ -1,8 +1,8 @@
-/* run_args.h: the command line of `h5lens run`. */
-#ifndef CLI_RUN_ARGS_H
-#define CLI_RUN_ARGS_H
+/* run_args_private.h: the command line of `h5lens run`. */
+#ifndef LENS_CLI_RUN_ARGS_PRIVATE_H
+#define LENS_CLI_RUN_ARGS_PRIVATE_H
 
-#include "cli/cli.h"
+#include "cli/cli_private.h"
 
 struct run_args {
 	const char *yaml;

@@ -1,6 +1,6 @@
-/* config.h: reading config.json, for model.c. */
-#ifndef MODEL_CONFIG_H
-#define MODEL_CONFIG_H
+/* config_private.h: reading config.json, for model.c. */
+#ifndef LENS_MODEL_CONFIG_PRIVATE_H
+#define LENS_MODEL_CONFIG_PRIVATE_H
 
 #include "model/model_private.h"
 

@@ -1,9 +1,9 @@
 /*
- * experiment/keys.h: the key table's inner side: how a key is stored. Private
+ * experiment/keys_private.h: the key table's inner side: how a key is stored. Private
  * to the stage.
  */
-#ifndef LENS_EXPERIMENT_KEYS_H
-#define LENS_EXPERIMENT_KEYS_H
+#ifndef LENS_EXPERIMENT_KEYS_PRIVATE_H
+#define LENS_EXPERIMENT_KEYS_PRIVATE_H
 
 #include "h5lens/experiment.h"
 

@@ -1,11 +1,11 @@
 /*
- * store/verify.h: the verification of files in parts, in one process or in
+ * store/verify_private.h: the verification of files in parts, in one process or in
  * several.
  */
-#ifndef LENS_STORE_VERIFY_H
-#define LENS_STORE_VERIFY_H
+#ifndef LENS_STORE_VERIFY_PRIVATE_H
+#define LENS_STORE_VERIFY_PRIVATE_H
 
-#include "store_private.h"
+#include "store/store_private.h"
 
 struct lens_verify_file {
 	const char *file;

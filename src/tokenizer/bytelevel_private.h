@@ -1,9 +1,9 @@
 /*
- * tokenizer/bytelevel.h: GPT-2's way of writing bytes as printable
+ * tokenizer/bytelevel_private.h: GPT-2's way of writing bytes as printable
  * characters, and the way back to text.
  */
-#ifndef LENS_TOKENIZER_BYTELEVEL_H
-#define LENS_TOKENIZER_BYTELEVEL_H
+#ifndef LENS_TOKENIZER_BYTELEVEL_PRIVATE_H
+#define LENS_TOKENIZER_BYTELEVEL_PRIVATE_H
 
 #include "h5lens/core.h"
 
