@@ -137,7 +137,7 @@ struct lens_vec {
 	/* kt[d, j] = k[j, d]; ldk is n_pos rounded up to LENS_KEY_ALIGN, zero-filled. */
 	void (*transpose_keys)(size_t n_pos, size_t d_head, const float *k, size_t ld,
 			       float *kt, size_t ldk);
-	/* scores = q·k/scale, −inf where masked (causal, window). Fills n_pos columns. */
+	/* scores = q·k/scale, −inf where masked (causal, window), up to column ldk. */
 	void (*attention_scores)(const struct lens_attention_args *a);
 	/* scores → pattern in place (softmax over the keys) */
 	void (*attention_softmax)(const struct lens_attention_args *a);

@@ -55,8 +55,8 @@ void lens_error_add(struct lens_error *err, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
 /*
- * LENS_ERR_IO (LENS_ERR_NOSPACE for ENOSPC and EDQUOT) with strerror(errno_):
- * "cannot <what>: <strerror>".
+ * "cannot <what>: <strerror(errno_)>" as LENS_ERR_IO; LENS_ERR_NOSPACE for ENOSPC,
+ * EDQUOT and EFBIG, LENS_ERR_NOMEM for ENOMEM.
  */
 enum lens_status lens_error_sys(struct lens_error *err, int errno_, const char *file,
 				const char *what);

@@ -206,10 +206,10 @@ enum lens_status lens_store_check(const char *file, const char *identity,
 				  struct lens_shard_state *out, struct lens_error *err);
 
 /*
- * Reads the whole of a numeric dataset, converted to T = float64 or int64 by
- * HDF5 (NaN and -1 where nothing was written). extent must have room for
- * LENS_MAX_RANK. The caller frees *out with lens_free. A virtual dataset, whose data
- * are in shards, is LENS_ERR_FORMAT.
+ * Reads a whole numeric dataset, converted to float64 by HDF5 (where nothing was
+ * written, lens_fill's values). extent must have room for LENS_MAX_RANK. The caller
+ * frees *out with lens_free. A virtual dataset, whose data are in shards, is
+ * LENS_ERR_FORMAT.
  */
 enum lens_status lens_store_read_f64(const char *file, const char *path, double **out,
 				     int *rank, size_t *extent, struct lens_error *err);

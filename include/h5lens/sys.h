@@ -1,7 +1,7 @@
 /*
- * sys.h: the system calls that make outputs, with a seam for faults: a test
- * can make the k-th of them fail. And what is built of them alone: a small file
- * replaced as a whole, work in a child process.
+ * sys.h: the system calls that open inputs and make outputs; a test can make the
+ * k-th of them fail. Built on them: replacing a small file as a whole, and work in a
+ * child process.
  */
 #ifndef H5LENS_SYS_H
 #define H5LENS_SYS_H

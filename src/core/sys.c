@@ -1,6 +1,6 @@
 /*
- * core/sys.c: the system calls that make outputs, each of which a test can make
- * fail, and a small file replaced as a whole.
+ * core/sys.c: the system calls that open inputs and make outputs, each of which a
+ * test can make fail, and the replacement of a small file as a whole.
  */
 #include "h5lens/sys.h"
 

@@ -17,7 +17,7 @@ void lens_strings_release(struct lens_strings *s)
 	*s = (struct lens_strings){ 0 };
 }
 
-/* The i-th item of a sequence; a scalar is a list of itself. */
+/* The items of a sequence; a scalar is a list of itself. */
 static size_t count_items(const yaml_node_t *node)
 {
 	if (node->type != YAML_SEQUENCE_NODE)

@@ -20,7 +20,7 @@ enum lens_status lens_yaml_error(const struct lens_yaml_source *src, const yaml_
 				 struct lens_error *err, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 
-/* Is it a scalar or sequence that we read (no tag, no NUL inside)? */
+/* Refuses YAML tags, and a NUL inside a scalar. */
 enum lens_status lens_yaml_plain(const struct lens_yaml_source *src, const yaml_node_t *node,
 				 struct lens_error *err);
 

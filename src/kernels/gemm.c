@@ -79,7 +79,7 @@ size_t lens_gemm_pad_floats(size_t n, size_t k)
 {
 	size_t rows = least_rows(n, k);
 
-	/* At least one multiple of 12 beyond any tail of rows. */
+	/* So many rows of A, then as many of C: no tail is longer. */
 	return rows * (n + k);
 }
 
@@ -125,7 +125,7 @@ static void multiply(const struct lens_gemm_args *g, const struct rows *r)
 		blas_columns(g, r, n0, lens_min(g->n - n0, nb));
 }
 
-/* rows (< least_rows, or a tail of fewer than 12) through the scratch. */
+/* rows, at most least_rows, through the scratch. */
 static void padded(const struct lens_gemm_args *g, size_t row, size_t rows, float *pad)
 {
 	size_t i, m = least_rows(g->n, g->k);
@@ -164,16 +164,20 @@ void lens_gemm(const struct lens_gemm_args *g, float *pad, int threads)
 		rows_of(g, 0, g->m, pad);
 		return;
 	}
-	/* The last tile alone may be short enough to need the scratch. */
+	/*
+	 * The scratch serves one tile at a time: the last, which may be short, or every
+	 * tile where BLAS must be given more rows than a tile has.
+	 */
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
 	for (t = 0; t < tiles; t++) {
 		size_t row = t * TILE_ROWS;
 		size_t rows = lens_min(g->m - row, TILE_ROWS);
 
-		if (t + 1 < tiles && TILE_ROWS >= least_rows(g->n, g->k))
+		if (t + 1 < tiles && TILE_ROWS >= least_rows(g->n, g->k)) {
 			rows_of(g, row, rows, NULL);
-		else
+		} else {
 #pragma omp critical(lens_gemm_pad)
 			rows_of(g, row, rows, pad);
+		}
 	}
 }

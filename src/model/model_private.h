@@ -21,7 +21,7 @@ struct lens_config_file {
 /* "key" <what>, and what it holds where that is nothing that JSON has. */
 enum lens_status lens_config_wrong(const struct lens_config_file *f, const char *key,
 				   const char *what, struct lens_error *err);
-/* A size of 1 … 2^31; deflt stands for an absent or null key, 0 makes it required. */
+/* A size of 1 … 2^31 − 1; deflt stands for an absent or null key, 0 makes it required. */
 enum lens_status lens_config_size(const struct lens_config_file *f, const char *key,
 				  size_t deflt, size_t *out, struct lens_error *err);
 enum lens_status lens_config_bool(const struct lens_config_file *f, const char *key, bool deflt,

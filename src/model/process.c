@@ -9,9 +9,8 @@
 #include "model/model_private.h"
 
 /*
- * Folds a norm's gain w and bias b ([d]) into what reads from it (m: [d, n], its
- * bias [n]): bias += bᵀm, then m = w·m; LayerNorm's output has mean zero, so
- * each column of m also loses its mean.
+ * Folds a norm's gain w and bias b ([d]; b may be NULL) into what reads its output
+ * (m: [d, n], its bias [n]): bias += bᵀm, then m = w·m.
  */
 static void fold_norm(size_t d, size_t n, const double *w, const double *b, double *m,
 		      double *bias)
@@ -97,6 +96,7 @@ void lens_process_block(const struct lens_config *c, const struct lens_processin
 		if (c->gated_mlp)
 			fold_norm(d, c->d_mlp, b->ln2_w, b->ln2_b, b->w_gate, b->b_gate);
 	}
+	/* LayerNorm's output has mean 0, so the mean of each column has no effect. */
 	if (p->fold_ln && layer_norm) {
 		center_columns(d, qkv, b->w_qkv);
 		center_columns(d, c->d_mlp, b->w_in);

@@ -18,8 +18,8 @@ struct lens_json {
 };
 
 /*
- * Reads dir/name, as Python may have written it, and adds its name and contents
- * to sha (or NULL). The caller json_decrefs *root.
+ * Reads the file at path, which Python may have written, and adds its name and
+ * contents to sha (or NULL). The caller json_decrefs *root.
  */
 enum lens_status lens_json_read(const char *path, const char *name, struct lens_sha256 *sha,
 				json_t **root, struct lens_error *err);
