@@ -11,7 +11,7 @@
 
 #include "h5lens/status.h"
 
-/* --- checked size arithmetic: false when the result does not fit ---------- */
+/* --- checked size arithmetic: false if the result does not fit ------------ */
 
 static inline bool lens_size_mul(size_t a, size_t b, size_t *out)
 {
@@ -38,9 +38,9 @@ static inline size_t lens_max(size_t a, size_t b)
  * fail (lens_alloc_fail_at). Size 0 gives a valid pointer.
  */
 
-/* n * size bytes, zeroed. NULL when it overflows or memory is out. */
+/* n * size bytes, zeroed. NULL on overflow or when out of memory. */
 void *lens_calloc(size_t n, size_t size);
-/* p grown or shrunk to n * size bytes; p stays valid when it returns NULL. */
+/* p grown or shrunk to n * size bytes; p stays valid if it returns NULL. */
 void *lens_realloc(void *p, size_t n, size_t size);
 /* n * size bytes on a 64-byte boundary, not cleared. Free with lens_free. */
 void *lens_alloc_aligned(size_t n, size_t size);
@@ -51,12 +51,12 @@ char *lens_strdup(const char *s);
 void lens_alloc_fail_at(unsigned long k);
 
 /*
- * A list of n elements of size bytes, with room for one more: itself, or moved,
- * and *cap, how many it has room for. NULL when memory is out; list stays valid.
+ * Makes room for one more in a list of n elements of size bytes and returns it, moved
+ * or not; *cap is how many it has room for. NULL when out of memory; list stays valid.
  */
 void *lens_grow(void *list, size_t n, size_t *cap, size_t size, struct lens_error *err);
 
-/* Sets LENS_ERR_NOMEM with the size that was asked for. Returns the code. */
+/* Sets LENS_ERR_NOMEM with the requested size. Returns the code. */
 enum lens_status lens_error_nomem(struct lens_error *err, size_t n, size_t size);
 
 /* --- growable buffers ------------------------------------------------------ */
@@ -97,22 +97,22 @@ void lens_ids_release(struct lens_ids *ids);
 enum lens_status lens_file_read(const char *path, size_t max_bytes, struct lens_buf *b,
 				struct lens_error *err);
 
-/* dir + "/" + name; the caller frees. NULL when memory is out. */
+/* dir + "/" + name; the caller frees. NULL when out of memory. */
 char *lens_path_join(const char *dir, const char *name);
-/* The folder that a path is in ("." without one); the caller frees. NULL: memory is out. */
+/* The folder of a path ("." if it names none); the caller frees. NULL: out of memory. */
 char *lens_path_folder(const char *path);
-/* Also true of what cannot be asked for: opening it tells why. */
+/* Also true if stat fails for another reason than absence: opening it will say why. */
 bool lens_file_exists(const char *path);
 
 /*
- * A path that should be a model's folder lacks something: says what it is
- * instead (a hub id, an adapter, GGUF, a cache, …), else `missing`. weights: it
- * is the weights that are not there. Never LENS_OK.
+ * For a path that should be a model's folder and lacks something: an error that says
+ * what it is instead (a hub id, an adapter, GGUF, a cache, …), else `missing`.
+ * weights: the weights are what is missing. Never LENS_OK.
  */
 enum lens_status lens_model_folder_error(const char *dir, const char *missing, bool weights,
 					 struct lens_error *err);
 
-/* As memcmp of two runs of bytes; where one begins with the other, the shorter is less. */
+/* Like memcmp; if one begins with the other, the shorter one is less. */
 int lens_bytes_compare(const void *a, size_t n_a, const void *b, size_t n_b);
 
 /* Is s[0..n) valid UTF-8 (no surrogates, no overlong forms)? */
@@ -120,7 +120,7 @@ bool lens_utf8_valid(const char *s, size_t n);
 
 /* Unicode's White_Space: Rust's char::is_whitespace, Oniguruma's \s. */
 bool lens_white_space(int32_t c);
-/* Is the first, the last character of s[0..n) white space? */
+/* Is the first or last character of s[0..n) white space? */
 bool lens_begins_with_space(const char *s, size_t n);
 bool lens_ends_with_space(const char *s, size_t n);
 
@@ -133,7 +133,7 @@ struct lens_sha256; /* an incremental digest */
 enum lens_status lens_sha256_create(struct lens_sha256 **out, struct lens_error *err);
 enum lens_status lens_sha256_update(struct lens_sha256 *s, const void *data, size_t n,
 				    struct lens_error *err);
-/* Gives the digest and starts afresh. */
+/* Returns the digest and starts over. */
 enum lens_status lens_sha256_final(struct lens_sha256 *s, uint8_t out[LENS_SHA256_BYTES],
 				   struct lens_error *err);
 void lens_sha256_destroy(struct lens_sha256 *s);
@@ -169,8 +169,8 @@ struct lens_available {
 struct lens_available lens_memory_available(const char *root);
 
 /*
- * The entry of names[0..n) nearest to word by edit distance, or NULL when
- * none is near enough to be worth suggesting ("unknown key …, did you mean").
+ * The entry of names[0..n) nearest to word by edit distance, or NULL if none is near
+ * enough to suggest ("unknown key …, did you mean").
  */
 const char *lens_nearest(const char *word, const char *const *names, size_t n);
 

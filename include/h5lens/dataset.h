@@ -23,16 +23,16 @@ struct lens_dataset_options {
 	long read_pos;               /* used without a column; -1: the last token */
 	bool prepend_bos;
 	bool skip_bad_rows; /* else a bad row is an error */
-	size_t limit;       /* the first so many good rows; 0: all. The rows
-			       after them are hashed, and not checked */
+	size_t limit;       /* use the first so many good rows; 0: all. The rows
+			       after them are hashed, but not checked */
 	size_t n_ctx;       /* longest prompt the model takes, in tokens */
-	size_t d_vocab;     /* the model's: a token past it is a bad row */
+	size_t d_vocab;     /* the model's: a row with a token beyond it is bad */
 	const struct lens_tokenizer *tokenizer;
 };
 
 #define LENS_BAD_ROWS_LISTED 20
 
-/* What may be odd about a good row. */
+/* What may be suspicious about a good row. */
 enum lens_row_warning {
 	LENS_ROW_SECOND_BOS,   /* the prompt begins with the BOS token that is prepended */
 	LENS_ROW_NO_SPACE,     /* an answer without its leading space */
@@ -41,21 +41,21 @@ enum lens_row_warning {
 };
 #define LENS_ROW_WARNINGS 4
 
-/* Bits of /results/flags that tell of a row itself; 1 and 2 are the analysis's. */
+/* Bits of /results/flags that concern the row itself; the analysis uses 1 and 2. */
 #define LENS_FLAG_SEAM 4u
 #define LENS_FLAG_EQUAL_ANSWERS 8u
 
 /* What was wrong with the rows, for the user. */
 struct lens_dataset_report {
-	size_t n_bad;                                /* all of them */
-	struct lens_error bad[LENS_BAD_ROWS_LISTED]; /* the first of them */
+	size_t n_bad;                                /* how many bad rows */
+	struct lens_error bad[LENS_BAD_ROWS_LISTED]; /* the first ones */
 	struct {
-		size_t n;                /* good rows with it */
-		struct lens_error first; /* the first of them */
+		size_t n;                /* how many good rows have it */
+		struct lens_error first; /* of the first one */
 	} warning[LENS_ROW_WARNINGS];
 };
 
-/* How a column is stored: as numbers only where no text loses anything by it. */
+/* How a column is stored: as numbers only if no cell's text loses anything. */
 enum lens_column_kind {
 	LENS_COLUMN_TEXT,
 	LENS_COLUMN_INT, /* every cell is a canonical integer that fits in int64 */
@@ -94,7 +94,7 @@ struct lens_prompts {
 	uint64_t csv_bytes;                 /* of the file, as far as these rows go */
 };
 
-/* The number in a cell of a column of that kind. */
+/* The number in a cell of an INT or REAL column. */
 int64_t lens_cell_int(const char *text);
 double lens_cell_real(const char *text);
 
@@ -105,10 +105,10 @@ static inline size_t lens_prompt_length(const struct lens_prompts *p, size_t row
 }
 
 /*
- * Reads and checks the whole file. report may not be NULL; it is filled in
- * either case. With bad rows and !skip_bad_rows the status is LENS_ERR_FORMAT
- * and the error text counts them; errors of the file as a whole (a missing
- * column, an unterminated quote) come alone. No good row at all is an error.
+ * Reads and checks the whole file. report must not be NULL; it is filled in even on an
+ * error. With bad rows and !skip_bad_rows the status is LENS_ERR_FORMAT and the error's
+ * text counts them; an error in the file as a whole (a missing column, an unterminated
+ * quote) is reported alone. A file without a good row is an error.
  */
 enum lens_status lens_prompts_load(const struct lens_dataset_options *opt,
 				   struct lens_prompts **out,

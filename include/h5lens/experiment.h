@@ -1,6 +1,6 @@
 /*
- * experiment.h: what the user asked for: a YAML file, --set and flags, all
- * served by one key table, with every default filled in.
+ * experiment.h: what the user asked for, by a YAML file, --set and flags, which one
+ * key table serves, with every default filled in.
  */
 #ifndef H5LENS_EXPERIMENT_H
 #define H5LENS_EXPERIMENT_H
@@ -51,7 +51,7 @@ struct lens_experiment {
 		enum lens_cache_dtype dtype;
 	} cache;
 	struct lens_strings tables; /* in the order of the key table, no duplicates */
-	bool tables_listed;         /* by name: then one that cannot be made is an error */
+	bool tables_listed;         /* by name: one that cannot be made is an error */
 	size_t top_k;               /* tokens in top_tokens */
 	enum lens_lens_mode lens;
 	enum lens_cpu_choice cpu;
@@ -63,41 +63,41 @@ struct lens_experiment {
 	char *source;   /* the YAML as written; "" without a file */
 };
 
-/* Every key at its default; nothing required is set yet. */
+/* Sets every key to its default; required keys stay unset. */
 enum lens_status lens_experiment_init(struct lens_experiment *e, struct lens_error *err);
 void lens_experiment_release(struct lens_experiment *e);
 
 /*
- * Reads a YAML file over the present values. Relative paths in it are relative
- * to the file's own folder. An unknown key is an error with the nearest known
- * one; errors carry line and column.
+ * Reads a YAML file over the present values. Relative paths in it are relative to
+ * the file's own folder. The error for an unknown key suggests the nearest known one;
+ * errors carry line and column.
  */
 enum lens_status lens_experiment_load(struct lens_experiment *e, const char *path,
 				      struct lens_error *err);
 
 /*
- * Sets one key ("cache.positions") or group ("cache") from text: a scalar as it
- * stands, without YAML's quotes ("last", "*"); a list with commas ("0,-2") or
- * as YAML ("[0, -2]"); a group as YAML ("{dtype: f16}"). Serves --set key=value
- * and the flags; relative paths stay relative to the current directory.
+ * Sets one key ("cache.positions") or group ("cache") from text: a scalar verbatim,
+ * without YAML's quotes ("last", "*"); a list with commas ("0,-2") or as YAML
+ * ("[0, -2]"); a group as YAML ("{dtype: f16}"). For --set key=value and the flags;
+ * relative paths stay relative to the current directory.
  */
 enum lens_status lens_experiment_set(struct lens_experiment *e, const char *key,
 				     const char *value, struct lens_error *err);
 
-/* Are the required keys there, and do the values go together? */
+/* Are all required keys set, and are the values consistent? */
 enum lens_status lens_experiment_check(const struct lens_experiment *e, struct lens_error *err);
 
 /*
- * Is this table to be made? Listed, and data.answers has what it needs: without
- * answers the default tables shrink to those that need none.
+ * Is this table to be made, that is, listed and with enough answers in data.answers?
+ * Without answers, only the default tables that need none are made.
  */
 bool lens_experiment_wants_table(const struct lens_experiment *e, const char *table);
 
 /*
- * The effective experiment as JSON (sorted keys, every default), for the
- * file's attribute and for its identity. With identity_only: without what must
- * not matter (output, threads, memory, and the paths of model and data).
- * The caller frees with lens_free.
+ * The effective experiment as JSON (sorted keys, every default), for the file's
+ * attribute and for its identity. identity_only leaves out what must not matter
+ * (output, threads, memory, and the paths of model and data). The caller frees it
+ * with lens_free.
  */
 enum lens_status lens_experiment_json(const struct lens_experiment *e, bool identity_only,
 				      char **out, struct lens_error *err);
@@ -110,12 +110,10 @@ struct lens_key {
 	const char *deflt; /* the default as text, or NULL when required */
 	const char *help;
 	const char *short_flag; /* "-o", or NULL */
-	const char *flag_value; /* what the flag sets by itself ("raw"); NULL: it takes
-				   a value, which goes to lens_experiment_set */
+	const char *flag_value; /* what the flag alone sets ("raw"); NULL: it takes a value */
 };
 const struct lens_key *lens_keys(size_t *n);
-/* The key that a flag ("--hooks", "-o") stands for, or NULL. --raw-weights stands
- * for "weights" with flag_value "raw". */
+/* The key that a flag ("--hooks", "-o") sets, or NULL. */
 const struct lens_key *lens_key_of_flag(const char *flag);
 
 #endif

@@ -1,12 +1,10 @@
 /*
- * kernels.h: the arithmetic. Matrices are row-major float32 unless it says
- * otherwise.
+ * kernels.h: the arithmetic. Matrices are row-major float32 unless stated otherwise.
  *
- * A row's bits are its own. For one CPU level, every function below gives row
- * i of its result as a function of row i of its input alone, whatever the
- * other rows are and however many there are, given one rule for lens_gemm
- * (see there). That is what makes results independent of batch, order,
- * threads and shards.
+ * A row's bits are its own. On one CPU level, row i of every result below is a
+ * function of row i of the input alone, whatever the other rows are and however many,
+ * given one rule for lens_gemm (see lens_row_align). That is what makes results
+ * independent of batch, order, threads and shards.
  */
 #ifndef H5LENS_KERNELS_H
 #define H5LENS_KERNELS_H
@@ -18,15 +16,14 @@ enum lens_cpu_level { LENS_LEVEL_AVX2 = 0, LENS_LEVEL_AVX512 = 1 };
 
 const char *lens_cpu_level_name(enum lens_cpu_level level);
 
-/* The best level this machine can run; LENS_ERR_UNSUPPORTED without AVX2, FMA, F16C. */
+/* The best level that this machine can run; LENS_ERR_UNSUPPORTED without AVX2, FMA, F16C. */
 enum lens_status lens_cpu_detect(enum lens_cpu_level *level, struct lens_error *err);
 
 /*
- * Opens OpenBLAS with the core that belongs to level (HASWELL, SKYLAKEX), one
- * thread, and selects our kernels. Must be called once, before any of the
- * functions below and before threads start; calling it again with the same
- * level does nothing, with another is LENS_ERR_INVALID: OpenBLAS chooses its
- * kernels when it loads.
+ * Opens OpenBLAS with level's core (HASWELL, SKYLAKEX) and one thread, and selects our
+ * own kernels. Must be called before any of the functions below and before threads
+ * start. Calling it again with the same level does nothing; with another level it is
+ * LENS_ERR_INVALID, because OpenBLAS chooses its kernels when it loads.
  */
 enum lens_status lens_kernels_open(enum lens_cpu_level level, struct lens_error *err);
 
@@ -34,18 +31,18 @@ enum lens_status lens_kernels_open(enum lens_cpu_level level, struct lens_error 
 const char *lens_blas_description(void);
 
 /*
- * The rows of a matrix that belong together (a prompt) must start at a
- * multiple of this: 1 for AVX-512; 12 for AVX2, whose kernels in OpenBLAS
- * handle rows 0–5 and 6–11 of every twelve in two ways.
+ * Rows of a matrix that belong together (a prompt) must start at a multiple of this: 1
+ * for AVX-512; 12 for AVX2, where OpenBLAS's kernels treat rows 0–5 and 6–11 of every
+ * twelve differently.
  */
 size_t lens_row_align(void);
 
-/* Where the i-th of many single rows belongs, so that all are handled alike. */
+/* Where to put the i-th of many single rows, so that all are treated alike. */
 size_t lens_row_slot(size_t i);
-/* Rows a matrix needs to hold n such slots. */
+/* How many rows a matrix needs for n such slots. */
 size_t lens_row_slots(size_t n);
 
-/* B of a product: [K, N] as it is, or [N, K] (transposed). */
+/* How B of a product is stored: as [K, N], or transposed, as [N, K]. */
 enum lens_trans { LENS_B_PLAIN, LENS_B_TRANSPOSED };
 
 struct lens_gemm_args {
@@ -61,12 +58,12 @@ struct lens_gemm_args {
 };
 
 /*
- * C = bias + A·B. Over K it accumulates in blocks of at most 128, which takes
- * the error from 3.5e-7 to 2.1e-7 of the result's scale at K = 768; in blocks of
- * 8 to K = 32 and 16 to K = 256, to about 0.7 of one sum's. pad is
- * scratch of lens_gemm_pad_floats(n, k) floats or more: products too small
- * for the kernels that keep a row's bits are padded with zero rows there.
- * threads > 1 splits fixed tiles of rows; the bits do not depend on it.
+ * C = bias + A·B. K is summed in blocks of at most 128, which reduces the error from
+ * 3.5e-7 to 2.1e-7 of the result's scale at K = 768; for K up to 32 in blocks of 8, and
+ * up to 256 in blocks of 16, which reduces it to about 0.7 of that of a single sum. pad
+ * is scratch of at least lens_gemm_pad_floats(n, k) floats, in which products too small
+ * for the kernels that keep a row's bits are padded with zero rows. threads > 1 shares
+ * out fixed tiles of rows; the bits do not depend on it.
  */
 void lens_gemm(const struct lens_gemm_args *args, float *pad, int threads);
 size_t lens_gemm_pad_floats(size_t n, size_t k);
@@ -74,11 +71,11 @@ size_t lens_gemm_pad_floats(size_t n, size_t k);
 /*
  * The thin singular value decomposition of a product, in float64: A·Bᵀ =
  * U·diag(s)·Vᵀ with A [m, k], B [n, k], k <= m and n. s descends and is not
- * negative; columns of U and V are orthonormal also where s is 0. Of each column
- * of U the element of largest magnitude (the first of several) is positive.
- * at and bt start on 64 bytes (lens_alloc_aligned). May be called from several
- * threads at once. Needs the LAPACK that OpenBLAS is usually built with: without
- * it, LENS_ERR_UNSUPPORTED.
+ * negative; the columns of U and V are orthonormal even where s is 0. In each column
+ * of U the element of largest magnitude (the first of several) is positive. at and bt
+ * are aligned to 64 bytes (lens_alloc_aligned). May be called from several threads at
+ * once. Needs the LAPACK that OpenBLAS is usually built with; LENS_ERR_UNSUPPORTED
+ * without it.
  */
 struct lens_svd_product {
 	size_t m, n, k;
@@ -88,7 +85,7 @@ struct lens_svd_product {
 };
 enum lens_status lens_svd_product(const struct lens_svd_product *p, struct lens_error *err);
 
-/* Activation functions, in Hugging Face's names. */
+/* Activation functions, named as by Hugging Face. */
 enum lens_act {
 	LENS_ACT_GELU_NEW, /* 0.5x(1+tanh(√(2/π)(x+0.044715x³))) */
 	LENS_ACT_GELU,     /* 0.5x(1+erf(x/√2)) */
@@ -105,13 +102,13 @@ struct lens_attention_args {
 	const float *v;  /* row stride ld */
 	size_t ld, ldk;
 	float scale;   /* scores are q·k / scale */
-	size_t window; /* keys seen, the query's own included; 0: all */
+	size_t window; /* keys that a query sees, its own included; 0: all */
 	float *scores; /* [nq, ldk]: scores, then the pattern */
 	float *z;      /* row stride ldz, row i is position i */
 	size_t ldz;
 };
 
-/* Our own kernels; the table of one level. Lengths need no alignment. */
+/* Our own kernels for one level. Lengths need not be multiples of anything. */
 struct lens_vec {
 	/*
 	 * LayerNorm of each row: scale[i] = √(var + eps), y = (x − mean)/scale,
@@ -119,7 +116,7 @@ struct lens_vec {
 	 */
 	void (*layer_norm)(size_t rows, size_t d, const float *x, const float *w,
 			   const float *b, double eps, float *y, float *scale);
-	/* RMSNorm without its weight: scale = √(mean x² + eps), y = x/scale. */
+	/* RMSNorm without a weight: scale = √(mean x² + eps), y = x/scale. */
 	void (*rms_norm)(size_t rows, size_t d, const float *x, double eps, float *y,
 			 float *scale);
 	/* y = act(x), n elements */
@@ -130,8 +127,8 @@ struct lens_vec {
 	void (*multiply)(size_t n, const float *x, float *y);
 	/*
 	 * Rotary embedding of one head at one position (Su et al. 2021), in the
-	 * rotate-half pairing: (x[i], x[half + i]) turn by the i-th angle. Computed
-	 * in float64, rounded once.
+	 * rotate-half pairing: (x[i], x[half + i]) is rotated by the i-th angle.
+	 * Computed in float64 and rounded once.
 	 */
 	void (*rotate)(size_t half, const double *cosine, const double *sine, float *x);
 	/* kt[d, j] = k[j, d]; ldk is n_pos rounded up to LENS_KEY_ALIGN, zero-filled. */
@@ -145,9 +142,9 @@ struct lens_vec {
 	void (*attention_mix)(const struct lens_attention_args *a);
 	/* IEEE half, round to nearest even; returns how many finite values overflowed. */
 	size_t (*to_f16)(size_t n, const float *x, uint16_t *y);
-	/* How many of x are strictly larger than t. NaN is not. */
+	/* How many of x are strictly larger than t (NaN is not). */
 	size_t (*count_above)(size_t n, const float *x, float t);
-	/* Largest element; NaN if any is NaN or infinite. */
+	/* The largest element; NaN if any is NaN or infinite. */
 	float (*max_finite)(size_t n, const float *x);
 	/* Σ exp(x − max), in float64 */
 	double (*sum_exp)(size_t n, const float *x, float max);

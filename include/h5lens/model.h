@@ -1,11 +1,11 @@
 /*
  * model.h: Hugging Face directory → canonical weights.
  *
- * Each family maps Hugging Face's tensors to one canonical description, on
- * which there is one forward pass. Weight processing works on it in float64,
- * once, at load, in TransformerLens 2.x's meaning and order
- * (HookedTransformer.load_and_process_state_dict). A model is immutable once
- * open and shared by all threads.
+ * Each family maps Hugging Face's tensors to one canonical description, for which
+ * there is one forward pass. Weight processing works on it once, at load, in float64,
+ * with the meaning and order of TransformerLens 2.x
+ * (HookedTransformer.load_and_process_state_dict). Once open, a model is immutable and
+ * shared by all threads.
  */
 #ifndef H5LENS_MODEL_H
 #define H5LENS_MODEL_H
@@ -15,16 +15,16 @@
 
 enum lens_norm { LENS_NORM_LN, LENS_NORM_RMS };
 
-/* How the rotary angles of a longer context are made, in Hugging Face's rope_type names. */
+/* How rotary angles are scaled for a longer context, under Hugging Face's rope_type names. */
 enum lens_rope_type { LENS_ROPE_DEFAULT, LENS_ROPE_LINEAR, LENS_ROPE_LLAMA3 };
 
 /* Rotary positions, rotate-half pairing: frequency i is base^(−2i/dim), then scaled. */
 struct lens_rotary {
-	size_t dim;  /* the first dim of d_head turn; 0: no rotary positions */
+	size_t dim;  /* the first dim of d_head are rotated; 0: no rotary positions */
 	double base; /* rope_theta */
 	enum lens_rope_type type;
 	double factor; /* linear, llama3: frequencies are divided by it … */
-	/* … in llama3 only those whose wavelength is long beside the original context. */
+	/* … in llama3 only those of long wavelength, compared with the original context. */
 	double low_freq_factor, high_freq_factor, original_ctx;
 };
 
@@ -49,17 +49,18 @@ struct lens_config {
 	bool local[LENS_MAX_LAYERS]; /* which layers are local */
 };
 
-/* Which processing to apply; each on its own. */
+/* Which processing to apply; the switches are independent. */
 struct lens_processing {
 	bool fold_ln, center_writing_weights, center_unembed, fold_value_biases,
 		refactor_factored_attn_matrices;
 };
 
-/* Which tensor of the files W_U is. */
+/* Which tensor of the files is W_U. */
 enum lens_tied_head {
-	LENS_HEAD_AUTO, /* as config.json says (tie_word_embeddings), as TransformerLens 2.16 */
-	LENS_HEAD_TIED, /* the embedding */
-	LENS_HEAD_STORED /* the head, which must be there */
+	LENS_HEAD_AUTO,  /* what config.json says (tie_word_embeddings), like
+			    TransformerLens 2.16 */
+	LENS_HEAD_TIED,  /* the embedding */
+	LENS_HEAD_STORED /* the stored head, which must exist */
 };
 
 struct lens_model_options {
@@ -76,7 +77,7 @@ struct lens_block {
 	float *w_in, *b_in;                   /* [D, F], [F] */
 	float *w_out, *b_out;                 /* [F, D], [D] */
 	float attn_scale;                     /* scores are q·k / attn_scale */
-	size_t window;                        /* keys seen; 0: all earlier ones */
+	size_t window;                        /* keys that a query sees; 0: all earlier ones */
 };
 
 struct lens_model {
@@ -88,12 +89,12 @@ struct lens_model {
 	float *ln_final_w, *ln_final_b; /* [D]; NULL once folded */
 	float *w_u;                     /* [V, D]: the transpose of TransformerLens's W_U */
 	float *b_u;                     /* [V]; zeros where the model has none */
-	char tensor_w_e[96], tensor_w_u[96]; /* the names that they have in the files */
-	char *warning;                     /* what others would read in another way, or NULL */
-	uint8_t sha256[LENS_SHA256_BYTES]; /* config.json and the weight files, in order */
+	char tensor_w_e[96], tensor_w_u[96]; /* their names in the files */
+	char *warning;                       /* what other programs read differently, or NULL */
+	uint8_t sha256[LENS_SHA256_BYTES];   /* config.json and the weight files, in order */
 };
 
-/* Only config.json: shapes for `info` and --dry-run. */
+/* Reads config.json only: shapes for `info` and --dry-run. */
 enum lens_status lens_config_load(const char *dir, struct lens_config *out,
 				  struct lens_error *err);
 
@@ -114,7 +115,7 @@ enum lens_status lens_model_open(const char *dir, const struct lens_model_option
 				 struct lens_model **out, struct lens_error *err);
 void lens_model_destroy(struct lens_model *m);
 
-/* config as JSON with HookedTransformerConfig's key names; lens_free it. */
+/* The config as JSON with HookedTransformerConfig's key names; the caller frees it. */
 enum lens_status lens_config_json(const struct lens_config *c, const struct lens_processing *p,
 				  char **out, struct lens_error *err);
 

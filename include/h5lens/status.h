@@ -16,12 +16,12 @@ enum lens_status {
 	LENS_ERR_NOSPACE,     /* the disk is full, or too small for the estimate */
 	LENS_ERR_FORMAT,      /* an input file is not what it should be */
 	LENS_ERR_INVALID,     /* the caller's request makes no sense (usage) */
-	LENS_ERR_UNSUPPORTED, /* understood, and not something we do */
+	LENS_ERR_UNSUPPORTED, /* understood, but not implemented */
 	LENS_ERR_MISMATCH,    /* an output of another experiment is in the way */
-	LENS_ERR_BUSY,        /* another run is at work on the output */
-	LENS_ERR_UNFINISHED,  /* shards are still to be computed: later */
+	LENS_ERR_BUSY,        /* another run is writing the output */
+	LENS_ERR_UNFINISHED,  /* shards are missing: try again later */
 	LENS_ERR_INTERRUPTED, /* a signal asked us to stop */
-	LENS_ERR_INTERNAL     /* a bug of ours, or a library that broke its word */
+	LENS_ERR_INTERNAL     /* a bug in h5lens or in a library */
 };
 
 struct lens_error {
@@ -29,7 +29,7 @@ struct lens_error {
 	char file[512];  /* the file concerned, or "" */
 	long row;        /* line or record, 1-based; 0: none */
 	long column;     /* 1-based; 0: none */
-	char text[1536]; /* what happened, without file and place */
+	char text[1536]; /* what happened, without file, row and column */
 };
 
 /* The initial value of a struct lens_error. */
@@ -42,15 +42,16 @@ struct lens_error {
 enum lens_status lens_error_set(struct lens_error *err, enum lens_status code, const char *fmt,
 				...) __attribute__((format(printf, 3, 4)));
 
-/* The same with a place: file may be NULL, row and column 0. */
+/* The same with a place; file may be NULL, row and column may be 0. */
 enum lens_status lens_error_at(struct lens_error *err, enum lens_status code, const char *file,
 			       long row, long column, const char *fmt, ...)
 	__attribute__((format(printf, 6, 7)));
 
-/* err becomes why, unless it holds an error already: the first one wins. Returns why's code. */
+/* Copies why to err unless that holds an error already (the first one wins). Returns why's
+ * code. */
 enum lens_status lens_error_pass(struct lens_error *err, const struct lens_error *why);
 
-/* Appends to the text of an error that is set. */
+/* Appends to the text of err, if it holds an error. */
 void lens_error_add(struct lens_error *err, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
@@ -62,9 +63,8 @@ enum lens_status lens_error_sys(struct lens_error *err, int errno_, const char *
 				const char *what);
 
 /*
- * Writes "file:row:column: text" (the parts that are known) into buf, which
- * always ends with a NUL and is fit for a terminal: UTF-8, no control
- * characters. Returns buf.
+ * Writes "file:row:column: text" (the parts that are known) into buf, NUL-terminated
+ * and safe for a terminal: UTF-8 without control characters. Returns buf.
  */
 const char *lens_error_format(const struct lens_error *err, char *buf, unsigned long size);
 

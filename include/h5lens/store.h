@@ -1,11 +1,11 @@
 /*
  * store.h: the HDF5 file. The only stage that knows HDF5; no hid_t leaves it.
  *
- * A file is written once: created under a temporary name ("<final>.part-…"),
- * filled chunk by chunk, then committed: closed, fsynced, renamed, and its
- * directory fsynced. The final name never holds half a file. All writing calls
- * on one store come from one thread. After one of them failed, the store can
- * only be destroyed.
+ * A file is written once: created under a temporary name ("<final>.part-…"), filled
+ * chunk by chunk, then committed, that is, closed, fsynced and renamed, and its
+ * directory fsynced. The final name never holds half a file. All writing calls on one
+ * store must come from one thread. Once one of them has failed, the store can only be
+ * destroyed.
  */
 #ifndef H5LENS_STORE_H
 #define H5LENS_STORE_H
@@ -18,7 +18,7 @@
 #define LENS_SCHEMA 2        /* of the file */
 #define LENS_DIGEST "sha256" /* the attribute digest of /: how chunks are hashed */
 
-/* One dataset to be: everything about it is fixed when it is created. */
+/* A dataset to create; nothing about it can change later. */
 struct lens_dataset_spec {
 	const char *path;      /* "/cache/blocks.0.hook_resid_post" */
 	const char *long_name; /* or NULL */
@@ -33,32 +33,32 @@ struct lens_dataset_spec {
 struct lens_store;
 
 /*
- * Creates "<final>.part-<8 hex digits>", and removes those that dead writers left.
- * Its directory must exist. LENS_ERR_BUSY: another writer of that file holds its lock.
+ * Creates "<final>.part-<8 hex digits>", and removes those that dead writers left. The
+ * directory must exist. LENS_ERR_BUSY: another writer holds the lock on such a file.
  */
 enum lens_status lens_store_create(const char *final, struct lens_store **out,
 				   struct lens_error *err);
 
-/* Is the name such a temporary one of a file of that final name (both without folders)? */
+/* Is name a temporary name for final (both without folders)? */
 bool lens_store_is_part(const char *name, const char *final);
 /*
- * Removes what dead writers of the file left, also where there are no locks: for who
- * knows that nobody is writing it.
+ * Removes what dead writers of the file left, even where there are no locks: only for
+ * callers who know that nobody is writing it.
  */
 void lens_store_drop_parts(const char *final);
 
 /*
- * Adds a dimension: a scale dataset "/<name>" of the given extent. labels
- * (strings, [extent]) become its values; without labels it is a dimension
- * without coordinates, marked as netCDF-4 marks it.
+ * Adds a dimension: a scale dataset "/<name>" of the given extent, whose values are
+ * labels (strings, [extent]). If labels is NULL, it has no coordinates, and is marked
+ * as netCDF-4 marks such a dimension.
  */
 enum lens_status lens_store_add_dim(struct lens_store *s, const char *name, size_t extent,
 				    const char *const *labels, struct lens_error *err);
 
 /*
- * Adds a dataset with its groups, scales attached, fill value set (fill time
- * IFSET, chunks allocated when written). Each of its dims must have been
- * added with the same extent. *id identifies it in later calls.
+ * Adds a dataset and its groups, attaches its scales and sets its fill value (fill time
+ * IFSET, chunks allocated when written). Each of its dims must have been added with the
+ * same extent. *id identifies it in later calls.
  */
 enum lens_status lens_store_add_dataset(struct lens_store *s,
 					const struct lens_dataset_spec *spec, int *id,
@@ -66,18 +66,18 @@ enum lens_status lens_store_add_dataset(struct lens_store *s,
 
 struct lens_store_chunk {
 	const size_t *coord;   /* its place in the chunk grid, not in elements */
-	const void *buf;       /* all of it, also at the edges (filled with lens_fill there) */
-	size_t nbytes;         /* of buf: must be a full chunk's */
+	const void *buf;       /* a full chunk, even at the edges (lens_fill past the data) */
+	size_t nbytes;         /* of buf: must be those of a full chunk */
 	const uint8_t *digest; /* the SHA-256 of buf */
 };
-/* Writes one whole chunk as it is (H5Dwrite_chunk); each at most once. */
+/* Writes one whole chunk unchanged (H5Dwrite_chunk). Each may be written once. */
 enum lens_status lens_store_write_chunk(struct lens_store *s, int id,
 					const struct lens_store_chunk *chunk,
 					struct lens_error *err);
 
 /*
- * Writes n rows from row0 of a LENS_STR dataset, in ascending order; str is [n],
- * or [n, the second extent] at rank 2. The dataset's digest is the SHA-256 of
+ * Writes n rows of a LENS_STR dataset from row0 on; calls must come in ascending order.
+ * str is [n], or [n, second extent] for rank 2. The dataset's digest is the SHA-256 of
  * all strings in order, each with its NUL.
  */
 enum lens_status lens_store_write_strings(struct lens_store *s, int id, size_t row0, size_t n,
@@ -88,8 +88,8 @@ enum lens_status lens_store_add_link(struct lens_store *s, const char *path, con
 				     struct lens_error *err);
 
 /*
- * Attributes, each set once; path "/" is the file's own. A string may be of any
- * length.
+ * Set attributes, each once; path "/" stands for the file itself. A string may be of
+ * any length.
  */
 enum lens_status lens_store_attr_str(struct lens_store *s, const char *path, const char *name,
 				     const char *value, struct lens_error *err);
@@ -97,49 +97,45 @@ enum lens_status lens_store_attr_i64(struct lens_store *s, const char *path, con
 				     int64_t value, struct lens_error *err);
 
 /*
- * Writes each dataset's digest (attribute "sha256", hex): for chunked data the
- * SHA-256 of its chunks' digests in row-major grid order, an unwritten chunk
- * counting as 32 zero bytes; strings are all written, the missing ones as "".
- * The "sha256" of "/" covers every path and the text of every attribute, and so
- * the digests: it stands for the whole file. Then closes, fsyncs, renames to the
- * final name and fsyncs the directory. The store is unusable afterwards (destroy
- * it).
+ * Writes each dataset's digest (attribute "sha256", hex): for chunked data the SHA-256
+ * of its chunks' digests in row-major order, an unwritten chunk counting as 32 zero
+ * bytes. Strings that were not written become "". The "sha256" of "/" covers every path
+ * and the text of every attribute, the digests included, and so stands for the whole
+ * file. Then closes, fsyncs, renames to the final name and fsyncs the directory.
+ * Afterwards the store can only be destroyed.
  */
 enum lens_status lens_store_commit(struct lens_store *s, struct lens_error *err);
 
-/* Frees; a store that was not committed is abandoned and its file removed. */
+/* Frees the store; if it was not committed, its file is removed. */
 void lens_store_destroy(struct lens_store *s);
 
-/*
- * Test seam: lens_sys_fail_at(k, errno_, true) of sys.h, as on a disk that is
- * and stays full.
- */
+/* Test seam: lens_sys_fail_at(k, errno_, true), as on a disk that stays full. */
 void lens_store_fail_at(unsigned long k, int errno_);
 
-/* Does the file start with HDF5's signature? False also when it cannot be read. */
+/* Does the file start with HDF5's signature? False if it cannot be read, too. */
 bool lens_store_is_hdf5(const char *file);
 
-/* Linked HDF5 version, as "1.10.8". */
+/* The version of the HDF5 library, "1.10.8". */
 const char *lens_store_hdf5_version(void);
 
 /* --- reading back ----------------------------------------------------------- */
 
 /*
- * The string attribute of path "/" or of an object; *out is NULL when absent. In a
- * child process, as lens_store_check.
+ * Reads a string attribute of the object at path ("/": of the file); *out is NULL if it
+ * is absent. Runs in a child process, like lens_store_check.
  */
 enum lens_status lens_store_read_attr(const char *file, const char *path, const char *name,
 				      char **out, struct lens_error *err);
 
-/* What `info FILE` shows of one dataset. Valid during the call only. */
+/* What `info FILE` shows of a dataset. Valid during the call only. */
 struct lens_dataset_info {
 	const char *path;
 	const char *dtype; /* "float32", "string", … */
 	int rank;
 	size_t extent[LENS_MAX_RANK];
-	const char *dim[LENS_MAX_RANK]; /* NULL: not attached, or damaged */
+	const char *dim[LENS_MAX_RANK]; /* NULL: none attached, or damaged */
 	uint64_t stored_bytes;          /* allocated in the file */
-	bool is_virtual;                /* its data are in the shards */
+	bool is_virtual;                /* its data is in the shards */
 	const char *link_to;            /* the first path of the same object, or NULL */
 };
 typedef enum lens_status (*lens_dataset_info_fn)(void *ctx, const struct lens_dataset_info *d,
@@ -148,25 +144,24 @@ typedef enum lens_status (*lens_dataset_info_fn)(void *ctx, const struct lens_da
 enum lens_status lens_store_walk(const char *file, lens_dataset_info_fn fn, void *ctx,
 				 struct lens_error *err);
 
-/* Calls fn for every string or integer attribute of "/" as text. */
+/* Calls fn for every string or integer attribute of "/", as text. */
 typedef enum lens_status (*lens_attr_fn)(void *ctx, const char *name, const char *value,
 					 struct lens_error *err);
 enum lens_status lens_store_walk_attrs(const char *file, lens_attr_fn fn, void *ctx,
 				       struct lens_error *err);
 
-/* A digest that did not match. Several may be reported per dataset. */
+/* Receives a digest that did not match; there may be several for one dataset. */
 typedef void (*lens_verify_fn)(void *ctx, const char *dataset, const char *what);
 /*
- * Recomputes every digest, an object of several names once. *n_bad counts
- * datasets whose digest is wrong or missing, and "/"; dimensions without labels
- * have none. A file that does not open as ours is an error. what names the
- * chunk, "chunk [0,3,0] does not match its digest", in files that have marks. A read
- * that fails, or lack of memory, is an error and never damage: the file may be whole.
+ * Recomputes every digest; an object with several names counts once. *n_bad counts the
+ * datasets whose digest is wrong or missing, "/" included; dimensions without labels
+ * have none. A file that cannot be opened as one of ours is an error. In files that have
+ * marks, `what` names the chunk: "chunk [0,3,0] does not match its digest". A failed
+ * read or lack of memory is an error, never damage: the file may be sound.
  *
- * Of a joined file, the shards beside it too: each must be there, of the size
- * and digest that /shards says, and is verified itself, reported as
- * "out.shards/00003.h5: /cache/…"; and the virtual datasets must be exactly
- * those that the shards imply.
+ * For a joined file, this includes the shards beside it: each must exist, have the size
+ * and digest recorded in /shards, and verify itself (reported as "out.shards/00003.h5:
+ * /cache/…"); and the virtual datasets must be exactly those that the shards imply.
  *
  * HDF5 may crash on a damaged file: see lens_store_verify_parallel.
  */
@@ -180,27 +175,25 @@ struct lens_verify_options {
 	void *ctx;
 };
 /*
- * The same in child processes: a crash is reported as damage of the file that was
- * being read, and the rest is still verified. No other thread may use the store
- * meanwhile.
+ * The same in child processes: a crash is reported as damage to the file that was being
+ * read, and the rest is still verified. No other thread may use the store meanwhile.
  */
 enum lens_status lens_store_verify_parallel(const char *file,
 					    const struct lens_verify_options *opt,
 					    size_t *n_datasets, size_t *n_bad,
 					    struct lens_error *err);
 
-/* What a file says of itself as a shard; the numbers are -1 where it does not. */
+/* What a file says about itself as a shard; -1: it does not say. */
 struct lens_shard_state {
 	int64_t size;                 /* of the file, bytes */
 	char sha256[LENS_SHA256_HEX]; /* of "/" */
 	int64_t shard, n_shards, first_row, n_rows;
 };
 /*
- * The cheap check: opens, all names and attributes readable and matching the
- * digest of "/", the file exactly as long as HDF5 ended it, and the attribute
- * "identity" equal to identity (NULL: any; another is LENS_ERR_MISMATCH). Data
- * are not read. In a child process: damage is LENS_ERR_FORMAT, never a crash.
- * out may be NULL.
+ * The cheap check: the file opens, all names and attributes can be read and match the
+ * digest of "/", its length is what HDF5 left, and the attribute "identity" equals
+ * identity (NULL: any; another is LENS_ERR_MISMATCH). Data is not read. Runs in a child
+ * process, so damage is LENS_ERR_FORMAT, never a crash. out may be NULL.
  */
 enum lens_status lens_store_check(const char *file, const char *identity,
 				  struct lens_shard_state *out, struct lens_error *err);
@@ -208,7 +201,7 @@ enum lens_status lens_store_check(const char *file, const char *identity,
 /*
  * Reads a whole numeric dataset, converted to float64 by HDF5 (where nothing was
  * written, lens_fill's values). extent must have room for LENS_MAX_RANK. The caller
- * frees *out with lens_free. A virtual dataset, whose data are in shards, is
+ * frees *out with lens_free. A virtual dataset, whose data is in shards, is
  * LENS_ERR_FORMAT.
  */
 enum lens_status lens_store_read_f64(const char *file, const char *path, double **out,
@@ -226,8 +219,8 @@ enum lens_status lens_store_read_strings(const char *file, const char *path, cha
 struct lens_shard {
 	const char *file; /* path to open */
 	/*
-	 * How the joined file refers to it: from its own folder,
-	 * "out.shards/00003.h5". NULL when packing: as file.
+	 * How the joined file refers to it, relative to its own folder:
+	 * "out.shards/00003.h5". NULL when packing: the same as file.
 	 */
 	const char *name;
 };
@@ -239,33 +232,33 @@ enum lens_join {
 
 struct lens_join_options {
 	size_t n_processes;     /* that verify the shards; 0: 1 */
-	bool quick;             /* lens_store_check of each shard instead of every digest */
-	const char *identity;   /* that all must have; NULL: the first one's */
+	bool quick;             /* lens_store_check each shard instead of every digest */
+	const char *identity;   /* that all shards must have; NULL: the first one's */
 	const atomic_int *stop; /* or NULL; not 0: LENS_ERR_INTERRUPTED */
-	/* bytes of the shards verified and copied; total is known from the start */
+	/* in bytes of shards, verified or copied; total does not change */
 	void (*progress)(void *ctx, uint64_t done, uint64_t total);
 	void *ctx;
 };
 
 /*
- * Joins shards 0..n-1, in order, to one file. Datasets along "prompt" are
- * concatenated; their other extents are the largest of all shards, and what a
- * shard lacks is fill. Labels and all else must be equal in all. Attributes of
- * "/" are the first shard's; strings of one line in which shards differ
- * ("build") are listed, "a | b"; texts of several lines, JSON and path_… are the
- * first one's. rows_flagged and f16_overflows are summed. A shard of another identity
- * is LENS_ERR_MISMATCH, err->file names it; one that is damaged, out of order or
- * otherwise shaped LENS_ERR_FORMAT. The final name holds a whole file or what it
- * held before. opt may be NULL. One shard without the three attributes is a whole
- * file: PACK copies it. No other thread may use the store meanwhile.
+ * Joins shards 0..n-1, in order, into one file. Datasets along "prompt" are
+ * concatenated; each of their other extents is the largest among the shards, and what a
+ * shard lacks is fill. Labels and everything else must be equal in all shards. The
+ * attributes of "/" are the first shard's; one-line strings that differ ("build") are
+ * listed, "a | b", but multi-line texts, JSON and path_… are the first shard's alone.
+ * rows_flagged and f16_overflows are summed. A shard of another identity is
+ * LENS_ERR_MISMATCH, one that is damaged, out of order or of another shape
+ * LENS_ERR_FORMAT; err->file names it. The final name holds the whole new file, or what
+ * it held before. opt may be NULL. A single shard without the three attributes is a
+ * whole file: PACK copies it. No other thread may use the store meanwhile.
  */
 enum lens_status lens_store_join(const struct lens_shard *shard, size_t n, const char *final,
 				 enum lens_join how, const struct lens_join_options *opt,
 				 struct lens_error *err);
 
 /*
- * lens_store_check of each, in one child process. The first that fails ends it;
- * err->file names it. out is [n], or NULL; stop as above.
+ * lens_store_check of each shard, in one child process, up to the first that fails
+ * (err->file). out is [n], or NULL; stop as above.
  */
 enum lens_status lens_store_check_all(const struct lens_shard *shard, size_t n,
 				      const char *identity, const atomic_int *stop,
@@ -273,16 +266,16 @@ enum lens_status lens_store_check_all(const struct lens_shard *shard, size_t n,
 
 /* A row of /shards. */
 struct lens_shard_entry {
-	char *name; /* relative, without "..": safe to be opened below the file's folder */
+	char *name; /* relative, without "..": safe to open below the file's folder */
 	int64_t size;
 	char sha256[LENS_SHA256_HEX];
 	size_t first_row, n_rows;
 };
-/* *n is 0 for a file that was not joined from shards. In a child process. */
+/* *n is 0 if the file was not joined from shards. Runs in a child process. */
 enum lens_status lens_store_read_shards(const char *file, struct lens_shard_entry **out,
 					size_t *n, struct lens_error *err);
 void lens_store_shards_release(struct lens_shard_entry *e, size_t n);
-/* Where the shard of that name is: beside file, or beside what file links to. */
+/* The path of the shard of that name: beside file, or beside what file links to. */
 enum lens_status lens_store_shard_path(const char *file, const char *name, char **out,
 				       struct lens_error *err);
 

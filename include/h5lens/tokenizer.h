@@ -1,7 +1,7 @@
 /*
- * tokenizer.h: text → token ids, ids → pieces, as Hugging Face `tokenizers`
- * does it. BPE from tokenizer.json, byte-level (GPT-2's kind) or over characters
- * (SentencePiece's kind), or byte-level from vocab.json + merges.txt.
+ * tokenizer.h: text → token ids → pieces of text, as Hugging Face's `tokenizers`
+ * library does it. BPE from tokenizer.json, byte-level (as in GPT-2) or over
+ * characters (as in SentencePiece), or byte-level from vocab.json + merges.txt.
  *
  * A tokenizer is immutable once opened; encode and decode may be called from
  * several threads at once.
@@ -16,29 +16,28 @@ struct lens_tokenizer;
 /*
  * Opens the tokenizer of a Hugging Face directory: tokenizer.json, else
  * vocab.json + merges.txt; tokenizer_config.json, special_tokens_map.json and
- * config.json for the BOS token. Anything the file asks for that we do not do
- * is LENS_ERR_UNSUPPORTED and named. The caller destroys *out.
+ * config.json for the BOS token. A feature that the files ask for and we lack is
+ * LENS_ERR_UNSUPPORTED, and the error names it. The caller destroys *out.
  */
 enum lens_status lens_tokenizer_open(const char *dir, struct lens_tokenizer **out,
 				     struct lens_error *err);
 void lens_tokenizer_destroy(struct lens_tokenizer *tok);
 
 /*
- * Appends the ids of text[0..len) (valid UTF-8, else LENS_ERR_FORMAT) to ids,
- * without any BOS of its own: add_special_tokens=False in Hugging Face's
- * terms. Special and added tokens written in the text are recognised, as
- * there.
+ * Appends the ids of text[0..len) (valid UTF-8, else LENS_ERR_FORMAT) to ids, without
+ * adding a BOS (Hugging Face's add_special_tokens=False). As there, special and added
+ * tokens written in the text are recognised.
  */
 enum lens_status lens_tokenizer_encode(const struct lens_tokenizer *tok, const char *text,
 				       size_t len, struct lens_ids *ids,
 				       struct lens_error *err);
 
 /*
- * The ids of a text that goes on from another one, as an answer goes on from
- * its prompt: the prefix that a tokenizer puts at the beginning of a text
- * (Prepend, Metaspace, add_prefix_space) is left out. So " Mary" is the token
- * "▁Mary" with SentencePiece's kind, and "Mary" the one without a space. Where
- * a tokenizer has no prefix this is lens_tokenizer_encode.
+ * The ids of a text that continues another one, as an answer continues its prompt:
+ * the prefix that a tokenizer puts at the beginning of a text (Prepend, Metaspace,
+ * add_prefix_space) is left out. So with a tokenizer like SentencePiece's, " Mary" is
+ * the token "▁Mary", and "Mary" the one without a space. If a tokenizer has no prefix,
+ * this is lens_tokenizer_encode.
  */
 enum lens_status lens_tokenizer_encode_continuation(const struct lens_tokenizer *tok,
 						    const char *text, size_t len,
@@ -54,8 +53,8 @@ enum lens_status lens_tokenizer_decode(const struct lens_tokenizer *tok, const i
 				       size_t n, struct lens_buf *out, struct lens_error *err);
 
 /*
- * The same for ids that go on from others: the space that a decoder takes off
- * the beginning of a text stays.
+ * The same for ids that continue others: the space that a decoder strips from the
+ * beginning of a text stays.
  */
 enum lens_status lens_tokenizer_decode_continuation(const struct lens_tokenizer *tok,
 						    const int32_t *ids, size_t n,
@@ -64,30 +63,30 @@ enum lens_status lens_tokenizer_decode_continuation(const struct lens_tokenizer 
 
 /*
  * The token that prepend_bos puts in front: TransformerLens's choice, unless
- * another was made. None at all is LENS_ERR_FORMAT.
+ * lens_tokenizer_choose_bos made another. LENS_ERR_FORMAT if there is none.
  */
 enum lens_status lens_tokenizer_bos(const struct lens_tokenizer *tok, int32_t *id,
 				    struct lens_error *err);
 /*
- * data.bos: "auto", digits for an id, or a token, with double quotes around it or
- * without. Once, before the tokenizer is used; then it is immutable.
+ * choice (data.bos): "auto", an id's digits, or a token, in double quotes or not. To
+ * be called at most once, before the tokenizer is used; then it is immutable.
  */
 enum lens_status lens_tokenizer_choose_bos(struct lens_tokenizer *tok, const char *choice,
 					   struct lens_error *err);
 /*
- * Where nobody chose, and TransformerLens, the tokenizer's bos_token and
- * config.json's bos_token_id are not one, appends a sentence that names them.
+ * If the user made no choice, and TransformerLens's BOS, the tokenizer's bos_token and
+ * config.json's bos_token_id differ, appends a sentence that names them.
  */
 enum lens_status lens_tokenizer_bos_doubt(const struct lens_tokenizer *tok,
 					  struct lens_buf *out, struct lens_error *err);
 
 /*
- * Would the tokenizer put its BOS in front by itself, were it asked for special
- * tokens? Only told: encode never does, so that prepend_bos decides alone.
+ * Would the tokenizer itself put its BOS in front, if asked for special tokens? For
+ * information only: encode never does, so that prepend_bos alone decides.
  */
 bool lens_tokenizer_adds_bos(const struct lens_tokenizer *tok);
 
-/* Whose reading of the files this is: "transformers 4.56", and the class where one is known. */
+/* Whose rules the files are read by: "transformers 4.56", and the class if it is known. */
 const char *lens_tokenizer_rules(const struct lens_tokenizer *tok);
 
 /* Largest id + 1, added tokens included. */

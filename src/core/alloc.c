@@ -1,6 +1,6 @@
 /*
- * core/alloc.c: all memory of the program comes from here, so that a test can
- * make the k-th allocation fail.
+ * core/alloc.c: all of the program's memory comes from here, so that a test can make
+ * the k-th allocation fail.
  */
 #include "h5lens/core.h"
 

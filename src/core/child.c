@@ -1,6 +1,6 @@
 /*
- * core/child.c: work in a child process, and messages from it through a pipe.
- * A message is its length (4 bytes) and its bytes.
+ * core/child.c: work in a child process, which sends messages through a pipe. A
+ * message is its length (4 bytes) and its bytes.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +15,7 @@
 
 #include "h5lens/sys.h"
 
-#define LARGEST ((uint32_t)16 << 20) /* a child that sends more has lost its mind */
+#define LARGEST ((uint32_t)16 << 20) /* a child that sends more is out of control */
 
 static bool is_child;
 
@@ -24,7 +24,7 @@ static bool is_child;
 #define SPARE ((size_t)1 << 20)
 
 /*
- * Without memory HDF5 crashes as well, by a null pointer or a stack that cannot
+ * HDF5 also crashes when memory runs out, on a null pointer or a stack that cannot
  * grow: that is not the file's fault.
  */
 static void crashed(int sig)
@@ -33,7 +33,7 @@ static void crashed(int sig)
 
 	if (p == MAP_FAILED)
 		_exit(ENOMEM);
-	raise(sig); /* SA_RESETHAND: it ends the child now */
+	raise(sig); /* SA_RESETHAND: this time it ends the child */
 }
 
 /* A crash must end the child, whatever handlers its parent has. */
@@ -72,13 +72,13 @@ enum lens_status lens_child_start(struct lens_child *c, lens_child_fn fn, void *
 	if (!c->pid) {
 		is_child = true;
 		catch_crashes();
-		/* It has the parent's locks: they must not outlive the parent. */
+		/* It inherits the parent's locks, which must not outlive the parent. */
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (getppid() != parent)
 			_exit(EXIT_FAILURE);
 		close(fd[0]);
 		fn(ctx, fd[1]);
-		_exit(0); /* nothing of the parent's is flushed or freed twice */
+		_exit(0); /* so that nothing of the parent's is flushed or freed twice */
 	}
 	close(fd[1]);
 	fcntl(fd[0], F_SETFL, O_NONBLOCK);
@@ -86,7 +86,7 @@ enum lens_status lens_child_start(struct lens_child *c, lens_child_fn fn, void *
 	return LENS_OK;
 }
 
-/* Not through the seam: a pipe is no output. */
+/* Not through the test seam: a pipe is not an output. */
 static bool put(int fd, const void *data, size_t n)
 {
 	const char *p = data;
@@ -111,7 +111,7 @@ bool lens_child_send(int fd, const void *data, size_t n)
 	return n <= LARGEST && put(fd, &size, sizeof(size)) && put(fd, data, n);
 }
 
-/* Reads until the message that starts at 0 is whole: 1; 0 and -1 as receive. */
+/* Reads until `want` bytes have arrived: 1; 0 and -1 as for receive. */
 static int fill(struct lens_child *c, size_t want)
 {
 	struct lens_error err = LENS_ERROR_INIT;
@@ -152,7 +152,7 @@ int lens_child_receive(struct lens_child *c, const void **data, size_t *n)
 	return 1;
 }
 
-/* An exit code is an errno, but for EXIT_FAILURE, as of a sanitizer. */
+/* An exit code is an errno, except for EXIT_FAILURE, which sanitizers use. */
 void lens_child_give_up(int errno_)
 {
 	if (is_child)
@@ -214,7 +214,7 @@ static bool stopped(const atomic_int *stop)
 	return stop && atomic_load(stop);
 }
 
-/* As receive, but waits: false: none came. */
+/* Like receive, but waits. false: no message came. */
 static bool await(struct lens_child *c, const atomic_int *stop, const void **data, size_t *n)
 {
 	struct pollfd p = { .fd = c->fd, .events = POLLIN };

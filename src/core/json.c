@@ -1,10 +1,9 @@
 /*
- * core/json.c: JSON through jansson, and the errors that belong to it.
+ * core/json.c: parses JSON with jansson, and makes its errors ours.
  *
- * Where memory is out, jansson 2.14 may call a sound file invalid, leave a
- * value out and say nothing, or read past the end of a token whose buffer could
- * not grow. So it gets allocation functions that remember, and that try once
- * more before they let it know.
+ * When memory runs out, jansson 2.14 may call a valid file invalid, silently leave a
+ * value out, or read past the end of a token whose buffer could not grow. So it gets
+ * allocation functions that record a failure, and try once more before reporting it.
  */
 #include "core/json.h"
 
@@ -29,7 +28,7 @@ static void set_alloc_funcs(void)
 	json_set_alloc_funcs(json_malloc, lens_free);
 }
 
-/* jansson's answer, and what it thinks of it in *e. */
+/* jansson's result, and its error in *e. */
 static json_t *load(const char *text, size_t len, size_t flags, json_error_t *e)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -40,7 +39,7 @@ static json_t *load(const char *text, size_t len, size_t flags, json_error_t *e)
 	return json_loadb(text, len, flags, e);
 }
 
-/* Ours of a parse's end: *out is the object, or NULL with an error. */
+/* Turns jansson's result into ours: *out is the object, or NULL with an error. */
 static enum lens_status judge(const char *path, json_t **out, const json_error_t *e,
 			      struct lens_error *err)
 {
@@ -70,7 +69,7 @@ enum lens_status lens_json_parse(const char *path, const char *text, size_t len,
 	return judge(path, out, &e, err);
 }
 
-/* The column in the file of what is wrong in its rewritten form: its line is the same. */
+/* The column in the file of a position in its rewritten form; the line is the same. */
 static int column_of(const char *text, size_t len, size_t position)
 {
 	struct lens_json_rewritten r;
@@ -97,7 +96,7 @@ enum lens_status lens_json_parse_python(const char *path, const char *text, size
 		return judge(path, out, &e, err);
 	st = lens_json_rewrite(text, len, SIZE_MAX, &r, &why);
 	if (st == LENS_OK && r.n_changed && !memory_ran_out) {
-		*out = load(r.out.data, r.out.len, 0, &e); /* what was twice is marked */
+		*out = load(r.out.data, r.out.len, 0, &e); /* duplicate keys are marked */
 		if (!*out && !memory_ran_out)
 			e.column = column_of(text, len, (size_t)e.position);
 	}

@@ -1,4 +1,7 @@
-/* core/json.h: parsing JSON, for the stages that read it. */
+/*
+ * core/json.h: parsing JSON, for the stages that read it. Not a public header, because
+ * it shows jansson's types.
+ */
 #ifndef CORE_JSON_H
 #define CORE_JSON_H
 
@@ -14,20 +17,19 @@ enum lens_status lens_json_parse(const char *path, const char *text, size_t len,
 				 struct lens_error *err);
 
 /*
- * The same of a file that Python's json module may have written. What is no
- * JSON, or does not fit, is no error here: Infinity, -Infinity, NaN, integers
- * beyond int64, reals beyond double, NUL or half a surrogate pair in a string, a
- * key given twice. Such a value becomes an
- * object that nobody takes for one, and that lens_json_unusable knows, so that
- * it is an error only where it is needed.
+ * The same for a file that Python's json module may have written. It accepts what is
+ * not JSON or does not fit: Infinity, -Infinity, NaN, integers beyond int64, reals
+ * beyond double, a NUL or half a surrogate pair in a string, duplicate keys. Such a
+ * value becomes an object that lens_json_unusable recognises, so that it is an error
+ * only where it is needed.
  */
 enum lens_status lens_json_parse_python(const char *path, const char *text, size_t len,
 					json_t **out, struct lens_error *err);
 
-/* "holds 1e400" or "is there twice" where value is such a one, else NULL. */
+/* "holds 1e400" or "is there twice" if value is such an object, else NULL. */
 const char *lens_json_unusable(const json_t *value);
 
-/* "holds a NUL" where a key is such a one, else NULL. */
+/* "holds a NUL" if key is the mark of such a key, else NULL. */
 const char *lens_json_unusable_key(const char *key);
 
 /* --- json_python.c, for json.c ---------------------------------------------------- */
@@ -35,14 +37,14 @@ const char *lens_json_unusable_key(const char *key);
 /* A text in its rewritten form. */
 struct lens_json_rewritten {
 	struct lens_buf out;
-	size_t n_changed; /* values: at most LENS_JSON_MAX_UNUSABLE, more are an error */
+	size_t n_changed; /* values; more than LENS_JSON_MAX_UNUSABLE are an error */
 	size_t stopped;   /* the offset in the text that was reached */
 };
 
 /*
- * Copies text[0..len) to r->out, with objects for the values that jansson would
- * refuse, until that is longer than stop bytes. What is no JSON at all is copied
- * as it is. The caller releases r->out in any case.
+ * Copies text[0..len) to r->out, with objects in place of the values that jansson would
+ * refuse, until r->out is longer than stop bytes. What is not JSON at all is copied
+ * unchanged. The caller releases r->out in any case.
  */
 enum lens_status lens_json_rewrite(const char *text, size_t len, size_t stop,
 				   struct lens_json_rewritten *r, struct lens_error *err);

@@ -1,13 +1,13 @@
 /*
- * core/json_python.c: the JSON that Python's json module writes and reads, made
- * to JSON that jansson reads. In: a file's text; out: the same, where
+ * core/json_python.c: turns the JSON that Python's json module writes and reads into
+ * JSON that jansson reads. In: a file's text; out: the same text, in which
  *
  *   NaN, Infinity, -Infinity, 1e400, 9223372036854775808, "\u0000", "\ud83d"
  *
- * are objects {"h5lens:unusable": "holds NaN"}, and the value of a key that its
- * object has already is {"h5lens:unusable": "is there twice", "value": …}. A key that
- * is such a string is "h5lens:unusable holds a NUL (1)". All else is copied, so that
- * jansson judges it. Everything stays in its line.
+ * are objects {"h5lens:unusable": "holds NaN"}, and the value of a duplicate key is
+ * {"h5lens:unusable": "is there twice", "value": …}. A key that is such a string becomes
+ * "h5lens:unusable holds a NUL (1)". Everything else is copied, for jansson to judge,
+ * and stays on its line.
  */
 #include "core/json.h"
 
@@ -18,10 +18,10 @@
 
 #define MAX_DEPTH 2048 /* jansson's own */
 
-/* One object or array that is open. */
+/* An open object or array. */
 struct level {
-	json_t *keys; /* of an object: those that were there; NULL: an array */
-	bool wrapped; /* the value at hand is within {"…": …, "value": */
+	json_t *keys; /* an object's keys so far; NULL: an array */
+	bool wrapped; /* the current value is inside {"…": …, "value": */
 };
 
 struct rewrite {
@@ -50,7 +50,7 @@ static enum lens_status count(struct rewrite *r, struct lens_error *err)
 			      LENS_JSON_MAX_UNUSABLE);
 }
 
-/* The length of the string literal at at, or of all that is left. */
+/* The length of the string literal at r->at, or of the rest if it has no end. */
 static size_t string_length(const struct rewrite *r)
 {
 	size_t i;
@@ -70,7 +70,7 @@ static bool in_word(char c)
 	       c == '+' || c == '-' || c == '.' || c == '_';
 }
 
-/* Does JSON's grammar take word[0..n) for a number? *real: it has a point or an exponent. */
+/* Is word[0..n) a number in JSON's grammar? *real: it has a fraction or an exponent. */
 static bool is_number(const char *word, size_t n, bool *real)
 {
 	static const char digits[] = "0123456789";
@@ -97,7 +97,7 @@ static bool is_number(const char *word, size_t n, bool *real)
 	return i == n;
 }
 
-/* Is the word one that Python reads and jansson does not? word is NUL-terminated. */
+/* Does Python read this word although jansson refuses it? word is NUL-terminated. */
 static bool out_of_range(const char *word, size_t n)
 {
 	bool real = false;
@@ -114,7 +114,7 @@ static bool out_of_range(const char *word, size_t n)
 	return isinf(strtod(word, NULL));
 }
 
-/* A word outside of strings: a number, a literal, or nonsense. */
+/* A word outside strings: a number, a literal, or nonsense. */
 static enum lens_status word(struct rewrite *r, struct lens_error *err)
 {
 	size_t n = 1;
@@ -123,7 +123,7 @@ static enum lens_status word(struct rewrite *r, struct lens_error *err)
 
 	while (r->at + n < r->len && in_word(r->text[r->at + n]))
 		n++;
-	if (n < 3) /* a small number, as most are */
+	if (n < 3) /* like most numbers: it is in range */
 		return copy(r, n, err);
 	copied = lens_calloc(n + 1, 1);
 	if (!copied)
@@ -141,7 +141,7 @@ static enum lens_status word(struct rewrite *r, struct lens_error *err)
 	return LENS_OK;
 }
 
-/* The key literal[0..n) of the object at hand; *again: it was there before. */
+/* The key literal[0..n) of the current object; *again: it is a duplicate. */
 static enum lens_status remember_key(struct rewrite *r, const char *literal, size_t n,
 				     bool *again, struct lens_error *err)
 {
@@ -151,7 +151,7 @@ static enum lens_status remember_key(struct rewrite *r, const char *literal, siz
 
 	*again = false;
 	if (!key)
-		return LENS_OK; /* no good string: jansson will say so, or has no memory */
+		return LENS_OK; /* not a valid string, as jansson will report, or no memory */
 	*again = json_object_get(keys, json_string_value(key)) != NULL;
 	if (!*again)
 		failed = json_object_set_new(keys, json_string_value(key), json_true());
@@ -170,7 +170,7 @@ static long code_unit(const char *s, size_t n)
 	return strspn(digits, "0123456789abcdefABCDEF") == 4 ? strtol(digits, NULL, 16) : -1;
 }
 
-/* What a string holds that jansson refuses and Python reads, or NULL. */
+/* What jansson refuses in a string and Python accepts, or NULL. */
 static const char *odd_escape(const char *s, size_t n)
 {
 	size_t i;
@@ -190,7 +190,7 @@ static const char *odd_escape(const char *s, size_t n)
 	return NULL;
 }
 
-/* The string at at, or what stands for it: as a key, one that lens_json_unusable_key knows. */
+/* Copies the string at r->at, or what stands for it; see lens_json_unusable_key for keys. */
 static enum lens_status copy_string(struct rewrite *r, size_t n, bool is_key,
 				    struct lens_error *err)
 {
@@ -206,7 +206,7 @@ static enum lens_status copy_string(struct rewrite *r, size_t n, bool is_key,
 	return lens_buf_printf(r->out, err, "{\"" LENS_JSON_UNUSABLE "\":\"%s\"}", what);
 }
 
-/* A string; where a colon follows it is a key, and may be one that was there. */
+/* A string; if a colon follows, it is a key, and may be a duplicate. */
 static enum lens_status string(struct rewrite *r, struct lens_error *err)
 {
 	const char *literal = r->text + r->at;
@@ -251,7 +251,7 @@ static enum lens_status open(struct rewrite *r, struct lens_error *err)
 	return copy(r, 1, err);
 }
 
-/* A comma or a closing bracket: the value at hand ends. */
+/* A comma or a closing bracket ends the current value. */
 static enum lens_status end_value(struct rewrite *r, bool closes, struct lens_error *err)
 {
 	struct level *l = r->depth ? &r->level[r->depth - 1] : NULL;

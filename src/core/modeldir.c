@@ -1,7 +1,7 @@
 /*
- * core/modeldir.c: what a path is that should be a model's folder and is not.
- * In: the path, and what was not found there; out: an error that names what is
- * there instead, and what to do about it.
+ * core/modeldir.c: explains why a path is not a model's folder. In: the path, and what
+ * was not found there; out: an error that names what is there instead, and what to do
+ * about it.
  */
 #include "core/json.h"
 
@@ -13,10 +13,10 @@
 #include <strings.h>
 #include <sys/stat.h>
 
-/* A name in a folder that tells what the folder is. */
+/* A file name that tells what the folder is. */
 static const struct sign {
 	const char *begins, *ends;
-	bool is_weights;  /* tells something only where weights are what is missing */
+	bool is_weights;  /* matters only if the weights are missing */
 	const char *text; /* %s: the name that was found */
 } signs[] = {
 	{ "adapter_config.json", "", false,
@@ -57,7 +57,7 @@ static bool matches(const struct sign *s, const char *name)
 	       !strcasecmp(name + n - m, s->ends);
 }
 
-/* The first of the signs that the folder has, and the name that shows it. */
+/* The first sign that the folder shows, and the name that shows it. */
 static const struct sign *find_sign(const char *dir, bool weights, char name[256])
 {
 	const struct dirent *entry;
@@ -71,7 +71,7 @@ static const struct sign *find_sign(const char *dir, bool weights, char name[256
 			if ((signs[i].is_weights && !weights) ||
 			    !matches(&signs[i], entry->d_name))
 				continue;
-			/* Of several names the first, whatever order the folder has. */
+			/* The first of several names, in whatever order they come. */
 			if (i > best || (i == best && strcmp(entry->d_name, name) >= 0))
 				continue;
 			best = i;
@@ -82,7 +82,7 @@ static const struct sign *find_sign(const char *dir, bool weights, char name[256
 	return best < N_SIGNS ? &signs[best] : NULL;
 }
 
-/* ": merge it into its base model, …": as adapter_config.json names it. */
+/* ": merge it into its base model, …", which adapter_config.json names. */
 static void adapter_remedy(const char *dir, char out[256])
 {
 	char *path = lens_path_join(dir, "adapter_config.json");
@@ -136,7 +136,7 @@ static void snapshot_name(const char *dir, char name[256])
 	lens_free(path);
 }
 
-/* "gpt2", "openai-community/gpt2": a name, or two with a slash between them. */
+/* "gpt2", "openai-community/gpt2": one name, or two with a slash between them. */
 static bool could_be_hub_id(const char *path)
 {
 	size_t i, slashes = 0;
@@ -164,8 +164,8 @@ static bool is_there(const char *path, size_t n, bool folder)
 }
 
 /*
- * What of a path may be a hub id: an address without the host, or what follows the
- * folders that are there, because the experiment's own stands before it. NULL: none.
+ * The part of a path that may be a hub id: a URL without its host, or what follows the
+ * folders that exist, since the experiment's own folder may precede it. NULL: none.
  */
 static const char *hub_id(const char *path)
 {

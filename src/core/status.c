@@ -1,7 +1,6 @@
 /*
- * core/status.c: the error object. In: what a function found wrong; out: one
- * struct lens_error for the caller. Only text is formatted here; nothing is
- * printed.
+ * core/status.c: the error object. In: what went wrong in a function; out: one struct
+ * lens_error for its caller. Text is formatted here, but not printed.
  */
 #include "h5lens/core.h"
 
@@ -77,8 +76,8 @@ enum lens_status lens_error_sys(struct lens_error *err, int errno_, const char *
 }
 
 /*
- * An error quotes what strangers wrote, sometimes cut in the middle of a
- * character: a terminal gets no control characters (C0, DEL, C1) and only UTF-8.
+ * An error quotes untrusted text, sometimes cut in the middle of a character: a
+ * terminal must get no control characters (C0, DEL, C1), and valid UTF-8 only.
  */
 static void clean(char *s)
 {

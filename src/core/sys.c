@@ -37,7 +37,7 @@ static bool fault(void)
 	long left = atomic_load(&calls_left);
 
 	atomic_fetch_add_explicit(&n_calls, 1, memory_order_relaxed);
-	/* Several threads may write: exactly one of them meets the k-th call. */
+	/* If several threads write, exactly one of them makes the k-th call. */
 	while (left > 1) {
 		if (atomic_compare_exchange_weak(&calls_left, &left, left - 1))
 			return false;
@@ -60,7 +60,7 @@ int lens_sys_open(const char *path, int flags, mode_t mode)
 	return fault() ? -1 : open(path, flags, mode);
 }
 
-/* 0 bytes written would never end: an error. */
+/* Writing 0 bytes is an error: it would go on for ever. */
 static int progress(ssize_t got, size_t *done)
 {
 	if (got > 0) {
@@ -174,13 +174,13 @@ enum lens_status lens_dir_sync(const char *dir, struct lens_error *err)
 	if (lens_sys_fsync(fd) != 0)
 		e = errno;
 	close(fd);
-	/* Some file systems cannot sync a directory and need not. */
+	/* Some file systems cannot sync a directory, and need not. */
 	if (e && e != EINVAL && e != ENOTSUP)
 		return lens_error_sys(err, e, dir, "bring the directory to the disk");
 	return LENS_OK;
 }
 
-/* A new file beside path; its name goes to tmp. */
+/* Opens a new file beside path; tmp gets its name. */
 static int open_beside(const char *path, struct lens_buf *tmp, struct lens_error *err)
 {
 	unsigned tries, random;

@@ -1,5 +1,5 @@
 /*
- * core/text.c: small questions about text.
+ * core/text.c: small functions on text.
  */
 #include "h5lens/core.h"
 
