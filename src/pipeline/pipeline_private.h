@@ -109,15 +109,29 @@ void lens_schedule_destroy(struct lens_schedule *s);
 /* --- worker.c ------------------------------------------------------------------------------
  */
 
+/* A run as its workers see it: whether to stop, and where to tell how far they are. */
+struct lens_watch {
+	const atomic_int *stop; /* or NULL */
+	double started;         /* lens_now() when the run began */
+	struct lens_progress *progress;
+	void (*tell)(void *ctx, const struct lens_progress *p);
+	void *ctx;
+};
+
+/* What is counted of a shard beside its data. */
+struct lens_counts {
+	size_t n_flagged;   /* prompts with logits that are not finite */
+	size_t *overflows;  /* [capture.n_specs] values that became infinite as halves */
+	double *deviations; /* [LENS_TABLE_COUNT] of tables that check themselves */
+};
+
 struct lens_work {
 	const struct lens_plan *plan;
 	const struct lens_memory *memory;
 	struct lens_writer *writer;
 	struct lens_schedule *schedule;
-	const struct lens_run_options *options;
-	struct lens_run_result *result;
-	size_t *overflows;     /* [capture.n_specs] */
-	double started;        /* lens_now() when the run began */
+	const struct lens_watch *watch;
+	struct lens_counts *counts;
 	uint64_t bytes_before; /* written to earlier shards */
 };
 double lens_now(void); /* seconds of a clock that never jumps */
@@ -129,14 +143,13 @@ enum lens_status lens_work_run(struct lens_work *w, struct lens_error *err);
 /* Some rows of the sweep, and the file that they become. */
 struct lens_compute_job {
 	const struct lens_inputs *in; /* of the whole sweep */
-	const struct lens_run_options *options;
-	struct lens_run_result *result;
+	const struct lens_watch *watch;
 	const char *path;
 	const struct lens_parts *parts;
 	size_t shard; /* which of them */
-	double started;
 };
-/* Computes and commits it. */
-enum lens_status lens_shard_run(const struct lens_compute_job *job, struct lens_error *err);
+/* Computes and commits it, and adds to the result what was counted. */
+enum lens_status lens_shard_run(const struct lens_compute_job *job,
+				struct lens_run_result *result, struct lens_error *err);
 
 #endif

@@ -95,28 +95,23 @@ static void progress(void *ctx, const struct lens_progress *p)
 		r->options->progress(r->options->ctx, p);
 }
 
-static enum lens_status compute(struct run *r, size_t shard, double started,
+static enum lens_status compute(struct run *r, size_t shard, const struct lens_watch *watch,
 				struct lens_error *err)
 {
-	const struct lens_run_options options = { .stop = r->options->stop,
-						  .progress = progress,
-						  .ctx = r };
 	char *path = lens_sweep_shard_path(r->sweep, shard);
 	const struct lens_compute_job job = {
 		.in = &r->inputs.in,
-		.options = &options,
-		.result = r->result,
+		.watch = watch,
 		.path = path,
 		.parts = &r->parts,
 		.shard = shard,
-		.started = started,
 	};
 	enum lens_status st;
 
 	if (!path)
 		return lens_error_nomem(err, strlen(r->experiment->output), 1);
 	r->result->progress.shard = shard;
-	st = lens_shard_run(&job, err);
+	st = lens_shard_run(&job, r->result, err);
 	lens_free(path);
 	LENS_TRY(st);
 	lens_sweep_mark_done(r->sweep, shard);
@@ -126,12 +121,16 @@ static enum lens_status compute(struct run *r, size_t shard, double started,
 
 static enum lens_status compute_missing(struct run *r, struct lens_error *err)
 {
-	double started = lens_now();
+	const struct lens_watch watch = { .stop = r->options->stop,
+					  .started = lens_now(),
+					  .progress = &r->result->progress,
+					  .tell = progress,
+					  .ctx = r };
 	size_t i;
 
 	for (i = 0; i < r->parts.cut.n; i++) {
 		if (lens_sweep_is_missing(r->sweep, i))
-			LENS_TRY(compute(r, i, started, err));
+			LENS_TRY(compute(r, i, &watch, err));
 	}
 	return LENS_OK;
 }

@@ -17,7 +17,7 @@ struct shard {
 	int *store_id;
 	struct lens_writer *writer;
 	struct lens_schedule *schedule;
-	size_t *overflows;
+	struct lens_counts counts;
 };
 
 static enum lens_status place(struct shard *s, struct lens_error *err)
@@ -38,8 +38,10 @@ static enum lens_status lay_out(struct shard *s, struct lens_error *err)
 	size_t n = s->plan.n_datasets;
 
 	s->store_id = lens_calloc(n, sizeof(*s->store_id));
-	s->overflows = lens_calloc(s->plan.capture.n_specs, sizeof(*s->overflows));
-	if (!s->store_id || !s->overflows)
+	s->counts.overflows =
+		lens_calloc(s->plan.capture.n_specs, sizeof(*s->counts.overflows));
+	s->counts.deviations = lens_calloc(LENS_TABLE_COUNT, sizeof(*s->counts.deviations));
+	if (!s->store_id || !s->counts.overflows || !s->counts.deviations)
 		return lens_error_nomem(err, n, sizeof(*s->store_id));
 	LENS_TRY(lens_store_create(s->job->path, &s->store, err));
 	LENS_TRY(lens_layout_create(s->store, &s->plan, s->store_id, err));
@@ -54,11 +56,9 @@ static enum lens_status compute(struct shard *s, struct lens_error *err)
 	struct lens_work work = {
 		.plan = &s->plan,
 		.memory = s->memory,
-		.options = s->job->options,
-		.result = s->job->result,
-		.overflows = s->overflows,
-		.started = s->job->started,
-		.bytes_before = s->job->result->progress.bytes_written,
+		.watch = s->job->watch,
+		.counts = &s->counts,
+		.bytes_before = s->job->watch->progress->bytes_written,
 	};
 
 	LENS_TRY(lens_writer_create(s->store, &s->plan, s->store_id, s->memory, &s->writer,
@@ -69,47 +69,76 @@ static enum lens_status compute(struct shard *s, struct lens_error *err)
 	return lens_work_run(&work, err);
 }
 
-/* Halves that overflowed and rows that were flagged are counted where the reader sees it. */
-static enum lens_status count(struct shard *s, size_t n_flagged, struct lens_error *err)
+static enum lens_status count_hooks(const struct shard *s, struct lens_error *err)
 {
 	size_t i;
 
 	for (i = 0; i < s->plan.capture.n_specs; i++) {
 		const struct lens_capture_spec *c = &s->plan.capture.spec[i];
 
-		s->job->result->n_overflows += s->overflows[i];
 		if (c->dtype == LENS_F16)
 			LENS_TRY(lens_store_attr_i64(s->store, s->plan.dataset[c->dataset].path,
-						     "f16_overflows", (int64_t)s->overflows[i],
-						     err));
+						     "f16_overflows",
+						     (int64_t)s->counts.overflows[i], err));
 	}
-	return lens_store_attr_i64(s->store, "/", "rows_flagged", (int64_t)n_flagged, err);
+	return LENS_OK;
+}
+
+static enum lens_status count_tables(const struct shard *s, struct lens_error *err)
+{
+	size_t i;
+
+	for (i = 0; i < s->plan.n_datasets; i++) {
+		const struct lens_planned *d = &s->plan.dataset[i];
+
+		if (d->from == LENS_FROM_TABLE &&
+		    lens_table_type((enum lens_table)d->source)->has_deviation)
+			LENS_TRY(lens_store_attr_f64(s->store, d->path, "largest_deviation",
+						     s->counts.deviations[d->source], err));
+	}
+	return LENS_OK;
 }
 
 static enum lens_status make(struct shard *s, struct lens_error *err)
 {
 	const struct lens_compute_job *j = s->job;
-	size_t flagged_before = j->result->n_flagged;
 
 	LENS_TRY(lens_parts_plan(j->parts, j->shard, &s->plan, err));
 	s->memory = lens_parts_memory(j->parts, j->shard);
 	s->in.prompts = s->plan.prompts;
 	LENS_TRY(lay_out(s, err));
 	LENS_TRY(compute(s, err));
-	LENS_TRY(count(s, j->result->n_flagged - flagged_before, err));
+	/* What is odd is counted where the reader sees it. */
+	LENS_TRY(count_hooks(s, err));
+	LENS_TRY(count_tables(s, err));
+	LENS_TRY(lens_store_attr_i64(s->store, "/", "rows_flagged",
+				     (int64_t)s->counts.n_flagged, err));
 	return lens_store_commit(s->store, err);
 }
 
-enum lens_status lens_shard_run(const struct lens_compute_job *job, struct lens_error *err)
+static void add_counts(const struct shard *s, struct lens_run_result *result)
+{
+	size_t i;
+
+	result->n_flagged += s->counts.n_flagged;
+	for (i = 0; s->counts.overflows && i < s->plan.capture.n_specs; i++)
+		result->n_overflows += s->counts.overflows[i];
+}
+
+enum lens_status lens_shard_run(const struct lens_compute_job *job,
+				struct lens_run_result *result, struct lens_error *err)
 {
 	struct shard s = { .job = job, .in = *job->in };
 	enum lens_status st = make(&s, err);
+
+	add_counts(&s, result);
 
 	lens_writer_destroy(s.writer);
 	lens_schedule_destroy(s.schedule);
 	lens_store_destroy(s.store);
 	lens_plan_release(&s.plan);
 	lens_free(s.store_id);
-	lens_free(s.overflows);
+	lens_free(s.counts.overflows);
+	lens_free(s.counts.deviations);
 	return st;
 }

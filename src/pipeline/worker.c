@@ -4,6 +4,7 @@
  */
 #include "pipeline/pipeline_private.h"
 
+#include <math.h>
 #include <omp.h>
 #include <string.h>
 #include <time.h>
@@ -122,22 +123,21 @@ static enum lens_status run_batch(struct worker *w, size_t batch, size_t *flagge
 static void report(struct lens_work *w, size_t batch, size_t flagged)
 {
 	const struct lens_prompts *q = w->plan->prompts;
-	struct lens_progress *g = &w->result->progress;
+	struct lens_progress *g = w->watch->progress;
 	size_t row0 = batch * w->plan->batch_rows, end = row0 + w->plan->batch_rows;
 
-	end = end < q->n_rows ? end : q->n_rows;
-	w->result->n_flagged += flagged;
+	end = lens_min(end, q->n_rows);
+	w->counts->n_flagged += flagged;
 	g->rows_done += end - row0;
 	g->tokens_done += q->offset[end] - q->offset[row0];
 	g->bytes_written = w->bytes_before + lens_writer_bytes(w->writer);
-	g->seconds = lens_now() - w->started;
-	if (w->options->progress)
-		w->options->progress(w->options->ctx, g);
+	g->seconds = lens_now() - w->watch->started;
+	w->watch->tell(w->watch->ctx, g);
 }
 
 static enum lens_status work_through(struct worker *w, struct lens_error *err)
 {
-	const atomic_int *stop = w->work->options->stop;
+	const atomic_int *stop = w->work->watch->stop;
 	size_t batch;
 
 	while (lens_schedule_next(w->work->schedule, &batch)) {
@@ -153,13 +153,30 @@ static enum lens_status work_through(struct worker *w, struct lens_error *err)
 	return LENS_OK;
 }
 
+/* Under the critical section's lock. */
+static void add_counts(const struct worker *w)
+{
+	struct lens_counts *c = w->work->counts;
+	size_t i;
+
+	if (w->capture) {
+		for (i = 0; i < w->work->plan->capture.n_specs; i++)
+			c->overflows[i] += lens_capture_overflows(w->capture, i);
+	}
+	if (w->tables) {
+		for (i = 0; i < LENS_TABLE_COUNT; i++)
+			c->deviations[i] =
+				fmax(c->deviations[i],
+				     lens_tables_deviation(w->tables, (enum lens_table)i));
+	}
+}
+
 /* One thread's share; its error, if it is the first, becomes the run's. */
 static void one_worker(struct lens_work *work, struct lens_error *first)
 {
 	struct lens_error e = LENS_ERROR_INIT;
 	struct worker w;
 	enum lens_status st = worker_init(&w, work, &e);
-	size_t i;
 
 	if (st == LENS_OK)
 		st = work_through(&w, &e);
@@ -171,8 +188,7 @@ static void one_worker(struct lens_work *work, struct lens_error *first)
 	{
 		if (st != LENS_OK && e.code != LENS_OK && first->code == LENS_OK)
 			*first = e;
-		for (i = 0; w.capture && i < work->plan->capture.n_specs; i++)
-			work->overflows[i] += lens_capture_overflows(w.capture, i);
+		add_counts(&w);
 	}
 	worker_release(&w);
 }
@@ -189,7 +205,7 @@ enum lens_status lens_work_run(struct lens_work *w, struct lens_error *err)
 	st = lens_writer_finish(w->writer, err);
 	if (st == LENS_OK)
 		st = lens_error_pass(err, &first);
-	w->result->progress.bytes_written = w->bytes_before + lens_writer_bytes(w->writer);
-	w->result->progress.seconds = lens_now() - w->started;
+	w->watch->progress->bytes_written = w->bytes_before + lens_writer_bytes(w->writer);
+	w->watch->progress->seconds = lens_now() - w->watch->started;
 	return st;
 }

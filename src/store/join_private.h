@@ -9,8 +9,9 @@
 
 struct lens_join_attr {
 	char *name;
-	bool integer;
-	int64_t value;
+	enum lens_attr_kind { LENS_ATTR_TEXT, LENS_ATTR_INTEGER, LENS_ATTR_REAL } kind;
+	int64_t integer;
+	double real;
 	struct lens_buf text;
 };
 
