@@ -24,8 +24,16 @@ static bool ends_with(const char *s, const char *end)
 /* Positions are the axes whose extent is the longest prompt of a file. */
 static bool counts_positions(const char *path, int axis)
 {
-	if (!strcmp(path, "/prompts/tokens") || !strcmp(path, "/results/token_logprobs"))
-		return axis == 1;
+	static const char *const by_pos[] = {
+		"/prompts/tokens",         "/results/token_logprobs", "/results/entropy",
+		"/results/pos_top_tokens", "/results/pos_top_logits", "/results/pos_top_probs"
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(by_pos) / sizeof(*by_pos); i++) {
+		if (!strcmp(path, by_pos[i]))
+			return axis == 1;
+	}
 	if (strncmp(path, "/cache/", 7) != 0)
 		return false;
 	if (ends_with(path, "hook_pattern") || ends_with(path, "hook_attn_scores"))
