@@ -107,9 +107,13 @@ struct lens_forward;
 
 struct lens_forward_size {
 	const struct lens_visitors *visitors; /* whose hook points it will show */
-	size_t max_rows;                      /* of a batch, a multiple of 12 */
-	size_t max_length;                    /* tokens of the longest prompt */
-	int threads;                          /* more than 1: one pass may use several */
+	/*
+	 * Of a batch, a multiple of 12; lens_row_align() a prompt at least, also where
+	 * prompts share rows: each has a read position.
+	 */
+	size_t max_rows;
+	size_t max_length; /* tokens of the longest prompt */
+	int threads;       /* more than 1: one pass may use several */
 };
 enum lens_status lens_forward_create(const struct lens_model *m,
 				     const struct lens_forward_size *size,

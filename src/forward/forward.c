@@ -234,28 +234,27 @@ static void keep_rest(const struct lens_pass *p)
 	memcpy(p->f->z, z, p->rest->n_rows * q * sizeof(*z));
 }
 
-static enum lens_status block(struct lens_pass *p, size_t layer, bool at_read_pos)
+static enum lens_status block(const struct lens_pass *pass, size_t layer, bool at_read_pos)
 {
-	const struct lens_block *b = &p->f->model->block[layer];
+	const struct lens_block *b = &pass->f->model->block[layer];
+	struct lens_pass p = *pass, rest = *pass;
 	struct lens_batch kept;
-	struct lens_pass rest;
 
-	p->rest = p->batch;
+	p.rest = p.batch;
 	if (at_read_pos) {
-		lens_batch_keep_read(p->batch, p->f->read_row, &kept);
-		p->rest = &kept;
+		lens_batch_keep_read(p.batch, p.f->read_row, &kept);
+		p.rest = &kept;
 	}
-	LENS_TRY(show_rows(p, LENS_HOOK_RESID_PRE, layer, p->f->resid,
-			   p->f->model->config.d_model));
-	LENS_TRY(norm(p,
+	LENS_TRY(show_rows(&p, LENS_HOOK_RESID_PRE, layer, p.f->resid,
+			   p.f->model->config.d_model));
+	LENS_TRY(norm(&p,
 		      (struct norm_hooks){ LENS_HOOK_LN1_SCALE, LENS_HOOK_LN1_NORMALIZED,
 					   layer },
 		      b->ln1_w, b->ln1_b));
-	LENS_TRY(attention(p, layer));
-	rest = *p;
-	rest.batch = p->rest;
+	LENS_TRY(attention(&p, layer));
 	if (at_read_pos)
-		keep_rest(p);
+		keep_rest(&p);
+	rest.batch = p.rest;
 	return second_half(&rest, layer);
 }
 
@@ -278,7 +277,7 @@ static enum lens_status head(const struct lens_pass *p)
 }
 
 /* Blocks from `layer` on, and what follows. */
-static enum lens_status go_on(struct lens_pass *p, size_t layer)
+static enum lens_status go_on(const struct lens_pass *p, size_t layer)
 {
 	size_t n = lens_blocks_needed(&p->f->model->config, p->visitors);
 
