@@ -202,8 +202,7 @@ static void allocation_failures(void **state)
 	test_alloc_failures(init_once, NULL);
 }
 
-/* --- the batch of read positions -----------------------------------------------------------
- */
+/* --- the batch of read positions --------------------------------------------------- */
 
 struct seen {
 	struct lens_hook_set hooks;

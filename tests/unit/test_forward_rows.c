@@ -201,8 +201,7 @@ static void check_prefixes(struct subject *s)
 	}
 }
 
-/* --- from a block on -----------------------------------------------------------------------
- */
+/* --- from a block on --------------------------------------------------- */
 
 static float *resid_pre(const struct subject *s, const struct lens_batch *b, size_t layer)
 {
@@ -238,8 +237,7 @@ static void check_from(struct subject *s)
 	lens_batch_release(&b);
 }
 
-/* --- read positions alone ------------------------------------------------------------------
- */
+/* --- read positions alone --------------------------------------------------- */
 
 /* Positions shown in the blocks, behind the keys and values of the last N_PROMPTS. */
 static size_t n_read(const struct subject *s, size_t layer)
@@ -283,8 +281,7 @@ static void check_read(struct subject *s)
 	lens_batch_release(&b);
 }
 
-/* --- all of it, model by model -------------------------------------------------------------
- */
+/* --- all of it, model by model --------------------------------------------------- */
 
 static void check_model(void **state)
 {
