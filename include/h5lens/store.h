@@ -228,7 +228,8 @@ struct lens_shard {
 };
 
 enum lens_join {
-	LENS_JOIN_VIRTUAL, /* /cache as virtual datasets, the rest as data */
+	LENS_JOIN_VIRTUAL, /* /cache, and results of more than 64 KiB a prompt, as virtual
+			      datasets; the rest as data */
 	LENS_JOIN_PACK     /* everything as data */
 };
 

@@ -44,6 +44,9 @@ enum lens_logits_at {
 	LENS_AT_EVERY_POS = 8   /* the model's own, at every position */
 };
 
+/* Whose attributions to the answers' logits at the read position. */
+enum lens_attrs_of { LENS_ATTRS_HEADS = 1, LENS_ATTRS_NEURONS = 2 };
+
 /* One data set under /results: [prompt, axes]. */
 #define LENS_TABLE_AXES 4
 struct lens_table_ops;
@@ -54,6 +57,8 @@ struct lens_table_type {
 	const char *long_name, *units; /* units: NULL where there are none */
 	unsigned logits;               /* LENS_AT_…: what it must be shown */
 	unsigned logits_if_made;       /* LENS_AT_…: what it looks at if others need it */
+	unsigned attrs;                /* LENS_ATTRS_…: attributions that it is shown */
+	bool cache_dtype;              /* stored as cache.dtype says; else as dtype */
 	bool has_deviation;            /* it checks itself: lens_tables_deviation */
 	const struct lens_table_ops *ops;
 };

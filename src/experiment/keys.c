@@ -8,15 +8,18 @@
 #include <string.h>
 
 #define LENS_TABLE(id, ...) #id,
+#define LENS_TABLE_GROUP LENS_TABLE
 const char *const lens_table_words[LENS_TABLE_WORDS + 1] = {
 #include "h5lens/tables.def"
 	NULL
 };
 #define LENS_TABLE(id, answers, by_default) { answers, by_default },
+#define LENS_TABLE_GROUP LENS_TABLE
 const struct lens_table_rule lens_table_rules[LENS_TABLE_WORDS] = {
 #include "h5lens/tables.def"
 };
 #define LENS_TABLE(id, ...) ", " #id
+#define LENS_TABLE_GROUP LENS_TABLE
 static const char tables_shape[] = "default | all | none | [default"
 #include "h5lens/tables.def"
 				   "]";

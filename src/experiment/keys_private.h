@@ -53,6 +53,7 @@ static inline const void *lens_key_cfield(const struct lens_experiment *e,
 /* What `tables` may list, in the order of tables.def. */
 enum lens_table_word {
 #define LENS_TABLE(id, ...) LENS_TABLE_WORD_##id,
+#define LENS_TABLE_GROUP LENS_TABLE
 #include "h5lens/tables.def"
 	LENS_TABLE_WORDS
 };

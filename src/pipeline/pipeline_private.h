@@ -120,9 +120,11 @@ struct lens_watch {
 
 /* What is counted of a shard beside its data. */
 struct lens_counts {
-	size_t n_flagged;   /* prompts with logits that are not finite */
-	size_t *overflows;  /* [capture.n_specs] values that became infinite as halves */
-	double *deviations; /* [LENS_TABLE_COUNT] of tables that check themselves */
+	size_t n_flagged; /* prompts with logits that are not finite */
+	/* Values that became infinite as halves. */
+	size_t *overflows; /* [capture.n_specs] */
+	size_t table_overflows[LENS_TABLE_COUNT];
+	double deviations[LENS_TABLE_COUNT]; /* of tables that check themselves */
 };
 
 struct lens_work {

@@ -40,8 +40,7 @@ static enum lens_status lay_out(struct shard *s, struct lens_error *err)
 	s->store_id = lens_calloc(n, sizeof(*s->store_id));
 	s->counts.overflows =
 		lens_calloc(s->plan.capture.n_specs, sizeof(*s->counts.overflows));
-	s->counts.deviations = lens_calloc(LENS_TABLE_COUNT, sizeof(*s->counts.deviations));
-	if (!s->store_id || !s->counts.overflows || !s->counts.deviations)
+	if (!s->store_id || !s->counts.overflows)
 		return lens_error_nomem(err, n, sizeof(*s->store_id));
 	LENS_TRY(lens_store_create(s->job->path, &s->store, err));
 	LENS_TRY(lens_layout_create(s->store, &s->plan, s->store_id, err));
@@ -91,8 +90,13 @@ static enum lens_status count_tables(const struct shard *s, struct lens_error *e
 	for (i = 0; i < s->plan.n_datasets; i++) {
 		const struct lens_planned *d = &s->plan.dataset[i];
 
-		if (d->from == LENS_FROM_TABLE &&
-		    lens_table_type((enum lens_table)d->source)->has_deviation)
+		if (d->from != LENS_FROM_TABLE)
+			continue;
+		if (d->dtype == LENS_F16)
+			LENS_TRY(lens_store_attr_i64(
+				s->store, d->path, "f16_overflows",
+				(int64_t)s->counts.table_overflows[d->source], err));
+		if (lens_table_type((enum lens_table)d->source)->has_deviation)
 			LENS_TRY(lens_store_attr_f64(s->store, d->path, "largest_deviation",
 						     s->counts.deviations[d->source], err));
 	}
@@ -121,6 +125,8 @@ static void add_counts(const struct shard *s, struct lens_run_result *result)
 	size_t i;
 
 	result->n_flagged += s->counts.n_flagged;
+	for (i = 0; i < LENS_TABLE_COUNT; i++)
+		result->n_overflows += s->counts.table_overflows[i];
 	for (i = 0; s->counts.overflows && i < s->plan.capture.n_specs; i++)
 		result->n_overflows += s->counts.overflows[i];
 }
@@ -139,6 +145,5 @@ enum lens_status lens_shard_run(const struct lens_compute_job *job,
 	lens_plan_release(&s.plan);
 	lens_free(s.store_id);
 	lens_free(s.counts.overflows);
-	lens_free(s.counts.deviations);
 	return st;
 }

@@ -18,6 +18,7 @@ struct worker {
 	struct lens_visitor visitor[2];
 	struct lens_visitors visitors;
 	struct lens_batch batch; /* in hand */
+	size_t overflows[LENS_TABLE_COUNT];
 };
 
 double lens_now(void)
@@ -76,24 +77,45 @@ static void pack(struct worker *w, size_t row0, size_t n)
 				p->read_pos[i], 0);
 }
 
+/* Rows of a table, as they are or as halves. */
+static enum lens_status hand_over_rows(struct worker *w, const struct lens_planned *d,
+				       struct lens_captured c, size_t first,
+				       struct lens_error *err)
+{
+	enum lens_table table = (enum lens_table)d->source;
+	size_t row = lens_table_row_bytes(table, &w->work->plan->sizes);
+	const char *rows = (const char *)lens_tables_rows(w->tables, table) + first * row;
+	size_t bytes = c.n_rows * row, n = bytes / sizeof(float);
+	bool halves = d->dtype == LENS_F16;
+
+	c.bytes = halves ? n * lens_dtype_size(LENS_F16) : bytes;
+	LENS_TRY(w->sink.acquire(w->sink.ctx, c.bytes, &c.data, err));
+	if (halves)
+		w->overflows[table] +=
+			lens_vec()->to_f16(n, (const float *)(const void *)rows, c.data);
+	else
+		memcpy(c.data, rows, bytes);
+	return w->sink.submit(w->sink.ctx, &c, err);
+}
+
+/* No block of rows crosses a chunk. */
 static enum lens_status hand_over_tables(struct worker *w, size_t row0, size_t n,
 					 struct lens_error *err)
 {
 	const struct lens_plan *p = w->work->plan;
-	size_t i;
+	size_t i, first;
 
 	for (i = 0; i < p->n_datasets; i++) {
-		struct lens_captured c = {
-			.dataset = (int)i, .by_rows = true, .row0 = row0, .n_rows = n
-		};
-		enum lens_table table = (enum lens_table)p->dataset[i].source;
+		const struct lens_planned *d = &p->dataset[i];
+		struct lens_captured c = { .dataset = (int)i, .by_rows = true };
 
-		if (p->dataset[i].from != LENS_FROM_TABLE)
+		if (d->from != LENS_FROM_TABLE)
 			continue;
-		c.bytes = n * lens_table_row_bytes(table, &p->sizes);
-		LENS_TRY(w->sink.acquire(w->sink.ctx, c.bytes, &c.data, err));
-		memcpy(c.data, lens_tables_rows(w->tables, table), c.bytes);
-		LENS_TRY(w->sink.submit(w->sink.ctx, &c, err));
+		for (first = 0; first < n; first += c.n_rows) {
+			c.row0 = row0 + first;
+			c.n_rows = lens_min(n - first, d->chunk[0]);
+			LENS_TRY(hand_over_rows(w, d, c, first, err));
+		}
 	}
 	return LENS_OK;
 }
@@ -164,10 +186,12 @@ static void add_counts(const struct worker *w)
 			c->overflows[i] += lens_capture_overflows(w->capture, i);
 	}
 	if (w->tables) {
-		for (i = 0; i < LENS_TABLE_COUNT; i++)
+		for (i = 0; i < LENS_TABLE_COUNT; i++) {
+			c->table_overflows[i] += w->overflows[i];
 			c->deviations[i] =
 				fmax(c->deviations[i],
 				     lens_tables_deviation(w->tables, (enum lens_table)i));
+		}
 	}
 }
 

@@ -102,12 +102,15 @@ static size_t at_most(size_t n, size_t most)
 	return n ? lens_min(n, most) : 1;
 }
 
-/* Rows of a chunk that batches share. */
+/* Rows of a chunk that batches share; of large rows, the part of a batch that fits in one. */
 static size_t shared_rows(const struct lens_plan *p, size_t row_bytes)
 {
 	size_t batches = SMALL_BATCH / (p->batch_rows * row_bytes);
+	size_t rows = p->batch_rows * lens_max(batches, 1);
 
-	return at_most(p->batch_rows * lens_max(batches, 1), p->prompts->n_rows);
+	while (rows > 1 && rows * row_bytes > MOST_CHUNK)
+		rows /= 2;
+	return at_most(rows, p->prompts->n_rows);
 }
 
 /* Positions and heads of a chunk: [prompt, head, query, key] … */

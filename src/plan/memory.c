@@ -33,13 +33,14 @@ static size_t shared_bytes(const struct lens_plan *p, size_t workers)
 
 static size_t largest_buffer(const struct lens_plan *p)
 {
-	size_t n = lens_capture_buffer_bytes(&p->capture);
-	int i;
+	size_t i, n = lens_capture_buffer_bytes(&p->capture);
 
-	for (i = 0; i < LENS_TABLE_COUNT; i++) {
-		if (p->tables.wanted[i])
-			n = lens_max(n, p->batch_rows * lens_table_row_bytes((enum lens_table)i,
-									     &p->sizes));
+	for (i = 0; i < p->n_datasets; i++) {
+		const struct lens_planned *d = &p->dataset[i];
+
+		if (d->from == LENS_FROM_TABLE)
+			n = lens_max(n, lens_min(p->batch_rows, d->chunk[0]) *
+						lens_row_bytes(d, &p->sizes));
 	}
 	return n;
 }

@@ -91,7 +91,8 @@ static void add_table(struct lens_plan *p, enum lens_table table)
 	d->source = table;
 	d->long_name = t->long_name;
 	d->units = t->units;
-	d->dtype = t->dtype;
+	d->dtype = t->cache_dtype && p->experiment->cache.dtype == LENS_CACHE_F16 ? LENS_F16
+										  : t->dtype;
 	d->rank = t->n_axes + 1;
 	d->axis[0] = LENS_AXIS_PROMPT;
 	for (i = 0; i < t->n_axes; i++)
@@ -175,6 +176,17 @@ static enum lens_status check_positions(const struct lens_plan *p, struct lens_e
 	return LENS_OK;
 }
 
+static enum lens_status check_top_neurons(const struct lens_plan *p, struct lens_error *err)
+{
+	const struct lens_sizes *s = &p->sizes;
+
+	if (!p->tables.wanted[LENS_TABLE_top_neuron] || s->top_k <= s->n_layers * s->d_mlp)
+		return LENS_OK;
+	return lens_error_set(err, LENS_ERR_INVALID,
+			      "top_neurons: top_k is %zu, and the model has %zu neurons",
+			      s->top_k, s->n_layers * s->d_mlp);
+}
+
 /* What is stored, by what name and with which axes. */
 static enum lens_status describe(struct lens_plan *p, const struct lens_hook_set *selected,
 				 struct lens_error *err)
@@ -189,6 +201,7 @@ static enum lens_status describe(struct lens_plan *p, const struct lens_hook_set
 	LENS_TRY(check_positions(p, err));
 	add_cache(p, selected);
 	add_tables(p);
+	LENS_TRY(check_top_neurons(p, err));
 	if (!p->n_datasets)
 		return lens_error_set(err, LENS_ERR_INVALID,
 				      "neither cache.hooks nor tables asks for anything%s",

@@ -9,6 +9,8 @@
 
 #include "store/join_private.h"
 
+#define LARGE_ROW ((size_t)64 << 10)
+
 /* One shard while it is looked at. */
 struct shard {
 	struct lens_joined *j;
@@ -186,7 +188,6 @@ static enum lens_status describe_first(const struct shard *s, const struct lens_
 	d->along = d->dim[0] == s->j->prompt;
 	for (axis = 1; axis < h->rank; axis++)
 		d->along = d->along && d->dim[axis] != s->j->prompt;
-	d->virtual = d->along && d->dtype != LENS_STR && !strncmp(path, "/cache/", 7);
 	return lens_h5_attr_text(&s->f, h->id, "sha256", &d->sha256, err);
 }
 
@@ -395,6 +396,23 @@ static enum lens_status survey(const struct lens_shard *shard, size_t number,
 	return lens_h5_finish(&s.f, st, err);
 }
 
+/* Caches, and results of more than LARGE_ROW bytes a prompt, stay in the shards. */
+static bool stays(const struct lens_joined *j, const struct lens_join_dataset *d)
+{
+	size_t bytes = lens_dtype_size(d->dtype);
+	int i;
+
+	if (!d->along || d->dtype == LENS_STR)
+		return false;
+	if (!strncmp(d->path, "/cache/", 7))
+		return true;
+	for (i = 1; i < d->rank; i++) {
+		if (!lens_size_mul(bytes, lens_join_extent(j, d, i), &bytes))
+			return true;
+	}
+	return !strncmp(d->path, "/results/", 9) && bytes > LARGE_ROW;
+}
+
 enum lens_status lens_join_survey(const struct lens_shard *shard, size_t n,
 				  const char *identity, struct lens_joined *j,
 				  struct lens_error *err)
@@ -410,6 +428,8 @@ enum lens_status lens_join_survey(const struct lens_shard *shard, size_t n,
 		return lens_error_nomem(err, n, sizeof(*j->state));
 	for (i = 0; i < n && st == LENS_OK; i++)
 		st = survey(&shard[i], i, identity, j, err);
+	for (i = 0; st == LENS_OK && i < j->n_datasets; i++)
+		j->dataset[i].virtual = stays(j, &j->dataset[i]);
 	return st;
 }
 

@@ -38,7 +38,7 @@ static size_t state_bytes(const struct lens_table_type *t,
 
 size_t lens_tables_bytes(const struct lens_model *m, const struct lens_tables_options *opt)
 {
-	size_t bytes = lens_logits_bytes(m, opt);
+	size_t bytes = lens_logits_bytes(m, opt) + lens_attrs_bytes(opt);
 	int i;
 
 	for (i = 0; i < LENS_TABLE_COUNT; i++) {
@@ -86,6 +86,8 @@ enum lens_status lens_tables_create(const struct lens_model *m,
 	t->view = lens_calloc(LENS_TABLE_COUNT, sizeof(*t->view));
 	st = t->view ? lens_logits_create(t, err)
 		     : lens_error_nomem(err, LENS_TABLE_COUNT, sizeof(*t->view));
+	if (st == LENS_OK)
+		st = lens_attrs_create(t, err);
 	for (i = 0; st == LENS_OK && i < LENS_TABLE_COUNT; i++) {
 		if (opt->wanted[i])
 			st = add_view(t, (enum lens_table)i, err);
@@ -109,6 +111,7 @@ void lens_tables_destroy(struct lens_tables *t)
 	}
 	lens_free(t->view);
 	lens_logits_destroy(t);
+	lens_attrs_destroy(t);
 	lens_free(t);
 }
 
@@ -118,6 +121,7 @@ void lens_tables_hooks(const struct lens_model *m, const struct lens_tables_opti
 	int i;
 
 	lens_logits_hooks(m, opt, hooks);
+	lens_attrs_hooks(m, opt, hooks);
 	for (i = 0; i < LENS_TABLE_COUNT; i++) {
 		const struct lens_table_ops *ops = lens_table_type((enum lens_table)i)->ops;
 
@@ -131,6 +135,7 @@ void lens_tables_begin(struct lens_tables *t, const struct lens_tables_batch *in
 	size_t i;
 
 	t->in = *in;
+	lens_attrs_begin(t);
 	for (i = 0; i < t->n; i++) {
 		struct lens_table_view *v = &t->view[i];
 
@@ -151,6 +156,7 @@ enum lens_status lens_tables_visit(void *ctx, const struct lens_batch *b,
 
 	(void)err;
 	lens_logits_visit(t, b, a);
+	lens_attrs_visit(t, b, a);
 	for (i = 0; i < t->n; i++) {
 		if (t->view[i].type->ops->visit)
 			t->view[i].type->ops->visit(&t->view[i], b, a);

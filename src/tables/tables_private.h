@@ -32,6 +32,14 @@ double lens_entropy(const struct lens_logits *l);
 /* Tokens with a strictly larger logit; −1 where a logit is not finite. */
 int32_t lens_rank(const struct lens_logits *l, int32_t token);
 
+/* What each part of a layer adds to the answers' logits of a prompt, times hook_scale. */
+struct lens_attribution {
+	enum lens_attrs_of of;
+	size_t layer, prompt;
+	size_t n;            /* heads, or neurons */
+	const double *value; /* [n_answers, n] */
+};
+
 /* One worker's table. */
 struct lens_table_view {
 	const struct lens_model *model;
@@ -58,6 +66,8 @@ struct lens_table_ops {
 	/* Also called at hook points that other tables want. */
 	void (*visit)(struct lens_table_view *v, const struct lens_batch *b,
 		      const struct lens_activation *a);
+	/* Attributions of type->attrs. */
+	void (*attribute)(struct lens_table_view *v, const struct lens_attribution *a);
 	/* Logits of type->logits, or type->logits_if_made. */
 	void (*read)(struct lens_table_view *v, struct lens_logits *l);
 	/* After the pass, and all logits. */
@@ -98,6 +108,16 @@ struct lens_place {
 	double sum_exp;
 };
 
+/* attrs.c's, if any table is shown attributions. */
+struct lens_attrs_state {
+	unsigned of;
+	float *direction; /* [slots, D] of each prompt's answers */
+	float *through;   /* [slots, width] the same through W_O or W_out */
+	float *pad;
+	double *one;   /* [D] */
+	double *value; /* [n_answers, heads or neurons] */
+};
+
 /* One worker's tables, and what those that read logits share. */
 struct lens_tables {
 	const struct lens_model *model;
@@ -115,6 +135,7 @@ struct lens_tables {
 	float *pad;
 	int32_t top[LENS_TOP_K_MAX];
 	struct lens_place *place; /* [tile], for logits at every position */
+	struct lens_attrs_state attrs;
 };
 
 /* Shows logits to the tables that read them there. */
@@ -140,5 +161,17 @@ void lens_logits_read(struct lens_tables *t);
 /* Shows the logits of every position; a is ln_final.hook_normalized of all rows. */
 void lens_every_pos_read(struct lens_tables *t, const struct lens_batch *b,
 			 const struct lens_activation *a);
+
+/* --- attrs.c -------------------------------------------------------------------------- */
+
+unsigned lens_attrs_needed(const struct lens_tables_options *opt);
+size_t lens_attrs_bytes(const struct lens_tables_options *opt);
+enum lens_status lens_attrs_create(struct lens_tables *t, struct lens_error *err);
+void lens_attrs_destroy(struct lens_tables *t);
+void lens_attrs_hooks(const struct lens_model *m, const struct lens_tables_options *opt,
+		      struct lens_hook_set *hooks);
+void lens_attrs_begin(struct lens_tables *t);
+void lens_attrs_visit(struct lens_tables *t, const struct lens_batch *b,
+		      const struct lens_activation *a);
 
 #endif

@@ -154,5 +154,7 @@ struct lens_tables_options test_all_tables(const struct lens_model *m, size_t n_
 	o.wanted[LENS_TABLE_logit_diff] = o.wanted[LENS_TABLE_lens_logit_diff] = n_answers > 1;
 	/* of activations, too */
 	o.wanted[LENS_TABLE_logit_attrs] = o.wanted[LENS_TABLE_head_attrs] = false;
+	o.wanted[LENS_TABLE_neuron_attrs] = o.wanted[LENS_TABLE_top_neuron_layer] =
+		o.wanted[LENS_TABLE_top_neuron] = o.wanted[LENS_TABLE_top_neuron_attr] = false;
 	return o;
 }
