@@ -130,7 +130,7 @@ static size_t compare(const struct scores *s, size_t row, size_t layer, const do
 			define(&p, head, score, &share, &mean);
 			near_or_nan(s->share.f64[at], share, tolerance);
 			near_or_nan(s->mean.f64[at], mean, tolerance);
-			n += !isnan(mean);
+			n += (size_t)!isnan(mean);
 		}
 	}
 	return n;

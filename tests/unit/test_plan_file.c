@@ -46,16 +46,23 @@ static enum lens_status compare_bytes(void *ctx, const struct lens_dataset_info 
 	return LENS_OK;
 }
 
+static void nobody(void *ctx, const struct lens_progress *p)
+{
+	(void)ctx;
+	(void)p;
+}
+
 /* Runs a plan with so many workers; its datasets take the bytes that it says. */
 static void run_plan(const struct lens_plan *p, size_t workers, const char *file)
 {
-	const struct lens_run_options options = { 0 };
 	struct lens_memory m = { .workers = workers,
 				 .inner_threads = 1,
 				 .buffers = workers + 2 };
-	struct lens_run_result result = { 0 };
+	struct lens_progress progress = { 0 };
+	const struct lens_watch watch = { .progress = &progress, .tell = nobody };
+	struct lens_counts counts = { 0 };
 	struct lens_work work = {
-		.plan = p, .memory = &m, .options = &options, .result = &result
+		.plan = p, .memory = &m, .watch = &watch, .counts = &counts
 	};
 	struct found found = { .plan = p };
 	const struct lens_available is = { SIZE_MAX, LENS_MEMORY_GIVEN };
@@ -65,7 +72,7 @@ static void run_plan(const struct lens_plan *p, size_t workers, const char *file
 
 	assert_int_equal(lens_plan_memory(p, workers, &is, &sizes, NULL), LENS_OK);
 	m.buffer = sizes.buffer;
-	work.overflows = lens_calloc(p->capture.n_specs, sizeof(*work.overflows));
+	counts.overflows = lens_calloc(p->capture.n_specs, sizeof(*counts.overflows));
 	assert_int_equal(lens_store_create(file, &s, NULL), LENS_OK);
 	assert_int_equal(lens_layout_create(s, p, id, NULL), LENS_OK);
 	assert_int_equal(lens_writer_create(s, p, id, &m, &work.writer, NULL), LENS_OK);
@@ -73,15 +80,15 @@ static void run_plan(const struct lens_plan *p, size_t workers, const char *file
 			 LENS_OK);
 	assert_int_equal(lens_work_run(&work, NULL), LENS_OK);
 	assert_int_equal(lens_store_commit(s, NULL), LENS_OK);
-	assert_int_equal(result.progress.rows_done, p->prompts->n_rows);
-	assert_int_equal(result.progress.tokens_done, p->prompts->offset[p->prompts->n_rows]);
+	assert_int_equal(progress.rows_done, p->prompts->n_rows);
+	assert_int_equal(progress.tokens_done, p->prompts->offset[p->prompts->n_rows]);
 	assert_int_equal(lens_store_walk(file, compare_bytes, &found, NULL), LENS_OK);
 	assert_int_equal(found.n, p->n_datasets);
 	assert_int_equal(found.bytes, lens_writer_bytes(work.writer));
 	lens_writer_destroy(work.writer);
 	lens_schedule_destroy(work.schedule);
 	lens_store_destroy(s);
-	lens_free(work.overflows);
+	lens_free(counts.overflows);
 	lens_free(id);
 }
 
