@@ -1,7 +1,7 @@
 /*
- * experiment/experiment.c: defaults, release, and whether the values go
- * together. In: nothing but the key table; out: a struct lens_experiment that
- * load.c then changes.
+ * experiment/experiment.c: defaults, release, and the check that values are
+ * consistent. In: the key table; out: a struct lens_experiment, which load.c then
+ * changes.
  */
 #include "experiment/keys_private.h"
 

@@ -1,7 +1,7 @@
 /*
- * experiment/json.c: the effective experiment as JSON. In: the experiment;
- * out: every key of the table with its value, nested as in YAML and sorted, so
- * that equal experiments give equal text.
+ * experiment/json.c: the effective experiment as JSON. In: the experiment; out: every
+ * key of the table with its value, nested as in YAML and sorted, so that equal
+ * experiments give equal text.
  */
 #include "experiment/keys_private.h"
 
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The list with value at its end, or NULL when memory is out (and list, value may be NULL). */
+/* The list with value appended; NULL if out of memory, as list and value may be already. */
 static json_t *appended(json_t *list, json_t *value)
 {
 	if (!json_array_append_new(list, value))
@@ -19,7 +19,7 @@ static json_t *appended(json_t *list, json_t *value)
 	return NULL;
 }
 
-/* A new reference, or NULL when memory is out; so too below. */
+/* A new reference, or NULL if out of memory; so too below. */
 static json_t *string_list(const struct lens_strings *s)
 {
 	json_t *list = json_array();
@@ -30,7 +30,7 @@ static json_t *string_list(const struct lens_strings *s)
 	return list;
 }
 
-/* The tables that are made: those that lack their answers are not. */
+/* The tables that will be made: those with enough answers. */
 static json_t *table_list(const struct lens_experiment *e)
 {
 	json_t *list = json_array();
@@ -62,7 +62,7 @@ static json_t *read_pos(const struct lens_experiment *e)
 				       : json_integer(e->data.read_pos);
 }
 
-/* A token has its quotes: read again, it is one. */
+/* A token keeps its quotes, so that it is read back as one. */
 static json_t *bos(const char *text)
 {
 	return strspn(text, "0123456789") == strlen(text) && strlen(text) < 19
@@ -110,7 +110,7 @@ static json_t *value_of(const struct lens_experiment *e, const struct lens_key_s
 	return NULL;
 }
 
-/* Steals value. Names have at most one dot. */
+/* Takes over value. A name has at most one dot. */
 static int put(json_t *root, const char *name, json_t *value)
 {
 	const char *dot = strchr(name, '.');

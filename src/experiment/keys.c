@@ -1,7 +1,7 @@
 /*
- * experiment/keys.c: the key table. One list (KEYS) is expanded twice: into
- * the public rows, for help and flags, and into the stores, which say where a
- * value goes. The default is text, and is read like a user's.
+ * experiment/keys.c: the key table. One list (KEYS) is expanded twice: into the public
+ * rows, for help and flags, and into the stores, which say where a value goes. A
+ * default is text, and is parsed like the user's.
  */
 #include "experiment/keys_private.h"
 
@@ -182,7 +182,7 @@ static const char *leaf(const char *name)
 	return dot ? dot + 1 : name;
 }
 
-/* "hooks" and "promt" at the wrong level find cache.hooks and data.prompt. */
+/* Finds cache.hooks for "hooks" and data.prompt for "promt", at whatever level. */
 const char *lens_key_nearest(const char *name)
 {
 	const char *full[N_KEYS], *last[N_KEYS], *near;

@@ -1,6 +1,5 @@
 /*
- * experiment/keys_private.h: the key table's inner side: how a key is stored. Private
- * to the stage.
+ * experiment/keys_private.h: the private side of the key table: how a key is stored.
  */
 #ifndef LENS_EXPERIMENT_KEYS_PRIVATE_H
 #define LENS_EXPERIMENT_KEYS_PRIVATE_H
@@ -13,26 +12,26 @@ enum lens_key_kind {
 	LENS_KEY_BOOL,      /* bool */
 	LENS_KEY_SWITCH,    /* bool: false is words[0], true is words[1] */
 	LENS_KEY_CHOICE,    /* an enum: the index into words */
-	LENS_KEY_COUNT,     /* size_t from 1 on; 0 stands for words[0] */
+	LENS_KEY_COUNT,     /* size_t from 1; 0 stands for words[0] */
 	LENS_KEY_BYTES,     /* the same, with a unit: "4GiB" */
 	LENS_KEY_LIST,      /* struct lens_strings; words[0], if any, is the empty list */
 	LENS_KEY_TABLES,    /* tables */
 	LENS_KEY_POSITIONS, /* cache.positions */
 	LENS_KEY_READ_POS,  /* data.read_pos */
 	LENS_KEY_BOS,       /* char *: "auto", digits, or a token in double quotes */
-	LENS_KEY_WEIGHTS    /* all of weights.* at once; stores nothing of its own */
+	LENS_KEY_WEIGHTS    /* sets all of weights.*; stores nothing itself */
 };
 
 struct lens_key_store {
 	enum lens_key_kind kind;
 	size_t offset;            /* in struct lens_experiment */
-	const char *const *words; /* ends with NULL; or NULL */
+	const char *const *words; /* NULL-terminated, or NULL */
 	bool identity;            /* does it change what is in the output? */
 };
 
-/* The store of a row of lens_keys. */
+/* The store that belongs to a row of lens_keys. */
 const struct lens_key_store *lens_key_store(const struct lens_key *key);
-/* The key of that full name, or NULL. */
+/* The key with that full name, or NULL. */
 const struct lens_key *lens_key_find(const char *name);
 /* Is name the first part of a key's name ("data")? */
 bool lens_key_is_group(const char *name);

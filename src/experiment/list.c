@@ -1,7 +1,7 @@
 /*
- * experiment/list.c: the values that are lists: names, tables, positions. In:
- * a sequence, or a scalar, which is a list of itself; out: the field, changed
- * only when every item is a good one.
+ * experiment/list.c: values that are lists: names, tables, positions. In: a sequence,
+ * or a scalar, which counts as a list of one; out: the field, changed only if every
+ * item is valid.
  */
 #include "experiment/value_private.h"
 
@@ -17,7 +17,7 @@ void lens_strings_release(struct lens_strings *s)
 	*s = (struct lens_strings){ 0 };
 }
 
-/* The items of a sequence; a scalar is a list of itself. */
+/* How many items; a scalar is a list of one. */
 static size_t count_items(const yaml_node_t *node)
 {
 	if (node->type != YAML_SEQUENCE_NODE)
@@ -112,8 +112,9 @@ static enum lens_status choose_tables(const struct lens_yaml_source *src,
 }
 
 /*
- * A set: the order and repetitions of the user's list do not count. A list with
- * `default` in it is as lenient as the default: what lacks its answers is left out.
+ * A set: the order of the user's list and repetitions in it do not matter. A list that
+ * contains `default` is as lenient as the default: tables without their answers are
+ * left out.
  */
 enum lens_status lens_value_set_tables(struct lens_experiment *e,
 				       const struct lens_yaml_source *src,

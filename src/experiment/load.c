@@ -1,14 +1,14 @@
 /*
- * experiment/load.c: YAML text → keys. In: an experiment file, or the text of
- * a flag or of --set; out: the fields, through value.c. The libyaml document
- * holds aliases as shared nodes, and only three levels of it are walked, so
- * neither aliases nor nesting can make work.
+ * experiment/load.c: YAML text → keys. In: an experiment file, or the text of a flag or
+ * of --set; out: the fields, through value.c. In a libyaml document aliases are shared
+ * nodes, and only three levels of it are walked, so neither aliases nor nesting can
+ * cause much work.
  */
 #include "experiment/value_private.h"
 
 #include <string.h>
 
-/* libyaml's own time grows with the square of the nesting: bound it. */
+/* libyaml's time grows with the square of the nesting, so both are bounded. */
 #define MAX_FILE_BYTES ((size_t)256 << 10)
 #define MAX_NESTING 100
 
@@ -21,7 +21,7 @@ static const char *key_text(const yaml_node_t *node)
 	return (const char *)node->data.scalar.value;
 }
 
-/* The key of a pair: a scalar that no earlier pair has. */
+/* A pair's key must be a scalar that no earlier pair has. */
 static enum lens_status check_key(const struct lens_yaml_source *src, const yaml_node_t *map,
 				  const yaml_node_pair_t *pair, struct lens_error *err)
 {
@@ -79,7 +79,7 @@ static enum lens_status unknown(const struct lens_yaml_source *src, const char *
 			       near ? "'?" : "");
 }
 
-/* In a file, keys nest: a dot in one would let a key be there twice. */
+/* In a file, keys nest: with dots, a key could appear twice unnoticed. */
 static bool is_dotted(const struct lens_yaml_source *src, const yaml_node_t *key_node)
 {
 	return src->file && strchr(key_text(key_node), '.');
@@ -109,7 +109,7 @@ static enum lens_status apply(struct lens_experiment *e, const struct lens_yaml_
 
 /* --- libyaml --------------------------------------------------------------- */
 
-/* How deep brackets and indentation could nest at most. */
+/* Bounds how deep brackets can nest. */
 static enum lens_status check_nesting(const char *text, const char *file,
 				      struct lens_error *err)
 {
@@ -127,7 +127,7 @@ static enum lens_status check_nesting(const char *text, const char *file,
 	return LENS_OK;
 }
 
-/* Is the line (from 0) indented with a tab, or an item's dash? Editors do it, YAML forbids it.
+/* Is the line (from 0) indented with a tab, also after a dash? Editors do it, YAML forbids it.
  */
 static bool tab_indents(const char *text, size_t line)
 {
@@ -263,7 +263,7 @@ static int add_scalar(yaml_document_t *doc, const char *s, size_t n, yaml_scalar
 	return yaml_document_add_scalar(doc, NULL, (const unsigned char *)s, (int)n, style);
 }
 
-/* "a, b": a sequence of plain scalars, without blanks around them. */
+/* "a, b": a sequence of plain scalars, with the blanks around them removed. */
 static bool add_comma_list(yaml_document_t *doc, const char *s)
 {
 	int list = yaml_document_add_sequence(doc, NULL, YAML_FLOW_SEQUENCE_STYLE), item;
@@ -289,7 +289,7 @@ static bool takes_list(enum lens_key_kind kind)
 	return kind == LENS_KEY_LIST || kind == LENS_KEY_TABLES || kind == LENS_KEY_POSITIONS;
 }
 
-/* A document of one value, as the key's kind reads it. */
+/* A document that holds one value, parsed as the key's kind requires. */
 static enum lens_status build(const struct lens_key *key, const char *value,
 			      yaml_document_t *doc, struct lens_error *err)
 {

@@ -1,7 +1,6 @@
 /*
- * experiment/value.c: one YAML value → one field of the experiment, by the
- * kind that the key table gives. In: a node; out: the field, changed only when
- * the value is a good one.
+ * experiment/value.c: one YAML value → one field of the experiment, according to the
+ * key's kind. In: a node; out: the field, changed only if the value is valid.
  */
 #include "experiment/value_private.h"
 
@@ -130,7 +129,7 @@ bool lens_parse_integer(const char *s, long *out)
 	return !errno && !*end && *out >= -INT32_MAX && *out <= INT32_MAX;
 }
 
-/* Bytes in a unit: K, KiB: 1024; KB: 1000; and so on. 0: no such unit. */
+/* The bytes of a unit: 1024 for K and KiB, 1000 for KB, and so on. 0: no such unit. */
 static double unit_bytes(const char *s)
 {
 	static const char prefix[] = "KMGT";
@@ -152,8 +151,8 @@ static double unit_bytes(const char *s)
 }
 
 /*
- * A count from 1 on, or with units a size; both up to MAX_COUNT, which a double
- * holds. A bare "4" is no size: its unit was forgotten.
+ * A count from 1, or, with units, a size; both up to MAX_COUNT, which a double
+ * represents exactly. A bare "4" is not a size: its unit must have been forgotten.
  */
 static bool parse_size(const char *s, bool units, size_t *out)
 {
@@ -201,7 +200,7 @@ static enum lens_status set_text(struct lens_experiment *e, const struct lens_ya
 	return LENS_OK;
 }
 
-/* An integer in quotes is a column's name. */
+/* An integer in quotes is the name of a column. */
 static enum lens_status set_read_pos(struct lens_experiment *e,
 				     const struct lens_yaml_source *src,
 				     const struct lens_key *key, const yaml_node_t *node,
@@ -225,8 +224,8 @@ static enum lens_status set_read_pos(struct lens_experiment *e,
 }
 
 /*
- * auto; digits, an id unless they are quoted; all else is a token. One with double
- * quotes within the text, which a flag keeps, is a token in any case: '"5"'.
+ * auto; digits, which are an id unless quoted; anything else is a token. Text that
+ * itself has double quotes, which a flag keeps ('"5"'), is always a token.
  */
 static enum lens_status set_bos(struct lens_experiment *e, const struct lens_yaml_source *src,
 				const struct lens_key *key, const yaml_node_t *node,

@@ -1,5 +1,5 @@
 /*
- * experiment/value_private.h: one YAML value → one field. Private to the stage.
+ * experiment/value_private.h: one YAML value → one field.
  */
 #ifndef LENS_EXPERIMENT_VALUE_PRIVATE_H
 #define LENS_EXPERIMENT_VALUE_PRIVATE_H
@@ -12,7 +12,7 @@
 struct lens_yaml_source {
 	yaml_document_t *doc;
 	const char *file; /* NULL: text of a flag or of --set */
-	const char *dir;  /* relative paths start here; NULL: as they are */
+	const char *dir;  /* what relative paths are relative to; NULL: they stay as they are */
 };
 
 /* An error at a node. */
@@ -31,7 +31,7 @@ enum lens_status lens_value_wrong(const struct lens_yaml_source *src,
 
 /* A scalar's text; NULL for other nodes. */
 const char *lens_yaml_text(const yaml_node_t *node);
-/* Nothing, ~ or null, without quotes. */
+/* Is it empty, ~ or null, without quotes? */
 bool lens_yaml_is_null(const yaml_node_t *node);
 
 /* The index of s (may be NULL) in words (may be NULL), or LENS_NOT_A_WORD. */
@@ -40,7 +40,7 @@ int lens_find_word(const char *s, const char *const *words);
 /* Decimal digits with an optional minus; within 32 bits. */
 bool lens_parse_integer(const char *s, long *out);
 
-/* Sets a key other than a group; on an error the old value stays. */
+/* Sets a key that is not a group; on an error the old value stays. */
 enum lens_status lens_value_set(struct lens_experiment *e, const struct lens_yaml_source *src,
 				const struct lens_key *key, const yaml_node_t *node,
 				struct lens_error *err);

@@ -1,9 +1,8 @@
 /*
- * tokenizer/added.c: added tokens. In: a text; out: its pieces. At each place
- * the longest token that stands there is taken, left to right, and flags are
- * applied as Hugging Face's AddedVocabulary applies them: a match that
- * single_word rejects is skipped whole, and rstrip does not keep a later
- * match from starting within the spaces it took.
+ * tokenizer/added.c: added tokens. In: a text; out: its pieces. From left to right, the
+ * longest token at each place is taken. Flags work as in Hugging Face's
+ * AddedVocabulary: a match that single_word rejects is skipped as a whole, and a later
+ * match may start within the spaces that rstrip took.
  */
 #include "tokenizer/added_private.h"
 
@@ -102,7 +101,7 @@ static int compare_id(const void *pa, const void *pb, void *data)
 	return (a > b) - (a < b);
 }
 
-/* Of a normalised token the normal form is looked for, prefixes included. */
+/* A normalised token is searched for in its normal form, prefixes included. */
 static enum lens_status set_match(struct lens_added_token *t, const struct lens_normalizer *n,
 				  struct lens_normal_work *w, struct lens_error *err)
 {
@@ -118,7 +117,7 @@ static enum lens_status set_match(struct lens_added_token *t, const struct lens_
 				      "not supported",
 				      t->content);
 	st = lens_buf_append(&b, text.s, text.len, err);
-	t->match = b.data; /* ours now, even when half done */
+	t->match = b.data; /* ours now, even after a failure */
 	t->match_len = b.len;
 	return st;
 }
@@ -140,7 +139,7 @@ static enum lens_status set_matches(struct lens_added *a, const struct lens_norm
 enum lens_status lens_added_finish(struct lens_added *a, const struct lens_normalizer *n,
 				   struct lens_error *err)
 {
-	/* Rust's \w, which decides what a single word is. */
+	/* Rust's \w, which defines a single word. */
 	static const char word[] = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]";
 	size_t i;
 
@@ -191,7 +190,7 @@ const struct lens_added_token *lens_added_by_id(const struct lens_added *a, int3
 	return NULL;
 }
 
-/* Of set[lo..hi), sorted, the first whose byte at depth is >= c (or > 255: hi). */
+/* The first of the sorted set[lo..hi) whose byte at depth is >= c; hi if none is. */
 static size_t lower_bound(const struct lens_added *a, const size_t *set, size_t lo, size_t hi,
 			  size_t depth, unsigned c)
 {
@@ -207,7 +206,7 @@ static size_t lower_bound(const struct lens_added *a, const size_t *set, size_t 
 	return lo;
 }
 
-/* The longest token of the set that the text has at `at`, or NULL. */
+/* The longest token of the set that the text has at offset `at`, or NULL. */
 static const struct lens_added_token *longest(const struct lens_added *a, bool normalized,
 					      struct lens_text text, size_t at)
 {
@@ -228,13 +227,13 @@ static const struct lens_added_token *longest(const struct lens_added *a, bool n
 	return best;
 }
 
-/* One token where it stands in a text. */
+/* An occurrence of a token in a text. */
 struct place {
 	const struct lens_added_token *token;
-	size_t start, end; /* of what it takes: its own bytes, then spaces too */
+	size_t start, end; /* of its bytes, later with the spaces that it takes */
 };
 
-/* Does a word character stand right before the token or right after it? */
+/* Is there a word character right before or right after the token? */
 static enum lens_status inside_word(const struct lens_added *a, struct lens_regex_match *m,
 				    struct lens_text text, const struct place *p, bool *inside,
 				    struct lens_error *err)
@@ -267,7 +266,7 @@ static enum lens_status push_piece(struct lens_pieces *p, int32_t id, size_t fro
 	return LENS_OK;
 }
 
-/* The token takes the spaces that its flags name, but none before `done`. */
+/* Extends p by the spaces that its token's flags take, but not to before `done`. */
 static void take_spaces(struct lens_text text, size_t done, struct place *p)
 {
 	if (p->token->lstrip)
@@ -276,7 +275,7 @@ static void take_spaces(struct lens_text text, size_t done, struct place *p)
 		p->end = lens_spaces_after(text.s, text.len, p->end);
 }
 
-/* The text from *done to the token, and the token; *done moves behind it. */
+/* Adds the text from *done to the token, then the token; *done moves past it. */
 static enum lens_status push_place(struct lens_pieces *pieces, const struct place *p,
 				   size_t *done, struct lens_error *err)
 {

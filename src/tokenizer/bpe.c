@@ -1,8 +1,8 @@
 /*
  * tokenizer/bpe.c: the merge loop. In: symbol ids; out: token ids. A heap of
- * candidate merges, ordered by rank and then position, over a linked list;
- * entries that a merge made stale are recognised when they come up. This is
- * the order in which Hugging Face merges, stale entries included.
+ * candidate merges, ordered by rank and then position, over a linked list; entries that
+ * a merge made stale are recognised when they are popped. Hugging Face merges in this
+ * order, stale entries included.
  */
 #include "tokenizer/bpe_private.h"
 
@@ -65,7 +65,7 @@ void lens_bpe_add(struct lens_bpe *bpe, int32_t left, int32_t right, int32_t mer
 	struct lens_bpe_pair *p;
 
 	if (bpe->n_merges == bpe->cap_merges)
-		return; /* more than announced: the loaders count first */
+		return; /* never: the loaders count the merges first */
 	p = find(bpe, key);
 	p->key = key;
 	p->rank = (uint32_t)bpe->n_merges;
@@ -90,8 +90,8 @@ enum lens_status lens_bpe_reserve(struct lens_bpe_work *w, size_t n, struct lens
 		return lens_error_nomem(err, cap, sizeof(*symbol));
 	w->symbol = symbol;
 	/*
-	 * n - 1 pairs at first; each of at most n - 1 merges takes one entry
-	 * out and puts at most two in.
+	 * n - 1 pairs at first; each of at most n - 1 merges removes one entry and
+	 * adds at most two.
 	 */
 	heap = lens_realloc(w->heap, 2 * cap, sizeof(*heap));
 	if (!heap)
@@ -160,7 +160,7 @@ static void merge(const struct lens_bpe *bpe, struct lens_bpe_work *w, uint64_t 
 	right = &s[left->next];
 	rank = find(bpe, pair_key(left->id, right->id))->rank;
 	if (rank == FREE_SLOT || bpe->merged[rank] != merged)
-		return; /* stale: a neighbour has changed meanwhile */
+		return; /* stale: a neighbour has changed since */
 	left->id = merged;
 	left->next = right->next;
 	right->id = -1;

@@ -1,6 +1,6 @@
 /*
- * tokenizer/bpe_private.h: byte-pair encoding: a run of symbols is merged pair by
- * pair, the pair of lowest rank first. Knows ids only, no text.
+ * tokenizer/bpe_private.h: byte-pair encoding: merges a run of symbols pair by pair,
+ * the pair of lowest rank first. It knows ids only, not texts.
  */
 #ifndef LENS_TOKENIZER_BPE_PRIVATE_H
 #define LENS_TOKENIZER_BPE_PRIVATE_H
@@ -15,16 +15,16 @@ struct lens_bpe_pair {
 struct lens_bpe {
 	struct lens_bpe_pair *pair; /* open addressing */
 	size_t n_slots;             /* a power of two */
-	int32_t *merged;            /* [n_merges]: what rank r makes */
+	int32_t *merged;            /* [n_merges]: the result of the merge of each rank */
 	size_t n_merges, cap_merges;
 };
 
-/* Room for n_merges merges. */
+/* Makes room for n_merges merges. */
 enum lens_status lens_bpe_init(struct lens_bpe *bpe, size_t n_merges, struct lens_error *err);
 void lens_bpe_release(struct lens_bpe *bpe);
 /*
- * The next merge in order of rank: left, right -> merged. A pair that is there
- * already takes the new rank, as in Hugging Face.
+ * Adds the next merge in order of rank: left, right -> merged. A pair that has been
+ * added before takes the new rank, as in Hugging Face.
  */
 void lens_bpe_add(struct lens_bpe *bpe, int32_t left, int32_t right, int32_t merged);
 

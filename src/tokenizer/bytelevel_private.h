@@ -19,8 +19,8 @@ void lens_bytelevel_init(struct lens_bytelevel *b);
 /* Writes the character of a byte as UTF-8; returns its length, 1 or 2. */
 size_t lens_bytelevel_put(const struct lens_bytelevel *b, uint8_t byte, char out[2]);
 /*
- * Appends the bytes that a token stands for; a token with a character that
- * stands for no byte goes in as it is.
+ * Appends the bytes that a token stands for; a token with a character that stands for
+ * no byte is appended unchanged.
  */
 enum lens_status lens_bytelevel_bytes(const struct lens_bytelevel *b, const char *token,
 				      size_t len, struct lens_buf *out, struct lens_error *err);

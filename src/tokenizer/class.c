@@ -1,8 +1,8 @@
 /*
- * tokenizer/class.c: whose rules a folder's tokenizer is read by: the class of
- * transformers 4.56 that its AutoTokenizer would take. In: tokenizer_config.json,
- * special_tokens_map.json, config.json; out: a row of the table below, and the
- * special tokens that files and class name.
+ * tokenizer/class.c: finds the class by whose rules a folder's tokenizer is read: the
+ * one that AutoTokenizer of transformers 4.56 would choose. In: tokenizer_config.json,
+ * special_tokens_map.json, config.json; out: a row of the table below, and the special
+ * tokens that the files and the class name.
  */
 #include "tokenizer/tokenizer_private.h"
 
@@ -11,7 +11,7 @@
 
 #define END "<|endoftext|>"
 
-/* A class that is not here is refused: what it does to tokenizer.json is not known. */
+/* Other classes are refused: we do not know what they do to tokenizer.json. */
 static const struct lens_tokenizer_class classes[] = {
 	{ .name = "GPT2Tokenizer", .special = { END, END, END }, .files = LENS_FILES_GPT2 },
 	{ .name = "GPTNeoXTokenizer", .special = { END, END, END }, .made_anew = true },
@@ -42,7 +42,7 @@ static const struct lens_tokenizer_class classes[] = {
 	  .inner_prefix = true },
 	{ .name = "CodeGenTokenizer", .special = { END, END, END } },
 	{ .name = "PreTrainedTokenizer" },             /* tokenizer.json as it stands */
-	{ .name = "TokenizersBackend", .of_5 = true }, /* transformers 5's word for it */
+	{ .name = "TokenizersBackend", .of_5 = true }, /* transformers 5's name for it */
 };
 #define N_CLASSES (sizeof(classes) / sizeof(*classes))
 
@@ -51,7 +51,7 @@ const char *const lens_special_keys[LENS_N_SPECIAL] = { "bos_token", "eos_token"
 							"sep_token", "pad_token", "cls_token",
 							"mask_token" };
 
-/* AutoTokenizer's mapping, of the architectures that we run. */
+/* AutoTokenizer's mapping, for the architectures that we run. */
 static const char *class_of_model(const char *type)
 {
 	static const char *const map[][2] = {
@@ -94,7 +94,7 @@ static enum lens_status find_class(struct lens_tokenizer_load *l, const char *na
 	return LENS_ERR_UNSUPPORTED;
 }
 
-/* The string under key, or NULL where it is absent or null. */
+/* The string under key, or NULL if it is absent or null. */
 static enum lens_status text_of(json_t *root, const char *path, const char *key,
 				const char **out, struct lens_error *err)
 {
@@ -141,8 +141,8 @@ const char *lens_special_content(const json_t *value)
 }
 
 /*
- * special_tokens_map.json is read where tokenizer_config.json is of the older
- * form, which has no added_tokens_decoder; there it has the last word.
+ * special_tokens_map.json counts only with a tokenizer_config.json of the older form,
+ * which has no added_tokens_decoder; then it takes precedence.
  */
 json_t *lens_special_value(const struct lens_tokenizer_load *l, const char *key,
 			   const char **path)

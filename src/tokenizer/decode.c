@@ -1,7 +1,6 @@
 /*
- * tokenizer/decode.c: the chain of decoders. In: the texts of tokens; out:
- * pieces whose concatenation is the text. Each step reads one list and writes
- * the other.
+ * tokenizer/decode.c: the chain of decoders. In: the texts of tokens; out: pieces that
+ * concatenate to the text. Each step reads one list and writes the other.
  */
 #include "tokenizer/decode_private.h"
 
@@ -44,7 +43,7 @@ void lens_decode_work_release(struct lens_decode_work *w)
 	*w = (struct lens_decode_work){ 0 };
 }
 
-/* What has been written since the last piece becomes one. */
+/* Makes a piece of what was written since the last one. */
 static enum lens_status close_piece(struct lens_decode_list *list, struct lens_error *err)
 {
 	size_t *end = lens_grow(list->end, list->n, &list->cap, sizeof(*end), err);
@@ -96,7 +95,7 @@ static int hex_digit(char c)
 	return at ? (int)(at - digits) % 16 : -1;
 }
 
-/* The byte that "<0xAB>" writes, or -1. Rust's parser also lets "+5" pass. */
+/* The byte that "<0xAB>" stands for, or -1. Rust's parser also accepts "+5". */
 static int fallback_byte(const char *s, size_t len)
 {
 	int high, low;
@@ -108,7 +107,7 @@ static int fallback_byte(const char *s, size_t len)
 	return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-/* The bytes of a run: its text where they are UTF-8, else U+FFFD for each. */
+/* Adds the text of a run of bytes if they are UTF-8, else U+FFFD for each. */
 static enum lens_status put_bytes(struct lens_buf *bytes, struct lens_decode_list *out,
 				  struct lens_error *err)
 {

@@ -9,11 +9,11 @@
 #include "tokenizer/replace_private.h"
 
 enum lens_decode_kind {
-	LENS_DECODE_BYTE_LEVEL,    /* all pieces are bytes in disguise -> one piece */
+	LENS_DECODE_BYTE_LEVEL,    /* all pieces, which encode bytes as characters -> one */
 	LENS_DECODE_BYTE_FALLBACK, /* runs of <0xAB> -> their characters, or U+FFFD each */
-	LENS_DECODE_REPLACE,       /* text for each match */
+	LENS_DECODE_REPLACE,       /* each match -> a text */
 	LENS_DECODE_FUSE,          /* all pieces -> one */
-	LENS_DECODE_STRIP,         /* up to n marks off the front of each piece */
+	LENS_DECODE_STRIP,         /* removes up to n marks from the front of each piece */
 	LENS_DECODE_METASPACE      /* marks -> spaces; in the first piece -> nothing */
 };
 
@@ -22,8 +22,8 @@ struct lens_decode_step {
 	struct lens_replace replace;
 	char mark[5]; /* one character */
 	size_t n;
-	bool keep_first; /* METASPACE: the first piece is like the others */
-	bool fused;      /* a step before has left one piece */
+	bool keep_first; /* METASPACE: the first piece is treated like the others */
+	bool fused;      /* an earlier step has left a single piece */
 };
 
 struct lens_decoder {
@@ -38,14 +38,14 @@ struct lens_decode_list {
 	size_t n, cap;
 };
 
-/* Reused or not; list[0] takes the tokens' texts and has the outcome. */
+/* May be reused; list[0] takes the tokens' texts, and gets the result. */
 struct lens_decode_work {
 	struct lens_decode_list list[2];
 	struct lens_buf bytes;
 	struct lens_regex_match *match;
 };
 
-/* Appends a step, and takes step->replace over (also on failure). */
+/* Appends a step and takes over step->replace (even on failure). */
 enum lens_status lens_decoder_push(struct lens_decoder *d, struct lens_decode_step *step,
 				   struct lens_error *err);
 void lens_decoder_release(struct lens_decoder *d);
@@ -53,8 +53,8 @@ void lens_decoder_release(struct lens_decoder *d);
 enum lens_status lens_decode_add(struct lens_decode_list *list, const char *text, size_t len,
 				 struct lens_error *err);
 /*
- * Runs the steps over w->list[0] and leaves the outcome there. continues: the
- * tokens go on from others, so that nothing is taken off the front.
+ * Runs the steps over w->list[0] and leaves the result there. continues: the tokens
+ * continue others, so nothing is stripped from the front.
  */
 enum lens_status lens_decode_run(const struct lens_decoder *d, const struct lens_bytelevel *b,
 				 struct lens_decode_work *w, bool continues,

@@ -1,6 +1,6 @@
 /*
- * tokenizer/json.c: checked access to JSON. In: a file; out: values of the
- * type that was asked for, or an error that says where.
+ * tokenizer/json.c: checked access to JSON. In: a file; out: values of the type asked
+ * for, or an error that says where.
  */
 #include "tokenizer/json_private.h"
 #include "tokenizer/vocab_private.h"

@@ -11,7 +11,7 @@
 
 #define LENS_TOKENIZER_MAX_FILE ((size_t)128 << 20)
 
-/* A JSON value and where it is, for errors: file and "model.merges". */
+/* A JSON value and, for errors, its file and place ("model.merges"). */
 struct lens_json {
 	json_t *value; /* borrowed from the document's root */
 	const char *file, *where;
@@ -33,10 +33,10 @@ enum lens_status lens_json_wrong(struct lens_json at, const char *key, const cha
 /* "where: <what> is not supported". */
 enum lens_status lens_json_unsupported(struct lens_json at, const char *what,
 				       struct lens_error *err);
-/* Every key must be in known (NULL-terminated); another one is unsupported. */
+/* Every key must be in known (NULL-terminated); any other is unsupported. */
 enum lens_status lens_json_keys(struct lens_json at, const char *const *known,
 				struct lens_error *err);
-/* A boolean; where the key is absent, *out stays, or is an error if required. */
+/* A boolean. If the key is absent, *out stays, or it is an error if required. */
 enum lens_status lens_json_bool(struct lens_json at, const char *key, bool required, bool *out,
 				struct lens_error *err);
 /* The object's "type" string, or NULL with an error set in *st. */

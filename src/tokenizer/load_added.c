@@ -1,10 +1,10 @@
 /*
  * tokenizer/load_added.c: the added tokens that the small files name. In:
- * tokenizer_config.json's added_tokens_decoder, the special tokens of files and
- * class, and the tokenizer with what its own file adds; out: all of them as added
- * tokens, as transformers 4.56 makes them: those of the decoder by id, then the
- * special ones that are not there yet. One that the vocabulary lacks gets the next
- * id, which is past the model's own unless the model was enlarged for it.
+ * tokenizer_config.json's added_tokens_decoder, the special tokens of the files and the
+ * class, and the tokenizer with the tokens that its own file adds; out: all of them as
+ * added tokens, in transformers 4.56's order: those of the decoder by id, then the
+ * special ones that are still missing. One that the vocabulary lacks gets the next id,
+ * which is beyond the model's own unless the model was enlarged for it.
  */
 #include "tokenizer/tokenizer_private.h"
 
@@ -21,7 +21,7 @@ static size_t size_of(const json_t *list)
 	return json_array_size(list) + json_object_size(list);
 }
 
-/* A token that is there already stays what it is. */
+/* A token that exists already stays as it is. */
 static enum lens_status add(struct adding *a, struct lens_added_token *t,
 			    struct lens_error *err)
 {
@@ -45,7 +45,7 @@ static int by_id(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Its entries, {"id": {"content": …}}, by id. */
+/* The entries of the decoder, {"id": {"content": …}}, sorted by id. */
 static enum lens_status decoder_tokens(const struct lens_tokenizer_load *l, json_t *list,
 				       struct lens_added_token *token, struct lens_error *err)
 {
@@ -65,7 +65,7 @@ static enum lens_status decoder_tokens(const struct lens_tokenizer_load *l, json
 	return LENS_OK;
 }
 
-/* One that is there gets these flags; a new one's id has to be the one that it gets. */
+/* An existing token gets these flags; the stated id must be the token's. */
 static enum lens_status add_of_decoder(struct adding *a, struct lens_added_token *t,
 				       struct lens_error *err)
 {
@@ -113,7 +113,7 @@ static enum lens_status add_decoder(struct adding *a, json_t *list, struct lens_
 
 /* --- special tokens ------------------------------------------------------------------- */
 
-/* value: an object with flags, or anything else. */
+/* value: an object with flags, or anything else (no flags). */
 static enum lens_status add_special(struct adding *a, const char *content, const json_t *value,
 				    struct lens_error *err)
 {

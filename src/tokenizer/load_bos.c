@@ -1,12 +1,12 @@
 /*
- * tokenizer/load_bos.c: the token that prepend_bos puts in front, as
- * TransformerLens 2.16 chooses it, and whom else one might follow. In: the loaded
- * tokenizer, its class, the special tokens, config.json; out: the BOS token,
- * whether the tokenizer adds it by itself.
+ * tokenizer/load_bos.c: the token that prepend_bos puts in front, chosen as by
+ * TransformerLens 2.16, and the choices of others. In: the loaded tokenizer, its class,
+ * the special tokens, config.json; out: the BOS token, and whether the tokenizer adds
+ * it by itself.
  *
- * TransformerLens asks the tokenizer for special tokens (with add_bos_token) and
- * takes what then stands first. Where nothing does, it takes bos_token, else
- * eos_token, else the text <|endoftext|>.
+ * TransformerLens asks the tokenizer for special tokens (with add_bos_token) and takes
+ * the one that then comes first. If there is none, it takes bos_token, else eos_token,
+ * else the text <|endoftext|>.
  */
 #include "tokenizer/tokenizer_private.h"
 
@@ -22,11 +22,11 @@ static int32_t id_of(const struct lens_tokenizer *tok, const char *content)
 		return -1;
 	added = lens_added_find(&tok->added, content, len);
 	if (added && added->made)
-		return -1; /* no token that the model was trained with */
+		return -1; /* the model was not trained with it */
 	return added ? added->id : lens_vocab_find(&tok->vocab, content, len);
 }
 
-/* bos_token_id of config.json. One that is no token here is nobody's choice. */
+/* bos_token_id of config.json, unless the tokenizer has no such token. */
 static void set_config_bos(struct lens_tokenizer_load *l)
 {
 	int32_t id;
@@ -38,8 +38,8 @@ static void set_config_bos(struct lens_tokenizer_load *l)
 }
 
 /*
- * Some classes make their post-processor anew from add_bos_token; all others take
- * it from tokenizer.json.
+ * Some classes build their post-processor from add_bos_token; all others take it from
+ * tokenizer.json.
  */
 static enum lens_status set_adds_bos(struct lens_tokenizer_load *l, struct lens_error *err)
 {
@@ -55,7 +55,7 @@ static enum lens_status set_adds_bos(struct lens_tokenizer_load *l, struct lens_
 	return LENS_OK;
 }
 
-/* Why there is none, and what to do. */
+/* Says why there is no BOS, and what to do. */
 static enum lens_status tell_no_bos(const struct lens_tokenizer_load *l,
 				    const struct lens_special *s, struct lens_buf *b,
 				    struct lens_error *err)
@@ -90,7 +90,8 @@ static enum lens_status set_no_bos(struct lens_tokenizer_load *l, const struct l
 	return st;
 }
 
-/* Older digests hold config.json where no other file has a bos_token; so it stays. */
+/* Older versions hashed config.json if no other file had a bos_token; digests must not change.
+ */
 static enum lens_status digest_config(struct lens_tokenizer_load *l, struct lens_error *err)
 {
 	const json_t *c = json_object_get(l->config, "bos_token");

@@ -1,8 +1,8 @@
 /*
  * tokenizer/load_config.c: the small files beside the tokenizer. In:
- * tokenizer_config.json, special_tokens_map.json, config.json; out: their JSON,
- * and what add_prefix_space changes in a tokenizer.json. What it would change and
- * we do not do is refused by name.
+ * tokenizer_config.json, special_tokens_map.json, config.json; out: their JSON, and
+ * add_prefix_space applied to a tokenizer.json. Changes that it would make and we cannot
+ * are refused by name.
  */
 #include "tokenizer/tokenizer_private.h"
 
@@ -31,7 +31,7 @@ enum lens_status lens_load_configs(struct lens_tokenizer_load *l, struct lens_er
 
 /* --- add_prefix_space ---------------------------------------------------------------- */
 
-/* Does anything go in front of a text? */
+/* Is anything put in front of a text? */
 static bool has_prefix(const struct lens_tokenizer *tok)
 {
 	size_t i;
@@ -57,8 +57,8 @@ static enum lens_status other_prefix(const struct lens_tokenizer_load *l, const 
 }
 
 /*
- * LlamaTokenizer with an add_prefix_space is made anew from tokenizer.model: with
- * a normalizer where it is `legacy`, as it is by default, else with Metaspace.
+ * LlamaTokenizer with an add_prefix_space is rebuilt from tokenizer.model: with a
+ * normalizer if it is `legacy` (the default), else with Metaspace.
  */
 static enum lens_status check_from_slow(const struct lens_tokenizer_load *l, bool space,
 					struct lens_error *err)

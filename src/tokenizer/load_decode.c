@@ -40,7 +40,7 @@ static enum lens_status strip(struct lens_tokenizer *tok, struct lens_json at,
 		return lens_json_wrong(at, "start", "a number of characters", err);
 	if (!json_is_integer(stop) || json_integer_value(stop) < 0)
 		return lens_json_wrong(at, "stop", "a number of characters", err);
-	/* Hugging Face panics where a piece is shorter. */
+	/* Hugging Face panics if a piece is shorter. */
 	if (json_integer_value(stop))
 		return lens_json_unsupported(at, "a Strip with a \"stop\" other than 0", err);
 	step.n = (size_t)json_integer_value(start);

@@ -1,8 +1,8 @@
 /*
  * tokenizer/load_files.c: vocab.json + merges.txt, the form in which GPT-2 was
- * published. In: both files, the class, and tokenizer_config.json for the added
- * tokens and add_prefix_space; out: a filled struct lens_tokenizer with the
- * class's own normaliser and pattern, and ByteLevel at both ends. The rules are
+ * published. In: both files, the class, and tokenizer_config.json for the added tokens
+ * and add_prefix_space; out: a filled struct lens_tokenizer with the class's own
+ * normaliser and pattern, and ByteLevel as pre-tokenizer and decoder. The rules are
  * those of transformers 4.56's convert_slow_tokenizer.py.
  */
 #include "tokenizer/tokenizer_private.h"
@@ -33,9 +33,9 @@ static bool is_version(const char *line, size_t n)
 }
 
 /*
- * Of Hugging Face's two readers of this file one drops the first line and
- * whatever follows the last newline, the other drops lines that start with
- * "#version". Only a file on which they agree is taken.
+ * Hugging Face has two readers of this file: one drops the first line and whatever
+ * follows the last newline, the other drops lines that start with "#version". Only a
+ * file on which they agree is accepted.
  */
 static enum lens_status check_ends(const struct lens_buf *b, const char *path,
 				   struct lens_error *err)
@@ -104,7 +104,7 @@ static enum lens_status merges_file(struct lens_tokenizer_load *l, const char *p
 	return st;
 }
 
-/* Older folders have the added tokens here only, without what makes them unambiguous. */
+/* Older folders name the added tokens here only, without their flags. */
 static enum lens_status refuse_older(const struct lens_tokenizer_load *l,
 				     struct lens_error *err)
 {

@@ -1,8 +1,8 @@
 /*
- * tokenizer/load_json.c: tokenizer.json, as Hugging Face's tokenizers library
- * writes it. In: the file; out: a filled struct lens_tokenizer. What would
- * change ids or text and is not done is refused by name; truncation and padding
- * are passed over, because they have no part in ids without special tokens.
+ * tokenizer/load_json.c: tokenizer.json, as written by Hugging Face's tokenizers
+ * library. In: the file; out: a filled struct lens_tokenizer. Features that change ids
+ * or text and are not implemented are refused by name; truncation and padding are
+ * ignored, because they do not matter without special tokens.
  */
 #include "tokenizer/tokenizer_private.h"
 
@@ -40,7 +40,7 @@ static enum lens_status added_token(struct lens_tokenizer *tok, struct lens_json
 		return lens_json_wrong(at, "id", "a token id", err);
 	if (lens_added_find(&tok->added, t.content, t.len))
 		return lens_json_wrong(at, "content", "a token that is not there twice", err);
-	/* Hugging Face does not go by the id in the file, so it has to agree. */
+	/* Hugging Face ignores the id in the file, so it has to agree. */
 	id = lens_vocab_find(&tok->vocab, t.content, t.len);
 	if (id < 0)
 		id = (*next_id)++;
@@ -51,7 +51,7 @@ static enum lens_status added_token(struct lens_tokenizer *tok, struct lens_json
 	return lens_added_push(&tok->added, &t, err);
 }
 
-/* *next_id: of a token that is new. */
+/* *next_id is for the next new token. */
 static enum lens_status added_tokens(struct lens_tokenizer *tok, struct lens_json at,
 				     int32_t *next_id, struct lens_error *err)
 {
@@ -71,8 +71,8 @@ static enum lens_status added_tokens(struct lens_tokenizer *tok, struct lens_jso
 }
 
 /*
- * With prefix_scheme "first", Hugging Face asks where a word lay in the text
- * before normalisation, which we do not follow.
+ * With prepend_scheme "first", Hugging Face asks where a word was in the text before
+ * normalisation, which we do not keep track of.
  */
 static enum lens_status check_first(const struct lens_tokenizer *tok, struct lens_json at,
 				    struct lens_error *err)

@@ -1,6 +1,6 @@
 /*
- * tokenizer/load_model.c: tokenizer.json's "model". In: JSON of a BPE model;
- * out: vocabulary, merges and what becomes of the unknown.
+ * tokenizer/load_model.c: tokenizer.json's "model". In: JSON of a BPE model; out:
+ * vocabulary, merges, and the treatment of unknown characters.
  */
 #include "tokenizer/tokenizer_private.h"
 
@@ -25,7 +25,7 @@ static enum lens_status refuse_options(struct lens_json model, struct lens_error
 	return LENS_OK;
 }
 
-/* A flag that may be null, as it may be there. */
+/* A flag that may be absent or null. */
 static enum lens_status flag(struct lens_json at, const char *key, bool *out,
 			     struct lens_error *err)
 {
@@ -34,7 +34,7 @@ static enum lens_status flag(struct lens_json at, const char *key, bool *out,
 	return lens_json_bool(at, key, false, out, err);
 }
 
-/* With a token for every byte that UTF-8 can have, nothing is ever unknown. */
+/* With a token for every byte that occurs in UTF-8, nothing is ever unknown. */
 static enum lens_status check_bytes(const struct lens_tokenizer *tok, struct lens_json model,
 				    struct lens_error *err)
 {
@@ -52,7 +52,7 @@ static enum lens_status check_bytes(const struct lens_tokenizer *tok, struct len
 	return LENS_OK;
 }
 
-/* What becomes of what has no token: encode refuses it where this says nothing. */
+/* What to do with text that has no token; if nothing is said, encode refuses it. */
 static enum lens_status unknown(struct lens_tokenizer *tok, struct lens_json at,
 				struct lens_error *err)
 {
@@ -97,7 +97,8 @@ static enum lens_status merge(struct lens_tokenizer *tok, const json_t *entry,
 				      "must be a string or a pair of them");
 	n = json_string_length(entry);
 	if (n >= 8 && !memcmp(s, "#version", 8))
-		return LENS_OK; /* a line of merges.txt that went astray; skipped there too */
+		return LENS_OK; /* a stray first line of merges.txt, which Hugging Face skips
+				   too */
 	space = memchr(s, ' ', n);
 	if (!space || memchr(space + 1, ' ', n - (size_t)(space + 1 - s)))
 		return lens_error_set(err, LENS_ERR_FORMAT,
@@ -120,7 +121,7 @@ static enum lens_status merges(struct lens_tokenizer *tok, struct lens_json at,
 		const json_t *entry = json_array_get(at.value, i);
 		enum lens_status st;
 
-		/* Hugging Face reads all of them in one form or all in the other. */
+		/* Hugging Face reads all entries in one form or all in the other. */
 		if (json_is_array(entry) != json_is_array(json_array_get(at.value, 0)))
 			st = lens_error_set(&why, LENS_ERR_FORMAT,
 					    "is of another form than the "
@@ -152,7 +153,7 @@ enum lens_status lens_load_model(struct lens_tokenizer *tok, struct lens_json at
 
 	if (!json_is_object(at.value) || lens_json_unusable(at.value))
 		return lens_json_wrong(at, "", "an object", err);
-	/* Old files leave the type out; their BPE is known by its merges. */
+	/* Old files omit the type; merges show that it is BPE. */
 	if (type && !json_is_string(type))
 		return lens_json_wrong(at, "type", "a string", err);
 	if (type && strcmp(json_string_value(type), "BPE"))

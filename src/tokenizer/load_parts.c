@@ -1,7 +1,6 @@
 /*
- * tokenizer/load_parts.c: what normalizers, pre-tokenizers, decoders and
- * post-processors have in common in tokenizer.json: types, sequences,
- * patterns, single characters.
+ * tokenizer/load_parts.c: what normalizers, pre-tokenizers, decoders and post-processors
+ * have in common in tokenizer.json: types, sequences, patterns, single characters.
  */
 #include "tokenizer/tokenizer_private.h"
 

@@ -1,7 +1,7 @@
 /*
- * tokenizer/load_post.c: tokenizer.json's "post_processor", which adds special
- * tokens around the ids. We never run it, but the output says whether it would
- * put a BOS in front. In: JSON; out: the id that it puts first.
+ * tokenizer/load_post.c: tokenizer.json's "post_processor", which adds special tokens
+ * around the ids. We never run it, but the output records whether it would put a BOS in
+ * front. In: JSON; out: the id that it puts first.
  */
 #include "tokenizer/tokenizer_private.h"
 

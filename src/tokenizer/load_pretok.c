@@ -84,7 +84,7 @@ static enum lens_status split(struct lens_tokenizer *tok, struct lens_json at,
 	return lens_pretok_push(&tok->pretok, &step, err);
 }
 
-/* add_prefix_space is how old files said it; false has to agree with the scheme. */
+/* Old files say add_prefix_space instead; if false, it must agree with the scheme. */
 enum lens_status lens_load_prefix_scheme(struct lens_json at, enum lens_prefix *out,
 					 struct lens_error *err)
 {
@@ -138,7 +138,7 @@ static enum lens_status pre_tokenizer(struct lens_tokenizer *tok, struct lens_js
 		return st;
 	if (!strcmp(type, "Sequence"))
 		return lens_load_sequence(tok, at, "pretokenizers", depth, pre_tokenizer, err);
-	/* After ByteLevel the text is bytes in disguise; nothing is split there. */
+	/* After ByteLevel, characters stand for bytes, which we do not split. */
 	if (tok->byte_level)
 		return lens_json_unsupported(at, "a pre-tokenizer after ByteLevel", err);
 	if (!strcmp(type, "ByteLevel"))

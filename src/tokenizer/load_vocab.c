@@ -1,13 +1,13 @@
 /*
- * tokenizer/load_vocab.c: the BPE model's tables, from either file format. In:
- * a JSON object of tokens and pairs of texts; out: vocab, byte ids, merges.
+ * tokenizer/load_vocab.c: the BPE model's tables, from either file format. In: a JSON
+ * object of tokens, and pairs of texts; out: vocab, byte ids, merges.
  */
 #include "tokenizer/tokenizer_private.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* Checks the object and finds what lens_vocab_init wants to know. */
+/* Checks the object and finds the sizes that lens_vocab_init needs. */
 static enum lens_status measure(struct lens_json at, size_t *n_ids, size_t *n_bytes,
 				struct lens_error *err)
 {

@@ -1,8 +1,8 @@
 /*
- * tokenizer/normal.c: Unicode's normal forms. In: UTF-8; out: UTF-8. utf8proc
- * gives decompositions, combining classes and compositions of pairs; the
- * algorithm is ours, because Hugging Face's data is older than utf8proc's, and
- * because utf8proc reorders long runs of marks in quadratic time.
+ * tokenizer/normal.c: Unicode's normal forms. In: UTF-8; out: UTF-8. utf8proc provides
+ * decompositions, combining classes and compositions of pairs; the algorithm is ours,
+ * because Hugging Face's data is older than utf8proc's, and because utf8proc takes
+ * quadratic time to reorder long runs of marks.
  */
 #include "tokenizer/normal_private.h"
 
@@ -35,10 +35,10 @@ static enum lens_status reserve(struct chars *c, size_t extra, struct lens_error
 }
 
 /*
- * Hugging Face normalises by the data of Unicode 9. Characters that came
- * later and combine, decompose or result from composition are left alone
- * there, and so here. The ranges of Unicode 10 to 14 were measured against
- * it; those of 15 and 16 were not (utf8proc here knows no characters past 14).
+ * Hugging Face normalises by the data of Unicode 9. It leaves alone characters that came
+ * later and combine, decompose or result from composition, and so do we. The ranges for
+ * Unicode 10 to 14 were measured against it; those for 15 and 16 were not (utf8proc here
+ * knows no characters after 14).
  */
 struct range {
 	int32_t first, last;
@@ -58,7 +58,7 @@ static const struct range newer[] = {
 	{ 0x1e2ec, 0x1e2ef }, { 0x1e4ec, 0x1e4ef }, { 0x1e5ee, 0x1e5ef },
 };
 
-/* Those that came later and decompose in the compatibility forms only. */
+/* Later characters that decompose in the compatibility forms only. */
 static const struct range newer_compat[] = {
 	{ 0x32ff, 0x32ff },   { 0xa7f1, 0xa7f4 },   { 0xab69, 0xab69 },   { 0x10781, 0x10785 },
 	{ 0x10787, 0x107b0 }, { 0x107b2, 0x107ba }, { 0x1ccd6, 0x1ccf9 }, { 0x1e030, 0x1e06d },
@@ -178,8 +178,8 @@ static int32_t pair(int32_t a, int32_t b)
 }
 
 /*
- * Unicode 14, section 3.11, D117: each character joins the last starter where
- * it can and nothing of its class or higher stands between. In place.
+ * Unicode 14, section 3.11, D117: each character joins the last starter if it can and
+ * nothing of its class or higher is in between. In place.
  */
 static void compose(struct chars *c)
 {
@@ -224,8 +224,8 @@ enum lens_status lens_normal_form(enum lens_normal_form form, const char *text, 
 {
 	bool compat = form == LENS_NFKC || form == LENS_NFKD;
 	/*
-	 * Everything below U+0300 is its own NFC form and combines with nothing
-	 * there; in the other forms this holds for ASCII.
+	 * Characters below U+0300 are their own NFC form and do not combine with
+	 * each other; in the other forms this is true for ASCII.
 	 */
 	unsigned char inert = form == LENS_NFC ? 0xcc : 0x80;
 	struct chars c = { NULL, 0, 0 };

@@ -1,14 +1,14 @@
 /*
- * tokenizer/normalizer.c: the chain of normalisers. In: a text between added
- * tokens; out: the text that BPE sees. Each step reads what the one before
+ * tokenizer/normalizer.c: the chain of normalisers. In: a text between added tokens;
+ * out: the text that the pre-tokenizers get. Each step reads what the previous one
  * wrote.
  */
 #include "tokenizer/normalizer_private.h"
 
 #include <utf8proc.h>
 
-/* Replacements can make a text longer at each step; past this it is refused. */
-#ifndef LENS_MAX_NORMALIZED /* `make fuzz` has it smaller, for its speed */
+/* Replacements can make a text longer at each step; a longer one is refused. */
+#ifndef LENS_MAX_NORMALIZED /* `make fuzz` makes it smaller, for speed */
 #define LENS_MAX_NORMALIZED ((size_t)1 << 25)
 #endif
 
@@ -108,7 +108,7 @@ enum lens_status lens_normalize(const struct lens_normalizer *n, struct lens_nor
 {
 	size_t i, k = 0;
 
-	/* No step makes something of nothing. */
+	/* No step makes anything out of an empty text. */
 	for (i = 0; i < n->n && text->len; i++) {
 		const struct lens_normal_step *step = &n->step[i];
 		struct lens_buf *to = &w->buf[k];

@@ -1,6 +1,6 @@
 /*
- * tokenizer/normalizer_private.h: what is done to a text before it is split: the steps
- * of tokenizer.json's "normalizer", in order.
+ * tokenizer/normalizer_private.h: what is done to a text before it is split into words:
+ * the steps of tokenizer.json's "normalizer", in order.
  */
 #ifndef LENS_TOKENIZER_NORMALIZER_PRIVATE_H
 #define LENS_TOKENIZER_NORMALIZER_PRIVATE_H
@@ -10,9 +10,9 @@
 
 enum lens_normal_kind {
 	LENS_NORMAL_FORM,
-	LENS_NORMAL_PREPEND, /* text goes in front of what is not empty */
-	LENS_NORMAL_REPLACE, /* text for each match */
-	LENS_NORMAL_STRIP    /* white space off the ends */
+	LENS_NORMAL_PREPEND, /* puts a text in front, unless it is empty */
+	LENS_NORMAL_REPLACE, /* replaces each match by a text */
+	LENS_NORMAL_STRIP    /* removes white space from the ends */
 };
 
 struct lens_normal_step {
@@ -33,23 +33,23 @@ struct lens_normal_work {
 	struct lens_regex_match *match; /* the caller's */
 };
 
-/* Appends a step, and takes step->replace over (also on failure). */
+/* Appends a step and takes over step->replace (even on failure). */
 enum lens_status lens_normalizer_push(struct lens_normalizer *n, struct lens_normal_step *step,
 				      struct lens_error *err);
 void lens_normalizer_release(struct lens_normalizer *n);
 void lens_normal_work_release(struct lens_normal_work *w);
 
 /*
- * Normalises *text, which then lies in w or is what it was. continues: the text
- * goes on from another one, so that nothing is prepended.
+ * Normalises *text, which then lies in w or is unchanged. continues: the text continues
+ * another one, so nothing is prepended.
  */
 enum lens_status lens_normalize(const struct lens_normalizer *n, struct lens_normal_work *w,
 				bool continues, struct lens_text *text, struct lens_error *err);
 
-/* Where the white space that ends at `at` begins, and where that from `at` ends. */
+/* Where the white space before `at` begins, and where the white space after it ends. */
 size_t lens_spaces_before(const char *text, size_t at);
 size_t lens_spaces_after(const char *text, size_t len, size_t at);
-/* Where the character before at begins (at > 0, valid UTF-8). */
+/* Where the character before `at` begins (at > 0, valid UTF-8). */
 size_t lens_char_before(const char *text, size_t at);
 
 #endif

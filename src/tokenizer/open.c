@@ -1,8 +1,8 @@
 /*
- * tokenizer/open.c: opening a directory. In: its path; out: a tokenizer. Reads
- * tokenizer_config.json, special_tokens_map.json and config.json where they are,
- * which say whose rules hold, then tokenizer.json or vocab.json + merges.txt,
- * then what gives the BOS token.
+ * tokenizer/open.c: opens a directory. In: its path; out: a tokenizer. First reads
+ * tokenizer_config.json, special_tokens_map.json and config.json, if they exist, which
+ * say whose rules apply; then tokenizer.json or vocab.json + merges.txt; then decides on
+ * the BOS token.
  */
 #include "tokenizer/tokenizer_private.h"
 

@@ -1,7 +1,7 @@
 /*
- * tokenizer/pretok.c: the chain of pre-tokenizers. In: a text between added
- * tokens; out: words. Each step splits each span of the step before; the
- * pattern sees one span at a time, so that lookarounds stop at its ends.
+ * tokenizer/pretok.c: the chain of pre-tokenizers. In: a text between added tokens; out:
+ * words. Each step splits each span that the previous step left; the pattern sees one
+ * span at a time, so lookarounds stop at its ends.
  */
 #include "tokenizer/pretok_private.h"
 
@@ -54,7 +54,7 @@ static enum lens_status push(struct lens_spans *s, size_t from, size_t to, bool 
 	return LENS_OK;
 }
 
-/* All of the span as matches and what lies between them -> w->found. */
+/* Splits the span into matches and the text between them -> w->found. */
 static enum lens_status find(const struct lens_pretok_step *step, struct lens_pretok_work *w,
 			     const struct lens_span *span, struct lens_error *err)
 {
@@ -80,7 +80,7 @@ static enum lens_status find(const struct lens_pretok_step *step, struct lens_pr
 	return LENS_OK;
 }
 
-/* Does found[i] join the word of found[i - 1]? */
+/* Does found[i] belong to the same word as found[i - 1]? */
 static bool joins(enum lens_split_behavior behavior, const struct lens_spans *found, size_t i)
 {
 	bool before = found->v[i - 1].match, now = found->v[i].match;
@@ -116,7 +116,7 @@ static enum lens_status emit(const struct lens_pretok_step *step, struct lens_pr
 	return LENS_OK;
 }
 
-/* Appends text[0..len) with a mark for each space. */
+/* Appends text[0..len) with each space replaced by mark. */
 static enum lens_status append_marked(const char *mark, const char *text, size_t len,
 				      struct lens_buf *to, struct lens_error *err)
 {
@@ -149,7 +149,7 @@ static bool prefixed(const struct lens_pretok_step *step, const struct lens_span
 	return s->len < n || memcmp(text, step->mark, n);
 }
 
-/* Copies the words into a new text, with marks for spaces and in front. */
+/* Copies the words into a new text, with marks in place of spaces and in front. */
 static enum lens_status put_marks(const struct lens_pretok_step *step,
 				  struct lens_pretok_work *w, bool continues,
 				  struct lens_error *err)

@@ -7,7 +7,7 @@
 
 #include <pcre2.h>
 
-/* Bytes of heap that the interpreter may take for one match. */
+/* How much heap the interpreter may use for one match. */
 #define HEAP_LIMIT_KIB (256 * 1024)
 
 struct lens_regex {
@@ -81,7 +81,7 @@ enum lens_status lens_regex_compile(const char *pcre, size_t len, struct lens_re
 		goto done;
 	}
 	st = check_not_empty(re, pcre, len, err);
-	/* Where JIT is not to be had, the interpreter gives the same matches. */
+	/* Without JIT, the interpreter gives the same matches. */
 	re->jit = st == LENS_OK && !pcre2_jit_compile(re->code, PCRE2_JIT_COMPLETE);
 done:
 	pcre2_compile_context_free(context);
@@ -141,7 +141,7 @@ enum lens_status lens_regex_next(const struct lens_regex *re, struct lens_regex_
 
 	rc = pcre2_match(re->code, (PCRE2_SPTR)text.s, text.len, from, options, m->data,
 			 m->context);
-	if (rc == PCRE2_ERROR_JIT_STACKLIMIT) /* the interpreter has the heap instead */
+	if (rc == PCRE2_ERROR_JIT_STACKLIMIT) /* the interpreter uses the heap instead */
 		rc = pcre2_match(re->code, (PCRE2_SPTR)text.s, text.len, from,
 				 options | PCRE2_NO_JIT, m->data, m->context);
 	hit->found = rc >= 0;
@@ -149,7 +149,7 @@ enum lens_status lens_regex_next(const struct lens_regex *re, struct lens_regex_
 		return LENS_OK;
 	if (rc < 0)
 		return pcre_error(err, rc, "the tokenizer's pattern gave up on this text");
-	/* Lookarounds and \K cannot give these, so it would be PCRE2's fault. */
+	/* Patterns with lookarounds or \K cannot cause this, so PCRE2 would be at fault. */
 	if (ovector[0] < from || ovector[1] <= ovector[0] || ovector[1] > text.len)
 		return lens_error_set(err, LENS_ERR_INTERNAL, "PCRE2 gave an impossible match");
 	hit->start = ovector[0];

@@ -1,7 +1,7 @@
 /*
  * tokenizer/regex_private.h: the regular expressions of tokenizer.json. Hugging Face
- * runs them with Oniguruma, we with PCRE2; translate.c rewrites what the two
- * read differently and refuses what it does not know.
+ * runs them with Oniguruma, we use PCRE2; translate.c rewrites what the two read
+ * differently and refuses what it does not know.
  */
 #ifndef LENS_TOKENIZER_REGEX_PRIVATE_H
 #define LENS_TOKENIZER_REGEX_PRIVATE_H
@@ -17,15 +17,15 @@ struct lens_text {
 	size_t len;
 };
 
-/* Where a match lies in its text; start and end are not set unless one was found. */
+/* Where a match is in its text; start and end are set only if one was found. */
 struct lens_hit {
 	size_t start, end;
 	bool found;
 };
 
 /*
- * Appends the PCRE2 form of an Oniguruma pattern to out. A construct outside
- * the known subset is LENS_ERR_UNSUPPORTED and named.
+ * Appends the PCRE2 form of an Oniguruma pattern to out. A construct outside the known
+ * subset is LENS_ERR_UNSUPPORTED, and the error names it.
  */
 enum lens_status lens_regex_translate(const char *pattern, size_t len, struct lens_buf *out,
 				      struct lens_error *err);
@@ -33,7 +33,7 @@ enum lens_status lens_regex_translate(const char *pattern, size_t len, struct le
 enum lens_status lens_regex_literal(const char *text, size_t len, struct lens_buf *out,
 				    struct lens_error *err);
 
-/* Compiles a PCRE2 pattern; one that can match nothing is refused. */
+/* Compiles a PCRE2 pattern; one that can match the empty string is refused. */
 enum lens_status lens_regex_compile(const char *pcre, size_t len, struct lens_regex **out,
 				    struct lens_error *err);
 void lens_regex_destroy(struct lens_regex *re);
@@ -41,10 +41,7 @@ void lens_regex_destroy(struct lens_regex *re);
 enum lens_status lens_regex_match_create(struct lens_regex_match **out, struct lens_error *err);
 void lens_regex_match_destroy(struct lens_regex_match *m);
 
-/*
- * The first match at or after from. text must be valid UTF-8: it is not checked
- * again.
- */
+/* Finds the first match at or after from. text must be valid UTF-8: this is not checked. */
 enum lens_status lens_regex_next(const struct lens_regex *re, struct lens_regex_match *m,
 				 struct lens_text text, size_t from, struct lens_hit *hit,
 				 struct lens_error *err);

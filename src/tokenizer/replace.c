@@ -1,6 +1,6 @@
 /*
- * tokenizer/replace.c: what normalisers and decoders replace. In: a text; out:
- * the same with another text for each match.
+ * tokenizer/replace.c: the replacements of normalisers and decoders. In: a text; out:
+ * the same with each match replaced.
  */
 #include "tokenizer/replace_private.h"
 

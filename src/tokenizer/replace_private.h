@@ -1,6 +1,6 @@
 /*
- * tokenizer/replace_private.h: a step that puts a text for each match of an expression,
- * as normalisers and decoders have it; a text alone is one without expression.
+ * tokenizer/replace_private.h: a step of normalisers and decoders that replaces each
+ * match of a regular expression by a text; re is NULL where the text alone is used.
  */
 #ifndef LENS_TOKENIZER_REPLACE_PRIVATE_H
 #define LENS_TOKENIZER_REPLACE_PRIVATE_H
@@ -13,7 +13,7 @@ struct lens_replace {
 	size_t len;
 };
 
-/* Appends text to out, every match replaced. More than most bytes there are INVALID. */
+/* Appends text to out with every match replaced; LENS_ERR_INVALID if out exceeds most bytes. */
 enum lens_status lens_replace_run(const struct lens_replace *r, struct lens_regex_match *m,
 				  struct lens_text text, size_t most, struct lens_buf *out,
 				  struct lens_error *err);

@@ -1,13 +1,13 @@
 /*
- * tokenizer/tokenizer.c: the public face. In: a directory, then texts or ids;
- * out: ids or text. Encoding follows Hugging Face's order: raw added tokens,
- * normalisation, normalised added tokens, pre-tokenizers, BPE.
+ * tokenizer/tokenizer.c: the public functions. In: texts or ids; out: ids or text.
+ * Encoding follows Hugging Face's order: raw added tokens, normalisation, normalised
+ * added tokens, pre-tokenizers, BPE.
  */
 #include "tokenizer/tokenizer_private.h"
 
 #include <utf8proc.h>
 
-/* All that one call of encode needs besides the tokenizer. */
+/* Everything that one call of encode needs besides the tokenizer. */
 struct work {
 	bool continues;
 	struct lens_pieces raw, normalized;
@@ -52,7 +52,7 @@ static enum lens_status whole_word(const struct lens_tokenizer *tok, struct work
 	return LENS_OK;
 }
 
-/* The symbols of a word of bytes in disguise; as many as there are bytes. */
+/* The symbols of a word by its bytes, one for each. */
 static enum lens_status byte_symbols(const struct lens_tokenizer *tok, struct work *w,
 				     const char *word, size_t len, struct lens_error *err)
 {
@@ -61,7 +61,7 @@ static enum lens_status byte_symbols(const struct lens_tokenizer *tok, struct wo
 	for (i = 0; i < len; i++) {
 		uint8_t byte = (uint8_t)word[i];
 
-		/* Hugging Face would drop the byte and say nothing. */
+		/* Hugging Face would silently drop the byte. */
 		if (tok->byte_id[byte] < 0)
 			return lens_error_set(err, LENS_ERR_UNSUPPORTED,
 					      "the tokenizer has no token for the byte 0x%02x",
@@ -71,7 +71,7 @@ static enum lens_status byte_symbols(const struct lens_tokenizer *tok, struct wo
 	return LENS_OK;
 }
 
-/* byte_fallback: appends the tokens of a character's bytes if there are all of them. */
+/* byte_fallback: appends the tokens of a character's bytes, if every one has a token. */
 static bool fall_back(const struct lens_tokenizer *tok, struct work *w, const char *s, size_t n,
 		      size_t *n_symbols)
 {
@@ -89,9 +89,9 @@ static bool fall_back(const struct lens_tokenizer *tok, struct work *w, const ch
 }
 
 /*
- * The symbols of a word of characters, at most as many as there are bytes. An
- * unknown one waits for the next known character or the end: bytes that
- * byte_fallback gives overtake it, as in Hugging Face.
+ * The symbols of a word by its characters, at most as many as there are bytes. An
+ * unknown one is held back until the next known character or the end: bytes from
+ * byte_fallback overtake it, as in Hugging Face.
  */
 static enum lens_status char_symbols(const struct lens_tokenizer *tok, struct work *w,
 				     const char *word, size_t len, size_t *n_symbols,
@@ -109,7 +109,7 @@ static enum lens_status char_symbols(const struct lens_tokenizer *tok, struct wo
 		if (id < 0 && fall_back(tok, w, word + at, n, n_symbols))
 			continue;
 		utf8proc_iterate((const utf8proc_uint8_t *)word + at, (utf8proc_ssize_t)n, &c);
-		/* Hugging Face would drop the character and say nothing. */
+		/* Hugging Face would silently drop the character. */
 		if (id < 0 && tok->unk < 0)
 			return lens_error_set(err, LENS_ERR_UNSUPPORTED,
 					      "the tokenizer has no token for the character "
@@ -144,7 +144,7 @@ static enum lens_status encode_word(const struct lens_tokenizer *tok, struct wor
 	return lens_bpe_run(&tok->bpe, &w->bpe, n, ids, err);
 }
 
-/* Text that contains no added token any more. first: the whole text begins with it. */
+/* Text without added tokens. first: the whole text begins with it. */
 static enum lens_status encode_plain(const struct lens_tokenizer *tok, struct work *w,
 				     bool first, struct lens_text text, struct lens_ids *ids,
 				     struct lens_error *err)
@@ -243,7 +243,7 @@ enum lens_status lens_tokenizer_encode_continuation(const struct lens_tokenizer 
 	return check_and_encode(tok, true, text, len, ids, err);
 }
 
-/* The texts of ids[0..n). Ids without a token give none, as there. */
+/* The texts of ids[0..n). As in Hugging Face, an id without a token gives none. */
 static enum lens_status list_texts(const struct lens_tokenizer *tok, const int32_t *ids,
 				   size_t n, struct lens_decode_list *list,
 				   struct lens_error *err)

@@ -1,10 +1,10 @@
 /*
- * tokenizer/translate.c: Oniguruma's syntax -> PCRE2's. In: a pattern as
- * tokenizer.json writes it; out: one that matches the same text in PCRE2 with
- * UTF and UCP. The two agree on most of what tokenizers use; they disagree on
- * \s (PCRE2 counts U+180E), \w, \h, \v, ^ and $, nested classes, interval
- * quantifiers with a suffix, and inline options; those are rewritten or
- * refused. A small set of constructs is let through; all else is an error.
+ * tokenizer/translate.c: Oniguruma's syntax -> PCRE2's. In: a pattern from
+ * tokenizer.json; out: one that matches the same text in PCRE2 with UTF and UCP. The two
+ * agree on most of what tokenizers use; they disagree on \s (PCRE2 includes U+180E), \w,
+ * \h, \v, ^ and $, nested classes, interval quantifiers with a suffix, and inline
+ * options; those are rewritten or refused. A small set of constructs is accepted;
+ * everything else is an error.
  */
 #include "tokenizer/regex_private.h"
 
@@ -24,7 +24,7 @@ struct translation {
 	struct lens_error *err;
 	bool caseless[MAX_DEPTH]; /* of each open group */
 	int depth;
-	bool quantifiable; /* may what came before take a quantifier? */
+	bool quantifiable; /* may a quantifier follow? */
 	int32_t literal;   /* the literal just before, in a caseless group, or 0 */
 };
 
@@ -111,8 +111,8 @@ static bool punctuation(int32_t c)
 }
 
 /*
- * An escape; t->p is after the backslash. A character gives *literal, a class
- * is written to out and gives *literal = -1.
+ * An escape; t->p is after the backslash. A character is returned in *literal; a class
+ * is written to out, and *literal is -1.
  */
 static enum lens_status escape(struct translation *t, bool in_class, int32_t *literal)
 {
@@ -187,7 +187,7 @@ static enum lens_status class_item(struct translation *t, int32_t *literal)
 	return LENS_OK;
 }
 
-/* What follows the items' first: "-x" makes a range of it. */
+/* Writes an item, or, if "-x" follows, the range from it to x. */
 static enum lens_status class_range(struct translation *t, int32_t from)
 {
 	int32_t to;
@@ -231,14 +231,14 @@ static enum lens_status bracket_class(struct translation *t)
 	return put(t, "]");
 }
 
-/* (...: the openings that mean the same to both. */
+/* (...: the openings that mean the same in both. */
 static enum lens_status open_group(struct translation *t)
 {
 	static const char *const kind[] = {
 		"(?:", "(?i:", "(?=", "(?!", "(?<=", "(?<!", "(?>"
 	};
 	bool caseless = t->caseless[t->depth];
-	const char *as = "(?:"; /* captures are of no use here */
+	const char *as = "(?:"; /* nothing needs captures */
 	size_t i, n = 1;
 
 	if (t->depth + 1 == MAX_DEPTH)
@@ -288,7 +288,7 @@ static enum lens_status interval(struct translation *t)
 	LENS_TRY(lens_buf_append(t->out, t->p, (size_t)(q - t->p), t->err));
 	t->p = q;
 	if (at(t, "?") || at(t, "+"))
-		return refuse(t, "a suffix on {n,m}"); /* Oniguruma reads it otherwise */
+		return refuse(t, "a suffix on {n,m}"); /* Oniguruma reads it differently */
 	return LENS_OK;
 }
 

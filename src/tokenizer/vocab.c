@@ -1,6 +1,6 @@
 /*
- * tokenizer/vocab.c: token text <-> id. In: (text, id) pairs, as many as were
- * announced; out: lookups. The texts lie end to end in one allocation.
+ * tokenizer/vocab.c: token text <-> id. In: (text, id) pairs, as many as lens_vocab_init
+ * was told; out: lookups. The texts lie end to end in one allocation.
  */
 #include "tokenizer/vocab_private.h"
 
@@ -51,7 +51,7 @@ void lens_vocab_release(struct lens_vocab *v)
 	*v = (struct lens_vocab){ 0 };
 }
 
-/* The slot of s, or the free one where it would go. */
+/* The slot of s, or the free one that it would take. */
 static size_t find_slot(const struct lens_vocab *v, const char *s, size_t len)
 {
 	size_t i = hash(s, len) & (v->n_slots - 1);

@@ -26,17 +26,17 @@ struct lens_vocab {
 	size_t n_slots; /* a power of two */
 };
 
-/* Room for n_tokens tokens of n_bytes bytes together and ids below n_ids. */
+/* Makes room for n_tokens tokens of n_bytes bytes in total, with ids below n_ids. */
 enum lens_status lens_vocab_init(struct lens_vocab *v, size_t n_tokens, size_t n_ids,
 				 size_t n_bytes, struct lens_error *err);
 void lens_vocab_release(struct lens_vocab *v);
 
-/* A text or an id that is there already is LENS_ERR_FORMAT. */
+/* LENS_ERR_FORMAT if the text or the id exists already. */
 enum lens_status lens_vocab_add(struct lens_vocab *v, const char *s, size_t len, int32_t id,
 				struct lens_error *err);
 /* The id of s[0..len), or -1. */
 int32_t lens_vocab_find(const struct lens_vocab *v, const char *s, size_t len);
-/* The text of id, not NUL-terminated; NULL where id has no token. */
+/* The text of id, not NUL-terminated; NULL if id has no token. */
 const char *lens_vocab_text(const struct lens_vocab *v, int32_t id, size_t *len);
 
 #endif
