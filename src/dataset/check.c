@@ -1,7 +1,7 @@
 /*
- * dataset/check.c: one record → tokens, read position and answers, or what is
- * wrong with it. In: a record and the tokenizer; out: a struct lens_row. A
- * bad row is a result here, not a failure.
+ * dataset/check.c: one record → tokens, read position and answers, or what is wrong
+ * with it. In: a record and the tokenizer; out: a struct lens_row. Here, a bad row is a
+ * result, not a failure.
  */
 #include "dataset/check_private.h"
 
@@ -31,7 +31,7 @@ __attribute__((format(printf, 4, 5))) static void note(struct lens_error *e,
 		      (long long)rec->number, text);
 }
 
-/* 'text' on one line, cut to QUOTE_MAX bytes at a character's border. */
+/* 'text' on one line, cut to at most QUOTE_MAX bytes between characters. */
 static const char *quote(char out[QUOTE_SIZE], const char *s, size_t n)
 {
 	size_t i, o = 0, keep = n;
@@ -84,7 +84,7 @@ void lens_row_release(struct lens_row *row)
 	lens_ids_release(&row->answers);
 }
 
-/* The number of fields, NUL and UTF-8. */
+/* Checks the number of fields, and that they are UTF-8 without NUL. */
 static bool check_fields(const struct lens_row_check *c, const struct lens_csv_record *rec,
 			 struct lens_row *row)
 {
@@ -106,7 +106,7 @@ static bool check_fields(const struct lens_row_check *c, const struct lens_csv_r
 	return row->bad.code == LENS_OK;
 }
 
-/* Appends text's ids; an answer continues its prompt. A failure says at which record. */
+/* Appends the ids of a field; an answer continues its prompt. An error names the record. */
 static enum lens_status encode(const struct lens_row_check *c,
 			       const struct lens_csv_record *rec, size_t column, bool continues,
 			       struct lens_ids *ids, struct lens_error *err)
@@ -129,7 +129,7 @@ static enum lens_status encode(const struct lens_row_check *c,
 			     c->columns->name[column], inner.text);
 }
 
-/* A token that the model does not have makes a bad row. */
+/* A token that the model lacks makes the row bad. */
 static bool check_ids(const struct lens_row_check *c, const struct lens_csv_record *rec,
 		      const struct lens_ids *ids, size_t column, struct lens_row *row)
 {
@@ -204,8 +204,8 @@ static void check_read_pos(const struct lens_row_check *c, const struct lens_csv
 }
 
 /*
- * The other spelling of an answer, with or without its leading space, goes to
- * c->text. Is it one token? Leaves its ids in c->scratch.
+ * Writes the other spelling of an answer, without or with a leading space, to c->text,
+ * and its ids to c->scratch. Is it one token?
  */
 static enum lens_status try_variant(struct lens_row_check *c, const char *s, size_t n,
 				    bool *is_token, struct lens_error *err)
@@ -247,7 +247,7 @@ static enum lens_status list_pieces(struct lens_row_check *c, char *out, size_t 
 	return LENS_OK;
 }
 
-/* The first character of s that is a space other than the plain one; 0: none. */
+/* The first space in s that is not the plain one; 0: none. */
 static int32_t odd_space(const char *s, size_t n)
 {
 	const utf8proc_uint8_t *at = (const utf8proc_uint8_t *)s;
@@ -266,7 +266,7 @@ static int32_t odd_space(const char *s, size_t n)
 	return 0;
 }
 
-/* The row is bad: says into which pieces the answer splits, and what would do. */
+/* The row is bad: reports the pieces of the answer, and what would be one token. */
 static enum lens_status split_answer(struct lens_row_check *c,
 				     const struct lens_csv_record *rec, size_t column,
 				     struct lens_row *row, struct lens_error *err)
@@ -297,8 +297,8 @@ static enum lens_status split_answer(struct lens_row_check *c,
 }
 
 /*
- * ' Mary' is what follows a word; 'Mary' is another token and rarely meant.
- * Punctuation is not warned of: it does follow without a space.
+ * ' Mary' is what follows a word; 'Mary' is another token, which is rarely meant. There
+ * is no warning for punctuation, which does follow without a space.
  */
 static enum lens_status warn_of_space(struct lens_row_check *c,
 				      const struct lens_csv_record *rec, size_t column,
@@ -343,8 +343,8 @@ static enum lens_status check_answer(struct lens_row_check *c,
 /* --- prompt and answers together --------------------------------------------------- */
 
 /*
- * " Mary" after a prompt that ends in a space would follow two: a position that
- * the model hardly ever saw. Where the tables read another token, nothing is odd.
+ * " Mary" after a prompt that ends in a space would come after two spaces, which the
+ * model has hardly ever seen. It does not matter if the tables read another token.
  */
 static void check_seam(const struct lens_row_check *c, const struct lens_csv_record *rec,
 		       struct lens_row *row)

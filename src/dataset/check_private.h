@@ -1,6 +1,5 @@
 /*
- * dataset/check_private.h: is this record a good row, and what are its tokens? Private
- * to the stage.
+ * dataset/check_private.h: is this record a good row, and what are its tokens?
  */
 #ifndef LENS_DATASET_CHECK_PRIVATE_H
 #define LENS_DATASET_CHECK_PRIVATE_H
@@ -13,7 +12,7 @@ struct lens_row {
 	int32_t read_pos;                             /* resolved: 0-based */
 	struct lens_ids answers;                      /* [n_answers] */
 	struct lens_error bad;                        /* code LENS_OK when the row is good */
-	struct lens_error warning[LENS_ROW_WARNINGS]; /* code LENS_OK: none of the kind */
+	struct lens_error warning[LENS_ROW_WARNINGS]; /* code LENS_OK: no such warning */
 };
 
 struct lens_row_check {
@@ -30,10 +29,10 @@ enum lens_status lens_row_check_init(struct lens_row_check *c,
 				     struct lens_error *err);
 void lens_row_check_release(struct lens_row_check *c);
 
-/* Fills *row. A bad row is no failure: see row->bad. */
+/* Fills *row. A bad row is not a failure: see row->bad. */
 enum lens_status lens_row_check(struct lens_row_check *c, const struct lens_csv_record *rec,
 				struct lens_row *row, struct lens_error *err);
-/* What of a row's warnings is kept in the file: LENS_FLAG_… */
+/* The flags for a row's warnings, LENS_FLAG_…, which are stored in the file. */
 uint8_t lens_row_flags(const struct lens_row *row);
 void lens_row_release(struct lens_row *row);
 

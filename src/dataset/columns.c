@@ -125,7 +125,7 @@ static enum lens_status find_answers(struct lens_columns *c,
 	return LENS_OK;
 }
 
-/* A name as a link's name: HDF5 forbids "/" in it, and "." or ".." alone. */
+/* Makes a link name of a column's: HDF5 forbids "/", and "." or ".." alone. */
 static char *link_name(const char *name)
 {
 	bool dots = !strcmp(name, ".") || !strcmp(name, "..");

@@ -1,5 +1,5 @@
 /*
- * dataset/columns_private.h: which field of a record is what. Private to the stage.
+ * dataset/columns_private.h: which field of a record is what.
  */
 #ifndef LENS_DATASET_COLUMNS_PRIVATE_H
 #define LENS_DATASET_COLUMNS_PRIVATE_H
@@ -20,7 +20,7 @@ struct lens_columns {
 	char **stored;   /* [n_other] their names as HDF5 links, no two alike */
 };
 
-/* Reads the header record. Release c in either case. */
+/* Reads the header record. Release c even after an error. */
 enum lens_status lens_columns_init(struct lens_columns *c, struct lens_csv_reader *r,
 				   const struct lens_dataset_options *opt,
 				   struct lens_error *err);

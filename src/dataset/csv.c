@@ -31,8 +31,8 @@ struct lens_csv_reader {
 	size_t pos, len;
 	uint64_t block_at; /* of the file: where the block begins */
 
-	long line;         /* the one that the next byte is on */
-	size_t line_bytes; /* of it, read so far */
+	long line;         /* of the next byte */
+	size_t line_bytes; /* bytes of that line so far */
 	bool after_cr;
 	bool in_record, record_done;
 	size_t record_bytes;
@@ -147,7 +147,7 @@ static enum lens_status fill(struct lens_csv_reader *r, struct lens_error *err)
 	return r->sha ? lens_sha256_update(r->sha, r->block, r->len, err) : LENS_OK;
 }
 
-/* The first block: a UTF-8 byte order mark is skipped, other kinds of file are refused. */
+/* Reads the first block, skips a UTF-8 byte order mark and refuses other kinds of file. */
 static enum lens_status start(struct lens_csv_reader *r, struct lens_error *err)
 {
 	const char *foreign;
@@ -246,7 +246,7 @@ static enum lens_status too_long(const struct lens_csv_reader *r, struct lens_er
 			     r->field_line);
 }
 
-/* Bytes up to the end of the line or of the block. */
+/* How many bytes there are up to the end of the line or of the block. */
 static size_t line_length(const unsigned char *s, size_t n)
 {
 	const unsigned char *lf = memchr(s, '\n', n);

@@ -1,13 +1,12 @@
 /*
- * dataset/csv_private.h: CSV records one at a time, in bounded memory. Private to the
- * data set stage.
+ * dataset/csv_private.h: CSV records one at a time, in bounded memory.
  */
 #ifndef LENS_DATASET_CSV_PRIVATE_H
 #define LENS_DATASET_CSV_PRIVATE_H
 
 #include "h5lens/dataset.h"
 
-/* Longer records are an error: mostly a closing quote is missing. */
+/* A longer record is an error: most likely a closing quote is missing. */
 #define LENS_CSV_MAX_RECORD ((size_t)16 << 20)
 #define LENS_CSV_MAX_FIELDS ((size_t)16384)
 
@@ -22,14 +21,14 @@ struct lens_csv_record {
 
 struct lens_csv_reader;
 
-/* separator stands between fields: ',' or another single byte. */
+/* separator: between fields, ',' or another single byte. */
 enum lens_status lens_csv_open(const char *path, char separator, struct lens_csv_reader **out,
 			       struct lens_error *err);
 void lens_csv_close(struct lens_csv_reader *r);
 
 /*
- * The next record, valid until the next call; *got is false at the end of the
- * file. Empty lines are no records. After an error the reader is spent.
+ * Reads the next record, valid until the next call; *got is false at the end of the
+ * file. Empty lines are skipped. After an error the reader can only be closed.
  */
 enum lens_status lens_csv_next(struct lens_csv_reader *r, struct lens_csv_record *rec,
 			       bool *got, struct lens_error *err);

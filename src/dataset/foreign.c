@@ -1,6 +1,6 @@
 /*
- * dataset/foreign.c: files that are given for a CSV file and are none. In: the
- * first bytes of a file; out: what it is, in words for its owner.
+ * dataset/foreign.c: recognises files that are given as CSV and are something else. In:
+ * the first bytes of a file; out: what it is, in words for its owner.
  */
 #include "dataset/foreign_private.h"
 
@@ -36,7 +36,7 @@ static const struct magic {
 	MAGIC("%PDF", "PDF" AS_CSV),
 	MAGIC("version https://git-lfs", "git-lfs's note of the file, not the file itself; get "
 					 "it with `git lfs pull`"),
-	/* UTF-32 before UTF-16, whose mark it begins with */
+	/* UTF-32 before UTF-16: its mark begins with that of UTF-16 */
 	MAGIC("\xff\xfe\0\0", "UTF-32" AS_UTF8),
 	MAGIC("\0\0\xfe\xff", "UTF-32" AS_UTF8),
 	MAGIC("\xff\xfe", "UTF-16" AS_UTF8),
@@ -60,7 +60,7 @@ static const char *zip(const unsigned char *s, size_t n)
 	return "zip" UNPACK;
 }
 
-/* Text of two bytes a character is ASCII with a NUL in every other place. */
+/* ASCII text with two bytes a character has a NUL in every other place. */
 static const char *wide_text(const unsigned char *s, size_t n)
 {
 	size_t i, nul[2] = { 0, 0 };
@@ -89,7 +89,7 @@ static const char *text(const unsigned char *s, size_t n)
 	return NULL;
 }
 
-/* "sep=;" alone on the first line: for Excel only. */
+/* "sep=;" alone on the first line, which only Excel understands. */
 static const char *excel_line(const unsigned char *s, size_t n)
 {
 	if (n < 6 || strncasecmp((const char *)s, "sep=", 4) != 0 ||

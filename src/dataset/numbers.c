@@ -1,7 +1,7 @@
 /*
- * dataset/numbers.c: is a column a column of numbers? In: its cells, one after
- * the other; out: int64 or float64 where no text loses anything by it, else
- * strings: 007, +49171 and 9007199254740993.5 stay what they are.
+ * dataset/numbers.c: does a column hold numbers? In: its cells, one after another; out:
+ * int64 or float64 if no cell's text loses anything, else strings: 007, +49171 and
+ * 9007199254740993.5 stay as they are.
  */
 #include "dataset/numbers_private.h"
 
@@ -10,10 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* float64 gives any decimal of so many digits back. */
+/* float64 preserves any decimal of so many digits. */
 #define DECIMAL_DIGITS 15
 
-/* The digits at s, and the first byte after them. */
+/* How many digits there are at s; *end is behind them. */
 static size_t digits(const char *s, const char **end)
 {
 	size_t n = strspn(s, "0123456789");
@@ -38,7 +38,7 @@ static bool fits_int64(const char *s)
 	return !errno;
 }
 
-/* 12, −0.5, .5, 1e-3: at most 15 digits, finite, no superfluous 0 in front. */
+/* 12, −0.5, .5, 1e-3: at most 15 digits, finite, no superfluous leading 0. */
 static bool is_decimal(const char *s)
 {
 	const char *start = s += *s == '-', *end;
@@ -51,7 +51,7 @@ static bool is_decimal(const char *s)
 		fraction = digits(end + 1, &end);
 	if (!whole && !fraction)
 		return false;
-	for (s = start; *s == '0' || *s == '.'; s++) /* 0.001 has one digit that counts */
+	for (s = start; *s == '0' || *s == '.'; s++) /* 0.001 has one significant digit */
 		;
 	if (s < end &&
 	    (size_t)(end - s) - (memchr(s, '.', (size_t)(end - s)) != NULL) > DECIMAL_DIGITS)

@@ -1,7 +1,7 @@
 /*
- * dataset/prompts.c: the prompt set. In: the options and the CSV file; out:
- * packed tokens, read positions and answers of every good row, and a report
- * on the others. A second pass gives the rows' texts.
+ * dataset/prompts.c: the prompt set. In: the options and the CSV file; out: packed
+ * tokens, read positions and answers of every good row, and a report on the others. A
+ * second pass (each.c) gives the rows' texts.
  */
 #include "dataset/check_private.h"
 #include "dataset/numbers_private.h"
@@ -16,7 +16,7 @@ struct loader {
 	struct lens_row row;
 	struct lens_column_guess *guess; /* [n_columns] */
 	struct lens_prompts *p;
-	struct lens_ids tokens, read_pos, answers; /* become p's at the end */
+	struct lens_ids tokens, read_pos, answers; /* handed to p at the end */
 	size_t row_cap, n_records;
 };
 
@@ -204,7 +204,7 @@ static enum lens_status judge(const struct loader *l, const struct lens_dataset_
 	return LENS_OK;
 }
 
-/* Gives the array away, without its spare room if that can be had. */
+/* Hands the array over, without its spare room if possible. */
 static int32_t *take_ids(struct lens_ids *ids)
 {
 	int32_t *v = lens_realloc(ids->v, ids->n, sizeof(*v));

@@ -1,9 +1,9 @@
 /*
- * kernels/blas.c: opens OpenBLAS so that it uses the kernels that we name.
+ * kernels/blas.c: opens OpenBLAS with kernels of our choice.
  *
- * OpenBLAS picks its kernels when it is loaded, and knows no processor newer
- * than itself. So it is not linked: the core is set in the environment first,
- * then the library is opened with dlopen, and what it chose is checked.
+ * OpenBLAS picks its kernels when it is loaded, and knows no processor newer than
+ * itself. So it is not linked: the core is set in the environment, the library is
+ * opened with dlopen, and the core that it chose is checked.
  */
 #include "kernels/kernels_private.h"
 
@@ -29,7 +29,7 @@ const char *lens_blas_description(void)
 	return description;
 }
 
-/* dlsym gives an object pointer; POSIX lets us read it as a function's. */
+/* dlsym returns an object pointer, which POSIX lets us use as a function pointer. */
 static void *symbol(void *lib, const char *name, struct lens_error *err)
 {
 	void *p = dlsym(lib, name);

@@ -1,6 +1,6 @@
 /*
- * kernels/cpu.c: which instruction set this machine has, and the choice of our
- * own kernels that follows from it.
+ * kernels/cpu.c: which instruction set this machine has, and which of our own kernels
+ * are in use.
  */
 #include "kernels/kernels_private.h"
 
@@ -11,7 +11,7 @@ const char *lens_cpu_level_name(enum lens_cpu_level level)
 	return level == LENS_LEVEL_AVX512 ? "avx512" : "avx2";
 }
 
-/* __builtin_cpu_supports does not know it everywhere (clang 14). */
+/* Not every __builtin_cpu_supports knows it (clang 14 does not). */
 static bool has_f16c(void)
 {
 	unsigned a, b, c, d;

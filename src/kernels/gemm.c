@@ -1,16 +1,15 @@
 /*
- * kernels/gemm.c: matrix products whose rows' bits are their own.
+ * kernels/gemm.c: matrix products in which a row's bits are its own.
  *
- * What was measured on OpenBLAS 0.3.21, and what is done about it (the tests
- * hold it):
- * - SKYLAKEX: a row's bits depend on nothing but the row, except in the
- *   small-matrix kernels, which run when M·N·K <= 10⁶. Products that small
- *   are padded with zero rows past that limit.
- * - HASWELL: rows 0–5 and 6–11 of every twelve take two ways, and the rows of
- *   a last incomplete twelve a third. Prompts start at multiples of twelve
- *   and M is padded to such a multiple.
- * - Two threads change bits: BLAS has one. Threads here split rows into tiles
- *   of a fixed size.
+ * What was measured on OpenBLAS 0.3.21, and what we do about it (the tests check it):
+ * - SKYLAKEX: a row's bits depend on nothing but the row, except in the small-matrix
+ *   kernels, which run if M·N·K <= 10⁶. Products that small are padded with zero rows
+ *   beyond that limit.
+ * - HASWELL: rows 0–5 and 6–11 of every twelve are computed differently, and so are the
+ *   rows of an incomplete last twelve. Prompts start at multiples of twelve, and M is
+ *   padded to such a multiple.
+ * - Two threads change bits, so BLAS gets one. Our threads share out tiles of rows of a
+ *   fixed size.
  *
  * Row-major C = A·B is column-major Cᵀ = Bᵀ·Aᵀ: BLAS's M is our n, its N our m.
  */
@@ -19,7 +18,7 @@
 #include <string.h>
 
 #define K_BLOCK 128
-#define N_BLOCK 2048      /* columns whose sums stay in the cache over the blocks of K */
+#define N_BLOCK 2048      /* columns whose sums stay in the cache across the blocks of K */
 #define SMALL_MNK 1000000 /* BLAS's limit for its small-matrix kernels */
 #define TILE_ROWS 96      /* a multiple of 12; the unit that threads share */
 
@@ -38,7 +37,7 @@ size_t lens_row_slots(size_t n)
 	return lens_row_align() == 1 ? n : (n + 5) / 6 * 12;
 }
 
-/* The size of equal blocks of at most `most`, so that none is much smaller. */
+/* The size of blocks of at most `most` that are about equal, so that none is much smaller. */
 static size_t block_of(size_t n, size_t most)
 {
 	size_t blocks = (n + most - 1) / most;
@@ -47,27 +46,27 @@ static size_t block_of(size_t n, size_t most)
 }
 
 /*
- * Over K, sums of sums of √K products round least; a short K affords them, for a
- * long one they cost too much time.
+ * Over K, sums of sums of √K products round least. A short K can afford them; for a long
+ * one they take too much time.
  */
 static size_t k_block(size_t k)
 {
 	return block_of(k, k <= 32 ? 8 : k <= 256 ? 16 : K_BLOCK);
 }
 
-/* Narrow products gain nothing from being cut. */
+/* Cutting narrow products gains nothing. */
 static size_t n_block(size_t n)
 {
 	return n <= 2 * N_BLOCK ? n : block_of(n, N_BLOCK);
 }
 
-/* The last block can be shorter: the smallest one decides on padding. */
+/* The last block can be shorter, and the smallest one determines the padding. */
 static size_t smallest(size_t n, size_t block)
 {
 	return n % block ? n % block : block;
 }
 
-/* Fewest rows that BLAS must be given; a multiple of 12. */
+/* The least number of rows to give BLAS; a multiple of 12. */
 static size_t least_rows(size_t n, size_t k)
 {
 	size_t nk = smallest(n, n_block(n)) * smallest(k, k_block(k));
@@ -79,11 +78,11 @@ size_t lens_gemm_pad_floats(size_t n, size_t k)
 {
 	size_t rows = least_rows(n, k);
 
-	/* So many rows of A, then as many of C: no tail is longer. */
+	/* The scratch holds so many rows of A and of C: no tail is longer. */
 	return rows * (n + k);
 }
 
-/* Rows of A and the rows of C that they give: a part of the product, or the scratch. */
+/* Some rows of A and the corresponding rows of C, in the product itself or the scratch. */
 struct rows {
 	size_t m;
 	const float *a;
@@ -125,7 +124,7 @@ static void multiply(const struct lens_gemm_args *g, const struct rows *r)
 		blas_columns(g, r, n0, lens_min(g->n - n0, nb));
 }
 
-/* rows, at most least_rows, through the scratch. */
+/* Computes rows, at most least_rows, in the scratch. */
 static void padded(const struct lens_gemm_args *g, size_t row, size_t rows, float *pad)
 {
 	size_t i, m = least_rows(g->n, g->k);
@@ -166,7 +165,7 @@ void lens_gemm(const struct lens_gemm_args *g, float *pad, int threads)
 	}
 	/*
 	 * The scratch serves one tile at a time: the last, which may be short, or every
-	 * tile where BLAS must be given more rows than a tile has.
+	 * tile if BLAS must get more rows than a tile has.
 	 */
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
 	for (t = 0; t < tiles; t++) {

@@ -13,9 +13,9 @@ typedef void (*lens_sgemm_fn)(const char *transa, const char *transb, const int 
 			      const int *lda, const float *b, const int *ldb, const float *beta,
 			      float *c, const int *ldc);
 extern lens_sgemm_fn lens_sgemm;
-/* Another function of the library that lens_kernels_open opened; *out is a function pointer. */
+/* Another function of the OpenBLAS that is open; *out is a function pointer. */
 enum lens_status lens_blas_symbol(const char *name, void **out, struct lens_error *err);
-/* The level that is open, for gemm's rules. */
+/* The open level, for gemm's rules. */
 enum lens_cpu_level lens_open_level(void);
 
 #endif

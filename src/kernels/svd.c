@@ -1,15 +1,15 @@
 /*
  * kernels/svd.c: the singular value decomposition of a product A·Bᵀ of two thin
- * matrices, in float64, with LAPACK's routines, which OpenBLAS brings along.
+ * matrices, in float64, with LAPACK's routines, which OpenBLAS includes.
  *
  * A = Qa·Ra and B = Qb·Rb; then Ra·Rbᵀ = U'·diag(s)·V'ᵀ is small, and U = Qa·U',
  * V = Qb·V'. The product itself, large and of low rank, is never formed. The
  * Householder Q has orthonormal columns whatever the rank of A, so nothing
  * divides by a singular value.
  *
- * LAPACK is column-major: a row-major Aᵀ [k, m] is its A [m, k]. OpenBLAS has
- * one thread here and may be called from several; the sizes of the blocks depend
- * on k alone, so the bits do not depend on threads.
+ * LAPACK is column-major: a row-major Aᵀ [k, m] is its A [m, k]. OpenBLAS uses one
+ * thread here and may be called from several; block sizes depend on k alone, so the bits
+ * do not depend on threads.
  */
 #include "kernels/kernels_private.h"
 
@@ -61,7 +61,7 @@ static double *take(double **next, size_t n)
 	return p;
 }
 
-/* dgesvd asks for 5k at the least and for (2·32 + 3)·k at the best, dgeqrf for 32·k. */
+/* dgesvd needs at least 5k and at best (2·32 + 3)·k, dgeqrf at best 32·k. */
 #define WORK_PER_COLUMN 72
 
 static enum lens_status make_scratch(const struct lens_svd_product *p, struct svd *w,

@@ -1,6 +1,6 @@
 /*
- * kernels/vec_attention.h: one head of one prompt: scores, pattern, and the values
- * mixed by it. A part of vec_impl.h.
+ * kernels/vec_attention.h: attention for one head of one prompt: scores, pattern, and
+ * the values mixed by it. Part of vec_impl.h.
  */
 static void transpose_keys(size_t n_pos, size_t d_head, const float *k, size_t ld, float *kt,
 			   size_t ldk)
@@ -15,8 +15,8 @@ static void transpose_keys(size_t n_pos, size_t d_head, const float *k, size_t l
 	}
 }
 
-#define QB 4       /* queries together */
-#define D_BLOCK 16 /* products summed before they join the total: less rounding */
+#define QB 4       /* queries at a time */
+#define D_BLOCK 16 /* products summed before they are added to the total, to round less */
 
 /* The scores of queries q[0..QB) with VL keys. */
 static inline void score_block(const struct lens_attention_args *a, const float *const *q,
@@ -95,7 +95,7 @@ static float row_max(size_t n, const float *x)
 	return best;
 }
 
-/* Rows are ldk wide, a multiple of VL; past the query they hold −inf. */
+/* Rows are ldk wide, a multiple of VL; keys after the query are −inf. */
 static void attention_softmax(const struct lens_attention_args *a)
 {
 	size_t i, j;
@@ -129,7 +129,7 @@ static inline vf values_of(const struct lens_attention_args *a, size_t key, size
 	return n == VL ? load(v) : load_part(v, n, 0);
 }
 
-/* VL (or n < VL) columns of z for up to QB queries, keys 0 … last. */
+/* n <= VL columns of z for up to QB queries. */
 static void mix_columns(const struct lens_attention_args *a, size_t i0, size_t queries,
 			size_t column, size_t n)
 {
@@ -144,8 +144,8 @@ static void mix_columns(const struct lens_attention_args *a, size_t i0, size_t q
 		vf part[QB] = { { 0 } };
 
 		/*
-		 * Before the last query's first key and past the first query, a key
-		 * is not for all: 0·∞ must not reach those that do not see it.
+		 * Keys after the first query, or before the last query's window, are
+		 * not seen by all: 0·∞ must not reach the queries that do not see them.
 		 */
 		for (k = k0; k < end; k++) {
 			vf values = values_of(a, k, column, n);

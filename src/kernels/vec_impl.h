@@ -1,14 +1,13 @@
 /*
- * kernels/vec_impl.h: our own kernels, compiled once for each CPU level by
- * vec_avx2.c and vec_avx512.c, which define
+ * kernels/vec_impl.h: our own kernels, compiled for each CPU level by vec_avx2.c and
+ * vec_avx512.c, which define
  *   VL    floats in a vector (8, 16)
  *   VEC   the name of the table to define
  *   to_f16_block(x, y)   VL floats to IEEE half
  *
- * Written with GCC's vector types: every element takes the same operations in
- * the same order wherever it lies in a row, and a row's sums run over fixed
- * lanes, so that bits depend on the row alone. A multiply-add is fused
- * (-ffp-contract=fast for these two files).
+ * They use GCC's vector types: every element undergoes the same operations in the same
+ * order wherever it is in a row, and a row's sums use fixed lanes, so the bits depend on
+ * the row alone. Multiply-adds are fused (-ffp-contract=fast for these two files).
  */
 #include "kernels/kernels_private.h"
 
@@ -217,7 +216,7 @@ static void rotate(size_t half, const double *cosine, const double *sine, float 
 	}
 }
 
-/* --- reading logits --------------------------------------------------------- */
+/* --- conversion to float16, and reductions of logits ------------------------ */
 
 static size_t to_f16(size_t n, const float *x, uint16_t *y)
 {

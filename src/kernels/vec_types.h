@@ -1,6 +1,6 @@
 /*
- * kernels/vec_types.h: vectors of VL floats, and of half as many float64: loads,
- * stores, choices, exponentials. For vec_impl.h, which says what VL is.
+ * kernels/vec_types.h: vectors of VL floats and of VL / 2 float64: loads, stores,
+ * selection, exponentials. Part of vec_impl.h.
  */
 typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));
@@ -82,9 +82,9 @@ static inline vf pick(vi mask, vf yes, vf no)
 }
 
 /*
- * exp(x), about 1 ulp on [−87.3, 88]; 0 below, ∞ above; NaN stays. The
- * argument is reduced by n·ln 2 in two parts (Cody and Waite), then Taylor to
- * degree 7 on [−0.35, 0.35] (remainder 5e-9).
+ * exp(x), about 1 ulp on [−87.3, 88]; 0 below, ∞ above; NaN stays NaN. The argument is
+ * reduced by n·ln 2 in two parts (Cody and Waite), then a Taylor polynomial of degree 7
+ * on [−0.35, 0.35] (remainder 5e-9).
  */
 static inline vf vexp(vf x)
 {
@@ -102,7 +102,7 @@ static inline vf vexp(vf x)
 	p = p * r + 1.0f / 6;
 	p = p * r + 0.5f;
 	p = p * r * r + r + 1.0f;
-	/* 2ⁿ by its exponent bits; NaN's n is of no use, and p is NaN then */
+	/* 2ⁿ from its exponent bits; for NaN n is replaced, and p is NaN anyway */
 	vi e = (__builtin_convertvector(pick(x == x, n, 0 * lo), vi) + 127) << 23;
 	return pick(over, INFINITY - (vf){ 0 }, pick(under, (vf){ 0 }, p * (vf)e));
 }
