@@ -47,8 +47,10 @@ enum lens_status lens_error_at(struct lens_error *err, enum lens_status code, co
 			       long row, long column, const char *fmt, ...)
 	__attribute__((format(printf, 6, 7)));
 
-/* Copies why to err unless that holds an error already (the first one wins). Returns why's
- * code. */
+/*
+ * Copies why to err unless that holds an error already (the first one wins). Returns why's
+ * code.
+ */
 enum lens_status lens_error_pass(struct lens_error *err, const struct lens_error *why);
 
 /* Appends to the text of err, if it holds an error. */

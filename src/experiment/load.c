@@ -127,7 +127,9 @@ static enum lens_status check_nesting(const char *text, const char *file,
 	return LENS_OK;
 }
 
-/* Is the line (from 0) indented with a tab, also after a dash? Editors do it, YAML forbids it.
+/*
+ * Is the line (from 0) indented with a tab, also after a dash? Editors do it, YAML forbids
+ * it.
  */
 static bool tab_indents(const char *text, size_t line)
 {

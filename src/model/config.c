@@ -1,6 +1,6 @@
 /*
- * model/config.c: config.json → struct lens_config, through the family that
- * its model_type names; and back to JSON under TransformerLens's key names.
+ * model/config.c: config.json → struct lens_config, by the family that its model_type
+ * names; and struct lens_config → JSON with TransformerLens's key names.
  */
 #include "model/config_private.h"
 
@@ -60,7 +60,7 @@ static enum lens_status find_family(const struct lens_config_file *f,
 	return LENS_OK;
 }
 
-/* quantization_config (transformers), quantization (MLX): weights that are no plain numbers. */
+/* quantization_config (transformers), quantization (MLX): weights are not plain numbers. */
 static const char *quantised_by(const json_t *root)
 {
 	const json_t *q = json_object_get(root, "quantization_config");
@@ -151,8 +151,10 @@ const char *lens_normalization_type(const struct lens_config *c, bool fold_ln)
 	return fold_ln ? "RMSPre" : "RMS";
 }
 
-/* True when memory is out. The rotary positions, under HookedTransformerConfig's names; linear
- * scaling has none there. */
+/*
+ * Rotary positions, under HookedTransformerConfig's names, which has none for linear
+ * scaling. True if out of memory; so too below.
+ */
 static bool add_rotary(json_t *j, const struct lens_rotary *r)
 {
 	if (!r->dim)
@@ -174,7 +176,7 @@ static bool add_rotary(json_t *j, const struct lens_rotary *r)
 	       json_object_set_new(j, "NTK_original_ctx_len", json_real(r->original_ctx));
 }
 
-/* Which layers see a window only. */
+/* Which layers see only a window. */
 static bool add_windows(json_t *j, const struct lens_config *c)
 {
 	json_t *types;
@@ -196,8 +198,7 @@ static bool add_windows(json_t *j, const struct lens_config *c)
 	       json_object_set_new(j, "window_size", json_integer((json_int_t)c->window));
 }
 
-/* With a number here, TransformerLens keeps K and V apart from the heads' own: none is meant.
- */
+/* If given, TransformerLens expects K and V for fewer heads: so only if there are fewer. */
 static bool add_kv_heads(json_t *j, const struct lens_config *c)
 {
 	return c->n_kv_heads != c->n_heads &&
@@ -205,7 +206,6 @@ static bool add_kv_heads(json_t *j, const struct lens_config *c)
 				   json_integer((json_int_t)c->n_kv_heads));
 }
 
-/* True when memory is out. */
 static bool add_kinds(json_t *j, const struct lens_config *c, const struct lens_processing *p)
 {
 	const char *norm = lens_normalization_type(c, p->fold_ln);

@@ -1,6 +1,6 @@
 /*
- * model/family.c: what the families share: reading of tensors whose names begin
- * alike, and the parts of config.json that several of them have.
+ * model/family.c: what the families share: reading tensors whose names begin alike, and
+ * the parts of config.json that several families have.
  */
 #include "model/model_private.h"
 
@@ -163,7 +163,7 @@ enum lens_status lens_config_activation(const struct lens_config_file *f, const 
 			     key, name);
 }
 
-/* A number above 0; 0 makes it required. */
+/* A number above 0; with deflt 0 it is required. */
 static enum lens_status positive(const struct lens_config_file *f, const char *key,
 				 double deflt, double *out, struct lens_error *err)
 {

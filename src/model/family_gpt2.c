@@ -1,7 +1,7 @@
 /*
  * model/family_gpt2.c: GPT-2 (GPT2LMHeadModel). Learned positions, LayerNorm
- * before attention and MLP, plain MLP. Hugging Face's Conv1D stores [in, out],
- * which is our layout; TransformerLens's convert_gpt2_weights is the reference.
+ * before attention and MLP, plain MLP. Hugging Face's Conv1D stores [in, out], like us.
+ * TransformerLens's convert_gpt2_weights is the reference.
  */
 #include "model/model_private.h"
 
@@ -70,7 +70,7 @@ enum lens_status lens_gpt2_load_final_norm(struct lens_checkpoint *k,
 	return lens_load_vector(&at, "ln_f.bias", c->d_model, h->ln_final_b);
 }
 
-/* Causal masks that older checkpoints carry. */
+/* Causal masks in older checkpoints. */
 static bool ignore(const char *name)
 {
 	return lens_name_ends(name, ".attn.bias") || lens_name_ends(name, ".attn.masked_bias");

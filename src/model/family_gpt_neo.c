@@ -1,9 +1,8 @@
 /*
- * model/family_gpt_neo.c: GPT-Neo and TinyStories (GPTNeoForCausalLM). GPT-2 with
- * torch's Linear layers ([out, in]), no biases on q, k and v, scores that are
- * not divided by √d_head, and layers that see only a window of keys. Embedding and
- * head are GPT-2's, under the same names.
- * TransformerLens's convert_neo_weights is the reference.
+ * model/family_gpt_neo.c: GPT-Neo and TinyStories (GPTNeoForCausalLM). Like GPT-2, but
+ * with torch's Linear layers ([out, in]), no biases on q, k and v, scores that are not
+ * divided by √d_head, and layers that see only a window of keys. Embedding and head have
+ * GPT-2's names. TransformerLens's convert_neo_weights is the reference.
  */
 #include "model/model_private.h"
 
@@ -16,7 +15,7 @@ static enum lens_status bad_types(const struct lens_config_file *f, const char *
 	return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0, "attention_types: %s", what);
 }
 
-/* Appends names of layers ("global", "local"), `times` over, at layer *n. */
+/* Appends the layers' kinds ("global", "local"), `times` over, from layer *n. */
 static enum lens_status add_layers(const struct lens_config_file *f, const json_t *names,
 				   json_int_t times, struct lens_config *c, size_t *n,
 				   struct lens_error *err)
@@ -108,7 +107,7 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 	return lens_load_vector(&at, "mlp.c_proj.bias", d, b->b_out);
 }
 
-/* Causal masks that older checkpoints carry. */
+/* Causal masks in older checkpoints. */
 static bool ignore(const char *name)
 {
 	return lens_name_ends(name, ".attention.bias") ||

@@ -1,9 +1,8 @@
 /*
- * model/family_gpt_neox.c: GPT-NeoX and Pythia (GPTNeoXForCausalLM). Rotary
- * positions on a share of each head, attention and MLP side by side (or one
- * after the other), exact gelu, a head of its own. query_key_value holds q, k
- * and v head by head: rows [H, 3, dh]. TransformerLens's convert_neox_weights
- * is the reference.
+ * model/family_gpt_neox.c: GPT-NeoX and Pythia (GPTNeoXForCausalLM). Rotary positions on
+ * a share of each head, attention and MLP in parallel (or in sequence), exact gelu, an
+ * untied head. query_key_value holds q, k and v head by head: rows [H, 3, dh].
+ * TransformerLens's convert_neox_weights is the reference.
  */
 #include "model/model_private.h"
 
@@ -108,7 +107,7 @@ static enum lens_status load_final_norm(struct lens_checkpoint *k, const struct 
 	return lens_load_vector(&at, "bias", c->d_model, h->ln_final_b);
 }
 
-/* Masks and frequencies that older checkpoints carry. */
+/* Masks and frequencies in older checkpoints. */
 static bool ignore(const char *name)
 {
 	return lens_name_ends(name, ".attention.bias") ||

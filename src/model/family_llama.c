@@ -1,8 +1,8 @@
 /*
  * model/family_llama.c: the Llama line: LlamaForCausalLM (Llama 1 to 3, SmolLM2,
- * TinyLlama), MistralForCausalLM and Qwen2ForCausalLM, which differ in biases
- * and windows only. RMSNorm, rotary positions, grouped-query attention, gated
- * MLP. TransformerLens's convert_llama_weights, convert_mistral_weights and
+ * TinyLlama), MistralForCausalLM and Qwen2ForCausalLM, which differ only in biases and
+ * windows. RMSNorm, rotary positions, grouped-query attention, gated MLP.
+ * TransformerLens's convert_llama_weights, convert_mistral_weights and
  * convert_qwen2_weights are the references.
  */
 #include "model/model_private.h"
@@ -31,7 +31,7 @@ static enum lens_status common(const struct lens_config_file *f, struct lens_con
 				     "num_attention_heads %zu is not a multiple of "
 				     "num_key_value_heads %zu",
 				     c->n_heads, c->n_kv_heads);
-	/* d_head need not be d_model / n_heads where it is said. */
+	/* If given, d_head need not be d_model / n_heads. */
 	LENS_TRY(lens_config_size(f, "head_dim", (c->d_model + c->n_heads - 1) / c->n_heads,
 				  &c->d_head, err));
 	c->norm = LENS_NORM_RMS;
@@ -49,7 +49,7 @@ static enum lens_status config_llama(const struct lens_config_file *f, struct le
 	return common(f, c, layout, err);
 }
 
-/* sliding_window: null, or the keys that every layer sees. */
+/* sliding_window: null, or the number of keys that every layer sees. */
 static enum lens_status config_mistral(const struct lens_config_file *f, struct lens_config *c,
 				       struct lens_layout *layout, struct lens_error *err)
 {
@@ -83,7 +83,7 @@ static enum lens_status qwen2_layer_types(const struct lens_config_file *f, cons
 	return LENS_OK;
 }
 
-/* Biases on q, k and v; a window from layer max_window_layers on, if at all. */
+/* Biases on q, k and v; the window, if any, starts at layer max_window_layers. */
 static enum lens_status config_qwen2(const struct lens_config_file *f, struct lens_config *c,
 				     struct lens_layout *layout, struct lens_error *err)
 {
@@ -163,7 +163,7 @@ static enum lens_status load_final_norm(struct lens_checkpoint *k, const struct 
 	return lens_load_vector(&at, "norm.weight", c->d_model, h->ln_final_w);
 }
 
-/* Frequencies that older checkpoints carry. */
+/* Frequencies in older checkpoints. */
 static bool ignore(const char *name)
 {
 	return lens_name_ends(name, ".rotary_emb.inv_freq");

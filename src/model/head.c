@@ -1,12 +1,11 @@
 /*
- * model/head.c: what a checkpoint calls its tensors, and which of them is W_U.
- * In: the tensors, the family, the user's choice; out: the names that W_E and
- * W_U are read from.
+ * model/head.c: what a checkpoint calls its tensors, and which of them is W_U. In: the
+ * tensors, the family, the user's choice; out: the names from which W_E and W_U are
+ * read.
  *
- * Where config.json ties the head (tie_word_embeddings) and the files hold a
- * head of its own all the same, Hugging Face's versions disagree: transformers 4
- * (and TransformerLens 2.16 with it) ties, transformers 5 does not once the two
- * differ.
+ * If config.json ties the head (tie_word_embeddings) and the files have a separate head
+ * all the same, Hugging Face's versions disagree: transformers 4 (and with it
+ * TransformerLens 2.16) ties it, transformers 5 does not if the two differ.
  */
 #include "model/model_private.h"
 
@@ -27,7 +26,7 @@ struct lens_tensors_at lens_tensors_at(struct lens_checkpoint *k, struct lens_er
 	return at;
 }
 
-/* A base model is saved without the prefix that a model with a head gives it. */
+/* A base model is saved without the prefix that it has in a model with a head. */
 static const char *find_prefix(const struct lens_tensors *t, const struct lens_family *f)
 {
 	size_t i, n = strlen(f->prefix);
@@ -88,16 +87,16 @@ enum lens_status lens_checkpoint_names(struct lens_checkpoint *k, const struct l
 	snprintf(k->w_u, sizeof(k->w_u), "%s", f->head);
 	embed = lens_tensors_find(&k->tensors, k->w_e);
 	head = lens_tensors_find(&k->tensors, k->w_u);
-	if (!tied) /* an embedding that is missing too is told when it is read */
+	if (!tied) /* a missing embedding is reported when it is read */
 		return head || !embed ? LENS_OK : no_head(k, f, choice, err);
-	/* A tensor that both share may be stored under either name. */
+	/* A shared tensor may be stored under either name. */
 	if (embed || !head)
 		memcpy(k->w_u, k->w_e, sizeof(k->w_u));
 	else
 		memcpy(k->w_e, k->w_u, sizeof(k->w_e));
 	if (!embed || !head)
 		return LENS_OK;
-	head->used = true; /* it is known, if not needed */
+	head->used = true; /* known, though not needed */
 	return choice == LENS_HEAD_AUTO && !lens_tensors_equal(embed, head)
 		       ? disagreement(k, f, warning, err)
 		       : LENS_OK;

@@ -1,9 +1,9 @@
 /*
- * model/model.c: opens a model: config, tensors, float64 processing, and the
- * float32 weights that the forward pass reads.
+ * model/model.c: opens a model: config, tensors, processing in float64, and rounding to
+ * the float32 weights that the forward pass reads.
  *
- * A block is loaded, processed and rounded on its own, so that only one block
- * per thread is held in float64.
+ * Each block is loaded, processed and rounded on its own, so that only one block per
+ * thread is held in float64.
  */
 #include "model/config_private.h"
 
@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* n float64 elements, zeroed. */
+/* Makes a matrix of zeros. */
 static enum lens_status make64(size_t rows, size_t columns, double **out,
 			       struct lens_error *err)
 {
@@ -40,7 +40,10 @@ static enum lens_status round32(const double *x, size_t n, float **out, struct l
 /* The arrays of a block: where they are in both forms, and their shapes. */
 enum extent { ONE, D_MODEL, D_MLP, QKV, HEADS, N_EXTENTS };
 
-/* WEIGHT: every model; NORM: folding leaves nothing of it, as of NORM_BIAS, LayerNorm's. */
+/*
+ * WEIGHT: in every model; GATE: if the MLP is gated; NORM and NORM_BIAS (LayerNorm's):
+ * gone once folded.
+ */
 enum kind { WEIGHT, GATE, NORM, NORM_BIAS };
 
 static const struct block_array {
@@ -203,7 +206,7 @@ static enum lens_status load_blocks(struct loader *l, struct lens_error *err)
 	l->model->block = lens_calloc(n, sizeof(*l->model->block));
 	if (!l->model->block)
 		return lens_error_nomem(err, n, sizeof(*l->model->block));
-		/* Blocks are independent; the first error (by layer) is the one told. */
+		/* Blocks are independent; the first error (by layer) is reported. */
 #pragma omp parallel for schedule(dynamic) ordered
 	for (i = 0; i < n; i++) {
 		struct lens_error e = LENS_ERROR_INIT;
@@ -218,7 +221,7 @@ static enum lens_status load_blocks(struct loader *l, struct lens_error *err)
 	return status;
 }
 
-/* W_E or W_U, [V, D]; NULL: checked only. */
+/* Reads W_E or W_U, [V, D]; out NULL: checks only. */
 static enum lens_status read_matrix(struct loader *l, const char *name, double *out,
 				    struct lens_error *err)
 {
@@ -308,9 +311,9 @@ static enum lens_status load_head(struct loader *l, struct lens_error *err)
 }
 
 /*
- * Are all tensors there, in config.json's shapes? Asked first, so that an absurd
- * number in config.json is told by the tensor it does not fit, and allocates
- * nothing.
+ * Do all tensors exist, in config.json's shapes? This is checked first, so that an absurd
+ * number in config.json is reported for the tensor that it does not fit, and nothing is
+ * allocated.
  */
 static enum lens_status check_shapes(struct loader *l, struct lens_error *err)
 {
@@ -325,7 +328,7 @@ static enum lens_status check_shapes(struct loader *l, struct lens_error *err)
 	return read_head(l, &head, err);
 }
 
-/* transformers with peft applies such an adapter; we do not. */
+/* transformers with peft would apply such an adapter; we do not. */
 static enum lens_status warn_of_adapter(const char *dir, struct lens_model *m,
 					struct lens_error *err)
 {

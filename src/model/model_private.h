@@ -18,24 +18,27 @@ struct lens_config_file {
 	const char *path;
 	const json_t *root;
 };
-/* "key" <what>, and what it holds where that is nothing that JSON has. */
+/* "key" <what>, and what it holds if that is not JSON. */
 enum lens_status lens_config_wrong(const struct lens_config_file *f, const char *key,
 				   const char *what, struct lens_error *err);
-/* A size of 1 … 2^31 − 1; deflt stands for an absent or null key, 0 makes it required. */
+/*
+ * A size from 1 to 2^31 − 1; deflt if the key is absent or null; with deflt 0 it is
+ * required.
+ */
 enum lens_status lens_config_size(const struct lens_config_file *f, const char *key,
 				  size_t deflt, size_t *out, struct lens_error *err);
 enum lens_status lens_config_bool(const struct lens_config_file *f, const char *key, bool deflt,
 				  bool *out, struct lens_error *err);
 enum lens_status lens_config_real(const struct lens_config_file *f, const char *key,
 				  double deflt, double *out, struct lens_error *err);
-/* The text of a key, or NULL when it is absent or null; another type is an error. */
+/* The text of a key, or NULL if it is absent or null; another type is an error. */
 enum lens_status lens_config_text(const struct lens_config_file *f, const char *key,
 				  const char **out, struct lens_error *err);
 
 /* --- tensors (tensors.c, safetensors.c, torchbin.c) --------------------------- */
 
 #define LENS_TENSOR_RANK 8
-#define LENS_NAME 96 /* of the names that W_E and W_U have in files */
+#define LENS_NAME 96 /* size of the names that W_E and W_U have in files */
 
 enum lens_tensor_type { LENS_T_F64, LENS_T_F32, LENS_T_F16, LENS_T_BF16, LENS_T_OTHER };
 
@@ -47,7 +50,7 @@ struct lens_tensor {
 	int rank;
 	size_t shape[LENS_TENSOR_RANK];
 	size_t n_elements;
-	bool strided;                    /* not in row-major order: stride counts */
+	bool strided;                    /* not in row-major order: use stride */
 	size_t stride[LENS_TENSOR_RANK]; /* in elements; every element lies in the file */
 	const unsigned char *data;       /* little endian, any alignment */
 	size_t file;                     /* index into lens_tensors.file */
@@ -58,7 +61,7 @@ struct lens_mapped_file {
 	char *path;
 	unsigned char *data;
 	size_t size;
-	unsigned char *own; /* what was read out of it, or NULL; lens_free */
+	unsigned char *own; /* a copy of what was read from it, or NULL; lens_free */
 	struct timespec changed;
 };
 
@@ -73,34 +76,34 @@ struct lens_tensors {
 /* Opens the weight files of dir and hashes them into sha. */
 enum lens_status lens_tensors_open(const char *dir, struct lens_tensors *t,
 				   struct lens_sha256 *sha, struct lens_error *err);
-/* The maps are read twice, for the digest and for the values: both of the same bytes? */
+/* The files are read twice, for the digest and for the values. Have they changed since? */
 enum lens_status lens_tensors_unchanged(const struct lens_tensors *t, struct lens_error *err);
 void lens_tensors_release(struct lens_tensors *t);
-/* Add the tensors of one mapped file: safetensors, or what torch.save wrote. */
+/* Add the tensors of a mapped file: safetensors, or one that torch.save wrote. */
 enum lens_status lens_safetensors_parse(struct lens_tensors *t, size_t file,
 					struct lens_error *err);
 enum lens_status lens_torchbin_parse(struct lens_tensors *t, size_t file,
 				     struct lens_error *err);
-/* Do both hold the same numbers, in the same shape? */
+/* Do both have the same shape and hold the same numbers? */
 bool lens_tensors_equal(const struct lens_tensor *a, const struct lens_tensor *b);
-/* Appends an empty tensor; NULL when memory is out. */
+/* Appends an empty tensor; NULL if out of memory. */
 struct lens_tensor *lens_tensors_add(struct lens_tensors *t);
 struct lens_tensor *lens_tensors_find(const struct lens_tensors *t, const char *name);
 /*
- * Reads a tensor into out as float64. It must be there, have this shape and
- * hold finite numbers; else an error that names file and tensor. With out NULL
- * only name, shape and type are checked.
+ * Reads a tensor into out as float64. It must exist, have this shape and hold finite
+ * numbers, else an error names file and tensor. If out is NULL, only name, shape and
+ * type are checked.
  */
 enum lens_status lens_tensors_read(struct lens_tensors *t, const char *name, int rank,
 				   const size_t *shape, double *out, struct lens_error *err);
-/* Every tensor must have been read, but for those that ignore() accepts. */
+/* Every tensor must have been read, except those that ignore() accepts. */
 enum lens_status lens_tensors_all_used(const struct lens_tensors *t,
 				       bool (*ignore)(const char *name),
 				       struct lens_error *err);
 
 /* --- families ---------------------------------------------------------------- */
 
-/* A block in float64 while it is loaded and processed. NULL: has none. */
+/* A block in float64 while it is loaded and processed. NULL: the model has none. */
 struct lens_block64 {
 	double *ln1_w, *ln1_b, *ln2_w, *ln2_b;
 	double *w_qkv, *b_qkv, *w_o, *b_o;
@@ -114,25 +117,25 @@ struct lens_head64 {
 
 struct lens_family;
 
-/* What config.json says of the files and not of the model. */
+/* What config.json says about the files rather than about the model. */
 struct lens_layout {
 	bool tied_head;   /* W_U is W_E */
-	bool attn_biases; /* they have b_Q, b_K, b_V, b_O (where that varies) … */
+	bool attn_biases; /* they have b_Q, b_K, b_V, b_O (if that varies in the family) … */
 	bool qkv_biases;  /* … or the first three of them … */
 	bool mlp_biases;  /* … and the MLP's */
 };
 
-/* A checkpoint's tensors, and what they are called in it (head.c). */
+/* A checkpoint's tensors, and their names in it (head.c). */
 struct lens_checkpoint {
 	struct lens_tensors tensors;
 	struct lens_layout layout;
-	const char *prefix;                  /* the family's, or "": saved as the base model */
-	char w_e[LENS_NAME], w_u[LENS_NAME]; /* the tensors that W_E and W_U are read from */
+	const char *prefix; /* the family's, or "" if saved as the base model */
+	char w_e[LENS_NAME], w_u[LENS_NAME]; /* the tensors from which W_E and W_U are read */
 };
 /*
- * Finds out how a checkpoint names its tensors, and which of them is W_U; where
- * Hugging Face's versions disagree about that, *warning says so (else NULL; the
- * caller frees it).
+ * Finds out how a checkpoint names its tensors, and which of them is W_U. If Hugging
+ * Face's versions disagree about that, *warning says so (else NULL; the caller frees
+ * it).
  */
 enum lens_status lens_checkpoint_names(struct lens_checkpoint *k, const struct lens_family *f,
 				       enum lens_tied_head choice, char **warning,
@@ -142,11 +145,14 @@ struct lens_family {
 	const char *model_type;   /* config.json's */
 	const char *architecture; /* config.json's, when it names one … */
 	const char *base;         /* … or the same without the head: "GPT2Model" */
-	const char *prefix;       /* of all names but the head's; the base model's have none */
+	const char *prefix;       /* of all names except the head's; a base model has none */
 	const char *embed, *head; /* the names of W_E, after the prefix, and of W_U */
 	enum lens_status (*config)(const struct lens_config_file *f, struct lens_config *out,
 				   struct lens_layout *layout, struct lens_error *err);
-	/* Fill the arrays the config calls for, allocated and zeroed; all NULL: check only. */
+	/*
+	 * Fills the arrays that the config requires, allocated and zeroed; all NULL: check
+	 * only.
+	 */
 	enum lens_status (*load_block)(struct lens_checkpoint *k, const struct lens_config *c,
 				       size_t layer, struct lens_block64 *b,
 				       struct lens_error *err);
@@ -157,13 +163,13 @@ struct lens_family {
 	enum lens_status (*load_final_norm)(struct lens_checkpoint *k,
 					    const struct lens_config *c, struct lens_head64 *h,
 					    struct lens_error *err);
-	/* Tensors that checkpoints carry and a model does not need. */
+	/* Is it a tensor that checkpoints may hold and the model does not need? */
 	bool (*ignore)(const char *name);
 };
 extern const struct lens_family lens_family_gpt2, lens_family_gpt_neo, lens_family_gpt_neox,
 	lens_family_llama, lens_family_mistral, lens_family_qwen2;
 
-/* Learned positions and last norm, which GPT-Neo has under the same names (family_gpt2.c). */
+/* Learned positions and final norm; GPT-Neo uses the same names (family_gpt2.c). */
 enum lens_status lens_gpt2_load_positions(struct lens_checkpoint *k,
 					  const struct lens_config *c, double *w_pos,
 					  struct lens_error *err);
@@ -194,12 +200,12 @@ enum lens_status lens_load_linear(const struct lens_tensors_at *at, const char *
 				  size_t n_out, size_t n_in, double *out, size_t ld);
 /* src [rows, columns] into dst [columns, rows], row stride ld */
 void lens_transpose64(size_t rows, size_t columns, const double *src, double *dst, size_t ld);
-/* out + n, or NULL where there is no out */
+/* out + n, or NULL if out is NULL */
 static inline double *lens_at64(double *out, size_t n)
 {
 	return out ? out + n : NULL;
 }
-/* Does name end so? For lens_family.ignore. */
+/* Does name end with `end`? For lens_family.ignore. */
 bool lens_name_ends(const char *name, const char *end);
 
 /* n_layers, at most LENS_MAX_LAYERS */
@@ -209,11 +215,11 @@ enum lens_status lens_config_layers(const struct lens_config_file *f, const char
 /* tie_word_embeddings; null is false, as in transformers 4. */
 enum lens_status lens_config_tied(const struct lens_config_file *f, bool deflt, bool *out,
 				  struct lens_error *err);
-/* d_head = d_model / n_heads, which has to be whole; n_kv_heads = n_heads. */
+/* d_head = d_model / n_heads, which must be an integer; n_kv_heads = n_heads. */
 enum lens_status lens_config_heads(const struct lens_config_file *f, const char *d_model,
 				   const char *n_heads, struct lens_config *c,
 				   struct lens_error *err);
-/* The activation function, in Hugging Face's names. */
+/* The activation function, by its name in Hugging Face. */
 enum lens_status lens_config_activation(const struct lens_config_file *f, const char *key,
 					const char *deflt, struct lens_config *c,
 					struct lens_error *err);
@@ -228,7 +234,7 @@ enum lens_status lens_config_rotary(const struct lens_config_file *f, double bas
 
 void lens_process_block(const struct lens_config *c, const struct lens_processing *p,
 			struct lens_block64 *b);
-/* May the attention be refactored? Else an error that says why not. */
+/* Can the attention be refactored? If not, the error says why. */
 enum lens_status lens_refactor_check(const struct lens_config *c, struct lens_error *err);
 /* refactor_factored_attn_matrices, TransformerLens's last step (refactor.c). */
 enum lens_status lens_refactor_block(const struct lens_config *c, struct lens_block64 *b,

@@ -1,9 +1,8 @@
 /*
  * model/pickle.c: the stack machine of a pickle. In: bytes; out: one value.
  *
- * Nothing here recurses, whatever the nesting; a text stays where it is in the
- * file; an opcode allocates at most some hundred bytes, and the limits below
- * bound the sum.
+ * Nothing here recurses, whatever the nesting; texts stay where they are in the file; an
+ * opcode allocates at most a few hundred bytes, and the limits below bound the total.
  */
 #include "model/pickle_private.h"
 

@@ -1,9 +1,9 @@
 /*
- * model/pickle_ops.c: the opcodes of a pickle, one function for those alike, and
+ * model/pickle_ops.c: the opcodes of a pickle, with one function for similar ones, and
  * their table.
  *
- * Source: CPython's Lib/pickletools.py. Those that torch.save's pickles are made
- * of are done (protocols 2 to 5), the others are known by name only.
+ * Source: CPython's Lib/pickletools.py. Those that torch.save uses are implemented
+ * (protocols 2 to 5); of the others, only the names are known.
  */
 #include "model/pickle_private.h"
 
@@ -56,7 +56,7 @@ static enum lens_status op_int(struct lens_pickle *p, int arg, struct lens_error
 				err);
 }
 
-/* Two's complement, with its length before it in arg bytes. */
+/* Two's complement, preceded by its length in arg bytes. */
 static enum lens_status op_long(struct lens_pickle *p, int arg, struct lens_error *err)
 {
 	struct lens_pickle_value v = { .kind = LENS_P_INT };
@@ -95,7 +95,7 @@ static enum lens_status text(const struct lens_pickle *p, const unsigned char *b
 	return LENS_OK;
 }
 
-/* Python 2's byte strings are texts too: torch reads them as UTF-8. */
+/* Python 2's byte strings are texts, too: torch reads them as UTF-8. */
 static enum lens_status op_text(struct lens_pickle *p, int arg, struct lens_error *err)
 {
 	struct lens_pickle_value v;
@@ -182,7 +182,7 @@ static enum lens_status op_setitem(struct lens_pickle *p, int arg, struct lens_e
 
 /* --- opcodes: memo ---------------------------------------------------------------------- */
 
-/* BINPUT and LONG_BINPUT with an index, MEMOIZE (0 bytes of it) at the next one. */
+/* BINPUT and LONG_BINPUT give an index; MEMOIZE (arg 0) uses the next one. */
 static enum lens_status op_put(struct lens_pickle *p, int arg, struct lens_error *err)
 {
 	uint64_t at = p->n_memo;
@@ -191,7 +191,7 @@ static enum lens_status op_put(struct lens_pickle *p, int arg, struct lens_error
 
 	if (arg)
 		LENS_TRY(lens_pickle_number(p, arg, &at, err));
-	/* Picklers count from 0: a gap is damage, and could be one of gigabytes. */
+	/* Picklers count from 0: a gap means damage, and could take gigabytes. */
 	if (at > p->n_memo)
 		return lens_pickle_bad(p, err, "memo %llu comes after memo %zu",
 				       (unsigned long long)at, p->n_memo);
@@ -217,7 +217,7 @@ static enum lens_status op_get(struct lens_pickle *p, int arg, struct lens_error
 	return lens_pickle_push(p, p->memo[at], err);
 }
 
-/* --- opcodes: names, and what is done with them --------------------------------------- */
+/* --- opcodes: names, and their use ----------------------------------------------------- */
 
 static enum lens_status push_name(struct lens_pickle *p, const struct lens_pickle_value *module,
 				  const struct lens_pickle_value *name, struct lens_error *err)
@@ -278,7 +278,7 @@ static enum lens_status op_reduce(struct lens_pickle *p, int arg, struct lens_er
 	return lens_pickle_push(p, out, err);
 }
 
-/* An OrderedDict's attributes (a state_dict's _metadata); nothing needs them. */
+/* Drops an OrderedDict's attributes (a state_dict's _metadata): nothing needs them. */
 static enum lens_status op_build(struct lens_pickle *p, int arg, struct lens_error *err)
 {
 	struct lens_pickle_value *state, *into;
@@ -301,7 +301,7 @@ static enum lens_status op_storage(struct lens_pickle *p, int arg, struct lens_e
 
 /* --- the table ------------------------------------------------------------------------ */
 
-/* Those without a function are what torch's tensors never need. */
+/* Those without a function are never needed for torch's tensors. */
 const struct lens_pickle_opcode lens_pickle_opcodes[256] = {
 	[0x80] = { "PROTO", op_proto, 1 },
 	[0x95] = { "FRAME", op_frame, 8 },

@@ -1,10 +1,9 @@
 /*
- * model/pickle_private.h: a reader of the pickles that torch.save writes. It knows
- * plain values, tensors and storages, executes nothing, and refuses everything
- * else by name.
+ * model/pickle_private.h: a reader of the pickles that torch.save writes. It knows plain
+ * values, tensors and storages, executes nothing, and refuses everything else by name.
  *
- * pickle.c is the stack machine, pickle_ops.c its opcodes; pickle_torch.c says what the few
- * names that may be called mean; torchbin.c reads files with them.
+ * pickle.c is the stack machine, pickle_ops.c its opcodes; pickle_torch.c gives the few
+ * names that may be called their meaning; torchbin.c uses them to read files.
  */
 #ifndef LENS_MODEL_PICKLE_PRIVATE_H
 #define LENS_MODEL_PICKLE_PRIVATE_H
@@ -71,7 +70,7 @@ struct lens_pickle_storage {
 	size_t n_elements;
 };
 
-/* As the file says, nothing checked yet. In elements. */
+/* As in the file, unchecked. In elements. */
 struct lens_pickle_tensor {
 	size_t storage; /* in lens_pickle.storage */
 	const struct lens_torch_type *type;
@@ -81,13 +80,13 @@ struct lens_pickle_tensor {
 };
 
 #define LENS_PICKLE_TENSORS ((size_t)1 << 18)
-#define LENS_PICKLE_MARKS 128 /* tuples and dicts that are being built */
+#define LENS_PICKLE_MARKS 128 /* tuples and dicts under construction */
 
 struct lens_pickle {
 	const char *path; /* for messages */
 	const unsigned char *data;
 	size_t size;
-	size_t pos; /* where to start; behind the STOP when read */
+	size_t pos; /* where to start; afterwards, behind the STOP */
 	struct lens_pickle_value result;
 
 	size_t at; /* where the current opcode is */
@@ -105,7 +104,7 @@ struct lens_pickle {
 
 /* --- the machine (pickle.c) --------------------------------------------------- */
 
-/* Reads the pickle at p->pos. p starts as zeros but for its first four members. */
+/* Reads the pickle at p->pos. All but p's first four members must be zero at first. */
 enum lens_status lens_pickle_load(struct lens_pickle *p, struct lens_error *err);
 void lens_pickle_release(struct lens_pickle *p);
 
@@ -121,7 +120,7 @@ bool lens_pickle_is_text(const struct lens_pickle_value *v, const char *text);
 /* "a list", "a tensor", … */
 const char *lens_pickle_kind_name(const struct lens_pickle_value *v);
 
-/* Bytes of a file for a message: what is not printable ASCII becomes '?'. */
+/* Bytes of a file for a message; all but printable ASCII becomes '?'. */
 struct lens_printable {
 	char text[128];
 };
@@ -137,13 +136,13 @@ enum lens_status lens_pickle_number(struct lens_pickle *p, int n, uint64_t *out,
 				    struct lens_error *err);
 enum lens_status lens_pickle_push(struct lens_pickle *p, struct lens_pickle_value v,
 				  struct lens_error *err);
-/* The uppermost n values leave the stack; *out stays valid until the next push. */
+/* Pops the top n values; *out stays valid until the next push. */
 enum lens_status lens_pickle_pop(struct lens_pickle *p, size_t n,
 				 struct lens_pickle_value **out, struct lens_error *err);
-/* All values above the last mark. */
+/* Pops all values above the last mark. */
 enum lens_status lens_pickle_pop_mark(struct lens_pickle *p, struct lens_pickle_value **out,
 				      size_t *n, struct lens_error *err);
-/* The uppermost value, which must be of that kind. */
+/* The top value, which must be of that kind. */
 enum lens_status lens_pickle_top(struct lens_pickle *p, enum lens_pickle_kind kind,
 				 struct lens_pickle_value **out, struct lens_error *err);
 
@@ -151,7 +150,7 @@ struct lens_pickle_opcode {
 	const char *name; /* NULL: no such opcode */
 	/* NULL: refused */
 	enum lens_status (*run)(struct lens_pickle *p, int arg, struct lens_error *err);
-	int arg; /* mostly the bytes of the number that follows */
+	int arg; /* usually the size of the number that follows, in bytes */
 };
 extern const struct lens_pickle_opcode lens_pickle_opcodes[256];
 

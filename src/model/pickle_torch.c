@@ -1,7 +1,7 @@
 /*
- * model/pickle_torch.c: the names that a torch pickle may use. In: a name and
- * its arguments; out: a dict, a storage or a tensor, as the file describes it
- * (torchbin.c checks it against the data). Every other name is an error.
+ * model/pickle_torch.c: the names that a torch pickle may use. In: a name and its
+ * arguments; out: a dict, a storage or a tensor, as described in the file (torchbin.c
+ * checks it against the data). Any other name is an error.
  *
  * Source of the argument lists: torch/_utils.py (_rebuild_*), torch/storage.py,
  * torch/serialization.py (persistent_id).
@@ -128,7 +128,7 @@ enum lens_status lens_torch_persistent(struct lens_pickle *p,
 
 /* --- tensors ------------------------------------------------------------------------ */
 
-/* A shape or strides; *rank is -1 for the first of the two. */
+/* Reads a shape or strides; *rank is -1 before the first of the two. */
 static enum lens_status read_sizes(struct lens_pickle *p, const struct lens_pickle_value *v,
 				   const char *what, int64_t *out, int *rank,
 				   struct lens_error *err)
@@ -154,13 +154,13 @@ static enum lens_status read_sizes(struct lens_pickle *p, const struct lens_pick
 	return LENS_OK;
 }
 
-/* Bits that say "negated" or "conjugated" would change the values. */
+/* Metadata may say "negated" or "conjugated", which would change the values. */
 static bool has_metadata(const struct lens_pickle_value *v)
 {
 	return v->kind != LENS_P_NONE && !(v->kind == LENS_P_DICT && !v->object->n);
 }
 
-/* How many arguments a function takes: [0] at least, [1] at most. */
+/* How many arguments a function takes: at least [0], at most [1]. */
 static const size_t n_arguments[][2] = {
 	[LENS_TORCH_ORDERED_DICT] = { 0, 1 }, [LENS_TORCH_TENSOR] = { 4, 4 },
 	[LENS_TORCH_TENSOR_V2] = { 6, 7 },    [LENS_TORCH_TENSOR_V3] = { 7, 8 },

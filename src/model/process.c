@@ -1,10 +1,9 @@
 /*
  * model/process.c: weight processing on the canonical form, in float64.
  *
- * Meaning and order are TransformerLens 2.16's
- * (HookedTransformer.load_and_process_state_dict): fold_ln,
- * center_writing_weights, center_unembed, fold_value_biases. TransformerLens
- * does it in float32, we in float64.
+ * Meaning and order are those of TransformerLens 2.16
+ * (HookedTransformer.load_and_process_state_dict): fold_ln, center_writing_weights,
+ * center_unembed, fold_value_biases. TransformerLens computes in float32, we in float64.
  */
 #include "model/model_private.h"
 
@@ -66,7 +65,7 @@ void lens_center_rows(size_t rows, size_t d, double *w)
 	}
 }
 
-/* b_O += Σ over heads of b_V·W_O; b_V = 0. Heads that share a value share its bias. */
+/* b_O += Σ b_V·W_O over the heads; b_V = 0. Heads that share values share their bias. */
 static void fold_value_biases(const struct lens_config *c, struct lens_block64 *b)
 {
 	size_t h, i, j, dh = c->d_head, d = c->d_model;
@@ -109,12 +108,12 @@ void lens_process_block(const struct lens_config *c, const struct lens_processin
 		lens_center_rows(c->d_mlp, d, b->w_out);
 		lens_center_rows(1, d, b->b_out);
 	}
-	/* The refactoring (refactor.c) comes last and needs it. */
+	/* The refactoring (refactor.c) comes last and requires this. */
 	if (p->fold_value_biases || p->refactor_factored_attn_matrices)
 		fold_value_biases(c, b);
 }
 
-/* The same for the unembedding, whose matrix is stored as [V, D]. */
+/* fold_ln for the unembedding, whose matrix is stored as [V, D]. */
 static void fold_final_norm(const struct lens_config *c, struct lens_head64 *h)
 {
 	size_t v, j, d = c->d_model;

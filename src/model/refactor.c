@@ -1,17 +1,17 @@
 /*
- * model/refactor.c: TransformerLens's refactor_factored_attn_matrices: of all
- * factorizations of a head's W_Q·W_Kᵀ and W_V·W_O, the one by singular values.
- * In: a block after the rest of the processing; out: the same heads, with
+ * model/refactor.c: TransformerLens's refactor_factored_attn_matrices, which factors a
+ * head's W_Q·W_Kᵀ and W_V·W_O anew, by their singular values. In: a block after the rest
+ * of the processing; out: the same heads, with
  *   [W_Q; b_Q] = U·√S,  [W_K; b_K] = V·√S    of [W_Q; b_Q]·[W_K; b_K]ᵀ = U·S·Vᵀ
  *   W_V = U·S,  W_O = Vᵀ                     of W_V·W_O = U·S·Vᵀ
- * so that columns are orthogonal, those of W_Q and W_K of equal norms, and W_O is
- * a rotation. The bias counts as one more row, the weight of an input that is
- * always 1. b_V is in b_O already. Signs are canonical: of each column of U the
- * element of largest magnitude (the first of several) is positive.
+ * so that columns are orthogonal, those of W_Q and W_K have equal norms, and W_O's rows
+ * are orthonormal. The bias counts as one more row, the weight of an input that is always
+ * 1. b_V is in b_O already. Signs are canonical: in each column of U the element of
+ * largest magnitude (the first of several) is positive.
  *
- * HookedTransformer.refactor_factored_attn_matrices, FactoredMatrix.svd and
- * .make_even of TransformerLens 2.16; which works in float32, with the signs that
- * come.
+ * Source: HookedTransformer.refactor_factored_attn_matrices, FactoredMatrix.svd and
+ * .make_even of TransformerLens 2.16, which computes in float32 and leaves the signs as
+ * they come.
  */
 #include "model/model_private.h"
 
@@ -40,7 +40,7 @@ enum lens_status lens_refactor_check(const struct lens_config *c, struct lens_er
 	return LENS_OK;
 }
 
-/* dh columns of w_qkv from column `first`, as rows; b: with their biases at the end. */
+/* dh columns of w_qkv from column `first`, as rows; bias: with their biases at the end. */
 static void gather(const struct lens_config *c, const struct lens_block64 *b, size_t first,
 		   bool bias, double *t)
 {
@@ -56,7 +56,7 @@ static void gather(const struct lens_config *c, const struct lens_block64 *b, si
 	}
 }
 
-/* The way back; column j is scaled. */
+/* The reverse of gather; column j is scaled. */
 static void scatter(const struct lens_config *c, const double *t, const double *scale,
 		    size_t first, bool bias, struct lens_block64 *b)
 {

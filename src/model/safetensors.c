@@ -2,9 +2,9 @@
  * model/safetensors.c: the header of a safetensors file. In: a mapped file;
  * out: its tensors, with every offset checked against the file's size.
  *
- * Format (huggingface/safetensors, README): a little-endian u64 length, so
- * many bytes of JSON {name: {dtype, shape, data_offsets: [begin, end]}}, then
- * the data, to which the offsets are relative.
+ * Format (huggingface/safetensors, README): a little-endian u64 length, that many bytes
+ * of JSON {name: {dtype, shape, data_offsets: [begin, end]}}, then the data, to which the
+ * offsets are relative.
  */
 #include "model/model_private.h"
 
@@ -130,7 +130,7 @@ static int by_data(const void *a, const void *b)
 	return x->data < y->data ? -1 : x->data > y->data;
 }
 
-/* The format forbids overlapping data. first is this file's first tensor. */
+/* The format forbids overlapping data. first: this file's first tensor. */
 static enum lens_status check_overlap(const struct header *h, size_t first,
 				      struct lens_error *err)
 {

@@ -1,6 +1,6 @@
 /*
- * model/tensors.c: all tensors of a model directory, whatever files they are
- * in, and their conversion to float64.
+ * model/tensors.c: all tensors of a model directory, in whatever files they are, and
+ * their conversion to float64.
  */
 #include "h5lens/sys.h"
 #include "model/model_private.h"
@@ -15,7 +15,7 @@
 
 #define MAX_INDEX ((size_t)64 << 20)
 
-/* What a directory may hold, in the order in which transformers looks. */
+/* The files that a directory may hold, in the order in which transformers looks. */
 static const struct weight_files {
 	const char *single, *index;
 	enum lens_status (*parse)(struct lens_tensors *t, size_t file, struct lens_error *err);
@@ -70,7 +70,7 @@ static enum lens_status map_file(struct lens_mapped_file *f, struct lens_error *
 	return st;
 }
 
-/* A clone without git-lfs holds such a note in the place of each large file. */
+/* A clone made without git-lfs has such a note in place of each large file. */
 static bool is_lfs_pointer(const struct lens_mapped_file *f)
 {
 	static const char note[] = "version https://git-lfs";
@@ -100,7 +100,7 @@ static enum lens_status add_file(const struct opening *o, const char *name,
 				     "get it with `git lfs pull`");
 	LENS_TRY(lens_sha256_update(o->sha, f->data, f->size, err));
 	LENS_TRY(o->files->parse(t, t->n_files - 1, err));
-	if (f->own) /* what is needed of the map has been copied */
+	if (f->own) /* everything needed has been copied from the map */
 		madvise(f->data, f->size, MADV_DONTNEED);
 	return LENS_OK;
 }
@@ -124,7 +124,7 @@ static enum lens_status add_shards(const struct opening *o, const char *index, j
 	json_object_foreach (map, key, value) {
 		const char *file = json_string_value(value);
 
-		/* Nothing in the directory may point outside of it. */
+		/* The index must not point outside the directory. */
 		if (!file || !*file || strchr(file, '/') || !strcmp(file, "..")) {
 			st = lens_error_at(
 				err, LENS_ERR_FORMAT, index, 0, 0,
@@ -339,10 +339,10 @@ static enum lens_status wrong_shape(const struct lens_tensors *ts, const struct 
 	return st;
 }
 
-/* Where an element is, while one goes through them in row-major order. */
+/* The position of an element in a traversal in row-major order. */
 struct walk {
 	size_t at[LENS_TENSOR_RANK];
-	size_t place; /* in elements from the tensor's data */
+	size_t place; /* offset from the tensor's data, in elements */
 };
 
 static void step(const struct lens_tensor *t, struct walk *w)
@@ -404,7 +404,7 @@ bool lens_tensors_equal(const struct lens_tensor *a, const struct lens_tensor *b
 	    memcmp(a->shape, b->shape, (size_t)a->rank * sizeof(*a->shape)) != 0)
 		return false;
 	if (a->data == b->data && a->type == b->type && !a->strided && !b->strided)
-		return true; /* torch.save stores what is shared once */
+		return true; /* torch.save stores shared data once */
 	for (i = 0; i < a->n_elements; i++) {
 		if (element(a, a->strided ? in_a.place : i) !=
 		    element(b, b->strided ? in_b.place : i))

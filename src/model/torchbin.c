@@ -3,17 +3,17 @@
  * torch.save wrote, as a zip archive or in the format before 1.6; out: its
  * tensors, with every extent checked against its storage's real size.
  *
- * Formats (torch/serialization.py): the archive has data.pkl, byteorder and a
- * stored entry data/<key> a storage. The older format is five pickles (magic
- * number, version, system, the object, the storages' keys), then for each key
- * an int64 number of elements and the data.
+ * Formats (torch/serialization.py): the archive has data.pkl, byteorder and, for each
+ * storage, an uncompressed entry data/<key>. The older format is five pickles (magic
+ * number, version, system, the object, the storages' keys), then for each key an int64
+ * number of elements and the data.
  */
 #include "model/torchbin_private.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Shared and expanded tensors may be larger than their file by this much. */
+/* By how much shared and expanded tensors may be larger than their file. */
 #define EXPANSION 16
 #define EXPANSION_SLACK ((size_t)16 << 20)
 
@@ -46,7 +46,7 @@ static enum lens_status bad_tensor(const struct lens_torch_bin *b,
 
 /* --- the dict of tensors ------------------------------------------------------------ */
 
-/* The object is a dict of tensors, or has one as "state_dict". */
+/* The object is a dict of tensors, or contains one as "state_dict". */
 static enum lens_status find_tensors(struct lens_torch_bin *b, struct lens_error *err)
 {
 	const struct lens_pickle_value *root = &b->pickle.result, *v;
@@ -74,7 +74,7 @@ static enum lens_status find_tensors(struct lens_torch_bin *b, struct lens_error
 	return LENS_OK;
 }
 
-/* A name that can be printed and compared. */
+/* Is it a name without control characters? */
 static bool plain_name(const struct lens_pickle_value *v)
 {
 	size_t i;
@@ -122,7 +122,7 @@ static int by_key_and_index(const void *a, const void *b)
 	return order ? order : (x->index > y->index) - (x->index < y->index);
 }
 
-/* A storage is described anew for each tensor that has it: those of a key are one. */
+/* A storage is described again for each of its tensors: merges those with the same key. */
 static enum lens_status merge_storages(struct lens_torch_bin *b, struct lens_error *err)
 {
 	const struct lens_pickle *p = &b->pickle;
@@ -153,7 +153,7 @@ static enum lens_status merge_storages(struct lens_torch_bin *b, struct lens_err
 	return LENS_OK;
 }
 
-/* Which storages do the tensors need? */
+/* Marks the storages that the tensors need. */
 static enum lens_status mark_used(struct lens_torch_bin *b, struct lens_error *err)
 {
 	const struct lens_pickle_value *v = b->tensors->item;
@@ -172,7 +172,7 @@ static enum lens_status mark_used(struct lens_torch_bin *b, struct lens_error *e
 	return LENS_OK;
 }
 
-/* Bytes of a storage; that they fit a size_t is checked where it is described. */
+/* A storage's size in bytes; lens_torch_persistent has checked that it fits. */
 size_t lens_torch_bytes(const struct lens_torch_storage *s)
 {
 	return s->is.n_elements * s->is.type->size;
@@ -181,8 +181,8 @@ size_t lens_torch_bytes(const struct lens_torch_storage *s)
 /* --- tensors ----------------------------------------------------------------------------- */
 
 /*
- * Sizes and strides of one tensor. Its last element must lie in the storage;
- * *first is the byte where it starts.
+ * Checks sizes and strides of a tensor, whose last element must lie in the storage.
+ * *first is the byte offset of its first element. Returns what is wrong, or NULL.
  */
 static const char *check_extent(const struct lens_pickle_tensor *p, size_t bytes,
 				struct lens_tensor *t, size_t *first)
@@ -217,7 +217,7 @@ static const char *check_extent(const struct lens_pickle_tensor *p, size_t bytes
 	return NULL;
 }
 
-/* A small file that claims to be a large model by sharing and expanding. */
+/* Is it a small file that claims to be a large model, by sharing and expanding? */
 static bool expands_too_far(struct lens_torch_bin *b, const struct lens_tensor *t,
 			    size_t element)
 {
@@ -269,7 +269,7 @@ enum lens_status lens_torch_add_tensors(struct lens_torch_bin *b, struct lens_er
 	return LENS_OK;
 }
 
-/* From the object's pickle to its storages. */
+/* Reads the object's pickle and lists its storages. */
 enum lens_status lens_torch_read_object(struct lens_torch_bin *b, struct lens_error *err)
 {
 	LENS_TRY(lens_pickle_load(&b->pickle, err));
@@ -278,8 +278,7 @@ enum lens_status lens_torch_read_object(struct lens_torch_bin *b, struct lens_er
 	return mark_used(b, err);
 }
 
-/* --- which of them it is
- * ------------------------------------------------------------------------ */
+/* --- which format it is ------------------------------------------------------------------ */
 
 enum lens_status lens_torchbin_parse(struct lens_tensors *t, size_t file,
 				     struct lens_error *err)

@@ -1,6 +1,6 @@
 /*
  * model/torchbin_private.h: what the readers of pytorch_model.bin share: torchbin.c (the
- * tensors), torchzip.c and torchlegacy.c (where their storages' data are).
+ * tensors), torchzip.c and torchlegacy.c (their storages' data).
  */
 #ifndef LENS_MODEL_TORCHBIN_PRIVATE_H
 #define LENS_MODEL_TORCHBIN_PRIVATE_H
@@ -10,8 +10,8 @@
 /* One storage; tensors may share it. */
 struct lens_torch_storage {
 	struct lens_pickle_storage is;
-	size_t index;              /* in the pickle; the first of those with its key */
-	bool used, read;           /* by a tensor; by one that has values */
+	size_t index;              /* in the pickle; the first one with this key */
+	bool used, read;           /* by a tensor; by one whose values we read */
 	const unsigned char *data; /* once found */
 };
 
@@ -21,9 +21,9 @@ struct lens_torch_bin {
 	struct lens_pickle pickle;
 	const struct lens_pickle_object *tensors; /* name, tensor, name, tensor … */
 	struct lens_torch_storage *storage;       /* sorted by key, each once */
-	size_t *storage_of;                       /* [pickle.n_storages]: which of storage */
+	size_t *storage_of;                       /* [pickle.n_storages]: index into storage */
 	size_t n_storages;
-	size_t total; /* bytes of the tensors that have values */
+	size_t total; /* bytes of the tensors whose values we read */
 };
 
 /* Reads the object's pickle, at b->pickle.pos, and lists its storages. */

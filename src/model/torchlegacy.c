@@ -1,6 +1,6 @@
 /*
- * model/torchlegacy.c: what torch.save wrote before 1.6, and still does on
- * request. In: a mapped file; out: its tensors, whose data stay in the map.
+ * model/torchlegacy.c: the format that torch.save wrote before 1.6, and still does on
+ * request. In: a mapped file; out: its tensors, whose data stays in the map.
  *
  * Five pickles (magic number, version, system, the object, the storages' keys),
  * then for each key an int64 number of elements and the data.
@@ -13,7 +13,7 @@
 static const unsigned char magic[10] = { 0x6c, 0xfc, 0x9c, 0x46, 0xf9,
 					 0x20, 0x6a, 0xa8, 0x50, 0x19 };
 
-/* Reads one of the small pickles with check; *pos moves behind it. */
+/* Reads one of the small pickles and checks it; *pos moves behind it. */
 static enum lens_status small_pickle(struct lens_torch_bin *b, size_t *pos,
 				     enum lens_status (*check)(struct lens_torch_bin *b,
 							       const struct lens_pickle *p,
@@ -68,7 +68,7 @@ static enum lens_status is_system(struct lens_torch_bin *b, const struct lens_pi
 	return lens_torch_bad(b, "it does not say which byte order it has", err);
 }
 
-/* A storage's data: how many elements, and these. */
+/* A storage's data: the number of elements, then the elements. */
 static enum lens_status map_storage(struct lens_torch_bin *b, struct lens_torch_storage *s,
 				    size_t *pos, struct lens_error *err)
 {
@@ -92,7 +92,7 @@ static enum lens_status map_storage(struct lens_torch_bin *b, struct lens_torch_
 	return LENS_OK;
 }
 
-/* The keys in the order of their data, and behind them the data. */
+/* The keys, in the order of their data, which follows. */
 static enum lens_status map_storages(struct lens_torch_bin *b, const struct lens_pickle *p,
 				     struct lens_error *err)
 {

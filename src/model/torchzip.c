@@ -2,8 +2,8 @@
  * model/torchzip.c: the zip archive that torch.save has written since 1.6. In:
  * a mapped file; out: the bytes of its entries.
  *
- * torch stores without compressing, so an entry is never larger than the file;
- * anything else is refused by name. Nothing is extracted to disk.
+ * torch does not compress, so an entry is never larger than the file; anything else is
+ * refused by name. Nothing is extracted to disk.
  */
 #include "model/torchbin_private.h"
 
@@ -15,7 +15,7 @@
 #define ALIGN 64
 
 struct entry {
-	const char *name; /* libzip's; behind the archive's own name, once read */
+	const char *name; /* libzip's; later without the archive's own name */
 	size_t len;
 	zip_uint64_t index;
 	size_t size;
@@ -36,7 +36,7 @@ static int by_name(const void *a, const void *b)
 	return lens_bytes_compare(x->name, x->len, y->name, y->len);
 }
 
-/* What libzip says. */
+/* Passes libzip's error on. */
 static enum lens_status told(const struct lens_mapped_file *f, zip_error_t *e,
 			     struct lens_error *err)
 {
@@ -81,7 +81,7 @@ static enum lens_status read_entry(struct archive *z, zip_uint64_t i, struct len
 	return LENS_OK;
 }
 
-/* torch takes the archive's own name from the first entry, and so do we. */
+/* Like torch, takes the archive's own name from the first entry. */
 static enum lens_status strip_prefix(struct archive *z, struct lens_error *err)
 {
 	const char *first = z->entry[0].name, *slash = strchr(first, '/');
@@ -154,7 +154,7 @@ static const struct entry *find(const struct archive *z, const char *name, size_
 	return bsearch(&key, z->entry, z->n, sizeof(*z->entry), by_name);
 }
 
-/* libzip compares the CRC-32 when it is asked for more than there is. */
+/* libzip checks the CRC-32 on a read past the end. */
 static bool read_all(zip_file_t *file, unsigned char *out, size_t size)
 {
 	unsigned char more;
@@ -205,7 +205,7 @@ static size_t rounded(size_t n)
 	return (n + ALIGN - 1) / ALIGN * ALIGN;
 }
 
-/* One block of memory holds what the tensors with values need. */
+/* Allocates one block of memory for all storages to read. */
 static enum lens_status make_room(const struct lens_torch_bin *b, struct archive *z,
 				  struct lens_error *err)
 {
@@ -219,7 +219,7 @@ static enum lens_status make_room(const struct lens_torch_bin *b, struct archive
 		LENS_TRY(find_storage(b, z, &b->storage[i], &e, err));
 		if (!b->storage[i].read)
 			continue;
-		bytes += e->size; /* each is at most the file's size, and so is the sum */
+		bytes += e->size; /* at most the file's size each, and also in total */
 		total += rounded(e->size);
 		if (bytes > f->size)
 			return lens_torch_bad(b, "zip archive: its entries overlap", err);

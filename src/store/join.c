@@ -308,7 +308,9 @@ static enum lens_status write_shards(struct join *w, struct lens_error *err)
 	return write_numbers(w, "/shards/n_rows", NULL, 2, err);
 }
 
-/* --- the whole ------------------------------------------------------------------------------
+/*
+ * --- the whole
+ * ------------------------------------------------------------------------------
  */
 
 static enum lens_status write_file(struct join *w, const char *final, struct lens_error *err)

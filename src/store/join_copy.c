@@ -192,7 +192,9 @@ static enum lens_status find_chunk(struct lens_copier *c, struct source *s, hsiz
 	return LENS_OK;
 }
 
-/* --- boxes ----------------------------------------------------------------------------------
+/*
+ * --- boxes
+ * ----------------------------------------------------------------------------------
  */
 
 /* Elements [low, high) of each axis, in a shard's own numbering. */
@@ -317,8 +319,10 @@ static enum lens_status gather(struct lens_copier *c, struct lens_error *err)
 	return LENS_OK;
 }
 
-/* --- one dataset
- * ------------------------------------------------------------------------------ */
+/*
+ * --- one dataset
+ * ------------------------------------------------------------------------------
+ */
 
 /* Nothing but fill, in whatever bits the first element has it. */
 static bool only_fill(const struct lens_copier *c)

@@ -90,7 +90,9 @@ static enum lens_status set_no_bos(struct lens_tokenizer_load *l, const struct l
 	return st;
 }
 
-/* Older versions hashed config.json if no other file had a bos_token; digests must not change.
+/*
+ * Older versions hashed config.json if no other file had a bos_token; digests must not
+ * change.
  */
 static enum lens_status digest_config(struct lens_tokenizer_load *l, struct lens_error *err)
 {
