@@ -33,10 +33,11 @@ static inline size_t lens_max(size_t a, size_t b)
 	return a > b ? a : b;
 }
 
+/* --- allocation ------------------------------------------------------------ */
+
 /*
- * --- allocation ------------------------------------------------------------ All memory
- * comes from these three, so that tests can make the k-th call fail (lens_alloc_fail_at).
- * Size 0 gives a valid pointer.
+ * All memory comes from the first three, so that tests can make the k-th call fail
+ * (lens_alloc_fail_at). Size 0 gives a valid pointer.
  */
 
 /* n * size bytes, zeroed. NULL on overflow or when out of memory. */

@@ -1,5 +1,5 @@
 /*
- * cli/common.c: arguments, errors and small formats of all commands.
+ * cli/common.c: arguments, errors and small formats for all commands.
  */
 #include "cli/cli_private.h"
 
@@ -25,13 +25,13 @@ const atomic_int *catch_signals(void)
 
 	memset(&sa, 0, sizeof(sa));
 	sa.sa_handler = on_signal;
-	sa.sa_flags = (int)SA_RESETHAND; /* the second one ends at once */
+	sa.sa_flags = (int)SA_RESETHAND; /* a second one ends the program at once */
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 	sigaction(SIGUSR1, &sa, NULL);
 	sigaction(SIGUSR2, &sa, NULL);
-	signal(SIGXFSZ, SIG_IGN); /* then a write fails with EFBIG */
-	/* The terminal went away; under nohup that is none of our business. */
+	signal(SIGXFSZ, SIG_IGN); /* so that a write fails with EFBIG instead */
+	/* The terminal was closed; under nohup this is ignored. */
 	if (!sigaction(SIGHUP, NULL, &hangup) && hangup.sa_handler != SIG_IGN)
 		sigaction(SIGHUP, &sa, NULL);
 	return &stop;
@@ -316,8 +316,8 @@ void print_version(void)
 }
 
 /*
- * HDF5 1.10 can crash on a file that is damaged in the right place. So what
- * reads files of unknown state does so in a child, and a crash is an answer.
+ * HDF5 1.10 can crash on a damaged file. So files of unknown state are read in a child
+ * process, and a crash is a result.
  */
 int guarded(int (*read_file)(const char *path), const char *path)
 {
@@ -338,7 +338,7 @@ int guarded(int (*read_file)(const char *path), const char *path)
 		;
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
-	if (WTERMSIG(status) == SIGPIPE) /* the reader of our output went away, `| head` */
+	if (WTERMSIG(status) == SIGPIPE) /* the reader of our output has ended: `| head` */
 		raise(SIGPIPE);
 	fprintf(stderr, "h5lens: %s: damaged: reading it failed with signal %d\n", path,
 		WTERMSIG(status));

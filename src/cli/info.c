@@ -28,12 +28,12 @@ static void print_hook(const struct lens_config *c, enum lens_hook hook)
 		if (n)
 			at += snprintf(shape + at, sizeof(shape) - (size_t)at, " %zu", n);
 	}
-	/* … is three bytes wide and one column */
+	/* … takes three bytes and one column */
 	printf("  %-*s [%s]%s\n", h->per_layer ? 46 : 44, name, shape,
 	       h->by_default ? "" : "  (only when named)");
 }
 
-/* What is not GPT-2's way. */
+/* Prints what differs from GPT-2. */
 static void print_kinds(const struct lens_config *c)
 {
 	static const char *const scaling[] = { "", ", scaled: linear", ", scaled: llama3" };
@@ -96,7 +96,7 @@ static enum lens_status print_attr(void *ctx, const char *name, const char *valu
 	return LENS_OK;
 }
 
-/* Of a sweep in shards: where its activations are. */
+/* For a sweep in shards: where its activations are. */
 static enum lens_status print_shards(const char *path, struct lens_error *err)
 {
 	struct lens_shard_entry *e;
@@ -127,7 +127,7 @@ static enum lens_status print_dataset(void *ctx, const struct lens_dataset_info 
 	for (i = 0; i < d->rank && at < (int)sizeof(shape) - 80; i++)
 		at += snprintf(shape + at, sizeof(shape) - (size_t)at, "%s%.40s %zu",
 			       i ? ", " : "", d->dim[i] ? d->dim[i] : "?", d->extent[i]);
-	/* Dimensions without labels hold nothing. */
+	/* Dimensions without labels are not shown. */
 	if (!strcmp(d->dtype, "other") && strrchr(d->path, '/') == d->path)
 		return LENS_OK;
 	if (d->link_to)
@@ -146,7 +146,7 @@ static int info_file(const char *path)
 	struct lens_summary s;
 	char *identity;
 
-	/* Attributes alone first: a file that is none of ours prints nothing. */
+	/* Check an attribute first: nothing is printed for a file that is not ours. */
 	if (lens_store_read_attr(path, "/", "identity", &identity, &err) != LENS_OK)
 		return fail_output(path, &err);
 	if (!identity) {
@@ -175,7 +175,7 @@ static bool is_gguf(const char *path)
 	return dot && !strcasecmp(dot, ".gguf");
 }
 
-/* Not there, and not called like an output: most likely a hub id, or a folder's name. */
+/* Does it not exist, and is it not named like an output? Probably a hub id or a folder. */
 static bool looks_like_a_model(const char *path)
 {
 	const char *dot = strrchr(path, '.');

@@ -1,5 +1,5 @@
 /*
- * cli/main.c: the table of commands, and help made from it.
+ * cli/main.c: the table of commands, and the help made from it.
  */
 #include "cli/cli_private.h"
 
@@ -78,7 +78,7 @@ static int cmd_help(int argc, char **argv)
 	return EXIT_DONE;
 }
 
-/* Weights are mapped: where their file is cut meanwhile, there is no memory. */
+/* Weights are mapped: reading them raises SIGBUS if their file was cut short. */
 static void on_bus_error(int sig)
 {
 	static const char text[] = "h5lens: a file was cut short while it was read, or its "
@@ -109,7 +109,7 @@ int main(int argc, char **argv)
 	if (!c)
 		return unknown(argv[1]);
 	code = c->run(argc - 1, argv + 1);
-	/* A result that could not be printed is not a success. */
+	/* If the result could not be printed, the command has failed. */
 	if (fflush(stdout) || ferror(stdout)) {
 		fprintf(stderr, "h5lens: cannot write to standard output\n");
 		return code ? code : EXIT_FAILED;

@@ -38,7 +38,7 @@ static void show_note(void *ctx, const char *text)
 		fprintf(stderr, "h5lens: %s\n", text);
 }
 
-/* Also under --quiet. */
+/* Printed even with --quiet. */
 static void show_warning(void *ctx, const char *text)
 {
 	(void)ctx;
@@ -160,7 +160,7 @@ static void show_errors(const char *what, const struct lens_error *list, size_t 
 		fprintf(stderr, "h5lens: %s… %zu in all\n", what, n);
 }
 
-/* The first of each kind, and how many there are. */
+/* Prints the first warning of each kind, and how many there are. */
 static void show_warnings(const struct lens_dataset_report *r)
 {
 	char text[3072];
@@ -307,7 +307,7 @@ static int run_experiment(const struct run_args *a, const struct lens_experiment
 	return code;
 }
 
-/* Slurm itself sets it right; a script may not. It is not worth a lost night. */
+/* Slurm itself sets it correctly; a script may not. This must not end the run. */
 static void warn_of_slurm(const struct lens_experiment *e)
 {
 	const char *text = getenv("SLURM_CPUS_PER_TASK");

@@ -1,6 +1,6 @@
 /*
- * cli/run_args.c: the command line of `h5lens run`: settings by flags, which task
- * of how many, and help.
+ * cli/run_args.c: the command line of `h5lens run`: settings by flags, which task of how
+ * many, and the help.
  */
 #include "cli/run_args_private.h"
 
@@ -52,7 +52,7 @@ static int add_setting(struct run_args *a, const char *key, const char *value)
 	return -1;
 }
 
-/* Of other flags the last one counts, but "--hooks A --hooks B" would lose A. */
+/* For other flags the last one counts, but "--hooks A --hooks B" would lose A. */
 static int add_flag(struct run_args *a, const char *flag, const char *key, const char *value)
 {
 	size_t i;
@@ -120,7 +120,7 @@ static int take(void *ctx, const struct option_row *o, char *value)
 	return take_key(ctx, lens_key_of_flag(o->name), value);
 }
 
-/* The environment variable as a number. */
+/* The value of an environment variable, as a number. */
 static bool number_of(const char *name, unsigned long *out)
 {
 	const char *text = getenv(name);
@@ -129,7 +129,7 @@ static bool number_of(const char *name, unsigned long *out)
 	return text && sscanf(text, "%9lu%c", out, &rest) == 1 && !strpbrk(text, "+- ");
 }
 
-/* A Slurm job array says which task this is: ids from min to max in steps. */
+/* In a Slurm job array, ids from min to max in steps say which task this is. */
 static int task_of_array(struct run_args *a)
 {
 	unsigned long id, n, count, min = 0, max = 0, step = 1;
@@ -149,7 +149,7 @@ static int task_of_array(struct run_args *a)
 				   "in steps of %lu; say --task I/N",
 				   id, min, max, step);
 	n = (max - min) / step + 1;
-	/* 1,4,9 is a list, not a range: nobody says which of its tasks this is. */
+	/* 1,4,9 is a list, not a range: its tasks cannot be numbered. */
 	if (number_of("SLURM_ARRAY_TASK_COUNT", &count) && count != n)
 		return usage_error(&run_usage,
 				   "the job array has %lu task%s, not the %lu of %lu to %lu "
@@ -160,7 +160,7 @@ static int task_of_array(struct run_args *a)
 	return -1;
 }
 
-/* `srun -n4` starts four at once, each of which is a task. sbatch -n4 alone does not. */
+/* `srun -n4` starts four processes, each of which is a task. sbatch -n4 alone does not. */
 static int task_of_step(struct run_args *a)
 {
 	unsigned long id, n;
@@ -176,7 +176,7 @@ static int task_of_step(struct run_args *a)
 	return -1;
 }
 
-/* Steps of a job array are tasks of its tasks. */
+/* Each task of a job array can be divided into the tasks of a step. */
 static int task_of_slurm(struct run_args *a)
 {
 	int code;
@@ -187,7 +187,7 @@ static int task_of_slurm(struct run_args *a)
 	return code < 0 ? task_of_step(a) : code;
 }
 
-/* "--answers a, b" leaves a second word, which is taken for the experiment. */
+/* "--answers a, b" leaves a second word, which looks like an experiment file. */
 static const char *list_hint(const struct run_args *a)
 {
 	return a->n_flags ? "; a list is written without spaces, A,B" : "";

@@ -1,6 +1,6 @@
 /*
- * cli/sweep.c: `h5lens status`, `merge` and `pack`: a sweep in shards, from
- * outside the run that makes it.
+ * cli/sweep.c: `h5lens status`, `merge` and `pack`: a sweep in shards, seen from outside
+ * the run that computes it.
  */
 #include "cli/cli_private.h"
 
@@ -25,7 +25,7 @@ static void keep_run(void *ctx, const struct lens_running *r)
 	v[runs->n++] = *r;
 }
 
-/* Is it at work? */
+/* Returns whether it is at work. */
 static bool print_run(const struct lens_running *r)
 {
 	const struct lens_progress *p = &r->progress;
@@ -110,7 +110,7 @@ static int exit_of(const struct lens_sweep_status *s, bool at_work)
 	return (s->finished || s->damaged) && !at_work ? EXIT_FAILED : EXIT_RESUMABLE;
 }
 
-/* Shards are files: a name says that one was finished, `verify` that it is whole. */
+/* A shard with its final name is finished; only `verify` says whether it is sound. */
 int cmd_status(int argc, char **argv)
 {
 	const struct usage u = {

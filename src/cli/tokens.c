@@ -1,5 +1,5 @@
 /*
- * cli/tokens.c: `h5lens tokens DIR TEXT`: ids and pieces, one a line.
+ * cli/tokens.c: `h5lens tokens DIR TEXT`: ids and pieces, one per line.
  */
 #include "cli/cli_private.h"
 

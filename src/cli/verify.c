@@ -1,6 +1,6 @@
 /*
- * cli/verify.c: `h5lens verify OUT.h5`: recompute every digest, of the shards
- * too, in child processes: HDF5 may crash on a damaged file.
+ * cli/verify.c: `h5lens verify OUT.h5`: recomputes every digest, those of the shards too,
+ * in child processes, because HDF5 may crash on a damaged file.
  */
 #include "cli/cli_private.h"
 

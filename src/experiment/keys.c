@@ -39,10 +39,8 @@ static const char *const raw[] = { "processed", "raw", NULL };
 #define BOOLS "true | false"
 
 /* clang-format off */
-/*
- * X(name, flag, short flag, the flag's own value, shape, default,   kind, field, words,
- * identity, help)
- */
+/* X(name, flag, short flag, what the flag alone sets, shape, default, */
+/*   kind, field, words, identity, help) */
 #define KEYS(X)                                                                                \
 	X("model", "--model", NULL, NULL, "a folder", NULL,                                    \
 	  PATH, model, NULL, false, "Hugging Face directory of the model")                     \

@@ -1,6 +1,6 @@
 /*
- * store/attr.c: scalar attributes, written and read. Strings are of variable
- * length and UTF-8: they may be of any length, and h5py gives them as str.
+ * store/attr.c: scalar attributes, written and read. Strings are UTF-8 of variable
+ * length, so they may be of any length, and h5py returns them as str.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 #include "h5lens/sys.h"
 #include "store/store_private.h"
 
-/* Once only: a replaced string would leave a gap in the heap (gheap.c). */
+/* An attribute is set once: a replaced string would leave a gap in the heap (gheap.c). */
 static enum lens_status write_scalar(struct lens_store *s, hid_t obj, const char *name,
 				     hid_t type, const void *value, struct lens_error *err)
 {
@@ -99,13 +99,13 @@ enum lens_status lens_store_attr_f64(struct lens_store *s, const char *path, con
 
 /* --- reading ----------------------------------------------------------------- */
 
-/* Each gives NULL when HDF5 cannot read it; lens_error_nomem is theirs. */
+/* Each returns NULL if HDF5 cannot read it, and sets err only if out of memory. */
 static char *read_variable(hid_t attr, struct lens_error *err)
 {
 	hid_t type = H5Aget_type(attr), mem = H5Tcopy(lens_h5_type(LENS_STR));
 	char *value = NULL, *copy = NULL;
 
-	/* HDF5 converts no character set: read it as what it says it is. */
+	/* HDF5 does not convert character sets: read it in the one that it declares. */
 	if (H5Tset_cset(mem, H5Tget_cset(type)) >= 0 && H5Aread(attr, mem, &value) >= 0) {
 		copy = lens_strdup(value ? value : "");
 		if (!copy)
@@ -209,7 +209,7 @@ enum lens_status lens_h5_check_kind(const struct lens_h5_file *f, struct lens_er
 	char *kind;
 
 	LENS_TRY(lens_h5_attr_text(f, f->id, "digest", &kind, err));
-	if (kind && strcmp(kind, LENS_DIGEST) != 0) /* files of schema 1 do not say it */
+	if (kind && strcmp(kind, LENS_DIGEST) != 0) /* files of schema 1 do not say */
 		st = lens_error_at(err, LENS_ERR_UNSUPPORTED, f->io->path, 0, 0,
 				   "its digests are '%.60s'; this version of h5lens "
 				   "knows " LENS_DIGEST,
@@ -222,7 +222,7 @@ struct attr_query {
 	const char *file, *path, *name;
 };
 
-/* One byte that says whether there is one, and the text. */
+/* Sends "+" and the text, or "-" if there is none. */
 static enum lens_status read_in_child(void *ctx, struct lens_buf *out, struct lens_error *err)
 {
 	const struct attr_query *q = ctx;

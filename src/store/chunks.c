@@ -1,12 +1,11 @@
 /*
- * store/chunks.c: the chunks of a numeric dataset, as they lie in the file. In:
- * an open dataset of a file that may be anything. Out: its chunk grid, checked,
- * and the bytes of one chunk.
+ * store/chunks.c: the chunks of a numeric dataset, as stored. In: an open dataset of an
+ * untrusted file. Out: its chunk grid, checked, and the bytes of one chunk.
  */
 
 #include "store/store_private.h"
 
-/* As in dataset.c: no file of ours has more. */
+/* As in dataset.c: our files have no more. */
 #define MAX_CHUNKS ((hsize_t)1 << 24)
 
 static enum lens_status odd(const struct lens_h5_file *f, struct lens_error *err,
@@ -68,8 +67,8 @@ enum lens_status lens_h5_read_chunk(const struct lens_h5_file *f,
 		offset[i] *= g->chunk[i];
 	f->io->chunk_max = (size_t)g->chunk_bytes;
 	/*
-	 * HDF5 1.10 fails for a chunk that was never written. A failure with
-	 * another cause is not lost: the digest of zeros will not match.
+	 * HDF5 1.10 fails for a chunk that was never written. A failure for another
+	 * reason is noticed all the same: the digest of zeros will not match.
 	 */
 	if (H5Dget_chunk_storage_size(d->id, offset, &stored) < 0)
 		stored = 0;

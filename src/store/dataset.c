@@ -1,12 +1,12 @@
 /*
- * store/dataset.c: datasets, groups, hard links and attributes of a file that
- * is being written. The data itself is write.c's, the dimensions scale.c's.
+ * store/dataset.c: datasets, groups and hard links of a file that is being written.
+ * write.c writes the data itself, scale.c the dimensions.
  */
 #include <string.h>
 
 #include "store/store_private.h"
 
-/* 32 bytes of digest each: 512 MiB. */
+/* With a digest of 32 bytes each: 512 MiB. */
 #define MAX_CHUNKS ((size_t)1 << 24)
 
 static enum lens_status bug(struct lens_store *s, struct lens_error *err, const char *path,
@@ -77,7 +77,7 @@ enum lens_status lens_store_make_groups(struct lens_store *s, const char *path,
 	return st;
 }
 
-/* Axis i of spec into d: what is wrong with it, or NULL. */
+/* Copies axis i of spec to d. Returns what is wrong with it, or NULL. */
 static const char *take_axis(const struct lens_store *s, const struct lens_dataset_spec *spec,
 			     int i, struct lens_store_dataset *d)
 {
@@ -104,7 +104,7 @@ static const char *take_axis(const struct lens_store *s, const struct lens_datas
 	return NULL;
 }
 
-/* Shape and sizes of spec into d; every rule of struct lens_dataset_spec. */
+/* Copies shape and sizes of spec to d, checking every rule of struct lens_dataset_spec. */
 static enum lens_status take_shape(struct lens_store *s, const struct lens_dataset_spec *spec,
 				   struct lens_store_dataset *d, struct lens_error *err)
 {
@@ -148,7 +148,7 @@ static enum lens_status allocate(const struct lens_dataset_spec *spec,
 	return LENS_OK;
 }
 
-/* The data of virtual datasets: where in the other files it is. */
+/* Where the data of a virtual dataset is in other files. */
 struct parts {
 	const struct lens_store_part *v;
 	size_t n;
@@ -181,12 +181,12 @@ static bool map_part(hid_t dcpl, const struct lens_store_dataset *d,
 		whole[i] = d->extent[i];
 		start[i] = part->start[i];
 		count[i] = part->extent[i];
-		if (!count[i]) /* nothing to be seen there */
+		if (!count[i]) /* nothing to map */
 			return true;
 	}
 	at = H5Screate_simple(d->rank, whole, NULL);
 	from = H5Screate_simple(d->rank, count, NULL);
-	/* Both as boxes: of "all", the file would not say how much that is. */
+	/* Both as boxes: a selection of "all" would not record its size in the file. */
 	ok = lens_h5_mapped_name(part->file, file) && at >= 0 && from >= 0 &&
 	     H5Sselect_hyperslab(at, H5S_SELECT_SET, start, NULL, count, NULL) >= 0 &&
 	     H5Sselect_hyperslab(from, H5S_SELECT_SET, zero, NULL, count, NULL) >= 0 &&
@@ -232,8 +232,8 @@ static hid_t creation_list(const struct lens_store_dataset *d, struct parts part
 }
 
 /*
- * Numeric chunks go past the chunk cache (H5Dwrite_chunk), so those datasets
- * have none: with hundreds open, even empty caches would add up.
+ * Numeric chunks bypass the chunk cache (H5Dwrite_chunk), so those datasets have none:
+ * with hundreds open, even empty caches would add up.
  */
 static enum lens_status create_dataset(struct lens_store *s, struct lens_store_dataset *d,
 				       struct parts parts, struct lens_error *err)

@@ -1,8 +1,8 @@
 /*
  * store/gheap.c: reads HDF5's global heap. A collection is a header (GCOL,
- * version, size) and objects (index, size, bytes padded to 8); the last object
- * has index 0 and is the free space. See "Global Heap" in the HDF5 file format
- * specification; lengths and addresses are 8 bytes in our files.
+ * version, size) and objects (index, size, bytes padded to 8); the last object has index
+ * 0 and is the free space. See "Global Heap" in the HDF5 file format specification;
+ * lengths and addresses are 8 bytes in our files.
  */
 #include "store/gheap_private.h"
 
@@ -13,11 +13,11 @@
 
 struct lens_gheap {
 	struct lens_io *io;
-	uint64_t at; /* of the collection in image, 0: none */
+	uint64_t at; /* address of the collection in image; 0: none */
 	uint8_t *image;
 	size_t size, cap;
 	size_t n;      /* objects, numbered from 1 */
-	size_t *start; /* [cap / HEADER] of their headers */
+	size_t *start; /* [cap / HEADER] offsets of their headers */
 	char *text;
 	size_t text_cap;
 };
@@ -63,9 +63,9 @@ static enum lens_status damaged(const struct lens_gheap *h, struct lens_error *e
 }
 
 /*
- * Nothing is ever deleted in our files, so the objects are numbered 1, 2, 3…
- * without a gap, and the free space reaches exactly to the end. That catches
- * every single wrong size or index.
+ * Nothing is ever deleted in our files, so the objects are numbered 1, 2, 3… without gaps,
+ * and the free space extends exactly to the end. Checking this catches any single wrong
+ * size or index.
  */
 static bool index_objects(struct lens_gheap *h)
 {
@@ -91,7 +91,7 @@ static bool index_objects(struct lens_gheap *h)
 	return true;
 }
 
-/* Room for a collection of size bytes; the header leaves a place for number 0. */
+/* Makes room for a collection of size bytes; number 0 of start is the header. */
 static enum lens_status make_room(struct lens_gheap *h, size_t size, struct lens_error *err)
 {
 	uint8_t *image;
@@ -161,8 +161,8 @@ enum lens_status lens_gheap_string(struct lens_gheap *h,
 }
 
 /*
- * HDF5 reads the first 4096 bytes of a collection, and the rest when it is
- * larger; it calls that raw data, as it does chunks.
+ * HDF5 reads the first 4096 bytes of a collection, and the rest if it is larger, as raw
+ * data, like chunks.
  */
 bool lens_gheap_admit(struct lens_io *io, uint64_t at, size_t n)
 {

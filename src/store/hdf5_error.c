@@ -1,5 +1,5 @@
 /*
- * store/hdf5_error.c: HDF5's set-up, and its error stack as text of a struct
+ * store/hdf5_error.c: sets HDF5 up, and turns its error stack into the text of a struct
  * lens_error.
  */
 #include <stdarg.h>
@@ -11,8 +11,7 @@
 #include "store/store_private.h"
 
 /*
- * All files are closed by us; at exit HDF5 could only stumble over what it
- * failed to close.
+ * We close all files; at exit HDF5 could only stumble over those that it failed to close.
  */
 static void setup(void)
 {
@@ -22,7 +21,7 @@ static void setup(void)
 
 /* --- lack of memory --------------------------------------------------------------- */
 
-/* HDF5 tells of it in its error stack only, which the next call clears. */
+/* HDF5 reports it in its error stack only, which the next call clears. */
 static bool out_of_memory;
 
 static bool is_memory(const H5E_error2_t *e)
@@ -38,7 +37,7 @@ static herr_t find_memory(unsigned n, const H5E_error2_t *e, void *ctx)
 	return 0;
 }
 
-/* HDF5 calls it for each of its functions that fails. */
+/* HDF5 calls this for each of its functions that fails. */
 static herr_t see_failure(hid_t stack, void *ctx)
 {
 	return H5Ewalk2(stack, H5E_WALK_DOWNWARD, find_memory, ctx);
@@ -73,7 +72,7 @@ const char *lens_store_hdf5_version(void)
 
 /* --- the error stack as text -------------------------------------------------------- */
 
-/* The outermost and the innermost reason; those between are HDF5's own path. */
+/* The outermost and the innermost reason; those between are internal to HDF5. */
 struct stack {
 	char outer[160], inner[160];
 };

@@ -1,6 +1,6 @@
 /*
- * store/io.c: the system calls under an HDF5 file. In: offsets and bytes from
- * the driver (vfd.c). Out: a file that is on the disk, or an errno.
+ * store/io.c: the system calls below an HDF5 file. In: offsets and bytes from the driver
+ * (vfd.c). Out: a file on the disk, or an errno.
  */
 #include "store/io_private.h"
 
@@ -96,7 +96,7 @@ enum lens_status lens_io_open(const char *path, struct lens_io **out, struct len
 	int e;
 
 	LENS_TRY(io_new(path, false, &io, err));
-	/* O_NONBLOCK: a FIFO in the file's place must not hang us. */
+	/* O_NONBLOCK: must not hang if the path is a FIFO. */
 	io->fd = lens_sys_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
 	if (io->fd < 0 || fstat(io->fd, &st) != 0) {
 		e = errno;
@@ -113,9 +113,9 @@ enum lens_status lens_io_open(const char *path, struct lens_io **out, struct len
 }
 
 /*
- * Starts write-back of what was just written. Without it the pages pile up
- * and are throttled: 0.3–0.7 GB/s instead of 2.0 on ext4 over a virtual disk,
- * as fast as O_DIRECT and without its alignment rules.
+ * Starts write-back of what was just written. Otherwise dirty pages pile up and writing is
+ * throttled: 0.3–0.7 GB/s instead of 2.0 on ext4 over a virtual disk. This is as fast as
+ * O_DIRECT, without its alignment rules.
  */
 static void start_writeback(struct lens_io *io, uint64_t at, size_t n)
 {
@@ -146,8 +146,8 @@ void lens_io_write(struct lens_io *io, uint64_t at, const void *buf, size_t n)
 }
 
 /*
- * Past the end, a file that is being written holds zeros to be; one that is
- * only read has been cut short.
+ * Beyond its end, a file that is being written will hold zeros; one that is only read has
+ * been cut short.
  */
 bool lens_io_read(struct lens_io *io, uint64_t at, void *buf, size_t n)
 {
@@ -155,7 +155,7 @@ bool lens_io_read(struct lens_io *io, uint64_t at, void *buf, size_t n)
 	size_t done = 0;
 	ssize_t got;
 
-	if (at > INT64_MAX - n) /* a damaged address is nothing that the system failed at */
+	if (at > INT64_MAX - n) /* a damaged address, not a failure of the system */
 		return false;
 	while (done < n) {
 		got = pread(io->fd, p + done, n - done, (off_t)(at + done));
@@ -214,7 +214,7 @@ void lens_io_release(struct lens_io *io)
 	if (io->lock_fd >= 0)
 		close(io->lock_fd);
 	io->lock_fd = -1;
-	if (io->n_open > 0) { /* vfd.c frees it when HDF5 lets go */
+	if (io->n_open > 0) { /* vfd.c frees it when HDF5 closes it */
 		io->orphaned = true;
 		return;
 	}

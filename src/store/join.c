@@ -1,7 +1,7 @@
 /*
- * store/join.c: one file from the shards of a sweep. In: the shards' names. Out:
- * a complete file under the final name: all of their rows as data, or the caches
- * as virtual datasets over the shards.
+ * store/join.c: joins the shards of a sweep into one file. In: the shards' names. Out: a
+ * complete file under the final name, with all of their rows as data, or the caches as
+ * virtual datasets over the shards.
  */
 #include "store/join_private.h"
 
@@ -25,7 +25,7 @@ struct join {
 
 /* --- before anything is written ------------------------------------------------- */
 
-/* The joined file must not replace one that it is made of. */
+/* The joined file must not replace one of its shards. */
 static enum lens_status check_files(struct join *w, const char *final, struct lens_error *err)
 {
 	bool verify = !w->opt || !w->opt->quick, pack = w->how == LENS_JOIN_PACK;
@@ -308,10 +308,7 @@ static enum lens_status write_shards(struct join *w, struct lens_error *err)
 	return write_numbers(w, "/shards/n_rows", NULL, 2, err);
 }
 
-/*
- * --- the whole
- * ------------------------------------------------------------------------------
- */
+/* --- the whole --------------------------------------------------------------------------- */
 
 static enum lens_status write_file(struct join *w, const char *final, struct lens_error *err)
 {

@@ -1,6 +1,6 @@
 /*
- * store/join_attrs.c: the attributes of a joined file: the first shard's, with
- * those of the others summed, listed or left out.
+ * store/join_attrs.c: the attributes of a joined file: the first shard's; those of the
+ * others are added to them, listed, or left out.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -17,7 +17,7 @@ static bool listed(const char *name, const char *const *list)
 	return false;
 }
 
-/* What is one shard's own, and what the store writes itself. */
+/* Those that belong to one shard alone, and those that the store writes itself. */
 static bool skipped(const char *name)
 {
 	static const char *const list[] = { "sha256", "shard", "n_shards", "shard_first_row",
@@ -83,7 +83,7 @@ static bool among(const char *text, const char *value)
 	return false;
 }
 
-/* A text of several lines, or JSON, cannot be listed: the first one stays. */
+/* Multi-line texts and JSON cannot be listed: the first shard's stays. */
 static bool can_list(const char *value)
 {
 	return *value && *value != '{' && *value != '[' && !strchr(value, '\n');

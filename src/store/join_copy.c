@@ -1,7 +1,7 @@
 /*
- * store/join_copy.c: numbers from the shards' chunks into the chunks of the
- * joined file. In: shards that were surveyed. Out: whole chunks with digests;
- * one of them and a few of the shards' are in memory at a time.
+ * store/join_copy.c: copies numbers from the shards' chunks to the chunks of the joined
+ * file. In: surveyed shards. Out: whole chunks with digests. One of them and a few of the
+ * shards' are in memory at a time.
  */
 #include <string.h>
 
@@ -11,7 +11,7 @@
 #define N_OPEN 4                     /* shards open at once */
 #define N_HELD 16
 
-/* A shard that is open at the dataset that is being copied. */
+/* A shard and its dataset, open while the dataset is copied. */
 struct source {
 	bool open;
 	size_t shard;
@@ -20,13 +20,13 @@ struct source {
 	struct lens_h5_dataset d;
 };
 
-/* A chunk of a shard. */
+/* A shard's chunk in memory. */
 struct held {
 	bool there, written;
 	size_t shard;
 	hsize_t index;
 	unsigned long used;
-	unsigned char *data; /* kept when the chunk is not: most are of one size */
+	unsigned char *data; /* kept for the next chunk: most are of the same size */
 	size_t size;         /* of data */
 };
 
@@ -42,8 +42,8 @@ struct lens_copier {
 	size_t chunk_bytes;
 	unsigned char *buf;
 	size_t buf_size;
-	bool filled;               /* buf holds the chunk's values; else there are none yet */
-	size_t low[LENS_MAX_RANK]; /* of the chunk in buf, in the joined dataset */
+	bool filled;               /* buf holds values; else there are none so far */
+	size_t low[LENS_MAX_RANK]; /* where buf's chunk begins in the joined dataset */
 };
 
 enum lens_status lens_join_advance(struct lens_join_progress *p, uint64_t bytes,
@@ -142,7 +142,7 @@ static void held_free(struct lens_copier *c, struct held *h)
 	*h = (struct held){ .there = false };
 }
 
-/* The place of what was used longest ago, with room for size bytes. */
+/* The least recently used place, with room for size bytes. */
 static enum lens_status held_place(struct lens_copier *c, size_t size, struct held **out,
 				   struct lens_error *err)
 {
@@ -192,17 +192,14 @@ static enum lens_status find_chunk(struct lens_copier *c, struct source *s, hsiz
 	return LENS_OK;
 }
 
-/*
- * --- boxes
- * ----------------------------------------------------------------------------------
- */
+/* --- boxes ------------------------------------------------------------------------------- */
 
-/* Elements [low, high) of each axis, in a shard's own numbering. */
+/* Elements [low, high) of each axis, numbered as in the shard. */
 struct box {
 	size_t low[LENS_MAX_RANK], high[LENS_MAX_RANK];
 };
 
-/* at[] to the next place of [low, high) in the first n_axes; false: back at low. */
+/* Moves at[] to the next place of [low, high) in the first n_axes; false: back at low. */
 static bool next_place(size_t *at, const size_t *low, const size_t *high, int n_axes)
 {
 	int i;
@@ -215,7 +212,7 @@ static bool next_place(size_t *at, const size_t *low, const size_t *high, int n_
 	return false;
 }
 
-/* What of box b lies in one chunk of the shard goes to its place in buf. */
+/* Copies box b, which lies in one chunk of the shard, to its place in buf. */
 static void copy_box(struct lens_copier *c, const struct source *s, const unsigned char *chunk,
 		     const struct box *b, size_t first_row)
 {
@@ -284,7 +281,7 @@ static enum lens_status copy_from(struct lens_copier *c, size_t shard, const str
 	return LENS_OK;
 }
 
-/* The box of a shard that the chunk in buf holds; false: none. */
+/* The box of a shard's elements that belong to the chunk in buf; false: none. */
 static bool box_of(const struct lens_copier *c, size_t shard, size_t first_row, struct box *b)
 {
 	int i;
@@ -319,12 +316,9 @@ static enum lens_status gather(struct lens_copier *c, struct lens_error *err)
 	return LENS_OK;
 }
 
-/*
- * --- one dataset
- * ------------------------------------------------------------------------------
- */
+/* --- one dataset ------------------------------------------------------------------------- */
 
-/* Nothing but fill, in whatever bits the first element has it. */
+/* Is there nothing but fill in buf, equal bit by bit? */
 static bool only_fill(const struct lens_copier *c)
 {
 	unsigned char fill[8];

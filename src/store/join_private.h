@@ -1,6 +1,6 @@
 /*
- * store/join_private.h: what a file joined from shards consists of, found from the
- * shards' shapes and attributes alone.
+ * store/join_private.h: what a file joined from shards consists of, which follows from
+ * the shards' shapes and attributes alone.
  */
 #ifndef LENS_STORE_JOIN_PRIVATE_H
 #define LENS_STORE_JOIN_PRIVATE_H
@@ -26,7 +26,7 @@ struct lens_join_dim {
 	size_t *part; /* [n_shards] */
 	bool labelled;
 	struct lens_buf labels; /* each with its NUL */
-	int64_t order;          /* in which dimensions were added */
+	int64_t order;          /* in which the dimensions were added */
 };
 
 struct lens_join_dataset {
@@ -35,19 +35,19 @@ struct lens_join_dataset {
 	int rank;
 	size_t dim[LENS_MAX_RANK];
 	hsize_t chunk[LENS_MAX_RANK]; /* the first shard's; of strings too */
-	bool along;                   /* its first axis is "prompt", and no other is */
+	bool along;                   /* its first axis, and no other, is "prompt" */
 	bool virtual;                 /* in a file joined with LENS_JOIN_VIRTUAL */
 	char *sha256;                 /* the first shard's */
 	struct lens_join_attrs attrs;
-	int id; /* in the file that is written */
+	int id; /* in the file being written */
 };
 
-/* One path of the first shard; the others must have the same. */
+/* One path of the first shard; the others must have the same paths. */
 struct lens_join_entry {
 	char *path;
 	enum { LENS_JOIN_DIM, LENS_JOIN_LINK, LENS_JOIN_DATASET } kind;
 	size_t index;  /* of the dataset */
-	size_t target; /* of a link: the entry */
+	size_t target; /* a link's: the entry */
 };
 
 struct lens_joined {
@@ -65,26 +65,26 @@ struct lens_joined {
 };
 
 /*
- * Opens the shards one after the other. identity: what all must have; NULL: the
- * first one's.
+ * Reads the shards one after another. All must have this identity; NULL: the first
+ * one's.
  */
 enum lens_status lens_join_survey(const struct lens_shard *shard, size_t n,
 				  const char *identity, struct lens_joined *j,
 				  struct lens_error *err);
 void lens_joined_release(struct lens_joined *j);
 
-/* What is in the file of all shard parts: axis of a dataset. */
+/* The extent of a dataset's axis in the joined file, and in one shard. */
 size_t lens_join_extent(const struct lens_joined *j, const struct lens_join_dataset *d,
 			int axis);
 size_t lens_join_part(const struct lens_joined *j, const struct lens_join_dataset *d,
 		      size_t shard, int axis);
 /* Where a shard's rows begin. */
 size_t lens_join_first_row(const struct lens_joined *j, size_t shard);
-/* The mapping of one shard, if anything of it is to be seen. */
+/* The mapping of a shard; false if it has no element of the dataset. */
 bool lens_join_mapping(const struct lens_joined *j, const struct lens_join_dataset *d,
 		       size_t shard, struct lens_store_part *part);
 
-/* Adds a shard's attribute of that name to what the joined file will have. */
+/* Adds the attributes of an object in a shard to those that the joined file will have. */
 enum lens_status lens_join_take_attrs(const struct lens_h5_file *f, hid_t obj, bool first,
 				      struct lens_join_attrs *attrs, struct lens_error *err);
 enum lens_status lens_join_put_attrs(struct lens_store *s, const char *path,
@@ -92,7 +92,7 @@ enum lens_status lens_join_put_attrs(struct lens_store *s, const char *path,
 				     struct lens_error *err);
 void lens_join_attrs_release(struct lens_join_attrs *attrs);
 
-/* What a shard says of itself, from an open file. */
+/* What an open file says about itself as a shard. */
 enum lens_status lens_h5_shard_state(const struct lens_h5_file *f, struct lens_shard_state *out,
 				     struct lens_error *err);
 
@@ -102,14 +102,14 @@ struct lens_join_progress {
 	const struct lens_join_options *opt;
 	uint64_t done, total;
 };
-/* LENS_ERR_INTERRUPTED when it is to stop. */
+/* Reports progress; LENS_ERR_INTERRUPTED if it should stop. */
 enum lens_status lens_join_advance(struct lens_join_progress *p, uint64_t bytes,
 				   struct lens_error *err);
 
 /* The chunk shape of the joined dataset: at most 4 MiB. */
 void lens_join_chunk(const struct lens_joined *j, const struct lens_join_dataset *d,
 		     size_t *chunk);
-/* Keeps its buffers from one dataset to the next: to free them would fragment memory. */
+/* Keeps its buffers from one dataset to the next, so as not to fragment memory. */
 struct lens_copier;
 enum lens_status lens_copier_create(const struct lens_joined *j, struct lens_copier **out,
 				    struct lens_error *err);

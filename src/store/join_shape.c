@@ -1,6 +1,6 @@
 /*
- * store/join_shape.c: where the shards' data lie in the joined file, and in
- * chunks of what shape.
+ * store/join_shape.c: where the shards' data goes in the joined file, and the shape of its
+ * chunks.
  */
 #include <stdint.h>
 
@@ -60,9 +60,9 @@ static size_t grid_of(const struct lens_joined *j, const struct lens_join_datase
 }
 
 /*
- * The first shard's, which suits the lengths of prompts: larger chunks would
- * hold more padding. Only where it holds all rows of the shard, more rows go
- * into one.
+ * The first shard's chunks, which suit the lengths of prompts: larger ones would hold more
+ * padding. They get more rows only if one holds all rows of a shard, or if there would be
+ * too many chunks.
  */
 void lens_join_chunk(const struct lens_joined *j, const struct lens_join_dataset *d,
 		     size_t *chunk)

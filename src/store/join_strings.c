@@ -1,6 +1,6 @@
 /*
- * store/join_strings.c: rows of strings from the shards to the joined file, a
- * block of rows at a time.
+ * store/join_strings.c: copies rows of strings from the shards to the joined file, a block
+ * of rows at a time.
  */
 #include <string.h>
 
@@ -13,11 +13,11 @@ struct strings {
 	struct lens_store *store;
 	const struct lens_join_dataset *d;
 	struct lens_join_progress *progress;
-	size_t width, part_width; /* strings a row: of the joined file, of this shard */
+	size_t width, part_width; /* strings per row, in the joined file and in this shard */
 	size_t row;               /* of the first string held */
-	size_t column;            /* of the next string of the shard */
+	size_t column;            /* of the shard's next string */
 	size_t n, cap;            /* strings held */
-	struct lens_buf text;     /* theirs, each with its NUL */
+	struct lens_buf text;     /* those strings, each with its NUL */
 	size_t *start;            /* [cap] in text */
 	const char **str;         /* [cap] */
 };

@@ -1,7 +1,7 @@
 /*
- * store/join_survey.c: what shards have in common and what the joined file will
- * be: dimensions, datasets, links. In: shards, which may be any file. Out: a
- * struct lens_joined, or the first shard that does not fit and why.
+ * store/join_survey.c: finds what shards have in common, and so the dimensions, datasets
+ * and links of the joined file. In: shards, which are untrusted files. Out: a struct
+ * lens_joined, or the first shard that does not fit, and why.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -152,7 +152,7 @@ static enum lens_status new_dataset(struct shard *s, const char *path, size_t *i
 	return d->path ? LENS_OK : lens_error_nomem(err, strlen(path) + 1, 1);
 }
 
-/* The dims of entry i must be known and of the dataset's own extents. */
+/* The dimensions of entry i must be known, and have the dataset's extents. */
 static enum lens_status take_dims(const struct shard *s, size_t i,
 				  const struct lens_h5_dataset *h, size_t *dim,
 				  struct lens_error *err)
@@ -309,7 +309,7 @@ static enum lens_status find_prompt(struct shard *s, struct lens_error *err)
 	return LENS_OK;
 }
 
-/* Its place among the shards. A single file need not be one. */
+/* Checks its place among the shards. A single file need not be a shard. */
 static enum lens_status check_place(struct shard *s, struct lens_error *err)
 {
 	struct lens_shard_state *state = &s->j->state[s->number];

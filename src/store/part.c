@@ -1,8 +1,8 @@
 /*
- * store/part.c: the name that a file has until it is finished,
- * "<final>.part-<8 hex digits>". Each writer makes one of its own, so that two
- * never write the same file, even where locks do not reach from one to the other
- * (NFS, Lustre). In: a final name. Out: a new file beside it, locked if it can be.
+ * store/part.c: the name of a file until it is finished, "<final>.part-<8 hex digits>".
+ * Each writer creates its own, so that two never write the same file, even where one does
+ * not see the other's locks (NFS, Lustre). In: a final name. Out: a new file beside it,
+ * locked if possible.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -28,12 +28,12 @@ bool lens_store_is_part(const char *name, const char *final)
 	if (strncmp(name, final, n) != 0 || strncmp(name + n, ".part", 5) != 0)
 		return false;
 	name += n + 5;
-	/* Earlier versions gave it no digits. */
+	/* Earlier versions used no digits. */
 	return !*name || (*name == '-' && strspn(name + 1, "0123456789abcdef") == DIGITS &&
 			  !name[1 + DIGITS]);
 }
 
-/* --- making one ---------------------------------------------------------------- */
+/* --- creating one -------------------------------------------------------------- */
 
 /* Is the file at path still the one that fd has open? */
 static bool same_file(const char *path, int fd)
@@ -45,9 +45,9 @@ static bool same_file(const char *path, int fd)
 }
 
 /*
- * One try, under the name in io->path: 0, EAGAIN for another name, or an errno.
- * Who looks for what is left may hold the lock, or have removed the file, before
- * we have locked it.
+ * One try, with the name in io->path: 0, EAGAIN to try another name, or an errno. Before
+ * we have locked the file, another process that cleans up may hold its lock or have removed
+ * it.
  */
 static int try_create(struct lens_io *io)
 {
@@ -98,7 +98,7 @@ int lens_part_create(struct lens_io *io, const char *final)
 
 /* --- what others left ------------------------------------------------------------- */
 
-/* Nothing, HDF5, or HDF5 whose first block was never written: not somebody's data. */
+/* Is it empty, HDF5, or HDF5 whose first block was never written? Else it is not our file. */
 static bool ours(int fd)
 {
 	struct stat sb;
@@ -108,7 +108,7 @@ static bool ours(int fd)
 	return !sb.st_size || lens_io_starts_as(fd, false) || lens_io_starts_as(fd, true);
 }
 
-/* Removes one in the folder that nobody holds; *held: somebody does. */
+/* Removes a file in the folder unless its lock is held; then sets *held. */
 static void drop(int folder, const char *name, bool without_locks, bool *held)
 {
 	int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);

@@ -1,6 +1,6 @@
 /*
- * store/read.c: opening a file and reading whole datasets back. Everything in
- * a file is hostile: ranks, extents and types are checked before use.
+ * store/read.c: opens a file and reads whole datasets back. Nothing in a file is trusted:
+ * ranks, extents and types are checked before use.
  */
 #include <string.h>
 
@@ -118,7 +118,7 @@ static enum lens_status read_f64(const struct lens_h5_file *f, const char *path,
 
 	if (d->dtype < 0 || d->dtype == LENS_STR)
 		return odd(f, path, "not numbers of a type that we know", err);
-	/* HDF5 would open whatever other file it names, and fill in what is missing. */
+	/* HDF5 would open any file that it names, and fill in what is missing. */
 	if (layout_of(d->id) == H5D_VIRTUAL)
 		return odd(f, path, "its data are in the shards", err);
 	if (layout_of(d->id) != H5D_CHUNKED)
@@ -127,7 +127,7 @@ static enum lens_status read_f64(const struct lens_h5_file *f, const char *path,
 		if (__builtin_mul_overflow(n, d->extent[i], &n) || n > MAX_ELEMENTS)
 			return odd(f, path, "too large to be read at once", err);
 	}
-	/* Chunks of padding are not stored, but most of a dataset is: more is a lie. */
+	/* Only chunks of padding are not stored, so a much larger extent must be wrong. */
 	if (n > MOST_UNSTORED && n / 256 > H5Dget_storage_size(d->id))
 		return odd(f, path, "far larger than what is stored of it", err);
 	*out = lens_calloc((size_t)n, sizeof(**out));
@@ -212,8 +212,8 @@ static enum lens_status all_strings(const struct lens_h5_file *f,
 }
 
 /*
- * All rows of ours are written, so extents and chunks that the file cannot
- * hold are lies.
+ * Our files store all rows, so extents and chunks that do not fit in the file must be
+ * wrong.
  */
 enum lens_status lens_h5_strings(const struct lens_h5_file *f, const struct lens_h5_dataset *d,
 				 lens_h5_string_fn fn, void *ctx, struct lens_error *err)

@@ -2,9 +2,9 @@
  * store/scale.c: dimension scales. Each dimension is a dataset "/<name>"; each
  * dataset names its dimensions by reference, as H5DS and netCDF-4 do.
  *
- * H5DSattach_scale rewrites the scale's whole list of references each time,
- * and some of its padding bytes are whatever was in memory. So both lists are
- * written once, at commit, in the form that H5DS gives them.
+ * H5DSattach_scale rewrites the scale's whole list of references each time, and leaves
+ * some padding bytes uninitialised. So we write both lists ourselves, once, at commit, in
+ * the form that H5DS uses.
  */
 #include <hdf5_hl.h>
 #include <stdio.h>
@@ -42,7 +42,7 @@ static enum lens_status mark_scale(struct lens_store *s, struct lens_store_dim *
 	enum lens_status st = LENS_OK;
 	char text[96];
 
-	/* The wording is netCDF-4's; readers compare it. */
+	/* netCDF-4's wording, which readers compare. */
 	snprintf(text, sizeof(text),
 		 "This is a netCDF dimension but not a netCDF variable.%10zu", d->extent);
 	if (H5DSset_scale(d->id, labelled ? d->name : text) < 0)
@@ -137,12 +137,12 @@ static bool write_list(hid_t obj, const char *name, hid_t type, size_t n, const 
 	if (space >= 0)
 		attr = H5Acreate2(obj, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
 	ok = attr >= 0 && H5Awrite(attr, type, data) >= 0;
-	if (!ok) /* the caller reads the error stack: leave it alone */
+	if (!ok) /* the caller reads the error stack, so do not clear it */
 		return false;
 	return H5Aclose(attr) >= 0 && H5Sclose(space) >= 0;
 }
 
-/* DIMENSION_LIST: for each axis the references of its scales, here one. */
+/* DIMENSION_LIST: for each axis the references to its scales, here one. */
 static enum lens_status write_dimension_list(struct lens_store *s, struct lens_store_dataset *d,
 					     const hobj_ref_t *dim_ref, hid_t type,
 					     struct lens_error *err)
@@ -160,7 +160,7 @@ static enum lens_status write_dimension_list(struct lens_store *s, struct lens_s
 	return LENS_OK;
 }
 
-/* REFERENCE_LIST: all datasets that use the scale, and at which axis. */
+/* REFERENCE_LIST: all datasets that use the scale, and for which axis. */
 static enum lens_status write_reference_list(struct lens_store *s, struct lens_store_dim *d,
 					     const hobj_ref_t *dataset_ref, hid_t type,
 					     struct lens_error *err)

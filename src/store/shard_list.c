@@ -1,6 +1,6 @@
 /*
- * store/shard_list.c: the shards that a joined file names. In: a file that may
- * be anything. Out: names that are safe to open, sizes, digests.
+ * store/shard_list.c: the shards that a joined file names. In: an untrusted file. Out:
+ * names that are safe to open, sizes, digests.
  */
 #include <limits.h>
 #include <stdio.h>
@@ -17,7 +17,7 @@ static enum lens_status odd(const char *file, const char *what, struct lens_erro
 	return lens_error_at(err, LENS_ERR_FORMAT, file, 0, 0, "/shards: %s", what);
 }
 
-/* Relative, nothing but names between the slashes. */
+/* Is it relative, without "", "." and ".." between the slashes? */
 static bool safe_name(const char *name)
 {
 	const char *p = name, *end;
@@ -68,7 +68,7 @@ static enum lens_status take_strings(const char *file, struct lens_shard_entry *
 	return st;
 }
 
-/* Numbers up to 2^53, each of n. */
+/* Reads n numbers below 2^53. */
 static enum lens_status read_numbers(const char *file, const char *path, size_t n, double **out,
 				     struct lens_error *err)
 {
@@ -111,7 +111,7 @@ static enum lens_status take_numbers(const char *file, struct lens_shard_entry *
 	return st;
 }
 
-/* -1: no group of shards. */
+/* *n is -1 if there is no group of shards. */
 static enum lens_status count_shards(const char *file, int64_t *n, struct lens_error *err)
 {
 	struct lens_h5_dataset d;
@@ -184,7 +184,7 @@ struct list_head {
 };
 
 struct list_row {
-	struct lens_shard_entry entry; /* its name is below */
+	struct lens_shard_entry entry; /* but for its name */
 	char name[4096];
 };
 
@@ -211,7 +211,7 @@ static void send_list(void *ctx, int fd)
 static enum lens_status take_row(struct lens_child *c, const atomic_int *stop,
 				 struct lens_shard_entry *e, bool *came, struct lens_error *err)
 {
-	static struct list_row row; /* one call at a time, as the store wants it */
+	static struct list_row row; /* the store requires one call at a time */
 
 	*came = lens_child_take(c, stop, &row, sizeof(row));
 	if (!*came)

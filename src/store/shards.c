@@ -1,6 +1,6 @@
 /*
- * store/shards.c: what a file says of itself as a shard. In: files that may be
- * anything. Out: their places, sizes, digests.
+ * store/shards.c: what a file says about itself as a shard. In: untrusted files. Out:
+ * their places, sizes, digests.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,7 +46,7 @@ enum lens_status lens_h5_shard_state(const struct lens_h5_file *f, struct lens_s
 	return LENS_OK;
 }
 
-/* HDF5 writes to the end that it knows; what is shorter it does not open. */
+/* A file must end where HDF5 says it ends; HDF5 itself refuses shorter ones. */
 static enum lens_status check_end(const struct lens_h5_file *f, struct lens_error *err)
 {
 	if (f->io->end == f->io->size)

@@ -1,6 +1,6 @@
 /*
- * store/store.c: the life of a file that is being written: create, commit,
- * abandon. In: a final name. Out: a complete file of that name, or none.
+ * store/store.c: the life of a file that is being written: create, commit or abandon. In:
+ * a final name. Out: a complete file of that name, or none.
  */
 #include <string.h>
 
@@ -48,8 +48,8 @@ enum lens_status lens_store_create(const char *final, struct lens_store **out,
 }
 
 /*
- * Every handle of the store. Each is closed once, whatever comes of it: what
- * HDF5 could not close it may have freed.
+ * Closes every handle of the store, each once even if that fails: HDF5 may have freed what
+ * it could not close.
  */
 static bool close_all(struct lens_store *s)
 {
@@ -86,7 +86,7 @@ static enum lens_status close_file(struct lens_store *s, struct lens_error *err)
 enum lens_status lens_store_keep(struct lens_store *s, enum lens_status st,
 				 struct lens_error *err)
 {
-	/* Writes that failed are known to the driver only (io_private.h). */
+	/* Only the driver knows of failed writes (io_private.h). */
 	if (st == LENS_OK && s->io->err)
 		st = lens_error_sys(err, s->io->err, s->io->path, s->io->op);
 	s->failed = s->failed || st != LENS_OK;

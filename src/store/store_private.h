@@ -4,7 +4,7 @@
 #ifndef LENS_STORE_PRIVATE_H
 #define LENS_STORE_PRIVATE_H
 
-#define H5_USE_110_API /* for later libraries: the calls of 1.10 */
+#define H5_USE_110_API /* with later libraries: the calls of 1.10 */
 #include <hdf5.h>
 
 #include "h5lens/store.h"
@@ -13,37 +13,37 @@
 /* --- the library: hdf5_error.c, vfd.c, types.c ------------------------------ */
 
 /*
- * To be called first in every public function: sets HDF5 up once, and stops
- * this thread's HDF5 from printing.
+ * To be called first in every public function: sets HDF5 up, once, and stops it from
+ * printing in this thread.
  */
 void lens_h5_begin(void);
 
 /*
- * Did the system fail us, by an errno or by lack of memory in HDF5? Then io->err
- * says so from now on, and what HDF5 makes of the file means nothing.
+ * Has a system call failed, or HDF5 run out of memory? Then io->err says so from now on,
+ * and what HDF5 says about the file means nothing.
  */
 bool lens_h5_system_failed(struct lens_io *io);
 
 /*
- * Turns what HDF5 says into an error. The code is the system's (LENS_ERR_IO,
- * NOSPACE or NOMEM) when a call failed below HDF5, else LENS_ERR_INTERNAL when writing,
- * LENS_ERR_FORMAT when reading. fmt says what was tried: "cannot <fmt>: …".
+ * Turns HDF5's error into ours. The code is the system's (LENS_ERR_IO, NOSPACE or NOMEM)
+ * if a call failed below HDF5, else LENS_ERR_INTERNAL when writing and LENS_ERR_FORMAT when
+ * reading. fmt says what was tried: "cannot <fmt>: …".
  */
 enum lens_status lens_h5_fail(struct lens_io *io, struct lens_error *err, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* A file access list that goes through io. Negative: failed. */
+/* A file access list for a file that is accessed through io. Negative: failed. */
 hid_t lens_h5_fapl(struct lens_io *io);
 
 /* HDF5's type of a dtype, shared and never to be closed; negative: failed. */
 hid_t lens_h5_type(enum lens_dtype t);
 /*
- * A name as a virtual mapping has it, where HDF5 reads "%b" as a number and "%%" as
- * "%". False: it is longer than two names of a file system.
+ * A name as written in a virtual mapping, where HDF5 reads "%b" as a number and "%%" as
+ * "%". False: it is too long (two file names fit).
  */
 #define LENS_MAPPED_NAME 1100
 bool lens_h5_mapped_name(const char *name, char out[LENS_MAPPED_NAME]);
-/* The opposite: -1 for a type that is none of ours. */
+/* The reverse of lens_h5_type: -1 for a type that we do not use. */
 int lens_h5_dtype(hid_t type);
 const char *lens_dtype_name(int t); /* "other" for -1 */
 
@@ -89,13 +89,13 @@ struct lens_store {
 	size_t n_datasets, cap_datasets;
 };
 
-/* The groups above path, each without time stamps. */
+/* Creates the groups above path, without time stamps. */
 enum lens_status lens_store_make_groups(struct lens_store *s, const char *path,
 					struct lens_error *err);
-/* path must be absolute, with no empty component and no "." or "..". */
+/* Checks that path is absolute, with no empty component and no "." or "..". */
 enum lens_status lens_store_check_path(const char *path, struct lens_error *err);
 
-/* Scalar attributes of an open object, each set once. */
+/* Set scalar attributes of an open object, each once. */
 enum lens_status lens_h5_attr_str(struct lens_store *s, hid_t obj, const char *name,
 				  const char *value, struct lens_error *err);
 enum lens_status lens_h5_attr_i64(struct lens_store *s, hid_t obj, const char *name,
@@ -107,35 +107,35 @@ struct lens_back_reference {
 	int32_t dimension;
 	int32_t padding;
 };
-hid_t lens_h5_back_reference_type(void); /* to be closed */
+hid_t lens_h5_back_reference_type(void); /* the caller closes it */
 
-/* DIMENSION_LIST and REFERENCE_LIST of all datasets and dims, at commit. */
+/* Writes DIMENSION_LIST and REFERENCE_LIST of all datasets and dims, at commit. */
 enum lens_status lens_store_attach_scales(struct lens_store *s, struct lens_error *err);
 /*
- * The outcome of a call: st, or else the write that failed meanwhile. After an
+ * The result of a call: st or, if that is LENS_OK, the error of a failed write. After an
  * error the store can only be destroyed.
  */
 enum lens_status lens_store_keep(struct lens_store *s, enum lens_status st,
 				 struct lens_error *err);
 
 /*
- * One source of a virtual dataset: all of the dataset of the same path in
- * another file, laid at start.
+ * One source of a virtual dataset: the whole dataset of the same path in another file,
+ * placed at start.
  */
 struct lens_store_part {
-	const char *file; /* relative to the folder of the file that is written */
+	const char *file; /* relative to the folder of the file being written */
 	size_t start[LENS_MAX_RANK], extent[LENS_MAX_RANK];
 };
-/* A dataset without data of its own; spec->chunk is not used. */
+/* Adds a dataset without data of its own; spec->chunk is not used. */
 enum lens_status lens_store_add_virtual(struct lens_store *s,
 					const struct lens_dataset_spec *spec,
 					const struct lens_store_part *part, size_t n,
 					struct lens_error *err);
 
 /*
- * Where in a dataset damage is: the attribute "chunk_marks" holds the first four
- * bytes of the SHA-256 over the digests of step successive chunks; step is 1
- * for up to LENS_MAX_MARKS chunks. An attribute has to be below 64 KiB.
+ * Marks show where in a dataset damage is: the attribute "chunk_marks" holds, for each
+ * step successive chunks, the first four bytes of the SHA-256 over their digests; step is
+ * 1 for up to LENS_MAX_MARKS chunks. An attribute must be smaller than 64 KiB.
  */
 #define LENS_MAX_MARKS 12000
 size_t lens_marks_step(size_t n_chunks);
@@ -143,14 +143,14 @@ size_t lens_marks_step(size_t n_chunks);
 enum lens_status lens_marks_of(const uint8_t *digests, size_t n_chunks, uint32_t *marks,
 			       size_t *n_marks, struct lens_error *err);
 
-/* The "sha256" attributes of all datasets and then of "/", at commit. */
+/* Writes the "sha256" attributes of all datasets and then of "/", at commit. */
 enum lens_status lens_store_write_digests(struct lens_store *s, struct lens_error *err);
 
-/* The rules of a LENS_STR digest: each string with its NUL, NULL as "". */
+/* Adds a string to a LENS_STR digest: with its NUL; NULL counts as "". */
 enum lens_status lens_store_hash_string(struct lens_sha256 *h, const char *str,
 					struct lens_error *err);
 
-/* Frees what a dim or a dataset holds; the handles are closed. */
+/* Free what a dim or a dataset holds, and close its handle. */
 void lens_store_dim_release(struct lens_store_dim *d);
 void lens_store_dataset_release(struct lens_store_dataset *d);
 
@@ -161,29 +161,29 @@ struct lens_h5_file {
 	hid_t id;
 };
 enum lens_status lens_h5_open(const char *path, struct lens_h5_file *f, struct lens_error *err);
-/* Are the file's digests of the kind that we compute? */
+/* Checks that the file's digests are of the kind that we compute. */
 enum lens_status lens_h5_check_kind(const struct lens_h5_file *f, struct lens_error *err);
 void lens_h5_close(struct lens_h5_file *f);
 /*
- * Closes it. st is what came of reading it, with its error in err; a failure of
- * the system takes its place, lest a whole file be called damaged.
+ * Closes the file. st is the result of reading it, with its error in err; a failure of the
+ * system replaces it, lest a sound file be called damaged.
  */
 enum lens_status lens_h5_finish(struct lens_h5_file *f, enum lens_status st,
 				struct lens_error *err);
 
-/* The chunks of a numeric dataset, every size checked: their extent, and how many. */
+/* The chunks of a numeric dataset, with every size checked: extents and numbers. */
 struct lens_h5_grid {
 	hsize_t chunk[LENS_MAX_RANK], n[LENS_MAX_RANK], n_chunks;
 	hsize_t chunk_bytes;
 };
 
-/* An open dataset with its shape; extents are as hostile as the file. */
+/* An open dataset with its shape; extents are untrusted. */
 struct lens_h5_dataset {
 	hid_t id, space;
 	int dtype; /* enum lens_dtype or -1 */
 	int rank;
 	hsize_t extent[LENS_MAX_RANK];
-	struct lens_h5_grid grid; /* once lens_h5_read_grid was called */
+	struct lens_h5_grid grid; /* set by lens_h5_read_grid */
 };
 enum lens_status lens_h5_dataset_open(const struct lens_h5_file *f, const char *path,
 				      struct lens_h5_dataset *d, struct lens_error *err);
@@ -191,48 +191,48 @@ void lens_h5_dataset_close(struct lens_h5_dataset *d);
 
 bool lens_h5_is_virtual(hid_t dataset);
 
-/* Fills in d->grid; an error where the chunks are none of ours. */
+/* Sets d->grid; an error if the chunks are not like ours. */
 enum lens_status lens_h5_read_grid(const struct lens_h5_file *f, struct lens_h5_dataset *d,
 				   struct lens_error *err);
-/* Chunk number index, counted in row-major order, to its place in the grid. */
+/* The place in the grid of chunk number index, counted in row-major order. */
 void lens_h5_chunk_coord(const struct lens_h5_dataset *d, hsize_t index, hsize_t *coord);
-/* Its bytes, d->grid.chunk_bytes of them, if it was written at all. */
+/* Reads its d->grid.chunk_bytes bytes, if it was written at all. */
 enum lens_status lens_h5_read_chunk(const struct lens_h5_file *f,
 				    const struct lens_h5_dataset *d, hsize_t index, void *buf,
 				    bool *written, struct lens_error *err);
 
 /*
- * The attribute as text when it is one string or one integer, else NULL (also
- * when there is none).
+ * The attribute as text if it is one string or one integer, else NULL (also if there is
+ * none).
  */
 enum lens_status lens_h5_attr_text(const struct lens_h5_file *f, hid_t obj, const char *name,
 				   char **out, struct lens_error *err);
 
-/* The strings of a LENS_STR dataset go to fn one by one, in order. */
+/* Calls fn for each string of a LENS_STR dataset, in order. */
 typedef enum lens_status (*lens_h5_string_fn)(void *ctx, const char *str,
 					      struct lens_error *err);
 enum lens_status lens_h5_strings(const struct lens_h5_file *f, const struct lens_h5_dataset *d,
 				 lens_h5_string_fn fn, void *ctx, struct lens_error *err);
 
-/* Every dataset's path with its object's address, sorted by path. */
+/* The path of every dataset and the address of its object, sorted by path. */
 struct lens_h5_entry {
 	char *path;
 	haddr_t addr;
-	size_t first; /* the first entry of the same object, maybe itself */
+	size_t first; /* the first entry of the same object, possibly itself */
 };
 struct lens_h5_list {
 	struct lens_h5_entry *v;
 	size_t n, cap;
-	struct lens_h5_entry *by_addr; /* the same by (address, path); first: index in v */
+	struct lens_h5_entry *by_addr; /* sorted by (address, path); first: index in v */
 };
 /*
- * The digest of "/": of all paths, and of the text of the attributes of all
- * objects, the datasets' own digests among them.
+ * The digest of "/": over all paths, and the text of all objects' attributes, including
+ * the datasets' digests.
  */
 enum lens_status lens_h5_file_digest(const struct lens_h5_file *f,
 				     const struct lens_h5_list *list, char hex[LENS_SHA256_HEX],
 				     struct lens_error *err);
-/* lens_store_read_shards in this process, and in a child that *stop (or NULL) ends. */
+/* lens_store_read_shards in this process, or in a child that *stop (or NULL) ends. */
 enum lens_status lens_h5_read_shards(const char *file, struct lens_shard_entry **out, size_t *n,
 				     struct lens_error *err);
 enum lens_status lens_h5_list_shards(const char *file, const atomic_int *stop,
@@ -244,7 +244,7 @@ enum lens_status lens_h5_walk_attrs(const struct lens_h5_file *f, hid_t obj, len
 enum lens_status lens_h5_list(const struct lens_h5_file *f, struct lens_h5_list *list,
 			      struct lens_error *err);
 void lens_h5_list_release(struct lens_h5_list *list);
-/* names[entry][axis], [list->n]: of the attached dimensions; into list's memory. */
+/* names[entry][axis], [list->n]: the attached dimensions' names, which belong to list. */
 enum lens_status lens_h5_dim_names(const struct lens_h5_file *f,
 				   const struct lens_h5_list *list,
 				   const char *(*names)[LENS_MAX_RANK], struct lens_error *err);

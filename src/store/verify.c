@@ -1,6 +1,6 @@
 /*
- * store/verify.c: the digests of a finished file, recomputed from the bytes on
- * the disk. What cannot be read counts as bad; the rest is still checked.
+ * store/verify.c: recomputes the digests of a finished file from the bytes on the disk.
+ * What cannot be read counts as bad; the rest is still checked.
  */
 #include <stdio.h>
 #include <string.h>
@@ -35,10 +35,10 @@ static enum lens_status odd(const struct lens_h5_file *f, struct lens_error *err
 
 /* --- numbers --------------------------------------------------------------------- */
 
-/* What is found of one dataset: its digest, and marks that say where it differs. */
+/* Computed for a dataset: its digest, and marks that show where it differs. */
 struct found {
 	char hex[LENS_SHA256_HEX];
-	uint32_t *marks;            /* [2 * most_marks]; the second half for the stored ones */
+	uint32_t *marks; /* [2 * most_marks]; the second half is for the stored ones */
 	size_t n_marks, most_marks; /* 0: strings */
 };
 
@@ -51,7 +51,7 @@ struct hashing {
 	void *buf; /* room for a chunk */
 };
 
-/* The digest of chunk number index, zeros when it was never written. */
+/* The digest of chunk number index; zeros if it was never written. */
 static enum lens_status chunk_digest(const struct hashing *w, hsize_t index, uint8_t *digest,
 				     struct lens_error *err)
 {
@@ -63,7 +63,7 @@ static enum lens_status chunk_digest(const struct hashing *w, hsize_t index, uin
 		       : LENS_OK;
 }
 
-/* The chunks that share one mark: their digests, into h and the mark. */
+/* Adds the digests of the chunks that share one mark to h and to the marks. */
 static enum lens_status hash_group(const struct hashing *w, hsize_t first, hsize_t n,
 				   struct lens_error *err)
 {
@@ -78,7 +78,7 @@ static enum lens_status hash_group(const struct hashing *w, hsize_t first, hsize
 		st = chunk_digest(w, first + i, digests + i * LENS_SHA256_BYTES, err);
 	if (st == LENS_OK)
 		st = lens_sha256_update(w->h, digests, (size_t)n * LENS_SHA256_BYTES, err);
-	if (st == LENS_OK) /* one group, whatever step these n alone would have */
+	if (st == LENS_OK)
 		st = lens_sha256(digests, (size_t)n * LENS_SHA256_BYTES, sum, err);
 	if (st == LENS_OK) {
 		for (i = 0; i < 4; i++)
@@ -148,7 +148,7 @@ static enum lens_status recompute(const struct lens_h5_file *f, struct lens_h5_d
 	return st;
 }
 
-/* The marks that were stored, if they are there and as many as there should be. */
+/* Reads the stored marks; false unless there are n of them. */
 static bool stored_marks(hid_t id, uint32_t *marks, size_t n)
 {
 	hid_t attr = H5I_INVALID_HID, space, type;
@@ -183,7 +183,7 @@ static void format_coord(const struct lens_h5_dataset *d, hsize_t index, char *o
 
 #define MOST_CHUNKS_NAMED 8
 
-/* One report per chunk that differs; none when the marks do not say. */
+/* Reports each chunk that differs; none if the marks do not show it. */
 static size_t report_chunks(struct verify *v, const char *path, const struct lens_h5_dataset *d,
 			    const struct found *found, const uint32_t *stored)
 {
@@ -268,7 +268,7 @@ static enum lens_status check_open(struct verify *v, const char *path,
 	return st;
 }
 
-/* What is no damage stops the verification. */
+/* An error that is not damage ends the verification. */
 static enum lens_status check(struct verify *v, const char *path, struct lens_error *err)
 {
 	struct lens_error why = LENS_ERROR_INIT;
@@ -284,7 +284,7 @@ static enum lens_status check(struct verify *v, const char *path, struct lens_er
 		lens_h5_dataset_close(&d);
 	}
 	if (lens_h5_system_failed(v->f.io) || st == LENS_OK)
-		return LENS_OK; /* lens_h5_finish tells */
+		return LENS_OK; /* lens_h5_finish reports it */
 	if (st != LENS_ERR_FORMAT)
 		return lens_error_pass(err, &why);
 	v->sink->n_datasets = counted + 1;
@@ -342,7 +342,7 @@ enum lens_status lens_h5_file_digest(const struct lens_h5_file *f,
 	size_t i;
 
 	LENS_TRY(lens_sha256_create(&a.h, err));
-	/* Of the others, the list has asked. */
+	/* For the others, the list has done this. */
 	st = H5Oget_info2(f->id, &info, H5O_INFO_ALL) < 0
 		     ? lens_h5_fail(f->io, err, "look at '/'")
 		     : lens_h5_walk_attrs(f, f->id, hash_attr, &a, err);

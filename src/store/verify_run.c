@@ -1,7 +1,7 @@
 /*
- * store/verify_run.c: the verification of a file, or of a joined file with its
- * shards, as tasks: in this process, or shared out to child processes. In: file
- * names. Out: findings. A child that crashes is a finding.
+ * store/verify_run.c: verifies a file, or a joined file with its shards, as tasks, in this
+ * process or in child processes. In: file names. Out: findings. A child's crash is a
+ * finding.
  */
 #include <errno.h>
 #include <poll.h>
@@ -19,8 +19,8 @@
 
 /* What one child is doing, in memory that it shares with its parent. */
 struct slot {
-	atomic_size_t task; /* number + 1; 0: none */
-	char doing[600];    /* the dataset; a crash may leave it half written */
+	atomic_size_t task; /* its number + 1; 0: none */
+	char doing[600];    /* the dataset; a crash may leave this half written */
 };
 
 struct shared {
@@ -41,7 +41,7 @@ struct run {
 
 enum kind { FOUND, DONE };
 
-/* From a child; all of fixed size. */
+/* From a child; of fixed size. */
 struct message {
 	enum kind kind;
 	size_t task, n_datasets, n_bad;
@@ -200,7 +200,7 @@ static enum lens_status take_message(struct run *r, const void *data, size_t n,
 	return LENS_OK;
 }
 
-/* It ended in the middle of a task, which is the file's fault. */
+/* A child ended in the middle of a task, which is the file's fault. */
 static void child_crashed(struct run *r, size_t i, size_t task, const char *what)
 {
 	size_t file = task / r->n_parts;
@@ -221,7 +221,7 @@ static enum lens_status child_ended(struct run *r, size_t i, struct lens_error *
 	const char *name = r->job->master;
 	bool nomem = r->child[i].nomem;
 	int end = lens_child_wait(&r->child[i]);
-	size_t task = atomic_load(&r->shared->slot[i].task); /* and 1 */
+	size_t task = atomic_load(&r->shared->slot[i].task); /* number + 1 */
 
 	r->n_children--;
 	if (nomem)
@@ -285,7 +285,7 @@ static enum lens_status run_children(struct run *r, struct lens_error *err)
 
 uint64_t lens_verify_share = (uint64_t)4 << 20;
 
-/* So many that each has its share; a small file is verified sooner than one starts. */
+/* So many that each has its share: a process takes longer to start than a small file. */
 static size_t count_processes(const struct lens_verify_job *job)
 {
 	uint64_t bytes = 0;
@@ -308,7 +308,7 @@ enum lens_status lens_verify_run(const struct lens_verify_job *job,
 		return lens_error_nomem(err, 1, sizeof(*r));
 	r->job = job;
 	r->sink = sink;
-	/* Many files are shared out whole; of few, the datasets. */
+	/* Many files are tasks as a whole; few are divided into parts. */
 	r->n_processes = count_processes(job);
 	r->n_parts = 1;
 	if (r->n_processes > 1 && job->n_files < 2 * r->n_processes)

@@ -1,7 +1,7 @@
 /*
- * store/verify_virtual.c: are the virtual datasets of a joined file what its
- * shards imply? In: the file and its shards. Out: findings. A doctored mapping
- * would show data of other rows, or of other files.
+ * store/verify_virtual.c: checks that the virtual datasets of a joined file are what its
+ * shards imply. In: the file and its shards. Out: findings. A manipulated mapping would
+ * show data of other rows or files.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +21,7 @@ static void bad(struct virtual_check *v, const char *path, const char *what)
 	lens_verify_bad(v->sink, NULL, path, what);
 }
 
-/* A name of a mapping, without trusting its length. */
+/* Is this name of a mapping as wanted? Its length is not trusted. */
 static bool same_name(hid_t dcpl, size_t i, ssize_t (*get)(hid_t, size_t, char *, size_t),
 		      const char *want)
 {
@@ -34,7 +34,7 @@ static bool same_name(hid_t dcpl, size_t i, ssize_t (*get)(hid_t, size_t, char *
 }
 
 /*
- * Does space, of these extents, select exactly the box at start? As many
+ * Does space have these extents, and select exactly the box at start? That is, as many
  * elements as the box has, and none outside it.
  */
 static bool same_box(hid_t space, int rank, const size_t *extent, const size_t *start,
@@ -93,7 +93,7 @@ static bool same_shape(const struct lens_joined *j, const struct lens_join_datas
 	return true;
 }
 
-/* What stands where a shard has nothing must be fill, not some number. */
+/* Where a shard has no data, readers must see fill, not some number. */
 static bool same_fill(hid_t dcpl, enum lens_dtype t)
 {
 	unsigned char fill[8], want[8];
@@ -162,7 +162,7 @@ static enum lens_status check_dataset(struct virtual_check *v,
 		bad(v, d->path, "its shape is not that of its shards together");
 	else if (lens_h5_is_virtual(h.id))
 		check_mappings(v, d, h.id);
-	else if (shard < v->j.n_shards) /* without any element it need not be virtual */
+	else if (shard < v->j.n_shards) /* without elements it need not be virtual */
 		bad(v, d->path, "it is not virtual");
 	lens_h5_dataset_close(&h);
 	return LENS_OK;

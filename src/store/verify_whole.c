@@ -1,6 +1,6 @@
 /*
- * store/verify_whole.c: a file with what belongs to it: the shards of a joined
- * file must be there, be those that it names, and be whole themselves.
+ * store/verify_whole.c: verifies a file and what belongs to it: the shards of a joined file
+ * must exist, be those that it names, and be sound themselves.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -9,7 +9,7 @@
 #include "h5lens/sys.h"
 #include "store/verify_private.h"
 
-/* The caller's function, and names as it wants them. */
+/* The caller's function, which gets "<label>: <dataset>" as one name. */
 struct report {
 	lens_verify_fn fn;
 	void *ctx;
@@ -76,7 +76,7 @@ static enum lens_status add_shards(const char *master, const struct lens_shard_e
 			.sha256 = e[i].sha256,
 		};
 	}
-	/* Whether the mappings are right cannot be told without all shards. */
+	/* The mappings can be checked only if all shards exist. */
 	job->master = job->n_files == job->n_shards ? master : NULL;
 	return LENS_OK;
 }
@@ -110,7 +110,7 @@ static enum lens_status verify_shards(const char *master, const struct lens_shar
 	return st;
 }
 
-/* n_processes 0: in this one. */
+/* n_processes 0: in this process. */
 static enum lens_status verify(const char *file, size_t n_processes, const atomic_int *stop,
 			       struct lens_verify_sink *sink, struct lens_error *err)
 {
@@ -123,7 +123,7 @@ static enum lens_status verify(const char *file, size_t n_processes, const atomi
 	size_t n;
 
 	LENS_TRY(lens_verify_run(&job, sink, err));
-	if (!sink->joined && !sink->n_bad) /* who crashed did not say */
+	if (!sink->joined && !sink->n_bad) /* a child that crashed could not say */
 		return LENS_OK;
 	if (n_processes)
 		LENS_TRY(lens_h5_list_shards(file, stop, &e, &n, err));

@@ -1,6 +1,6 @@
 /*
- * store/vfd.c: the HDF5 file driver over struct lens_io. It has no lock
- * callbacks: some cluster file systems refuse locks, and ours are elsewhere.
+ * store/vfd.c: the HDF5 file driver over struct lens_io. It has no lock callbacks: some
+ * cluster file systems refuse locks, and we lock elsewhere.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -17,7 +17,7 @@ struct handle {
 	haddr_t eoa;
 };
 
-struct driver_info { /* copied by HDF5 with the access list */
+struct driver_info { /* HDF5 copies it with the access list */
 	struct lens_io *io;
 };
 
@@ -27,7 +27,7 @@ static H5FD_t *driver_open(const char *name, unsigned flags, hid_t fapl, haddr_t
 	struct handle *h;
 
 	(void)flags, (void)maxaddr;
-	/* A virtual dataset's source: no other file is read through this one. */
+	/* Refuses the sources of virtual datasets: this file must not open another. */
 	if (!info || info->io->fd < 0 || strcmp(name, info->io->path) != 0)
 		return NULL;
 	h = lens_calloc(1, sizeof(*h));
@@ -51,7 +51,7 @@ static herr_t driver_close(H5FD_t *file)
 	return 0;
 }
 
-/* Two opens are never merged into one shared file. */
+/* HDF5 must never treat two opens as the same file. */
 static int driver_cmp(const H5FD_t *a, const H5FD_t *b)
 {
 	uintptr_t x = (uintptr_t)((const struct handle *)a)->io;
@@ -95,7 +95,7 @@ static herr_t driver_read(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t add
 	struct lens_io *io = ((struct handle *)file)->io;
 
 	(void)dxpl;
-	/* HDF5 believes what old chunk indexes say of a chunk's size. */
+	/* HDF5 trusts the size of a chunk in old chunk indexes. */
 	if (type == H5FD_MEM_DRAW && !io->writable &&
 	    (io->chunk_max ? n > io->chunk_max : !lens_gheap_admit(io, addr, n)))
 		return -1;
@@ -156,9 +156,9 @@ hid_t lens_h5_fapl(struct lens_io *io)
 
 	pthread_once(&once, driver_register);
 	/*
-	 * V110: chunk indexes with checksums and, the extents being fixed, in
-	 * arrays. Whole pages for chunks, so that write-back of one does not
-	 * meet the next; metadata in large blocks, so that it is not between.
+	 * V110: chunk indexes have checksums and, since extents are fixed, are
+	 * arrays. Chunks take whole pages, so that write-back of one does not affect
+	 * the next; metadata comes in large blocks, so that it is not between them.
 	 */
 	if (fapl < 0 || H5Pset_driver(fapl, driver_id, &info) < 0 ||
 	    H5Pset_fclose_degree(fapl, H5F_CLOSE_STRONG) < 0 ||

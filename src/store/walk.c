@@ -1,6 +1,6 @@
 /*
- * store/walk.c: what is in a file: every dataset under every name, sorted,
- * with its dimensions and aliases.
+ * store/walk.c: lists a file: every dataset under every name, sorted, with its dimensions
+ * and aliases.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +38,7 @@ static herr_t visit_link(hid_t group, const char *name, const H5L_info_t *link, 
 		return 0;
 	if (H5Oget_info_by_name2(group, name, &info, H5O_INFO_BASIC, H5P_DEFAULT) < 0)
 		return -1;
-	/* Of a group all that there is: others ask for it when they list the file. */
+	/* All of a group's information, so that damage shows which other readers would meet. */
 	if (info.type != H5O_TYPE_DATASET)
 		return H5Oget_info_by_name2(group, name, &info, H5O_INFO_ALL, H5P_DEFAULT) < 0
 			       ? -1
@@ -53,7 +53,7 @@ static int by_path(const void *a, const void *b)
 		      ((const struct lens_h5_entry *)b)->path);
 }
 
-/* For the search by address; equal addresses stay in the order of paths. */
+/* For the search by address; entries with equal addresses are sorted by path. */
 static int by_addr(const void *a, const void *b)
 {
 	const struct lens_h5_entry *x = a, *y = b;
@@ -61,7 +61,7 @@ static int by_addr(const void *a, const void *b)
 	return x->addr == y->addr ? by_path(a, b) : x->addr < y->addr ? -1 : 1;
 }
 
-/* Fills in first: of the entries at one address, the smallest path. */
+/* Sets first to the entry with the smallest path at the same address. */
 static enum lens_status find_aliases(struct lens_h5_list *list, struct lens_error *err)
 {
 	struct lens_h5_entry *copy = lens_calloc(list->n, sizeof(*copy));
@@ -133,7 +133,7 @@ static const struct lens_h5_entry *entry_at(const struct lens_h5_list *list, had
 	return &list->v[list->by_addr[low].first];
 }
 
-/* names[entry][axis] of all datasets that use the scale at path. */
+/* Sets names[entry][axis] of all datasets that use the scale. */
 static void take_users(const struct lens_h5_list *list, const struct lens_back_reference *refs,
 		       hsize_t n, const char *name, const char *(*names)[LENS_MAX_RANK])
 {
@@ -148,9 +148,9 @@ static void take_users(const struct lens_h5_list *list, const struct lens_back_r
 }
 
 /*
- * The names of dimensions come from the scales' lists of their users, which
- * have checksums; the datasets' own lists lie in the global heap. A damaged
- * list leaves names NULL.
+ * The names of dimensions are taken from the scales' lists of their users, which have
+ * checksums; the datasets' own lists are in the global heap. If a list is damaged, names
+ * stay NULL.
  */
 static enum lens_status read_users(const struct lens_h5_file *f,
 				   const struct lens_h5_list *list, const char *path,

@@ -1,6 +1,6 @@
 /*
- * store/write.c: data into datasets: whole chunks, rows of strings; and the
- * digests over them.
+ * store/write.c: writes data to datasets, whole chunks and rows of strings, and the
+ * digests of it.
  */
 #include <string.h>
 
@@ -101,7 +101,7 @@ static enum lens_status put_rows(struct lens_store *s, struct lens_store_dataset
 	return st;
 }
 
-/* Rows that nobody wrote are empty strings, so that all are in the file. */
+/* Writes "" for rows that were left out, so that all are in the file. */
 static enum lens_status pad_rows(struct lens_store *s, struct lens_store_dataset *d,
 				 size_t until, struct lens_error *err)
 {
