@@ -186,7 +186,7 @@ enum lens_status lens_store_verify_parallel(const char *file,
 					    struct lens_error *err);
 
 /* What a file says about itself as a shard; -1: it does not say. */
-struct lens_shard_state {
+struct lens_shard_facts {
 	int64_t size;                 /* of the file, bytes */
 	char sha256[LENS_SHA256_HEX]; /* of "/" */
 	int64_t shard, n_shards, first_row, n_rows;
@@ -198,7 +198,7 @@ struct lens_shard_state {
  * process, so damage is LENS_ERR_FORMAT, never a crash. out may be NULL.
  */
 enum lens_status lens_store_check(const char *file, const char *identity,
-				  struct lens_shard_state *out, struct lens_error *err);
+				  struct lens_shard_facts *out, struct lens_error *err);
 
 /*
  * Reads a whole numeric dataset, converted to float64 by HDF5 (where nothing was
@@ -218,7 +218,7 @@ enum lens_status lens_store_read_strings(const char *file, const char *path, cha
  * A shard is an ordinary file with the attributes shard, n_shards and
  * shard_first_row. A joined file has a group /shards that lists them.
  */
-struct lens_shard {
+struct lens_shard_file {
 	const char *file; /* path to open */
 	/*
 	 * How the joined file refers to it, relative to its own folder:
@@ -255,29 +255,29 @@ struct lens_join_options {
  * it held before. opt may be NULL. A single shard without the three attributes is a
  * whole file: PACK copies it. No other thread may use the store meanwhile.
  */
-enum lens_status lens_store_join(const struct lens_shard *shard, size_t n, const char *final,
-				 enum lens_join how, const struct lens_join_options *opt,
-				 struct lens_error *err);
+enum lens_status lens_store_join(const struct lens_shard_file *shard, size_t n,
+				 const char *final, enum lens_join how,
+				 const struct lens_join_options *opt, struct lens_error *err);
 
 /*
  * lens_store_check of each shard, in one child process, up to the first that fails
  * (err->file). out is [n], or NULL; stop as above.
  */
-enum lens_status lens_store_check_all(const struct lens_shard *shard, size_t n,
+enum lens_status lens_store_check_all(const struct lens_shard_file *shard, size_t n,
 				      const char *identity, const atomic_int *stop,
-				      struct lens_shard_state *out, struct lens_error *err);
+				      struct lens_shard_facts *out, struct lens_error *err);
 
 /* A row of /shards. */
-struct lens_shard_entry {
+struct lens_shard_record {
 	char *name; /* relative, without "..": safe to open below the file's folder */
 	int64_t size;
 	char sha256[LENS_SHA256_HEX];
 	size_t first_row, n_rows;
 };
 /* *n is 0 if the file was not joined from shards. Runs in a child process. */
-enum lens_status lens_store_read_shards(const char *file, struct lens_shard_entry **out,
+enum lens_status lens_store_read_shards(const char *file, struct lens_shard_record **out,
 					size_t *n, struct lens_error *err);
-void lens_store_shards_release(struct lens_shard_entry *e, size_t n);
+void lens_store_shards_release(struct lens_shard_record *e, size_t n);
 /* The path of the shard of that name: beside file, or beside what file links to. */
 enum lens_status lens_store_shard_path(const char *file, const char *name, char **out,
 				       struct lens_error *err);

@@ -99,7 +99,7 @@ static enum lens_status print_attr(void *ctx, const char *name, const char *valu
 /* For a sweep in shards: where its activations are. */
 static enum lens_status print_shards(const char *path, struct lens_error *err)
 {
-	struct lens_shard_entry *e;
+	struct lens_shard_record *e;
 	uint64_t bytes = 0;
 	char text[32];
 	size_t i, n;

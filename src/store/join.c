@@ -13,7 +13,7 @@
 #include "store/verify_private.h"
 
 struct join {
-	const struct lens_shard *shard;
+	const struct lens_shard_file *shard;
 	size_t n;
 	enum lens_join how;
 	const struct lens_join_options *opt;
@@ -258,7 +258,7 @@ static enum lens_status write_text(struct join *w, const char *path, bool names,
 
 static int64_t shard_number(const struct join *w, size_t shard, int which)
 {
-	const struct lens_shard_state *s = &w->j.state[shard];
+	const struct lens_shard_facts *s = &w->j.state[shard];
 
 	return which == 0   ? s->size
 	       : which == 1 ? s->first_row
@@ -326,9 +326,9 @@ static enum lens_status write_file(struct join *w, const char *final, struct len
 	return lens_store_commit(w->store, err);
 }
 
-enum lens_status lens_store_join(const struct lens_shard *shard, size_t n, const char *final,
-				 enum lens_join how, const struct lens_join_options *opt,
-				 struct lens_error *err)
+enum lens_status lens_store_join(const struct lens_shard_file *shard, size_t n,
+				 const char *final, enum lens_join how,
+				 const struct lens_join_options *opt, struct lens_error *err)
 {
 	struct join w = { .shard = shard, .n = n, .how = how, .opt = opt };
 	enum lens_status st;

@@ -51,9 +51,9 @@ struct lens_join_entry {
 };
 
 struct lens_joined {
-	const struct lens_shard *shard;
+	const struct lens_shard_file *shard;
 	size_t n_shards;
-	struct lens_shard_state *state; /* [n_shards] */
+	struct lens_shard_facts *state; /* [n_shards] */
 	size_t prompt;                  /* index into dim */
 	struct lens_join_dim *dim;
 	size_t n_dims, cap_dims;
@@ -68,7 +68,7 @@ struct lens_joined {
  * Reads the shards one after another. All must have this identity; NULL: the first
  * one's.
  */
-enum lens_status lens_join_survey(const struct lens_shard *shard, size_t n,
+enum lens_status lens_join_survey(const struct lens_shard_file *shard, size_t n,
 				  const char *identity, struct lens_joined *j,
 				  struct lens_error *err);
 void lens_joined_release(struct lens_joined *j);
@@ -93,7 +93,7 @@ enum lens_status lens_join_put_attrs(struct lens_store *s, const char *path,
 void lens_join_attrs_release(struct lens_join_attrs *attrs);
 
 /* What an open file says about itself as a shard. */
-enum lens_status lens_h5_shard_state(const struct lens_h5_file *f, struct lens_shard_state *out,
+enum lens_status lens_h5_shard_state(const struct lens_h5_file *f, struct lens_shard_facts *out,
 				     struct lens_error *err);
 
 /* --- copying data: join_copy.c, join_strings.c ---------------------------------- */

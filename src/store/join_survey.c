@@ -312,7 +312,7 @@ static enum lens_status find_prompt(struct shard *s, struct lens_error *err)
 /* Checks its place among the shards. A single file need not be a shard. */
 static enum lens_status check_place(struct shard *s, struct lens_error *err)
 {
-	struct lens_shard_state *state = &s->j->state[s->number];
+	struct lens_shard_facts *state = &s->j->state[s->number];
 	const struct lens_join_dim *prompt = &s->j->dim[s->j->prompt];
 	char what[200];
 
@@ -380,7 +380,7 @@ static enum lens_status take_shard(struct shard *s, const char *identity,
 	return LENS_OK;
 }
 
-static enum lens_status survey(const struct lens_shard *shard, size_t number,
+static enum lens_status survey(const struct lens_shard_file *shard, size_t number,
 			       const char *identity, struct lens_joined *j,
 			       struct lens_error *err)
 {
@@ -413,7 +413,7 @@ static bool stays(const struct lens_joined *j, const struct lens_join_dataset *d
 	return !strncmp(d->path, "/results/", 9) && bytes > LARGE_ROW;
 }
 
-enum lens_status lens_join_survey(const struct lens_shard *shard, size_t n,
+enum lens_status lens_join_survey(const struct lens_shard_file *shard, size_t n,
 				  const char *identity, struct lens_joined *j,
 				  struct lens_error *err)
 {

@@ -40,7 +40,7 @@ static bool safe_digest(const char *hex)
 	       strspn(hex, "0123456789abcdef") == LENS_SHA256_HEX - 1;
 }
 
-static enum lens_status take_strings(const char *file, struct lens_shard_entry *e, size_t n,
+static enum lens_status take_strings(const char *file, struct lens_shard_record *e, size_t n,
 				     struct lens_error *err)
 {
 	char **name, **digest = NULL;
@@ -85,7 +85,7 @@ static enum lens_status read_numbers(const char *file, const char *path, size_t 
 	return LENS_OK;
 }
 
-static enum lens_status take_numbers(const char *file, struct lens_shard_entry *e, size_t n,
+static enum lens_status take_numbers(const char *file, struct lens_shard_record *e, size_t n,
 				     struct lens_error *err)
 {
 	double *size = NULL, *first = NULL, *rows = NULL;
@@ -134,10 +134,10 @@ static enum lens_status count_shards(const char *file, int64_t *n, struct lens_e
 	return lens_h5_finish(&f, st, err);
 }
 
-enum lens_status lens_h5_read_shards(const char *file, struct lens_shard_entry **out, size_t *n,
-				     struct lens_error *err)
+enum lens_status lens_h5_read_shards(const char *file, struct lens_shard_record **out,
+				     size_t *n, struct lens_error *err)
 {
-	struct lens_shard_entry *e;
+	struct lens_shard_record *e;
 	enum lens_status st;
 	int64_t count;
 
@@ -161,7 +161,7 @@ enum lens_status lens_h5_read_shards(const char *file, struct lens_shard_entry *
 	return LENS_OK;
 }
 
-void lens_store_shards_release(struct lens_shard_entry *e, size_t n)
+void lens_store_shards_release(struct lens_shard_record *e, size_t n)
 {
 	size_t i;
 
@@ -184,7 +184,7 @@ struct list_head {
 };
 
 struct list_row {
-	struct lens_shard_entry entry; /* but for its name */
+	struct lens_shard_record entry; /* but for its name */
 	char name[4096];
 };
 
@@ -192,7 +192,7 @@ static void send_list(void *ctx, int fd)
 {
 	const struct list_query *q = ctx;
 	struct list_head head = { .error = LENS_ERROR_INIT };
-	struct lens_shard_entry *e;
+	struct lens_shard_record *e;
 	static struct list_row row;
 	size_t i;
 
@@ -209,7 +209,8 @@ static void send_list(void *ctx, int fd)
 }
 
 static enum lens_status take_row(struct lens_child *c, const atomic_int *stop,
-				 struct lens_shard_entry *e, bool *came, struct lens_error *err)
+				 struct lens_shard_record *e, bool *came,
+				 struct lens_error *err)
 {
 	static struct list_row row; /* the store requires one call at a time */
 
@@ -224,7 +225,7 @@ static enum lens_status take_row(struct lens_child *c, const atomic_int *stop,
 }
 
 static enum lens_status take_list(struct lens_child *c, const atomic_int *stop,
-				  struct lens_shard_entry **e, size_t *n, bool *came,
+				  struct lens_shard_record **e, size_t *n, bool *came,
 				  struct lens_error *err)
 {
 	enum lens_status st = LENS_OK;
@@ -247,7 +248,7 @@ static enum lens_status take_list(struct lens_child *c, const atomic_int *stop,
 }
 
 enum lens_status lens_h5_list_shards(const char *file, const atomic_int *stop,
-				     struct lens_shard_entry **e, size_t *n,
+				     struct lens_shard_record **e, size_t *n,
 				     struct lens_error *err)
 {
 	struct list_query q = { file };
@@ -270,7 +271,7 @@ enum lens_status lens_h5_list_shards(const char *file, const atomic_int *stop,
 	return st;
 }
 
-enum lens_status lens_store_read_shards(const char *file, struct lens_shard_entry **out,
+enum lens_status lens_store_read_shards(const char *file, struct lens_shard_record **out,
 					size_t *n, struct lens_error *err)
 {
 	return lens_h5_list_shards(file, NULL, out, n, err);

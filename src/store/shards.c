@@ -24,13 +24,13 @@ static enum lens_status number(const struct lens_h5_file *f, const char *name, i
 	return LENS_OK;
 }
 
-enum lens_status lens_h5_shard_state(const struct lens_h5_file *f, struct lens_shard_state *out,
+enum lens_status lens_h5_shard_state(const struct lens_h5_file *f, struct lens_shard_facts *out,
 				     struct lens_error *err)
 {
 	struct lens_h5_dataset d;
 	char *text;
 
-	*out = (struct lens_shard_state){ .size = (int64_t)f->io->size, .n_rows = -1 };
+	*out = (struct lens_shard_facts){ .size = (int64_t)f->io->size, .n_rows = -1 };
 	LENS_TRY(lens_h5_attr_text(f, f->id, "sha256", &text, err));
 	snprintf(out->sha256, sizeof(out->sha256), "%s", text ? text : "");
 	lens_free(text);
@@ -93,7 +93,7 @@ static enum lens_status check_identity(const struct lens_h5_file *f, const char 
 }
 
 static enum lens_status check(const char *file, const char *identity,
-			      struct lens_shard_state *out, struct lens_error *err)
+			      struct lens_shard_facts *out, struct lens_error *err)
 {
 	struct lens_h5_file f;
 	enum lens_status st;
@@ -112,14 +112,14 @@ static enum lens_status check(const char *file, const char *identity,
 }
 
 struct checks {
-	const struct lens_shard *shard;
+	const struct lens_shard_file *shard;
 	size_t n;
 	const char *identity;
 };
 
 struct checked {
 	struct lens_error error;
-	struct lens_shard_state state;
+	struct lens_shard_facts state;
 };
 
 static void check_in_child(void *ctx, int fd)
@@ -136,9 +136,9 @@ static void check_in_child(void *ctx, int fd)
 	}
 }
 
-enum lens_status lens_store_check_all(const struct lens_shard *shard, size_t n,
+enum lens_status lens_store_check_all(const struct lens_shard_file *shard, size_t n,
 				      const char *identity, const atomic_int *stop,
-				      struct lens_shard_state *out, struct lens_error *err)
+				      struct lens_shard_facts *out, struct lens_error *err)
 {
 	struct checks c = { .shard = shard, .n = n, .identity = identity };
 	enum lens_status st = LENS_OK;
@@ -162,9 +162,9 @@ enum lens_status lens_store_check_all(const struct lens_shard *shard, size_t n,
 }
 
 enum lens_status lens_store_check(const char *file, const char *identity,
-				  struct lens_shard_state *out, struct lens_error *err)
+				  struct lens_shard_facts *out, struct lens_error *err)
 {
-	const struct lens_shard one = { .file = file };
+	const struct lens_shard_file one = { .file = file };
 
 	return lens_store_check_all(&one, 1, identity, NULL, out, err);
 }

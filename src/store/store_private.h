@@ -233,10 +233,10 @@ enum lens_status lens_h5_file_digest(const struct lens_h5_file *f,
 				     const struct lens_h5_list *list, char hex[LENS_SHA256_HEX],
 				     struct lens_error *err);
 /* lens_store_read_shards in this process, or in a child that *stop (or NULL) ends. */
-enum lens_status lens_h5_read_shards(const char *file, struct lens_shard_entry **out, size_t *n,
-				     struct lens_error *err);
+enum lens_status lens_h5_read_shards(const char *file, struct lens_shard_record **out,
+				     size_t *n, struct lens_error *err);
 enum lens_status lens_h5_list_shards(const char *file, const atomic_int *stop,
-				     struct lens_shard_entry **out, size_t *n,
+				     struct lens_shard_record **out, size_t *n,
 				     struct lens_error *err);
 /* Calls fn with the attributes of obj that lens_h5_attr_text can read. */
 enum lens_status lens_h5_walk_attrs(const struct lens_h5_file *f, hid_t obj, lens_attr_fn fn,

@@ -36,8 +36,9 @@ enum lens_status lens_verify_part(const struct lens_verify_file *vf, size_t part
  * Checks that the virtual datasets of file are exactly those that its shards (opened as
  * shard[].file) imply.
  */
-enum lens_status lens_verify_virtual(const char *file, const struct lens_shard *shard, size_t n,
-				     struct lens_verify_sink *sink, struct lens_error *err);
+enum lens_status lens_verify_virtual(const char *file, const struct lens_shard_file *shard,
+				     size_t n, struct lens_verify_sink *sink,
+				     struct lens_error *err);
 
 /* How many bytes of files are worth a process; tests make it small. */
 extern uint64_t lens_verify_share;
@@ -47,7 +48,7 @@ struct lens_verify_job {
 	const struct lens_verify_file *file;
 	size_t n_files;
 	const char *master; /* a joined file whose virtual datasets to check, or NULL */
-	const struct lens_shard *shard; /* master's */
+	const struct lens_shard_file *shard; /* master's */
 	size_t n_shards;
 	size_t n_processes; /* at most */
 	const atomic_int *stop;

@@ -208,8 +208,9 @@ static enum lens_status check_all(struct virtual_check *v, struct lens_error *er
 	return st == LENS_OK ? check_others(v, err) : st;
 }
 
-enum lens_status lens_verify_virtual(const char *file, const struct lens_shard *shard, size_t n,
-				     struct lens_verify_sink *sink, struct lens_error *err)
+enum lens_status lens_verify_virtual(const char *file, const struct lens_shard_file *shard,
+				     size_t n, struct lens_verify_sink *sink,
+				     struct lens_error *err)
 {
 	struct lens_error why = LENS_ERROR_INIT;
 	struct virtual_check v = { .sink = sink };

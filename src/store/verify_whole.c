@@ -28,7 +28,7 @@ static void report_bad(void *ctx, const char *label, const char *dataset, const 
 }
 
 /* A shard that is absent or of another size is not read. */
-static enum lens_status find(const struct lens_shard_entry *e, const char *path, bool *present,
+static enum lens_status find(const struct lens_shard_record *e, const char *path, bool *present,
 			     struct lens_verify_sink *sink, struct lens_error *err)
 {
 	char what[160] = "the shard is missing";
@@ -53,11 +53,11 @@ static enum lens_status find(const struct lens_shard_entry *e, const char *path,
 
 struct shards {
 	struct lens_verify_file *file;
-	struct lens_shard *shard;
+	struct lens_shard_file *shard;
 	char **path;
 };
 
-static enum lens_status add_shards(const char *master, const struct lens_shard_entry *e,
+static enum lens_status add_shards(const char *master, const struct lens_shard_record *e,
 				   struct shards *w, struct lens_verify_job *job,
 				   struct lens_verify_sink *sink, struct lens_error *err)
 {
@@ -66,7 +66,7 @@ static enum lens_status add_shards(const char *master, const struct lens_shard_e
 
 	for (i = 0; i < job->n_shards; i++) {
 		LENS_TRY(lens_store_shard_path(master, e[i].name, &w->path[i], err));
-		w->shard[i] = (struct lens_shard){ .file = w->path[i], .name = e[i].name };
+		w->shard[i] = (struct lens_shard_file){ .file = w->path[i], .name = e[i].name };
 		LENS_TRY(find(&e[i], w->path[i], &present, sink, err));
 		if (!present)
 			continue;
@@ -81,7 +81,7 @@ static enum lens_status add_shards(const char *master, const struct lens_shard_e
 	return LENS_OK;
 }
 
-static enum lens_status verify_shards(const char *master, const struct lens_shard_entry *e,
+static enum lens_status verify_shards(const char *master, const struct lens_shard_record *e,
 				      size_t n, struct lens_verify_job *job,
 				      struct lens_verify_sink *sink, struct lens_error *err)
 {
@@ -118,7 +118,7 @@ static enum lens_status verify(const char *file, size_t n_processes, const atomi
 	struct lens_verify_job job = {
 		.file = &itself, .n_files = 1, .n_processes = n_processes, .stop = stop
 	};
-	struct lens_shard_entry *e;
+	struct lens_shard_record *e;
 	enum lens_status st;
 	size_t n;
 

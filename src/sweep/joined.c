@@ -36,7 +36,7 @@ static enum lens_status list_init(struct lens_shard_list *l, size_t n, struct le
 /* Takes file and name over; NULL: memory was out. */
 static bool list_set(struct lens_shard_list *l, size_t i, char *file, char *name)
 {
-	l->v[i] = (struct lens_shard){ .file = file, .name = name };
+	l->v[i] = (struct lens_shard_file){ .file = file, .name = name };
 	l->text[2 * i] = file;
 	l->text[2 * i + 1] = name;
 	return file && name;
@@ -61,7 +61,7 @@ static enum lens_status list_shards(const struct lens_folder *f, struct lens_sha
 static enum lens_status all_there(const char *where, const struct lens_shard_list *l,
 				  enum lens_status code, struct lens_error *err)
 {
-	const struct lens_shard *s = l->v;
+	const struct lens_shard_file *s = l->v;
 	struct lens_buf list = LENS_BUF_INIT;
 	enum lens_status st = LENS_OK;
 	size_t i, missing = 0;
@@ -106,7 +106,7 @@ enum lens_status lens_join(const struct lens_folder *f, const char *final, enum 
 /* --- a finished output ------------------------------------------------------------------ */
 
 /* Where the shards are that a joined output names; entries stay the caller's. */
-static enum lens_status find_shards(const char *output, const struct lens_shard_entry *e,
+static enum lens_status find_shards(const char *output, const struct lens_shard_record *e,
 				    size_t n, struct lens_shard_list *l, struct lens_error *err)
 {
 	enum lens_status st = list_init(l, n, err);
@@ -127,7 +127,7 @@ static enum lens_status find_shards(const char *output, const struct lens_shard_
 enum lens_status lens_joined_shards(const char *output, struct lens_shard_list *out,
 				    struct lens_error *err)
 {
-	struct lens_shard_entry *e;
+	struct lens_shard_record *e;
 	enum lens_status st;
 	size_t n;
 
@@ -143,9 +143,9 @@ enum lens_status lens_joined_shards(const char *output, struct lens_shard_list *
  * names and attributes are read, not their data, which is for `verify`.
  */
 static enum lens_status as_joined(const struct lens_shard_list *l,
-				  const struct lens_shard_entry *e, struct lens_error *err)
+				  const struct lens_shard_record *e, struct lens_error *err)
 {
-	struct lens_shard_state *is = lens_calloc(l->n + 1, sizeof(*is));
+	struct lens_shard_facts *is = lens_calloc(l->n + 1, sizeof(*is));
 	enum lens_status st = is ? lens_store_check_all(l->v, l->n, NULL, NULL, is, err)
 				 : lens_error_nomem(err, l->n + 1, sizeof(*is));
 	size_t i;
@@ -198,7 +198,7 @@ enum lens_status lens_output_look(const char *output, enum lens_output_kind *kin
 /* It must not be taken for whole when its shards are gone. */
 enum lens_status lens_join_check(const char *output, struct lens_error *err)
 {
-	struct lens_shard_entry *e;
+	struct lens_shard_record *e;
 	struct lens_shard_list l;
 	enum lens_status st;
 	size_t n;

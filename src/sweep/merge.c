@@ -79,7 +79,7 @@ static bool same_file(const char *a, const char *b)
 static enum lens_status pack_output(const char *output, const char *final,
 				    const struct lens_join_options *opt, struct lens_error *err)
 {
-	const struct lens_shard one = { .file = output, .name = output };
+	const struct lens_shard_file one = { .file = output, .name = output };
 	struct lens_shard_list l;
 	enum lens_status st;
 

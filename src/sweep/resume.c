@@ -36,7 +36,7 @@ static enum lens_status told_apart(const char *path, const char *identity,
 }
 
 /* A whole file under another shard's name is as good as damage. */
-static bool is_shard(const struct lens_folder *f, size_t i, const struct lens_shard_state *s)
+static bool is_shard(const struct lens_folder *f, size_t i, const struct lens_shard_facts *s)
 {
 	if (f->n_shards == 1)
 		return s->n_shards < 0 && s->n_rows == (int64_t)f->first[1];
@@ -51,7 +51,7 @@ static enum lens_status look_at(const struct lens_folder *f, size_t i, const cha
 				struct lens_error *err)
 {
 	struct lens_error cause = LENS_ERROR_INIT;
-	struct lens_shard_state state;
+	struct lens_shard_facts state;
 	enum lens_status st = lens_store_check(path, f->identity, &state, &cause);
 	size_t n, bad = 0;
 

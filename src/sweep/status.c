@@ -89,7 +89,7 @@ static void nobody(void *ctx, const struct lens_running *r)
 static enum lens_status look_at_joined(struct lens_sweep_status *s, const char *output,
 				       struct lens_error *err)
 {
-	struct lens_shard_entry *e;
+	struct lens_shard_record *e;
 	enum lens_status st;
 	size_t i, n;
 

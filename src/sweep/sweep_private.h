@@ -143,7 +143,7 @@ enum lens_status lens_join(const struct lens_folder *f, const char *final, enum 
 			   const struct lens_join_options *opt, struct lens_error *err);
 /* Files as the store wants them, with the strings that they are made of. */
 struct lens_shard_list {
-	struct lens_shard *v;
+	struct lens_shard_file *v;
 	size_t n;
 	char **text; /* [2n] */
 };

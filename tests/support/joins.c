@@ -21,7 +21,7 @@ const size_t test_shard_rows[TEST_SHARDS] = { 5, 3, 4 },
 const char *const test_answers[TEST_ANSWERS] = { "right", "wrong" };
 const struct lens_join_options test_join_quick = { .quick = true };
 char test_shard_file[TEST_SHARDS][192], test_shard_name[TEST_SHARDS][64];
-struct lens_shard test_shards[TEST_SHARDS];
+struct lens_shard_file test_shards[TEST_SHARDS];
 
 static char folder[160];
 
@@ -218,8 +218,8 @@ int test_join_setup(void **state)
 			 i);
 		snprintf(test_shard_file[i], sizeof(test_shard_file[i]), "%s/%s", test_dir,
 			 test_shard_name[i]);
-		test_shards[i] = (struct lens_shard){ .file = test_shard_file[i],
-						      .name = test_shard_name[i] };
+		test_shards[i] = (struct lens_shard_file){ .file = test_shard_file[i],
+							   .name = test_shard_name[i] };
 		test_write_shard(i, &r);
 	}
 	return 0;

@@ -17,7 +17,7 @@ extern const struct lens_join_options test_join_quick; /* quick, and no more */
 
 /* Where the shards are, their names as the output says them, and both for joining. */
 extern char test_shard_file[TEST_SHARDS][192], test_shard_name[TEST_SHARDS][64];
-extern struct lens_shard test_shards[TEST_SHARDS];
+extern struct lens_shard_file test_shards[TEST_SHARDS];
 
 /* cmocka setup and teardown: test_store_setup and _teardown, and the shards. */
 int test_join_setup(void **state);

@@ -61,9 +61,7 @@ static void run_plan(const struct lens_plan *p, size_t workers, const char *file
 	struct lens_progress progress = { 0 };
 	const struct lens_watch watch = { .progress = &progress, .tell = nobody };
 	struct lens_counts counts = { 0 };
-	struct lens_work work = {
-		.plan = p, .memory = &m, .watch = &watch, .counts = &counts
-	};
+	struct lens_work work = { .plan = p, .memory = &m, .watch = &watch, .counts = &counts };
 	struct found found = { .plan = p };
 	const struct lens_available is = { SIZE_MAX, LENS_MEMORY_GIVEN };
 	struct lens_memory sizes;

@@ -158,7 +158,7 @@ static void check_shapes(const char *want)
 
 static void test_pack(void **state)
 {
-	struct lens_shard_entry *e;
+	struct lens_shard_record *e;
 	size_t i, n;
 
 	(void)state;
@@ -180,7 +180,7 @@ static void test_pack(void **state)
 static void test_virtual(void **state)
 {
 	size_t extent[LENS_MAX_RANK], i, n, first = 0;
-	struct lens_shard_entry *e;
+	struct lens_shard_record *e;
 	struct stat sb;
 	double *v;
 	int rank;
@@ -210,8 +210,8 @@ static void test_virtual(void **state)
 		first += test_shard_rows[i];
 	}
 	lens_store_shards_release(e, n);
-	fails(LENS_ERR_FORMAT, lens_store_join(&(struct lens_shard){ .file = test_path }, 1,
-					       test_part, LENS_JOIN_PACK, NULL, err));
+	fails(LENS_ERR_FORMAT, lens_store_join(&(struct lens_shard_file){ .file = test_path },
+					       1, test_part, LENS_JOIN_PACK, NULL, err));
 }
 
 /* The virtual file is the same bytes each time, and the packed one too. */

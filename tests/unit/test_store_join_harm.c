@@ -175,7 +175,7 @@ static void test_shards_change(void **state)
 /* Mappings lie in the global heap: a name of another file, sealed again, is found. */
 static void test_doctored(void **state)
 {
-	struct lens_shard other[TEST_SHARDS];
+	struct lens_shard_file other[TEST_SHARDS];
 	char copy[256];
 
 	(void)state;
@@ -214,7 +214,7 @@ static void test_doctored(void **state)
 
 static void test_check(void **state)
 {
-	struct lens_shard_state got;
+	struct lens_shard_facts got;
 
 	(void)state;
 	ok(lens_store_check(test_shard_file[1], "one", &got, err));

@@ -83,7 +83,7 @@ static enum lens_status verify_shard(size_t *n_bad, struct lens_error *err)
 
 static enum lens_status check(size_t *n_bad, struct lens_error *err)
 {
-	struct lens_shard_state state;
+	struct lens_shard_facts state;
 	enum lens_status st = lens_store_check(test_shard_file[1], "one", &state, err);
 
 	*n_bad = st == LENS_OK && (state.shard != 1 || state.n_rows < 0);
@@ -102,7 +102,7 @@ static enum lens_status read_attr(size_t *n_bad, struct lens_error *err)
 
 static enum lens_status list(size_t *n_bad, struct lens_error *err)
 {
-	struct lens_shard_entry *e;
+	struct lens_shard_record *e;
 	size_t n;
 	enum lens_status st = lens_store_read_shards(test_path, &e, &n, err);
 
