@@ -127,7 +127,9 @@ static void add_counts(const struct shard *s, struct lens_run_result *result)
 	result->n_flagged += s->counts.n_flagged;
 	for (i = 0; i < LENS_TABLE_COUNT; i++)
 		result->n_overflows += s->counts.table_overflows[i];
-	for (i = 0; s->counts.overflows && i < s->plan.capture.n_specs; i++)
+	if (!s->counts.overflows)
+		return;
+	for (i = 0; i < s->plan.capture.n_specs; i++)
 		result->n_overflows += s->counts.overflows[i];
 }
 

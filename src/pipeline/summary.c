@@ -14,7 +14,7 @@ struct table {
 	int rank;
 };
 
-/* What is absent, of another rank or empty leaves t->v NULL: no file has every table. */
+/* What is absent, of another rank or empty leaves t empty: no file has every table. */
 static enum lens_status read_table(const char *file, const char *path, int rank,
 				   struct table *t, struct lens_error *err)
 {
@@ -29,7 +29,7 @@ static enum lens_status read_table(const char *file, const char *path, int rank,
 		odd = odd || !t->extent[i];
 	if (st != LENS_OK || odd) {
 		lens_free(t->v);
-		t->v = NULL;
+		memset(t, 0, sizeof(*t));
 	}
 	return st;
 }
@@ -62,7 +62,7 @@ static void summarize_diff(const struct table *t, struct lens_summary *s)
 	double sum = 0;
 
 	/* Against the first other answer. */
-	for (i = 0; t->v && i < t->extent[0]; i++) {
+	for (i = 0; i < t->extent[0]; i++) {
 		double d = t->v[i * others];
 
 		if (isnan(d))
@@ -81,7 +81,7 @@ static void summarize_loss(const struct table *t, struct lens_summary *s)
 	size_t i, n = 0;
 	double sum = 0;
 
-	for (i = 0; t->v && i < t->extent[0]; i++) {
+	for (i = 0; i < t->extent[0]; i++) {
 		if (isnan(t->v[i]))
 			continue;
 		sum += t->v[i];
@@ -132,14 +132,14 @@ enum lens_status lens_summary_read(const char *file, struct lens_summary *s,
 	read_table(file, "/results/rank_per_layer", 3, &layers, NULL);
 	read_table(file, "/results/loss", 1, &loss, NULL);
 	read_table(file, "/results/flags", 1, &flags, NULL);
-	s->n_prompts = length.v ? length.extent[0] : 0;
-	s->n_answers = rank.v ? rank.extent[1] : 0;
+	s->n_prompts = length.extent[0];
+	s->n_answers = rank.extent[1];
 	summarize_diff(&diff, s);
 	summarize_loss(&loss, s);
-	for (i = 0; rank.v && i < rank.extent[0]; i++)
+	for (i = 0; i < rank.extent[0]; i++)
 		top += rank.v[i * rank.extent[1]] == 0;
-	s->top1 = rank.v && rank.extent[0] ? (double)top / (double)rank.extent[0] : NAN;
-	for (i = 0; flags.v && i < flags.extent[0]; i++)
+	s->top1 = rank.extent[0] ? (double)top / (double)rank.extent[0] : NAN;
+	for (i = 0; i < flags.extent[0]; i++)
 		s->n_flagged += ((unsigned)flags.v[i] & LENS_FLAGS_NONFINITE) != 0;
 	st = summarize_ranks(file, &layers, s, err);
 	lens_free(length.v);
@@ -157,8 +157,10 @@ void lens_summary_release(struct lens_summary *s)
 {
 	size_t i;
 
-	for (i = 0; s->layer && i < s->n_layers; i++)
-		lens_free(s->layer[i]);
+	if (s->layer) {
+		for (i = 0; i < s->n_layers; i++)
+			lens_free(s->layer[i]);
+	}
 	lens_free(s->layer);
 	lens_free(s->median_rank);
 	memset(s, 0, sizeof(*s));

@@ -301,9 +301,11 @@ void lens_writer_destroy(struct lens_writer *w)
 	if (!w)
 		return;
 	lens_writer_finish(w, NULL);
-	for (i = 0; w->gathered && i < w->plan->n_datasets; i++) {
-		release_chunks(w->gathered[i].open);
-		release_chunks(w->gathered[i].spare);
+	if (w->gathered) {
+		for (i = 0; i < w->plan->n_datasets; i++) {
+			release_chunks(w->gathered[i].open);
+			release_chunks(w->gathered[i].spare);
+		}
 	}
 	for (i = 0; i < w->n_free; i++)
 		lens_free(w->free[i]);

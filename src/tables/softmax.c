@@ -47,7 +47,7 @@ int32_t lens_rank(const struct lens_logits *l, int32_t token)
 static size_t insert(const struct lens_logits *l, size_t k, size_t n, int32_t token)
 {
 	int32_t *ids = l->top;
-	size_t i = n < k ? n : k - 1;
+	size_t i = lens_min(n, k - 1);
 
 	for (; i > 0 && l->logit[ids[i - 1]] < l->logit[token]; i--)
 		ids[i] = ids[i - 1];

@@ -188,7 +188,9 @@ void lens_tables_finish(struct lens_tables *t, size_t *n_flagged)
 			t->view[i].type->ops->finish(&t->view[i]);
 	}
 	flags = lens_tables_rows(t, LENS_TABLE_flags);
-	for (i = 0; flags && i < t->in.batch->n_prompts; i++)
+	if (!flags)
+		return;
+	for (i = 0; i < t->in.batch->n_prompts; i++)
 		*n_flagged += (flags[i] & LENS_FLAGS_NONFINITE) != 0;
 }
 

@@ -42,7 +42,9 @@ static void take(struct lens_table_view *v, const struct lens_attribution *a)
 	size_t i, at, k = v->opt->sizes.top_k;
 	struct neuron *best = best_of(v, a->prompt);
 
-	for (i = 0; k && i < a->n; i++) {
+	if (!k)
+		return;
+	for (i = 0; i < a->n; i++) {
 		double x = a->value[i];
 
 		if (v->opt->sizes.n_answers > 1)
