@@ -61,7 +61,6 @@ class Spec:
     shared: bool = False         # bin: a tied head under its own name, on the same storage
     strided: bool = False        # bin: transposed tensors, and three in one storage
     shards: int = 1
-    token_tables: bool = True    # token_logprobs and loss, which the first models lack
     merges_as_pairs: bool = True  # tokenizer.json of tokenizers >= 0.20; else "a b"
     store: dict[str, Stored] = field(default_factory=dict)  # by variant
 
@@ -113,25 +112,25 @@ LLAMA3_ROPE = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0,
                "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
 MODELS = {
     "gpt2_gelu_new": Spec(
-        102, gpt2_config(2, 32, 4), merges_as_pairs=False, token_tables=False,
+        102, gpt2_config(2, 32, 4), merges_as_pairs=False,
         store={"processed": (ALL_HOOKS, MOST), "raw": (ALL_HOOKS, SHORT),
                **ONLY_ON, **ONLY_OFF}),
     "gpt2_gelu": Spec(
         204, gpt2_config(3, 24, 3, activation_function="gelu", tie_word_embeddings=False,
                          scale_attn_by_inverse_layer_idx=True),
-        prefix="transformer.", token_tables=False, store=EVERYTHING),
+        prefix="transformer.", store=EVERYTHING),
     "gpt2_relu": Spec(
         303, gpt2_config(2, 36, 3, activation_function="relu", n_inner=50,
                          layer_norm_epsilon=1e-3),
-        buffers=True, token_tables=False, store=EVERYTHING),
+        buffers=True, store=EVERYTHING),
     "gpt2_bf16": Spec(404, gpt2_config(2, 32, 4), dtype="BF16",
                       store={**PROCESSED, "refactor": (ALL_HOOKS, (3,))}),
     "gpt2_f16": Spec(505, gpt2_config(2, 32, 2), dtype="F16", prefix="transformer.",
-                     token_tables=False, store=PROCESSED),
+                     store=PROCESSED),
     "gpt2_sharded": Spec(606, gpt2_config(2, 16, 2), prefix="transformer.", shards=2,
-                         token_tables=False, store=PROCESSED),
+                         store=PROCESSED),
     "gpt2_unscaled": Spec(707, gpt2_config(2, 16, 1, scale_attn_weights=False),
-                          token_tables=False, store=PROCESSED),
+                          store=PROCESSED),
     # As TinyStories is: a zip .bin with masks and the tied head on the embedding's storage.
     # The window is shorter than all prompts but one.
     "gpt_neo": Spec(

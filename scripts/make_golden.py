@@ -20,8 +20,17 @@ incorrect, note) and truth.h5:
                      /answer_logit, answer_prob, answer_rank     [prompt, 2]
                      /top_tokens, top_logits, top_probs          [prompt, 10]
                      /token_logprobs      [prompt, pos], NaN from a prompt's last token on
-                     /loss                [prompt]; these two not in every model
+                     /loss                [prompt]
+                     /entropy             [prompt, pos], NaN past a prompt's end
+                     /logit_attrs         [prompt, component, 2]
+                     /head_attrs          [prompt, layer, head, 2]
+                     /neuron_attrs        [prompt, layer, neuron, 2]; of LARGEST_IN only
+                     /top_neuron_layer, top_neuron, top_neuron_attr  [prompt, 10]
+                     /head_scores, head_scores_mean              [prompt, layer, head, score]
+                     /pos_top_tokens, pos_top_logits, pos_top_probs  [prompt, pos, 10], -1 and
+                                          NaN past a prompt's end; of LARGEST_IN only
                      /<lens mode>/rank_per_layer, lens_logit     [prompt, lens_layer, 2]
+                                 /lens_logit_diff                [prompt, lens_layer, 1]
 
 Variants: processed (all four flags on), raw (none), <flag> (that one alone on), no_<flag>
 (that one alone off), refactor (all four and refactor_factored_attn_matrices). Lens modes:
@@ -32,7 +41,8 @@ from scripts/fidelity.py --record.
 Ranks, tokens and lengths are integers, everything else is float64 rounded to 33 significant
 bits (1e-10: far below float32's 6e-8), which makes the files a third smaller and keeps them
 identical from machine to machine. Ranks and top tokens are safe from rounding: the script
-refuses a model in which two logits that decide one lie within 2e-5 of each other.
+refuses a model in which two logits, or neurons, that decide one lie within 2e-5 of each other.
+At other positions than the last such a token is -2 in pos_top_tokens: it can be told by nobody.
 """
 
 from __future__ import annotations
@@ -55,6 +65,10 @@ __all__ = ["MODELS", "make_weights", "write_json", "write_safetensors"]  # for f
 BUFFER_ENDS = (".attn.bias", ".attention.bias", ".masked_bias", ".rotary_emb.inv_freq")
 KEPT_BITS = 33
 MIN_GAP = 2e-5
+N_TOP = 10
+LARGEST = ("pos_top_tokens", "pos_top_logits", "pos_top_probs", "neuron_attrs")
+LARGEST_IN = ("processed", "raw", "refactor")  # variants
+UNDECIDED = -2
 PROMPTS = (
     (" Mary", " John", " the", "one token"),
     ("John gave", " Mary", " John", "short"),
@@ -135,10 +149,32 @@ def put_hooks(group: h5py.Group, cache: truth.Cache, hooks: tuple[str, ...]) -> 
             last_post = dataset
 
 
-def token_tables(cache: truth.Cache, tokens: list[int], longest: int) -> dict[str, np.ndarray]:
-    out = truth.token_tables(cache, tokens)
-    pad = longest - len(out["token_logprobs"])
-    out["token_logprobs"] = np.pad(out["token_logprobs"], (0, pad), constant_values=np.nan)
+def decided(tokens: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """pos_top_tokens [P, k] with UNDECIDED where the next logit above or below is too near."""
+    ordered = -np.sort(-logits, axis=-1)[:, :tokens.shape[1] + 1]
+    near = -np.diff(ordered) < MIN_GAP
+    near[:, 1:] |= near[:, :-1].copy()
+    return np.where(near, UNDECIDED, tokens).astype(np.int32)
+
+
+def padded(a: np.ndarray, longest: int) -> np.ndarray:
+    """[P, ...] -> [longest, ...] with what stands past a prompt's end."""
+    widths = [(0, longest - len(a))] + [(0, 0)] * (a.ndim - 1)
+    return np.pad(a, widths, constant_values=np.nan if a.dtype.kind == "f" else -1)
+
+
+def all_tables(model: truth.Model, cache: truth.Cache, tokens: list[int], answers: list[int],
+               longest: int) -> dict[str, np.ndarray]:
+    out = {**truth.tables(model, cache, answers, k=N_TOP),
+           **truth.attr_tables(model, cache, answers),
+           **truth.score_tables(model, cache, tokens)}
+    out.update(truth.top_neurons(out["neuron_attrs"], N_TOP))
+    following = np.abs(truth.top_neurons(out["neuron_attrs"], N_TOP + 1)["top_neuron_attr"])
+    if -np.diff(following).max() < MIN_GAP:
+        raise ValueError("two neurons add the same: choose another seed")
+    by_token = {**truth.token_tables(cache, tokens), **truth.position_tables(cache, N_TOP)}
+    by_token["pos_top_tokens"] = decided(by_token["pos_top_tokens"], cache["logits"])
+    out.update({name: padded(a, longest) if a.ndim else a for name, a in by_token.items()})
     return out
 
 
@@ -162,13 +198,13 @@ def write_truth(out: str, spec: Spec) -> str:
                 cache = truth.run(model, t)
                 if i in stored:
                     put_hooks(group.create_group(str(i)), cache, hooks)
-                rows.append(truth.tables(model, cache, answers[i]))
-                if spec.token_tables:
-                    rows[-1].update(token_tables(cache, t, max(lengths)))
+                rows.append(all_tables(model, cache, t, answers[i], max(lengths)))
                 for mode in truth.LENS_MODES:
                     lens = truth.lens_logits(model, cache, -1, mode)
-                    smallest = min(smallest, check_gaps(lens, answers[i], 10))
+                    smallest = min(smallest, check_gaps(lens, answers[i], N_TOP))
             for table in rows[0]:
+                if table in LARGEST and variant not in LARGEST_IN:
+                    continue
                 put(group, f"tables/{table}", np.stack([r[table] for r in rows]))
     size = os.path.getsize(os.path.join(out, "truth.h5"))
     return (f"lengths {lengths.tolist()}, smallest deciding gap {smallest:.1e}, "

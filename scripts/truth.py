@@ -209,7 +209,97 @@ def tables(model: Model, cache: Cache, answers: list[int], read_pos: int = -1,
         ranks = [[rank(row, a) for a in answers] for row in lens]
         out[f"{mode}/rank_per_layer"] = np.array(ranks, np.int64).reshape(len(lens), -1)
         out[f"{mode}/lens_logit"] = lens[:, answers]
+        out[f"{mode}/lens_logit_diff"] = lens[:, answers[:1]] - lens[:, answers[1:]]
     return out
+
+
+def added_logits(model: Model, cache: Cache, parts: Array, answers: list[int],
+                 read_pos: int) -> Array:
+    """parts [..., D] of the stream at read_pos -> [..., answer]: what each adds to the logits.
+
+    As ln_final takes the whole stream: centred (LayerNorm), divided by the scale that the
+    whole stream has, times the weight where it is not folded.
+    """
+    parts = parts if model.cfg.norm == "RMS" else centred(parts, -1)
+    parts = parts / cache["ln_final.hook_scale"][read_pos]
+    if not model.ln_folded:
+        parts = parts * model.weights["ln_final.w"]
+    return parts @ model.weights["unembed.W_U"][:, answers]
+
+
+def attr_tables(model: Model, cache: Cache, answers: list[int],
+                read_pos: int = -1) -> dict[str, Array]:
+    """Direct logit attribution, of one prompt.
+
+    logit_attrs [component, answer]: embed, pos_embed (where positions are learned), each
+    layer's attn_out and mlp_out, then what is of no part of the stream: b_U, and the bias of
+    an unfolded ln_final. Their sum is answer_logit.
+    head_attrs [layer, head, answer]: of hook_result, so without b_O.
+    neuron_attrs [layer, neuron, answer]: of the activation times its row of W_out.
+    """
+    w, layers = model.weights, range(model.cfg.n_layers)
+    names = ["hook_embed", *([] if model.cfg.rotary_dim else ["hook_pos_embed"]),
+             *(f"blocks.{l}.hook_{part}_out" for l in layers for part in ("attn", "mlp"))]
+    stream = np.stack([cache[name][read_pos] for name in names])
+    results = np.stack([cache[f"blocks.{l}.attn.hook_result"][read_pos] for l in layers])
+    neurons = np.stack([cache[f"blocks.{l}.mlp.hook_post"][read_pos][:, None]
+                        * w[f"blocks.{l}.mlp.W_out"] for l in layers])
+    bias = w["unembed.b_U"][answers]
+    if not model.ln_folded and model.cfg.norm != "RMS":
+        bias = bias + w["ln_final.b"] @ w["unembed.W_U"][:, answers]
+    attrs = added_logits(model, cache, stream, answers, read_pos)
+    return {"logit_attrs": np.concatenate([attrs, bias[None]]),
+            "head_attrs": added_logits(model, cache, results, answers, read_pos),
+            "neuron_attrs": added_logits(model, cache, neurons, answers, read_pos)}
+
+
+def top_neurons(attrs: Array, k: int = 10) -> dict[str, NDArray]:
+    """The largest of neuron_attrs by magnitude, the first answer minus the second, [k]."""
+    diff = attrs[..., 0] - attrs[..., 1] if attrs.shape[-1] > 1 else attrs[..., 0]
+    top = np.argsort(-np.abs(diff), axis=None, kind="stable")[:k]  # in layers' order
+    return {"top_neuron_layer": top // diff.shape[1], "top_neuron": top % diff.shape[1],
+            "top_neuron_attr": diff.ravel()[top]}
+
+
+SCORES = ("previous_token", "current_token", "first_token", "duplicate_token", "induction")
+
+
+def score_masks(tokens: list[int]) -> NDArray[np.bool_]:
+    """[score, query, key]: the keys whose attention counts."""
+    q, k = np.indices((len(tokens), len(tokens)))
+    t = np.array(tokens)
+    after_same = np.zeros((len(t), len(t)), bool)
+    after_same[:, 1:] = t[:-1] == t[:, None]  # the token before the key is the query's
+    return np.stack([k == q - 1, k == q, k == 0, t[k] == t[q], after_same]) \
+        & np.stack([k <= q, k <= q, k <= q, k < q, k <= q])
+
+
+def score_tables(model: Model, cache: Cache, tokens: list[int]) -> dict[str, Array]:
+    """Both [layer, head, score]: the attention of a kind over all of a prompt's attention; and
+    its mean over the queries that have a key of the kind, NaN where none has."""
+    mask = score_masks(tokens)
+    pattern = np.stack([cache[f"blocks.{l}.attn.hook_pattern"]
+                        for l in range(model.cfg.n_layers)])
+    on = np.einsum("lhqk,sqk->lhsq", pattern, mask)
+    with np.errstate(invalid="ignore"):  # 0/0
+        mean = on.sum(-1) / mask.any(axis=-1).sum(-1)
+    return {"head_scores": on.sum(-1) / pattern.sum((-2, -1))[..., None],
+            "head_scores_mean": mean}
+
+
+def position_tables(cache: Cache, k: int = 10) -> dict[str, NDArray]:
+    """What the model says at every position, of one prompt.
+
+    pos_top_tokens, pos_top_logits, pos_top_probs [P, k]; entropy [P], in nats.
+    """
+    logits = cache["logits"]
+    top = np.argsort(-logits, axis=-1, kind="stable")[:, :k]
+    centre = logits - logits.max(axis=-1, keepdims=True)
+    logprobs = centre - np.log(np.exp(centre).sum(axis=-1, keepdims=True))
+    return {"pos_top_tokens": top.astype(np.int64),
+            "pos_top_logits": np.take_along_axis(logits, top, -1),
+            "pos_top_probs": np.take_along_axis(softmax(logits), top, -1),
+            "entropy": -(np.exp(logprobs) * logprobs).sum(axis=-1)}
 
 
 def token_tables(cache: Cache, tokens: list[int]) -> dict[str, Array]:
@@ -236,8 +326,10 @@ def main() -> None:
     flags = {flag: not args.raw for flag in PROCESSING} | {REFACTOR: args.refactor}
     model, tokens = load(args.model_dir, **flags), [int(t) for t in args.tokens.split(",")]
     cache = run(model, tokens)
-    rows = tables(model, cache, [int(t) for t in args.answers.split(",")])
-    rows |= token_tables(cache, tokens)
+    answers = [int(t) for t in args.answers.split(",")]
+    rows = tables(model, cache, answers) | attr_tables(model, cache, answers)
+    rows |= token_tables(cache, tokens) | position_tables(cache)
+    rows |= score_tables(model, cache, tokens) | top_neurons(rows["neuron_attrs"])
     for name, value in rows.items():
         print(f"{name:40s} {np.array2string(value, precision=9, threshold=50)}")
 
