@@ -20,6 +20,7 @@
 
 #include <cmocka.h>
 
+#include "h5lens/tables.h"
 #include "support/h5file.h"
 #include "support/runs.h"
 #include "support/truth.h"
@@ -99,6 +100,35 @@ static struct test_kind kinds[] = {
 	/* A logit's absolute error (logits have an RMS of about 4) becomes relative. */
 	{ .name = "answer_prob", .limit = 3e-5 },
 	{ .name = "top_probs", .limit = 3e-5 },
+	/* The same at every position. */
+	{ .name = "pos_top_logits", .limit = 6e-6 },
+	{ .name = "pos_top_probs", .limit = 3e-5 },
+	/*
+	 * A logit's error enters times p·(log p + entropy), which over all tokens is less
+	 * than one and a half; the RMS of an entropy is half of a logit's.
+	 */
+	{ .name = "entropy", .limit = 8e-6 },
+	{ .name = "lens_logit_diff", .limit = 7e-6 },
+	/*
+	 * One product over d_model, in float64 of what is float32, of a component or a
+	 * head's result: so their errors (hook_mlp_out, hook_result), relatively, and the
+	 * scale's. Where an MLP writes much more than the other components, its error
+	 * counts in units of their RMS.
+	 */
+	{ .name = "logit_attrs", .limit = 8e-6 },
+	{ .name = "head_attrs", .limit = 6e-6 },
+	/*
+	 * One value of mlp.hook_post (8e-6) times what its row of W_out has for the
+	 * answer: the largest are three times their RMS.
+	 */
+	{ .name = "neuron_attrs", .limit = 2.4e-5 },
+	{ .name = "top_neuron_attr", .limit = 8e-6 },
+	/*
+	 * A pattern's errors averaged over a prompt's queries, or over as few as one
+	 * for the mean; what is beside a key that counts is of the same sum of one.
+	 */
+	{ .name = "head_scores", .limit = 2e-6 },
+	{ .name = "head_scores_mean", .limit = 3e-6 },
 };
 #define N_KINDS (sizeof(kinds) / sizeof(*kinds))
 
@@ -186,22 +216,58 @@ static void select_hooks(struct lens_experiment *e, const struct test_h5 *truth,
 	test_names_release(&names);
 }
 
+static bool has_table(const struct test_h5 *truth, const char *variant, const char *name)
+{
+	static const char *const at[] = { "", "recompute/" };
+	char path[128];
+	size_t i;
+	bool has = false;
+
+	for (i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "/%s/tables/%s%s", variant, at[i], name);
+		has |= test_h5_has(truth, path);
+	}
+	return has;
+}
+
+/* "all" where the truth has the largest ones, else those that it has. */
+static void select_tables(struct lens_experiment *e, const struct test_h5 *truth,
+			  const char *variant)
+{
+	struct lens_buf list = LENS_BUF_INIT;
+	const char *last = "";
+	int i;
+
+	for (i = 0; i < LENS_TABLE_COUNT; i++) {
+		const char *group = lens_table_group((enum lens_table)i);
+
+		if (!has_table(truth, variant, lens_table_name((enum lens_table)i)) ||
+		    !strcmp(group, last))
+			continue;
+		assert_int_equal(lens_buf_printf(&list, NULL, "%s%s", list.len ? "," : "",
+						 group),
+				 LENS_OK);
+		last = group;
+	}
+	test_set(e, "tables", has_table(truth, variant, "pos_top_tokens") ? "all" : list.data,
+		 NULL);
+	lens_buf_release(&list);
+}
+
 /* One lens's tables and, where asked, the hook points. */
 static size_t compare_lens(const char *dir, struct test_truth *t, const char *lens, bool hooks)
 {
 	struct lens_experiment e;
 	struct test_h5 *output;
-	char label[128], loss[64];
+	char label[128];
 	size_t bad;
 
 	snprintf(label, sizeof(label), "%s %s %s", strrchr(dir, '/') + 1, t->variant, lens);
-	snprintf(loss, sizeof(loss), "/%s/tables/loss", t->variant);
 	t->label = label;
 	set_up(&e, dir, t->truth, t->variant, "golden.h5");
 	if (hooks)
 		select_hooks(&e, t->truth, t->variant);
-	if (test_h5_has(t->truth, loss))
-		test_set(&e, "tables", "all", NULL);
+	select_tables(&e, t->truth, t->variant);
 	test_set(&e, "lens", lens, NULL);
 	test_run(&e);
 	output = test_h5_open(e.output);
