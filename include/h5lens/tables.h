@@ -119,6 +119,25 @@ void lens_tables_finish(struct lens_tables *t, size_t *n_flagged);
  * names; 0 of others.
  */
 double lens_tables_deviation(const struct lens_tables *t, enum lens_table table);
+/*
+ * What the deviation of logit_attrs stays below: |Σ components − answer_logit| over
+ * Σ |components|, in a model whose components do add up. The attributions are float64
+ * products of float32 activations, so what deviates is the logit, by its own roundings
+ * (u = 2⁻²⁴ each, D = d_model, n components c of the stream x, s the final scale, d the
+ * answer's direction):
+ * - n additions make the stream, each rounds what stands there, Σ_c |x_c| at the most;
+ * - the norm is float64, rounded once; its weight (RMSNorm) and the scale, once each;
+ * - the product with W_U sums D numbers in blocks of K <= 128: no sum is longer than
+ *   min(D, 128) + D/128 + 1 additions, b_U being the first.
+ * All of them in one direction are k = n + min(D, 128) + D/128 + 4 times u, of
+ * Σ_c Σ_j |x_cj d_j|/s. A component is |Σ_j x_cj d_j|/s, where terms cancel: of
+ * numbers of either sign, all but √D of D. So k·u·√D.
+ *
+ * Roundings are of either sign as well: what is seen is near √k·u, and the rest (√(k·D):
+ * 28 for a d_model of 32, 370 for GPT-2 small) is room for answers to which all components
+ * add next to nothing. A component too many or too few is off by about 1/n.
+ */
+double lens_tables_deviation_bound(const struct lens_sizes *s);
 
 /* Prompts from tokens to tables, each read at its last token; answers as above, or NULL. */
 struct lens_tables_prompts {

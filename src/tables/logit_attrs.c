@@ -122,10 +122,22 @@ static void finish_answer(struct lens_table_view *v, const struct lens_logits *l
 		v->deviation = off;
 }
 
+/* The derivation stands beside the declaration. */
+double lens_tables_deviation_bound(const struct lens_sizes *s)
+{
+	size_t d = s->d_model;
+	size_t k = lens_axis_extent(LENS_AXIS_COMPONENT, s) + lens_min(d, 128) + d / 128 + 4;
+
+	return (double)k * 0x1p-24 * sqrt((double)d);
+}
+
+/* Of logits that are not finite the row stays NaN: no sum of it would be one. */
 static void read_logits(struct lens_table_view *v, struct lens_logits *l)
 {
 	size_t a;
 
+	if (!l->finite)
+		return;
 	for (a = 0; a < l->n_answers; a++)
 		finish_answer(v, l, a);
 }

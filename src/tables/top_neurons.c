@@ -57,30 +57,36 @@ static void take(struct lens_table_view *v, const struct lens_attribution *a)
 	}
 }
 
+/* Of logits that are not finite a row stays as filled, as in logit_attrs. */
+static size_t n_to_read(const struct lens_table_view *v, const struct lens_logits *l)
+{
+	return l->finite ? v->opt->sizes.top_k : 0;
+}
+
 static void read_layer(struct lens_table_view *v, struct lens_logits *l)
 {
 	int32_t *out = lens_table_row(v, l->prompt);
-	size_t i;
+	size_t i, n = n_to_read(v, l);
 
-	for (i = 0; i < v->opt->sizes.top_k; i++)
+	for (i = 0; i < n; i++)
 		out[i] = best_of(v, l->prompt)[i].layer;
 }
 
 static void read_neuron(struct lens_table_view *v, struct lens_logits *l)
 {
 	int32_t *out = lens_table_row(v, l->prompt);
-	size_t i;
+	size_t i, n = n_to_read(v, l);
 
-	for (i = 0; i < v->opt->sizes.top_k; i++)
+	for (i = 0; i < n; i++)
 		out[i] = best_of(v, l->prompt)[i].neuron;
 }
 
 static void read_attr(struct lens_table_view *v, struct lens_logits *l)
 {
 	float *out = lens_table_row(v, l->prompt);
-	size_t i;
+	size_t i, n = n_to_read(v, l);
 
-	for (i = 0; i < v->opt->sizes.top_k; i++)
+	for (i = 0; i < n; i++)
 		out[i] = (float)(best_of(v, l->prompt)[i].attr / (double)l->scale);
 }
 
