@@ -10,6 +10,19 @@
 
 #include "h5lens/core.h"
 
+/* --- an output's name --------------------------------------------------------------- */
+
+/*
+ * The file that path stands for (links are followed; the caller frees *out, also
+ * after an error). A folder, a special file, a folder that cannot be written
+ * in, and under overwrite anything but HDF5, are errors.
+ */
+enum lens_status lens_output_resolve(const char *path, bool overwrite, char **out,
+				     struct lens_error *err);
+/* Is there room for so many bytes more? */
+enum lens_status lens_output_check_disk(const char *path, uint64_t needed,
+					struct lens_error *err);
+
 /* --- shares and progress ----------------------------------------------------------- */
 
 /* Shards whose index is task modulo n_tasks; 0 of 1 is all of them. */

@@ -92,17 +92,8 @@ enum lens_status lens_each_run(const char *folder, time_t now, lens_each_run_fn 
 
 /* --- output.c --------------------------------------------------------------------- */
 
-/*
- * The file that path stands for (links are followed; the caller frees *out, also
- * after an error). A folder, a special file, a folder that cannot be written
- * in, and under overwrite anything but HDF5, are errors.
- */
-enum lens_status lens_output_resolve(const char *path, bool overwrite, char **out,
-				     struct lens_error *err);
 /* Where the links lead, and no more. */
 enum lens_status lens_output_follow(const char *path, char **out, struct lens_error *err);
-enum lens_status lens_output_check_disk(const char *path, uint64_t needed,
-					struct lens_error *err);
 
 /* --- identity.c --------------------------------------------------------------------- */
 
