@@ -134,31 +134,45 @@ static enum lens_status attr_path(struct lens_store *s, const char *name, const 
 	return st;
 }
 
+enum lens_status lens_layout_program(struct lens_store *s, enum lens_cpu_level level,
+				     struct lens_error *err)
+{
+	LENS_TRY(lens_store_attr_i64(s, "/", "h5lens_schema", LENS_SCHEMA, err));
+	LENS_TRY(lens_store_attr_str(s, "/", "h5lens_version", LENS_VERSION, err));
+	LENS_TRY(lens_store_attr_str(s, "/", "digest", LENS_DIGEST, err));
+	LENS_TRY(lens_store_attr_str(s, "/", "cpu_level", lens_cpu_level_name(level), err));
+	LENS_TRY(lens_store_attr_str(s, "/", "blas", lens_blas_description(), err));
+	LENS_TRY(lens_store_attr_str(s, "/", "hdf5", lens_store_hdf5_version(), err));
+	return lens_store_attr_str(s, "/", "build", LENS_BUILD, err);
+}
+
+enum lens_status lens_layout_model(struct lens_store *s, const struct lens_model *m,
+				   const char *path, struct lens_error *err)
+{
+	char *text;
+
+	LENS_TRY(lens_config_json(&m->config, &m->processing, &text, err));
+	LENS_TRY(attr_owned(s, "model_config", text, err));
+	LENS_TRY(attr_sha(s, "sha256_model", m->sha256, err));
+	LENS_TRY(attr_path(s, "path_model", path, err));
+	LENS_TRY(lens_store_attr_str(s, "/", "tensor_W_E", m->tensor_w_e, err));
+	return lens_store_attr_str(s, "/", "tensor_W_U", m->tensor_w_u, err);
+}
+
 enum lens_status lens_layout_attributes(struct lens_store *s, const struct lens_inputs *in,
 					struct lens_error *err)
 {
 	char *text;
 
-	LENS_TRY(lens_store_attr_i64(s, "/", "h5lens_schema", LENS_SCHEMA, err));
-	LENS_TRY(lens_store_attr_str(s, "/", "h5lens_version", LENS_VERSION, err));
-	LENS_TRY(lens_store_attr_str(s, "/", "digest", LENS_DIGEST, err));
+	LENS_TRY(lens_layout_program(s, in->level, err));
+	LENS_TRY(lens_layout_model(s, in->model, in->experiment->model, err));
 	LENS_TRY(lens_store_attr_str(s, "/", "experiment_source", in->experiment->source, err));
 	LENS_TRY(lens_experiment_json(in->experiment, false, &text, err));
 	LENS_TRY(attr_owned(s, "experiment", text, err));
 	LENS_TRY(lens_store_attr_str(s, "/", "identity", in->identity, err));
-	LENS_TRY(lens_config_json(&in->model->config, &in->model->processing, &text, err));
-	LENS_TRY(attr_owned(s, "model_config", text, err));
-	LENS_TRY(attr_sha(s, "sha256_model", in->model->sha256, err));
 	LENS_TRY(attr_sha(s, "sha256_tokenizer", lens_tokenizer_sha256(in->tokenizer), err));
 	LENS_TRY(attr_sha(s, "sha256_data", in->prompts->sha256, err));
-	LENS_TRY(attr_path(s, "path_model", in->experiment->model, err));
-	LENS_TRY(lens_store_attr_str(s, "/", "tensor_W_E", in->model->tensor_w_e, err));
-	LENS_TRY(lens_store_attr_str(s, "/", "tensor_W_U", in->model->tensor_w_u, err));
 	LENS_TRY(attr_path(s, "path_data", in->experiment->data.csv, err));
 	LENS_TRY(attr_bos(s, in, err));
-	LENS_TRY(lens_store_attr_i64(s, "/", "rows_skipped", (int64_t)in->n_skipped, err));
-	LENS_TRY(lens_store_attr_str(s, "/", "cpu_level", lens_cpu_level_name(in->level), err));
-	LENS_TRY(lens_store_attr_str(s, "/", "blas", lens_blas_description(), err));
-	LENS_TRY(lens_store_attr_str(s, "/", "hdf5", lens_store_hdf5_version(), err));
-	return lens_store_attr_str(s, "/", "build", LENS_BUILD, err);
+	return lens_store_attr_i64(s, "/", "rows_skipped", (int64_t)in->n_skipped, err);
 }

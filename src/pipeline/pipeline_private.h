@@ -62,7 +62,12 @@ void lens_inputs_close(struct lens_opened *o);
 /* Dimensions, datasets and links; store_id is [n_datasets]. */
 enum lens_status lens_layout_create(struct lens_store *s, const struct lens_plan *p,
 				    int *store_id, struct lens_error *err);
-/* The file's attributes. */
+/* Attributes of any file: of the program that wrote it, and of a model, read from path. */
+enum lens_status lens_layout_program(struct lens_store *s, enum lens_cpu_level level,
+				     struct lens_error *err);
+enum lens_status lens_layout_model(struct lens_store *s, const struct lens_model *m,
+				   const char *path, struct lens_error *err);
+/* All of a run's file. */
 enum lens_status lens_layout_attributes(struct lens_store *s, const struct lens_inputs *in,
 					struct lens_error *err);
 /* /prompts, whole. */
