@@ -61,6 +61,54 @@ enum lens_status lens_run(const struct lens_experiment *e, const struct lens_run
 /* auto, avx2 or avx512 → the level, kernels opened. */
 enum lens_status lens_open_cpu(enum lens_cpu_choice choice, enum lens_cpu_level *level,
 			       struct lens_error *err);
+
+/* --- a model's weights as TransformerLens has them ---------------------------------- */
+
+/* One of TransformerLens's parameters: its name, its shape, and where we have it. */
+#define LENS_WEIGHT_RANK 3
+struct lens_weight {
+	char name[64]; /* "blocks.0.attn.W_Q" */
+	int rank;
+	enum lens_axis axis[LENS_WEIGHT_RANK];
+	size_t extent[LENS_WEIGHT_RANK];
+	/* Element [i, j, k] is data[i stride[0] + j stride[1] + k stride[2]]. */
+	const float *data; /* NULL: of no model that is loaded */
+	size_t stride[LENS_WEIGHT_RANK];
+};
+typedef enum lens_status (*lens_weight_fn)(void *ctx, const struct lens_weight *w,
+					   struct lens_error *err);
+/*
+ * Calls fn for every parameter that a model of this config has after this processing,
+ * in named_parameters' order: embedding, blocks, unembedding. m: where its data are;
+ * NULL: names and shapes alone.
+ */
+enum lens_status lens_weights_each(const struct lens_config *c, const struct lens_processing *p,
+				   const struct lens_model *m, lens_weight_fn fn, void *ctx,
+				   struct lens_error *err);
+
+struct lens_weights_options {
+	bool overwrite;         /* replaces a file of weights */
+	const atomic_int *stop; /* or NULL; not 0: LENS_ERR_INTERRUPTED, and no file */
+	/* What could make the numbers other ones than the user thinks; or NULL. */
+	void (*warn)(void *ctx, const char *text);
+	void *ctx;
+};
+struct lens_weights_result {
+	size_t n;       /* parameters */
+	uint64_t bytes; /* of their values */
+};
+/*
+ * Writes the experiment's model, processed as it says, to its output: /weights/<name>.
+ * Nothing else of the experiment counts.
+ */
+enum lens_status lens_weights_write(const struct lens_experiment *e,
+				    const struct lens_weights_options *opt,
+				    struct lens_weights_result *result, struct lens_error *err);
+/* Is the file one of weights? False also when it cannot be read. */
+bool lens_weights_is_file(const char *path);
+/* How the experiment wants its model to be loaded. */
+struct lens_model_options lens_model_options_of(const struct lens_experiment *e);
+
 /* --- reading results back ---------------------------------------------------------- */
 
 /* The table of results that a run ends with. NaN and -1 where there is none. */

@@ -22,6 +22,7 @@ int cmd_run(int argc, char **argv);
 int cmd_prompt(int argc, char **argv);
 int cmd_tokens(int argc, char **argv);
 int cmd_info(int argc, char **argv);
+int cmd_weights(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_merge(int argc, char **argv);
 int cmd_pack(int argc, char **argv);

@@ -161,6 +161,8 @@ static int info_file(const char *path)
 	if (lens_store_walk(path, print_dataset, NULL, &err) != LENS_OK ||
 	    print_shards(path, &err) != LENS_OK)
 		return fail(&err);
+	if (lens_weights_is_file(path)) /* which has no results */
+		return EXIT_DONE;
 	if (lens_summary_read(path, &s, &err) != LENS_OK)
 		return fail(&err);
 	print_summary(&s);

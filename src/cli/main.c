@@ -15,6 +15,7 @@ static const struct command commands[] = {
 	  "one prompt: top tokens; rank, logit and probability of an answer" },
 	{ "tokens", cmd_tokens, "the ids and pieces of a text" },
 	{ "info", cmd_info, "a model's shapes and hook points; a file's content and results" },
+	{ "weights", cmd_weights, "a model's weights: names and shapes, or a file of them" },
 	{ "status", cmd_status, "what is done of an output, and who is at work on it" },
 	{ "merge", cmd_merge, "join the shards that tasks made (run --task) to the output" },
 	{ "pack", cmd_pack, "one self-contained file of an output and its shards" },

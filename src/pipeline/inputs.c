@@ -31,7 +31,7 @@ static struct lens_dataset_options dataset_options(const struct lens_experiment 
 	};
 }
 
-static struct lens_model_options model_options(const struct lens_experiment *e)
+struct lens_model_options lens_model_options_of(const struct lens_experiment *e)
 {
 	return (struct lens_model_options){
 		.processing = {
@@ -91,7 +91,7 @@ static enum lens_status choose_bos(const struct lens_opened *o, const struct len
 static enum lens_status open_all(struct lens_opened *o, const struct lens_experiment *e,
 				 const struct lens_run_options *opt, struct lens_error *err)
 {
-	const struct lens_model_options m = model_options(e);
+	const struct lens_model_options m = lens_model_options_of(e);
 	struct lens_config config;
 
 	LENS_TRY(lens_open_cpu(e->cpu, &o->in.level, err));

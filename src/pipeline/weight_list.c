@@ -1,0 +1,175 @@
+/*
+ * pipeline/weight_list.c: which parameters TransformerLens has of a model, and where
+ * they are in ours. In: config, processing, and the weights if they are loaded; out:
+ * name, axes and strides of each, so that nobody else knows how we store them.
+ */
+#include "pipeline/pipeline_private.h"
+
+#include <stddef.h>
+#include <string.h>
+
+/* What a parameter's being there depends on. */
+enum when { ALWAYS, NORM, NORM_BIAS, GATE, GATE_BIAS, POSITIONS };
+
+/* In our memory: in TransformerLens's order; some heads of QKV's columns; transposed. */
+enum how { AS_IT_IS, QUERY, KEY, VALUE, TRANSPOSED };
+
+struct entry {
+	const char *name;
+	size_t at; /* of the float * in struct lens_model, or struct lens_block */
+	enum when when;
+	enum how how;
+	int rank;
+	unsigned char axis[LENS_WEIGHT_RANK]; /* of enum lens_axis */
+};
+
+/* The axes, by the letters of model.h. */
+enum {
+	POS = LENS_AXIS_POS,
+	V = LENS_AXIS_D_VOCAB,
+	D = LENS_AXIS_D_MODEL,
+	DH = LENS_AXIS_D_HEAD,
+	F = LENS_AXIS_D_MLP,
+	H = LENS_AXIS_HEAD,
+	HKV = LENS_AXIS_KV_HEAD
+};
+
+#define ENTRY(name, of, field, when, how, rank, ...)                                           \
+	{                                                                                      \
+		name, offsetof(struct of, field), when, how, rank,                             \
+		{                                                                              \
+			__VA_ARGS__                                                            \
+		}                                                                              \
+	}
+#define COUNT(list) (sizeof(list) / sizeof(*(list)))
+
+static const struct entry before[] = {
+	ENTRY("embed.W_E", lens_model, w_e, ALWAYS, AS_IT_IS, 2, V, D),
+	ENTRY("pos_embed.W_pos", lens_model, w_pos, POSITIONS, AS_IT_IS, 2, POS, D),
+};
+static const struct entry block[] = {
+	ENTRY("ln1.w", lens_block, ln1_w, NORM, AS_IT_IS, 1, D),
+	ENTRY("ln1.b", lens_block, ln1_b, NORM_BIAS, AS_IT_IS, 1, D),
+	ENTRY("ln2.w", lens_block, ln2_w, NORM, AS_IT_IS, 1, D),
+	ENTRY("ln2.b", lens_block, ln2_b, NORM_BIAS, AS_IT_IS, 1, D),
+	ENTRY("attn.W_Q", lens_block, w_qkv, ALWAYS, QUERY, 3, H, D, DH),
+	ENTRY("attn.W_K", lens_block, w_qkv, ALWAYS, KEY, 3, HKV, D, DH),
+	ENTRY("attn.W_V", lens_block, w_qkv, ALWAYS, VALUE, 3, HKV, D, DH),
+	ENTRY("attn.W_O", lens_block, w_o, ALWAYS, AS_IT_IS, 3, H, DH, D),
+	ENTRY("attn.b_Q", lens_block, b_qkv, ALWAYS, QUERY, 2, H, DH),
+	ENTRY("attn.b_K", lens_block, b_qkv, ALWAYS, KEY, 2, HKV, DH),
+	ENTRY("attn.b_V", lens_block, b_qkv, ALWAYS, VALUE, 2, HKV, DH),
+	ENTRY("attn.b_O", lens_block, b_o, ALWAYS, AS_IT_IS, 1, D),
+	ENTRY("mlp.W_gate", lens_block, w_gate, GATE, AS_IT_IS, 2, D, F),
+	ENTRY("mlp.b_gate", lens_block, b_gate, GATE_BIAS, AS_IT_IS, 1, F),
+	ENTRY("mlp.W_in", lens_block, w_in, ALWAYS, AS_IT_IS, 2, D, F),
+	ENTRY("mlp.b_in", lens_block, b_in, ALWAYS, AS_IT_IS, 1, F),
+	ENTRY("mlp.W_out", lens_block, w_out, ALWAYS, AS_IT_IS, 2, F, D),
+	ENTRY("mlp.b_out", lens_block, b_out, ALWAYS, AS_IT_IS, 1, D),
+};
+static const struct entry after[] = {
+	ENTRY("ln_final.w", lens_model, ln_final_w, NORM, AS_IT_IS, 1, D),
+	ENTRY("ln_final.b", lens_model, ln_final_b, NORM_BIAS, AS_IT_IS, 1, D),
+	ENTRY("unembed.W_U", lens_model, w_u, ALWAYS, TRANSPOSED, 2, D, V),
+	ENTRY("unembed.b_U", lens_model, b_u, ALWAYS, AS_IT_IS, 1, V),
+};
+
+struct list {
+	const struct lens_config *config;
+	bool folded;
+	lens_weight_fn fn;
+	void *ctx;
+};
+
+static bool is_there(const struct list *l, enum when when)
+{
+	const struct lens_config *c = l->config;
+	bool layer_norm = c->norm == LENS_NORM_LN;
+
+	switch (when) {
+	case NORM:
+		return !l->folded;
+	case NORM_BIAS:
+		return !l->folded && layer_norm;
+	case GATE:
+		return c->gated_mlp;
+	case GATE_BIAS: /* TransformerLens has none: where it is zero it is left out */
+		return c->gated_mlp && (c->mlp_biases || layer_norm);
+	case POSITIONS:
+		return c->learned_positions;
+	default:
+		return true;
+	}
+}
+
+/* QKV's columns are [q heads | k heads | v heads]: the first of this part's. */
+static size_t first_column(const struct lens_config *c, enum how how)
+{
+	size_t heads = how == QUERY ? 0 : how == KEY ? c->n_heads : c->n_heads + c->n_kv_heads;
+
+	return heads * c->d_head;
+}
+
+/* Strides; and from the beginning of our array to the first element. */
+static void place(const struct lens_config *c, enum how how, struct lens_weight *w)
+{
+	size_t n = 1;
+	int i;
+
+	for (i = w->rank - 1; i >= 0; i--) {
+		w->stride[i] = n;
+		n *= w->extent[i];
+	}
+	if (how == TRANSPOSED) {
+		w->stride[0] = 1;
+		w->stride[1] = w->extent[0];
+	} else if (how != AS_IT_IS) {
+		w->stride[0] = c->d_head;
+		if (w->rank == 3)
+			w->stride[1] = (c->n_heads + 2 * c->n_kv_heads) * c->d_head;
+		if (w->data)
+			w->data += first_column(c, how);
+	}
+}
+
+/* base: the model or the block that holds it, or NULL. */
+static enum lens_status show(const struct list *l, const struct entry *e, const char *prefix,
+			     const void *base, struct lens_error *err)
+{
+	struct lens_sizes sizes = lens_model_sizes(l->config);
+	struct lens_weight w = { .rank = e->rank };
+	int i;
+
+	if (!is_there(l, e->when))
+		return LENS_OK;
+	sizes.n_pos = l->config->n_ctx;
+	snprintf(w.name, sizeof(w.name), "%s%s", prefix, e->name);
+	for (i = 0; i < e->rank; i++) {
+		w.axis[i] = (enum lens_axis)e->axis[i];
+		w.extent[i] = lens_axis_extent(w.axis[i], &sizes);
+	}
+	if (base)
+		memcpy(&w.data, (const char *)base + e->at, sizeof(w.data));
+	place(l->config, e->how, &w);
+	return l->fn(l->ctx, &w, err);
+}
+
+enum lens_status lens_weights_each(const struct lens_config *c, const struct lens_processing *p,
+				   const struct lens_model *m, lens_weight_fn fn, void *ctx,
+				   struct lens_error *err)
+{
+	const struct list l = { .config = c, .folded = p->fold_ln, .fn = fn, .ctx = ctx };
+	char prefix[32];
+	size_t i, k;
+
+	for (k = 0; k < COUNT(before); k++)
+		LENS_TRY(show(&l, &before[k], "", m, err));
+	for (i = 0; i < c->n_layers; i++) {
+		snprintf(prefix, sizeof(prefix), "blocks.%zu.", i);
+		for (k = 0; k < COUNT(block); k++)
+			LENS_TRY(show(&l, &block[k], prefix, m ? &m->block[i] : NULL, err));
+	}
+	for (k = 0; k < COUNT(after); k++)
+		LENS_TRY(show(&l, &after[k], "", m, err));
+	return LENS_OK;
+}
