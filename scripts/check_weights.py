@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""Whether `h5lens weights` writes the weights that TransformerLens 2.16 has, and what is computed of them.
+
+    check_weights.py [--h5lens build/h5lens] [MODEL_DIR …]
+
+For each model (by default the demo's, tests/golden/data/*, and a Mistral and a Qwen2 with as many key/value heads as
+heads), processed and raw, every parameter of TransformerLens's named_parameters by name, shape and value; the same
+against the processing in float64 (scripts/truth_weights.py), which also has refactored attention matrices. Then
+composition_scores and copying_scores of scripts/h5lens.py against TransformerLens's all_composition_scores and
+FactoredMatrix.eigenvalues.
+
+Errors are in units of the float64 array's RMS (0 where that is 0). u = 2⁻²⁴ is float32's rounding.
+  Raw weights are bit for bit those of all three: they are read, and nothing is computed.
+  Ours against float64: processing is in float64, and then rounded once, so u·largest/RMS; and 1e-12 for float64's own
+  errors, which are sums of thousands of terms. Refactored ones: 1e-9, as singular vectors are known to an error of
+  float64's 1e-16 over the gaps between singular values.
+  TransformerLens against ours: it works in float32; n terms are summed with an error of n·u of the largest at most:
+  n = d_model for folded and centred weights, n_heads·d_head for value biases, d_vocab for the centred unembedding;
+  so (d_model + n_heads·d_head + 4)·u·largest/RMS, with d_vocab besides for the unembedding.
+  Scores: TransformerLens's functions on the same weights in float64, 1e-9 (an eigenvalue is known to 1e-16 times its
+  condition number); with its own weights in float32 they are shown, and bounded by 1e-3.
+
+Prints a line a model with the largest errors, 'N passed, N failed'; exit status 1 on a failure. Needs torch,
+transformers, transformer_lens 2.16 and h5py; no test of `make test`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from check_transformer_lens import ROOT, Checks, run_program, ungrouped_models
+from transformer_lens import FactoredMatrix, HookedTransformer, HookedTransformerConfig
+from transformer_lens.loading_from_pretrained import get_pretrained_state_dict
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+import h5lens
+import truth_weights
+
+U = 2.0 ** -24
+RAW = dict.fromkeys(truth_weights.PROCESSING, False)
+
+
+def write(binary: Path, model: Path, out: Path, *more: str) -> h5lens.Weights:
+    subprocess.run([str(binary), "weights", str(model), "-o", str(out), "--overwrite", *more], check=True,
+                   capture_output=True)
+    return h5lens.open_weights(out)
+
+
+def transformer_lens(binary: Path, model: Path, tmp: Path, *more: str) -> HookedTransformer:
+    """Its own model, with its own processing."""
+    run_program(binary, model, tmp / "run.h5", *more)
+    with h5lens.open_run(tmp / "run.h5") as run:
+        config = HookedTransformerConfig(**h5lens.transformer_lens_config(run))
+        flags = run.experiment["weights"]
+    theirs = AutoModelForCausalLM.from_pretrained(model, torch_dtype=torch.float32)
+    got = HookedTransformer(config)
+    got.load_and_process_state_dict(get_pretrained_state_dict(str(model), config, theirs), **flags)
+    return got
+
+
+def parameters(model: HookedTransformer) -> dict[str, torch.Tensor]:
+    """By the names of the file: grouped keys and values are _W_K in named_parameters."""
+    return {n.replace("attn._", "attn."): p for n, p in model.named_parameters()}
+
+
+def error(got: Any, want: Any, rms: float) -> float:
+    worst = float(np.abs(np.asarray(got, np.float64) - np.asarray(want, np.float64)).max(initial=0))
+    return worst / rms if rms else (0.0 if worst == 0 else np.inf)
+
+
+def allowed(cfg: truth_weights.Config, name: str, w: np.ndarray, rms: float) -> float:
+    """Of TransformerLens against ours."""
+    n = cfg.d_model + cfg.n_heads * cfg.d_head + 4 + (cfg.d_vocab if name.startswith("unembed") else 0)
+    return n * U * float(np.abs(w).max(initial=0)) / rms if rms else 0.0
+
+
+def check_truth(c: Checks, what: str, w: h5lens.Weights, model: truth_weights.Model, floor: float) -> float:
+    """Names, shapes and values against float64; returns the largest error."""
+    truth = {n: a for n, a in model.weights.items() if n in w or not n.endswith("b_gate") or a.any()}
+    c.that(set(truth) == set(w), f"{what}: names: {sorted(set(truth) ^ set(w))}")
+    worst = 0.0
+    for name in set(w) & set(truth):
+        got, want = w[name][...], truth[name]
+        if not c.that(got.shape == want.shape and got.dtype == np.float32, f"{what}: {name} {got.dtype} {got.shape}"):
+            continue
+        rms = float(np.sqrt((want ** 2).mean()))
+        e = error(got, want, rms)
+        bound = (U * float(np.abs(want).max(initial=0)) / rms if rms else 0) + floor
+        c.that(e <= bound, f"{what}: {name}: off by {e:.2e} of float64, allowed {bound:.2e}")
+        worst = max(worst, e)
+    return worst
+
+
+def check_theirs(c: Checks, what: str, w: h5lens.Weights, theirs: dict[str, torch.Tensor], model: truth_weights.Model,
+                 raw: bool) -> tuple[float, float]:
+    """Against TransformerLens; the largest differences from ours, and of its own from float64."""
+    mine = {n for n in w if not n.endswith("b_gate")}
+    c.that(mine == set(theirs), f"{what}: names: {sorted(mine ^ set(theirs))}")
+    worst = own = 0.0
+    for name in mine & set(theirs):
+        got, want, truth = w[name][...], theirs[name].detach().numpy(), model.weights[name]
+        if not c.that(got.shape == want.shape, f"{what}: {name} {got.shape}, TransformerLens {want.shape}"):
+            continue
+        rms = float(np.sqrt((truth ** 2).mean()))
+        e = error(got, want, rms)
+        bound = 0.0 if raw else allowed(model.cfg, name, truth, rms)
+        c.that(e <= bound, f"{what}: {name}: {e:.2e} from TransformerLens, allowed {bound:.2e}")
+        worst, own = max(worst, e), max(own, error(want, truth, rms))
+    return worst, own
+
+
+def their_scores(model: HookedTransformer) -> dict[str, np.ndarray]:
+    got = {mode: model.all_composition_scores(mode) for mode in "QKV"}
+    E = FactoredMatrix(model.W_E, torch.eye(model.cfg.d_model, dtype=model.W_E.dtype))
+    for name, full in (("OV", E @ model.OV @ model.W_U), ("QK", E @ model.QK @ model.W_E.T)):
+        values = full.eigenvalues
+        got[name] = values.sum(-1).real / values.abs().sum(-1)
+    return {k: v.detach().numpy() for k, v in got.items()}
+
+
+def check_scores(c: Checks, what: str, w: h5lens.Weights, model: HookedTransformer) -> tuple[float, float]:
+    ours = {**{m: w.composition_scores(m) for m in "QKV"}, **{m: w.copying_scores(m) for m in ("OV", "QK")}}
+    single = their_scores(model)
+    model = model.double()
+    for name, p in parameters(model).items():
+        p.data = torch.from_numpy(w[name][...].astype(np.float64))
+    double = their_scores(model)
+    worst = []
+    for theirs, bound in ((double, 1e-9), (single, 1e-3)):
+        off = {k: float(np.abs(v - theirs[k]).max()) if v.shape == theirs[k].shape else np.inf for k, v in ours.items()}
+        c.that(max(off.values()) <= bound, f"{what}: scores: {off}")
+        worst.append(max(off.values()))
+    return worst[0], worst[1]
+
+
+def listed(binary: Path, model: Path, *more: str) -> list[str]:
+    return subprocess.run([str(binary), "weights", str(model), *more], check=True, capture_output=True,
+                          text=True).stdout.splitlines()
+
+
+def check(c: Checks, binary: Path, model: Path, tmp: Path, raw: bool) -> None:
+    what, more = model.name + (" raw" if raw else ""), (("--raw-weights",) if raw else ())
+    truth = truth_weights.load(str(model), **(RAW if raw else {}))
+    with write(binary, model, tmp / "w.h5", *more) as w:
+        c.that(listed(binary, model, *more) == [f"{n} {list(w[n].shape)}" for n in w], f"{what}: the list")
+        c.that(w.verify(), f"{what}: digests")
+        line = f"  {what}: {len(w)} parameters, float64 {check_truth(c, what, w, truth, 0 if raw else 1e-12):.1e}"
+        hf = truth_weights.read_config(str(model))
+        try:
+            theirs = transformer_lens(binary, model, tmp, *more)
+        except h5lens.H5LensError as e:
+            c.that("linear" in str(e), f"{what}: {e}")
+            print(line + "; TransformerLens has no linear scaling")
+            return
+        if hf["model_type"] == "llama" and (hf.get("attention_bias") or hf.get("mlp_bias")):
+            lost = [n for n, p in parameters(theirs).items() if np.abs(w[n][...] - p.detach().numpy()).max() > 1e-3]
+            c.that(lost and all(".b_" in n for n in lost), f"{what}: {lost}")
+            print(line + f"; TransformerLens drops its biases: {len(lost)} parameters differ")
+            return
+        worst, own = check_theirs(c, what, w, parameters(theirs), truth, raw)
+        line += f", TransformerLens {worst:.1e} (itself {own:.1e})"
+        double, single = check_scores(c, what, w, theirs)
+        print(line + f"; scores {double:.1e}, from its float32 {single:.1e}")
+
+
+def check_refactored(c: Checks, binary: Path, model: Path, tmp: Path) -> None:
+    truth = truth_weights.load(str(model), **{truth_weights.REFACTOR: True})
+    with write(binary, model, tmp / "w.h5", "--set", f"weights.{truth_weights.REFACTOR}=true") as w:
+        what = f"{model.name} refactored"
+        print(f"  {what}: float64 {check_truth(c, what, w, truth, 1e-9):.1e}")
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("models", type=Path, nargs="*")
+    p.add_argument("--h5lens", type=Path, metavar="BIN", default=ROOT / "build" / "h5lens")
+    args = p.parse_args()
+    logging.set_verbosity_error()
+    golden = sorted(d for d in (ROOT / "tests/golden/data").iterdir() if (d / "config.json").exists())
+    c = Checks()
+    with tempfile.TemporaryDirectory() as tmp, torch.inference_mode(False):
+        models = [m.resolve() for m in args.models] or [ROOT / "experiments" / "demo-gpt2", *golden,
+                                                        *ungrouped_models(Path(tmp))]
+        for model in models:
+            for raw in (False, True):
+                check(c, args.h5lens, model, Path(tmp), raw)
+            if truth_weights.read_config(str(model))["model_type"] in ("gpt2", "gpt_neo"):
+                check_refactored(c, args.h5lens, model, Path(tmp))
+    print(f"{c.passed} passed, {c.failed} failed")
+    return int(c.failed > 0 or c.passed == 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
