@@ -104,8 +104,8 @@ struct lens_weights_result {
 enum lens_status lens_weights_write(const struct lens_experiment *e,
 				    const struct lens_weights_options *opt,
 				    struct lens_weights_result *result, struct lens_error *err);
-/* Is the file one of weights? False also when it cannot be read. */
-bool lens_weights_is_file(const char *path);
+/* Is the file one of weights? A damaged one is not. */
+enum lens_status lens_weights_is_file(const char *path, bool *is, struct lens_error *err);
 /* How the experiment wants its model to be loaded. */
 struct lens_model_options lens_model_options_of(const struct lens_experiment *e);
 

@@ -145,6 +145,7 @@ static int info_file(const char *path)
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_summary s;
 	char *identity;
+	bool weights;
 
 	/* Check an attribute first: nothing is printed for a file that is not ours. */
 	if (lens_store_read_attr(path, "/", "identity", &identity, &err) != LENS_OK)
@@ -161,7 +162,9 @@ static int info_file(const char *path)
 	if (lens_store_walk(path, print_dataset, NULL, &err) != LENS_OK ||
 	    print_shards(path, &err) != LENS_OK)
 		return fail(&err);
-	if (lens_weights_is_file(path)) /* which has no results */
+	if (lens_weights_is_file(path, &weights, &err) != LENS_OK)
+		return fail(&err);
+	if (weights) /* no results */
 		return EXIT_DONE;
 	if (lens_summary_read(path, &s, &err) != LENS_OK)
 		return fail(&err);

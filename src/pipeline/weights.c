@@ -231,31 +231,45 @@ static enum lens_status add_attributes(struct weights *f, struct lens_error *err
 	return st;
 }
 
-bool lens_weights_is_file(const char *path)
+enum lens_status lens_weights_is_file(const char *path, bool *is, struct lens_error *err)
 {
+	struct lens_error why = LENS_ERROR_INIT;
 	char *text = NULL;
-	bool is = lens_store_read_attr(path, "/", "weights", &text, NULL) == LENS_OK && text;
+	enum lens_status st = lens_store_read_attr(path, "/", "weights", &text, &why);
 
+	*is = text != NULL;
 	lens_free(text);
-	return is;
+	return st == LENS_OK || st == LENS_ERR_FORMAT ? LENS_OK : lens_error_pass(err, &why);
 }
 
 /* --- the file ---------------------------------------------------------------------- */
+
+/* Nothing may be lost that takes longer to make again. */
+static enum lens_status check_what_is_there(const struct weights *f, struct lens_error *err)
+{
+	const char *name = f->experiment->output;
+	bool ours;
+
+	if (!lens_file_exists(f->output))
+		return LENS_OK;
+	if (!f->options->overwrite)
+		return lens_error_at(err, LENS_ERR_INVALID, name, 0, 0,
+				     "exists; choose another name, or --overwrite");
+	LENS_TRY(lens_weights_is_file(f->output, &ours, err));
+	return ours ? LENS_OK
+		    : lens_error_at(err, LENS_ERR_INVALID, name, 0, 0,
+				    "is no file of weights: it is not overwritten");
+}
 
 /* May the output be written, and is there room? Asked before the weights are read. */
 static enum lens_status check_output(struct weights *f, struct lens_error *err)
 {
 	const struct lens_processing p = lens_model_options_of(f->experiment).processing;
-	const char *name = f->experiment->output;
 	struct lens_config config;
 
-	LENS_TRY(lens_output_resolve(name, f->options->overwrite, &f->output, err));
-	if (lens_file_exists(f->output) && !f->options->overwrite)
-		return lens_error_at(err, LENS_ERR_INVALID, name, 0, 0,
-				     "exists; choose another name, or --overwrite");
-	if (lens_file_exists(f->output) && !lens_weights_is_file(f->output))
-		return lens_error_at(err, LENS_ERR_INVALID, name, 0, 0,
-				     "is no file of weights: it is not overwritten");
+	LENS_TRY(lens_output_resolve(f->experiment->output, f->options->overwrite, &f->output,
+				     err));
+	LENS_TRY(check_what_is_there(f, err));
 	LENS_TRY(lens_config_load(f->experiment->model, &config, err));
 	LENS_TRY(lens_weights_each(&config, &p, NULL, count, f->result, err));
 	return lens_output_check_disk(f->output, f->result->bytes, err);
