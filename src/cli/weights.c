@@ -2,7 +2,7 @@
  * cli/weights.c: `h5lens weights DIR`: a model's parameters as TransformerLens's
  * named_parameters shows them; with -o, their values in a file.
  */
-#include "cli/cli.h"
+#include "cli/cli_private.h"
 
 #define MOST_SETTINGS 32
 

@@ -46,6 +46,7 @@ static enum lens_status config_llama(const struct lens_config_file *f, struct le
 {
 	LENS_TRY(lens_config_bool(f, "attention_bias", false, &layout->attn_biases, err));
 	LENS_TRY(lens_config_bool(f, "mlp_bias", false, &layout->mlp_biases, err));
+	c->gate_bias = layout->mlp_biases;
 	return common(f, c, layout, err);
 }
 

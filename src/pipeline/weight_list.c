@@ -94,7 +94,7 @@ static bool is_there(const struct list *l, enum when when)
 	case GATE:
 		return c->gated_mlp;
 	case GATE_BIAS: /* TransformerLens has none: where it is zero it is left out */
-		return c->gated_mlp && (c->mlp_biases || layer_norm);
+		return c->gated_mlp && (c->gate_bias || layer_norm);
 	case POSITIONS:
 		return c->learned_positions;
 	default:

@@ -131,18 +131,20 @@ static enum lens_status go_on(const struct weights *f, struct lens_error *err)
 static enum lens_status write_chunks(struct weights *f, const struct lens_weight *w, int id,
 				     const size_t *chunk, struct lens_error *err)
 {
-	size_t coord[LENS_MAX_RANK] = { 0 }, bytes = sizeof(*f->chunk);
+	size_t coord[LENS_MAX_RANK] = { 0 };
 	uint8_t digest[LENS_SHA256_BYTES];
+	struct lens_store_chunk c = {
+		.coord = coord, .buf = f->chunk, .nbytes = sizeof(*f->chunk), .digest = digest
+	};
 	int k;
 
 	for (k = 0; k < w->rank; k++)
-		bytes *= chunk[k];
+		c.nbytes *= chunk[k];
 	do {
 		LENS_TRY(go_on(f, err));
 		fill_chunk(w, chunk, coord, f->chunk);
-		LENS_TRY(lens_sha256(f->chunk, bytes, digest, err));
-		LENS_TRY(lens_store_write_chunk(f->store, id, coord, f->chunk, bytes, digest,
-						err));
+		LENS_TRY(lens_sha256(f->chunk, c.nbytes, digest, err));
+		LENS_TRY(lens_store_write_chunk(f->store, id, &c, err));
 	} while (next(w, chunk, coord));
 	return LENS_OK;
 }

@@ -156,6 +156,7 @@ static void check_type(enum lens_table table, const struct lens_sizes *sizes)
 static bool is_listed(const char *group)
 {
 #define LENS_TABLE(id, ...) #id,
+#define LENS_TABLE_GROUP LENS_TABLE
 	static const char *const names[] = {
 #include "h5lens/tables.def"
 	};

@@ -63,7 +63,7 @@ static enum lens_status try_to_write(const char *weights, const atomic_int *stop
 /* The digest of the file, which is there and whole; nothing is beside it. */
 static void look(char digest[LENS_SHA256_HEX])
 {
-	struct lens_shard_state state;
+	struct lens_shard_facts state;
 	char pattern[80];
 	glob_t found;
 
