@@ -42,9 +42,9 @@ struct lens_config {
 	bool learned_positions; /* W_pos is added to the embedding */
 	struct lens_rotary rotary;
 	bool gated_mlp;
-	bool gate_bias; /* a gated MLP's b_gate, which TransformerLens does not have */
-	bool parallel_block;      /* attention and MLP both read resid_pre */
-	bool scale_attn;          /* divide scores by √d_head … */
+	bool gate_bias;      /* a gated MLP's b_gate, which TransformerLens does not have */
+	bool parallel_block; /* attention and MLP both read resid_pre */
+	bool scale_attn;     /* divide scores by √d_head … */
 	bool scale_attn_by_layer; /* … and by layer + 1 */
 	size_t window; /* keys seen in local layers, the query's own included; 0: none local */
 	bool local[LENS_MAX_LAYERS]; /* which layers are local */

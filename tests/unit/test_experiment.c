@@ -120,7 +120,8 @@ static const struct {
 	{ "tables", "[]", "\"tables\":[]" },
 	/* there are no answers */
 	{ "tables", "default", "\"tables\":[\"top_tokens\"]" },
-	{ "tables", "all", "\"tables\":[\"top_tokens\",\"token_logprobs\",\"loss\",\"pos_top_tokens\"," },
+	{ "tables", "all",
+	  "\"tables\":[\"top_tokens\",\"token_logprobs\",\"loss\",\"pos_top_tokens\"," },
 	{ "tables", "[loss, default]", "\"tables\":[\"top_tokens\",\"loss\"]" },
 	{ "tables", "token_logprobs", "\"tables\":[\"token_logprobs\"]" },
 	{ "tables", "loss,loss", "\"tables\":[\"loss\"]" },
