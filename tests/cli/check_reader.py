@@ -107,14 +107,32 @@ def check_opens(c: Checks, f: File) -> None:
         got = tree["cache"][hook]
         c.that(got.dims == f.run.dims(hook) and got.dtype == f.run.dataset(hook).dtype, f"xarray: {hook}")
         c.that(np.array_equal(got[0].values, f.run.cache(hook, rows=0), equal_nan=True), f"xarray: {hook}[0]")
-    if f.has("rank_per_layer"):
-        labels = tree["results"]["rank_per_layer"].coords["lens_layer"].values
-        c.that(list(labels) == f.run.lens_layers, "xarray: the labels of lens_layer")
+    check_labels(c, f)
     if shutil.which("h5dump"):
         dump = subprocess.run(["h5dump", "-H", f.run.path], capture_output=True, text=True, check=False)
         c.that(dump.returncode == 0 and "error" not in dump.stderr.lower(), f"h5dump -H: {dump.stderr[:300]}")
     else:
         print("skipped: h5dump is not installed")
+
+
+def check_labels(c: Checks, f: File) -> None:
+    """Every dimension whose scale holds texts is a coordinate with them, of each table that has the dimension."""
+    labels = {name: list(d.asstr()[...]) for name, d in f.run.file.items()
+              if isinstance(d, h5py.Dataset) and h5py.check_string_dtype(d.dtype) is not None}
+    c.that(not f.has("rank_per_layer") or labels.get("lens_layer") == f.run.lens_layers, "the labels of lens_layer")
+    for table in f.run.results:
+        dims = [str(dim[0].name).strip("/") for dim in f.run.file[f"results/{table}"].dims]
+        for where, got in (("tree", f.run.tree["results"][table]),
+                           ("to_dataset", f.run.tree["results"].to_dataset()[table])):
+            wanted = {d: labels[d] for d in dims if d in labels}
+            c.that({d: list(got.coords[d].values) for d in got.dims if d in got.coords} == wanted,
+                   f"{where}: the labels of {table}: {wanted}, not {dict(got.coords)}")
+    if f.has("head_scores"):
+        scores = f.run.tree["results"]["head_scores"]
+        first = scores.sel(score="first_token")
+        at = labels["score"].index("first_token")
+        c.that(np.array_equal(first.values, f.run.results["head_scores"][..., at], equal_nan=True),
+               "head_scores by the label first_token")
 
 
 def same_tree(c: Checks, f: File, plain: xarray.DataTree) -> None:

@@ -216,6 +216,16 @@ def tables(w: Writer, rows: list[dict[str, np.ndarray]], answers: np.ndarray, w_
     w.array("results/top_logits", np.take_along_axis(last, top, 1), "prompt k")
     w.array("results/top_probs", np.take_along_axis(prob, top, 1), "prompt k")
     w.array("results/flags", np.zeros(len(rows), "u1"), "prompt")
+    head_scores(w, rows, layers)
+
+
+def head_scores(w: Writer, rows: list[dict[str, np.ndarray]], layers: int) -> None:
+    """Two of the kinds of keys: the shares of each head's attention that are the query's own, and the first token's."""
+    w.dim("layer", layers)
+    w.dim("score", 2, ["current_token", "first_token"])
+    a = [np.stack([r[f"blocks.{i}.attn.hook_pattern"] for i in range(layers)]) for r in rows]
+    shares = [np.stack([np.trace(x, axis1=2, axis2=3), x[..., 0].sum(-1)], -1) / x.shape[-1] for x in a]
+    w.array("results/head_scores", np.stack(shares).astype("f4"), "prompt layer head score")
 
 
 def log_probs(w: Writer, rows: list[dict[str, np.ndarray]], tokens: np.ndarray, w_u: np.ndarray, layers: int) -> None:
