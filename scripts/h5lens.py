@@ -10,7 +10,7 @@
     with h5lens.open_weights("w.h5") as w:
         w["blocks.0.attn.W_Q"][3]               # what `h5lens weights DIR -o w.h5` wrote
 
-Importing needs NumPy and h5py only; xarray is for `tree`, torch for `activation_cache(torch=True)`.
+Importing needs NumPy and h5py only; xarray is for `tree` and `Stack.to_xarray`, torch for `activation_cache(torch=True)`.
 
 Conventions of the file. Prompts differ in length and nothing was computed past a prompt's end: float
 arrays hold NaN there, `tokens` holds -1. `run.lengths` and `run.mask()` say where the data is. Attention
@@ -645,6 +645,94 @@ def transformer_lens_config(run: Run) -> dict[str, Any]:
     return {**got, "default_prepend_bos": bool(run.attr("prepend_bos")), "init_weights": False}
 
 
+# --- stacks of the residual stream ---------------------------------------------
+
+@dataclass(frozen=True, eq=False)
+class _Where:
+    """Of which rows and positions of which run a stack is. A single one of either has no dimension in the stack."""
+
+    path: Path
+    rows: np.ndarray
+    slot: np.ndarray  # [batch, entry], as Run._slots has it
+    at: np.ndarray  # [batch, entry]: the token's position, -1 past the end
+    one_row: bool
+    one_pos: bool
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return tuple(name for name, one in (("prompt", self.one_row), ("pos", self.one_pos)) if not one)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(n for n, one in zip(self.slot.shape, (self.one_row, self.one_pos)) if not one)
+
+
+class Stack(np.ndarray):
+    """An array of components of the residual stream, component first, that knows what its components are.
+
+    labels: of the components, as TransformerLens has them; axes: the dimensions, ("component", "prompt", "pos",
+    "d_model") less those that a single row or position drops. Components chosen by the first index keep their labels,
+    stack[2:5] or stack[[0, -1]], and so does arithmetic that keeps the shape. Anything else gives an array without
+    labels and axes (they are None).
+    """
+
+    labels: list[str] | None = None
+    axes: tuple[str, ...] | None = None
+    _where: _Where | None = None
+
+    def _tell(self, labels: list[str] | None, axes: tuple[str, ...] | None, where: _Where | None) -> Stack:
+        self.labels, self.axes, self._where = labels, axes, where
+        return self
+
+    @staticmethod
+    def _like(stack: np.ndarray, values: np.ndarray, where: _Where) -> Stack:
+        """Values with the labels of a stack, and as many of its axes as they have."""
+        labels, axes = (stack.labels, stack.axes) if isinstance(stack, Stack) else (None, None)
+        return values.view(Stack)._tell(labels, axes and axes[:values.ndim], where)
+
+    def __getitem__(self, key: Any) -> Any:
+        got = super().__getitem__(key)
+        if isinstance(got, Stack) and self.labels is not None and self.axes is not None:
+            if isinstance(key, (int, np.integer)):
+                got._tell(None, self.axes[1:], self._where)
+            elif isinstance(key, slice) or isinstance(key, (list, np.ndarray)) and np.ndim(key) == 1:
+                got._tell(np.array(self.labels, dtype=object)[key].tolist(), self.axes, self._where)
+        return got
+
+    def __array_wrap__(self, array: np.ndarray, context: Any = None, return_scalar: bool = False) -> Any:
+        if array.ndim == 0:
+            return array[()]
+        got = array.view(Stack)
+        return got._tell(self.labels, self.axes, self._where) if array.shape == self.shape else got
+
+    def to_xarray(self) -> Any:
+        """As an xarray.DataArray: the coordinates are component, prompt (the row) and position (the token's, -1 past a
+        prompt's end)."""
+        if self.axes is None or self._where is None:
+            raise ValueError("this array has lost its labels: to_xarray() is for what the run's methods give")
+        import xarray
+        at, where = self._where, {a: n for a, n in zip(self.axes, self.shape)}
+        coords: dict[str, Any] = {"prompt": int(at.rows[0]) if at.one_row else at.rows,
+                                  "position": (at.axes, at.at.reshape(at.shape))}
+        if "component" in where:
+            coords["component"] = self.labels
+        return xarray.DataArray(np.asarray(self), coords, self.axes)
+
+
+def _weight(weights: Mapping[str, Any] | None, name: str, what: str) -> Any:
+    """A weight by TransformerLens's name: unembed.W_U, or W_U, as its HookedTransformer has both."""
+    if weights is None:
+        raise H5LensError(f"{what} needs the model's {name}: weights=h5lens.open_weights(…) of a file that "
+                          "`h5lens weights` made with the run's settings, or another mapping of TransformerLens's names "
+                          "to arrays")
+    short = name.rsplit(".", 1)[-1]
+    found = name if name in weights else short if name.startswith("unembed.") and short in weights else None
+    if found is None:
+        raise _no_such("weight", name, [k for k in weights])
+    value = weights[found]
+    return value.detach() if hasattr(value, "detach") else value
+
+
 # --- the run ------------------------------------------------------------------
 
 class Run:
@@ -917,7 +1005,8 @@ class Run:
         if (lost := ~found.any(1)).any():
             row = int(np.argmax(lost))
             there = ", ".join(str(p) for p in at[row] if p >= 0)
-            raise IndexError(f"row {index[row]}: position {want[row]} is not stored, only {there or 'none'}")
+            raise IndexError(f"row {index[row]}: position {want[row]} is not stored, only {there or 'none'}: "
+                             "`h5lens run --positions` (cache.positions) says which are")
         return found.argmax(1)[:, None]
 
     def _batch(self, d: h5py.Dataset, index: np.ndarray, slot: np.ndarray, fill: float | None) -> np.ndarray:
@@ -942,6 +1031,238 @@ class Run:
             gone = gone | past.reshape([n if i == 0 or dims[i] == "key" else 1 for i, n in enumerate(shape)])
         np.copyto(out, np.nan if fill is None else fill, where=gone)
         return out
+
+    # -- the residual stream: TransformerLens's ActivationCache, on what is stored
+
+    def decompose_resid(self, rows: Rows = None, layer: int | None = -1, *, mode: str = "all", mlp_input: bool = False,
+                        apply_ln: bool = False, pos: Pos = None, incl_embeds: bool = True) -> Stack:
+        """What is written to the residual stream before a layer's input: embed, pos_embed, 0_attn_out, 0_mlp_out, …
+
+        layer: from 0; -1, None or the number of layers is the end, before the unembedding. mlp_input: up to the input
+        of that layer's MLP. mode: "all", "mlp" or "attn". apply_ln: centred (LayerNorm) and divided by the scale that
+        the model had there. rows as in `cache`, pos as in `activation_cache`, but that a single row or position ("read",
+        a number) drops its dimension. float32; NaN past a prompt's end.
+        """
+        if mode not in ("all", "mlp", "attn"):
+            raise ValueError(f"mode is \"all\", \"mlp\" or \"attn\", not {mode!r}")
+        last, config = self._layer(layer, mlp_input), self.model_config
+        parts: dict[str, tuple[str, ...]] = {}
+        if incl_embeds:
+            parts["embed"] = ("hook_embed",)
+            if config["positional_embedding_type"] == "standard":
+                parts["pos_embed"] = ("hook_pos_embed",)
+        for i in range(last):
+            if mode != "mlp":
+                parts[f"{i}_attn_out"] = (f"blocks.{i}.hook_attn_out",)
+            if mode != "attn":
+                parts[f"{i}_mlp_out"] = (f"blocks.{i}.hook_mlp_out",)
+        if mlp_input and mode != "mlp" and not config["parallel_attn_mlp"]:  # else the MLP reads resid_pre
+            parts[f"{last}_attn_out"] = (f"blocks.{last}.hook_attn_out",)
+        return self._stack("decompose_resid", parts, rows, pos, self._norm(last, mlp_input) if apply_ln else None)
+
+    def accumulated_resid(self, rows: Rows = None, layer: int | None = -1, *, incl_mid: bool = False,
+                          apply_ln: bool = False, mlp_input: bool = False, pos: Pos = None) -> Stack:
+        """The residual stream at the input of each layer, up to a layer's: 0_pre, 1_pre, …, at the end final_post.
+
+        incl_mid: 0_mid, …, the MLPs' inputs, too; mlp_input: that layer's. apply_ln divides all of them by the scale of
+        the last one; `apply_ln_to_stack(stack, recompute_ln=True)` each by its own, as the tables' lens does. The rest
+        as in `decompose_resid`.
+        """
+        last, parallel = self._layer(layer, mlp_input), self.model_config["parallel_attn_mlp"]
+        if incl_mid and parallel:
+            raise H5LensError(f"{self.path}: incl_mid: the model's attention and MLP are parallel: there is no resid_mid")
+        parts: dict[str, tuple[str, ...]] = {}
+        for i in range(last + 1):
+            parts["final_post" if i == self.model_config["n_layers"] else f"{i}_pre"] = self._before(i)
+            if incl_mid and i < last or mlp_input and i == last and not parallel:
+                parts[f"{i}_mid"] = (f"blocks.{i}.hook_resid_mid", f"blocks.{i}.hook_mlp_in")
+        return self._stack("accumulated_resid", parts, rows, pos, self._norm(last, mlp_input) if apply_ln else None)
+
+    def stack_head_results(self, rows: Rows = None, layer: int | None = -1, *, incl_remainder: bool = False,
+                           apply_ln: bool = False, pos: Pos = None, weights: Mapping[str, Any] | None = None) -> Stack:
+        """What each head of the layers before `layer` writes to the residual stream, without b_O: L0H0, L0H1, …
+
+        From hook_result where it is stored, else from hook_z and the W_O of weights. incl_remainder: last, "remainder",
+        what else is in the stream at the input of that layer. The rest as in `decompose_resid`.
+        """
+        what, last, where = "stack_head_results", self._layer(layer), self._where(rows, pos)
+        results = [(f"blocks.{i}.attn.hook_result", f"blocks.{i}.attn.hook_z") for i in range(last)]
+        norm = self._norm(last) if apply_ln else None
+        rest = ([self._before(last)] if incl_remainder else []) + ([(f"{norm}.hook_scale",)] if norm else [])
+        stored = self._stored(what, [*results, *rest])
+        n, d_model = int(self.model_config["n_heads"]), int(self.model_config["d_model"])
+        out = np.empty((last * n + incl_remainder, *where.shape, d_model), np.float32)
+        for i, d in enumerate(stored[:last]):
+            x = np.moveaxis(self._at(d, where), -2, 0)  # [head, …, d_model or d_head]
+            mine = out[i * n:(i + 1) * n]
+            if results[i][0] in self._cache:
+                mine[...] = x
+                continue
+            w_o = np.asarray(_weight(weights, f"blocks.{i}.attn.W_O", f"{what}, from hook_z,"), np.float32)
+            if w_o.shape != (n, x.shape[-1], d_model):
+                raise ValueError(f"blocks.{i}.attn.W_O is {w_o.shape}, not {(n, x.shape[-1], d_model)}")
+            for head, z, w in zip(mine, x, w_o):
+                head[...] = z @ w
+        labels = [f"L{i}H{h}" for i in range(last) for h in range(n)]
+        if incl_remainder:
+            out[-1] = self._at(stored[last], where) - out[:-1].sum(0, dtype=np.float64)
+            labels.append("remainder")
+        if norm:
+            self._scale(out, where, norm)
+        return out.view(Stack)._tell(labels, ("component", *where.axes, "d_model"), where)
+
+    def apply_ln_to_stack(self, stack: np.ndarray, layer: int | None = -1, *, mlp_input: bool = False,
+                          recompute_ln: bool = False, weights: Mapping[str, Any] | None = None, rows: Rows = None,
+                          pos: Pos = None) -> Stack:
+        """A stack as the input of a layer's norm: centred (LayerNorm), divided by the scale that the model had there.
+
+        recompute_ln: each component by its own scale, as if it were the whole stream. Of a run whose norms are not
+        folded (fold_ln off) weights adds the rest of the norm: times its w, and recomputed plus its b, which is then
+        asked for. stack: what these methods give, or any array [component, prompt, pos, d_model] with the rows and pos
+        that it was made of.
+        """
+        last = self._layer(layer, mlp_input)
+        norm, where = self._norm(last, mlp_input), self._where_of(stack, rows, pos)
+        out = np.array(stack, dtype=np.result_type(stack, np.float32))
+        if recompute_ln:
+            self._center(out)
+            out /= np.sqrt(np.mean(out * out, -1, keepdims=True, dtype=np.float64) + self.model_config["eps"])
+        else:
+            self._scale(out, where, norm)
+        if not self._folded() and (recompute_ln or weights is not None):
+            out *= np.asarray(_weight(weights, f"{norm}.w", "apply_ln_to_stack"))
+            if recompute_ln and self._centers():
+                out += np.asarray(_weight(weights, f"{norm}.b", "apply_ln_to_stack"))
+        return Stack._like(stack, out, where)
+
+    def logit_attrs(self, stack: np.ndarray, tokens: Any, incorrect_tokens: Any = None, *,
+                    weights: Mapping[str, Any] | None = None, rows: Rows = None, pos: Pos = None) -> Stack:
+        """What each component of a stack adds to the logit of a token, or to it less that of an incorrect one.
+
+        tokens: an id, one for each prompt, or [prompt, pos] (-1, as past a prompt's end, gives NaN); the columns of
+        weights's W_U. With all components of `decompose_resid`, the sum is the logit less b_U (and, of norms that are
+        not folded, less ln_final's b times W_U). The stack is one without apply_ln. Returns it without its last
+        dimension. rows and pos as in `apply_ln_to_stack`.
+        """
+        where = self._where_of(stack, rows, pos)
+        toward = self._directions(tokens, where, weights)
+        if incorrect_tokens is not None:
+            if np.shape(tokens) != np.shape(incorrect_tokens):
+                raise ValueError(f"tokens are {list(np.shape(tokens))}, incorrect_tokens "
+                                 f"{list(np.shape(incorrect_tokens))}")
+            toward -= self._directions(incorrect_tokens, where, weights)
+        if self._folded():
+            if "ln_final.w" in weights and (np.asarray(_weight(weights, "ln_final.w", "logit_attrs")) != 1).any():
+                raise H5LensError("the weights have an ln_final.w, and the run's is folded into W_U: they are of other "
+                                  "settings (weights.fold_ln)")
+        else:
+            toward *= np.asarray(_weight(weights, "ln_final.w", "logit_attrs of a run without fold_ln"))
+        self._center(toward)  # instead of every component
+        scale = self._at(*self._stored("logit_attrs", [("ln_final.hook_scale",)]), where)[..., 0]
+        x = np.asarray(stack)
+        out = np.empty(x.shape[:-1], np.result_type(x, np.float32))
+        for i in np.ndindex(x.shape[:-1 - len(where.shape)]):
+            out[i] = np.einsum("...d,...d->...", x[i], toward, dtype=np.float64) / scale
+        return Stack._like(stack, out, where)
+
+    def _layer(self, layer: int | None, mlp_input: bool = False) -> int:
+        """A layer whose input is meant; the number of layers is the end."""
+        n = int(self.model_config["n_layers"])
+        last = n if layer is None or layer == -1 else layer
+        if not isinstance(last, (int, np.integer)) or not 0 <= last <= n:
+            raise UnknownName(f"no layer {layer!r}: the model has {n} layers: 0 to {n - 1}, and {n} or -1 for the end")
+        if mlp_input and last == n:
+            raise ValueError(f"mlp_input is for layers 0 to {n - 1}: after the last comes the unembedding")
+        return int(last)
+
+    @staticmethod
+    def _before(layer: int) -> tuple[str, ...]:
+        """The names of the residual stream at a layer's input."""
+        return (f"blocks.{layer}.hook_resid_pre", *([f"blocks.{layer - 1}.hook_resid_post"] if layer else []))
+
+    def _norm(self, layer: int, mlp_input: bool = False) -> str:
+        return "ln_final" if layer == self.model_config["n_layers"] else f"blocks.{layer}.ln{2 if mlp_input else 1}"
+
+    def _centers(self) -> bool:
+        return str(self.model_config["normalization_type"]).startswith("LN")
+
+    def _folded(self) -> bool:
+        return str(self.model_config["normalization_type"]).endswith("Pre")
+
+    def _where(self, rows: Rows, pos: Pos) -> _Where:
+        index = _index(rows, len(self))
+        slot = self._slots(index, pos)
+        at = np.where(slot < 0, -1, np.take_along_axis(self.positions(index), np.maximum(slot, 0), 1))
+        return _Where(self.path, index, slot, at, isinstance(rows, (int, np.integer)),
+                      pos is not None and not isinstance(pos, slice))
+
+    def _where_of(self, stack: np.ndarray, rows: Rows, pos: Pos) -> _Where:
+        """Of a stack, its own; of another array [component, …], what the caller says."""
+        known = stack._where if isinstance(stack, Stack) else None
+        if known is not None and rows is None and pos is None:
+            if known.path != self.path:
+                raise H5LensError(f"{self.path}: this stack is of {known.path}")
+            where = known
+        else:
+            where = self._where(rows, pos)
+        want = (*where.shape, int(self.model_config["d_model"]))
+        if np.ndim(stack) < len(want) or np.shape(stack)[-len(want):] != want:
+            raise ValueError(f"a stack of these rows and positions is {['component', *want]}, and this one is "
+                             f"{list(np.shape(stack))}: rows= and pos= say what an array without labels is of")
+        return where
+
+    def _stored(self, what: str, wanted: Sequence[tuple[str, ...]]) -> list[h5py.Dataset]:
+        """The activations, each by the first of its names that the file has."""
+        there = [next((self._cache[n] for n in names if n in self._cache), None) for names in wanted]
+        if missing := [" or ".join(names) for names, d in zip(wanted, there) if d is None]:
+            globs = dict.fromkeys(re.sub(r"^blocks\.\d+\.", "blocks.*.", names[0])
+                                  for names, d in zip(wanted, there) if d is None)
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise UnknownName(f"{self.path}: {what} needs {missing[0]}{more}, which the file has not: store it with "
+                              f"`h5lens run --hooks '{','.join(globs)}'` (cache.hooks), beside what else is wanted")
+        return [d for d in there if d is not None]
+
+    def _at(self, d: h5py.Dataset, where: _Where) -> np.ndarray:
+        """An activation at a stack's rows and positions: [prompt, pos, …] less the dimensions of single ones."""
+        got = self._batch(d, where.rows, where.slot, None)
+        return got.reshape(where.shape + got.shape[2:])
+
+    def _stack(self, what: str, parts: dict[str, tuple[str, ...]], rows: Rows, pos: Pos, norm: str | None) -> Stack:
+        stored = self._stored(what, [*parts.values(), *([(f"{norm}.hook_scale",)] if norm else [])])
+        where = self._where(rows, pos)
+        out = np.empty((len(parts), *where.shape, int(self.model_config["d_model"])), np.float32)
+        for i, d in zip(range(len(parts)), stored):
+            out[i] = self._at(d, where)
+        if norm:
+            self._scale(out, where, norm)
+        return out.view(Stack)._tell([*parts], ("component", *where.axes, "d_model"), where)
+
+    def _center(self, x: np.ndarray) -> None:
+        if self._centers():
+            x -= x.mean(-1, keepdims=True, dtype=np.float64)
+
+    def _scale(self, x: np.ndarray, where: _Where, norm: str) -> None:
+        """Centred and divided by the norm's own scale, in place."""
+        self._center(x)
+        x /= self._at(*self._stored("the norm's scale", [(f"{norm}.hook_scale",)]), where)
+
+    def _directions(self, tokens: Any, where: _Where, weights: Mapping[str, Any] | None) -> np.ndarray:
+        """W_U's columns, float64 [prompt, pos, d_model] with 1 for what the tokens don't differ by."""
+        ids, w_u = np.asarray(tokens), _weight(weights, "unembed.W_U", "logit_attrs")
+        d_model, n = int(self.model_config["d_model"]), int(self.model_config["d_vocab"])
+        if not np.issubdtype(ids.dtype, np.integer):
+            raise TypeError(f"tokens are ids, whole numbers, as in run.prompts[\"answers\"]; not {tokens!r}")
+        if ids.shape != where.shape[:ids.ndim]:
+            raise ValueError(f"tokens are {list(ids.shape)}: one, or as the stack's {list(where.axes)}: "
+                             f"{list(where.shape)}, or the first of these")
+        if ((ids < -1) | (ids >= n)).any():
+            raise IndexError(f"no token {int(ids[(ids < -1) | (ids >= n)][0])}: the vocabulary has {n}")
+        if tuple(w_u.shape) != (d_model, n):
+            raise ValueError(f"unembed.W_U is {list(w_u.shape)}, not {[d_model, n]}")
+        known, back = np.unique(np.maximum(ids, 0), return_inverse=True)
+        columns = np.asarray(w_u[:, known] if len(known) < 64 else np.asarray(w_u)[:, known], np.float64)
+        got = np.where(ids[..., None] < 0, np.nan, columns.T[back.reshape(ids.shape)])
+        return got.reshape(ids.shape + (1,) * (len(where.shape) - ids.ndim) + (d_model,))
 
     # -- prompts
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -413,6 +414,198 @@ def check_pos(c: Checks, f: File, pos: Any) -> None:
         c.that(good, f"activation_cache(pos={pos}): {hook}")
 
 
+# --- stacks of the residual stream ---------------------------------------------
+
+def entries(run: h5lens.Run, row: int, pos: Any) -> list[int] | None:
+    """Which entries of a stored row pos chooses; None where it is not stored."""
+    n, at = int(run.lengths[row]), run.positions(row).tolist()
+    if pos is None:
+        return [i for i, p in enumerate(at) if p >= 0]
+    chosen = list(range(n))[pos] if pos != "read" else int(run.prompts["read_pos"][row])
+    got = [at.index(p) for p in (chosen if isinstance(pos, slice) else [chosen]) if p in at]
+    return got if got or isinstance(pos, slice) else None
+
+
+def normed(run: h5lens.Run, x: np.ndarray, scale: Any) -> np.ndarray:
+    """One vector, over a scale."""
+    ln = run.model_config["normalization_type"].startswith("LN")
+    return (x - x.mean() if ln else x) / scale
+
+
+@functools.cache
+def one_row(run: h5lens.Run, name: str, row: int) -> np.ndarray:
+    return run.cache(name, rows=row, dtype=np.float64)
+
+
+def plain_stack(run: h5lens.Run, names: list[str], row: int, entry: int, norm: str | None) -> list[np.ndarray]:
+    got = [one_row(run, n, row)[entry] for n in names]
+    return [normed(run, x, one_row(run, f"{norm}.hook_scale", row)[entry]) for x in got] if norm else got
+
+
+def plain_heads(run: h5lens.Run, last: int, row: int, entry: int, weights: dict[str, np.ndarray]) -> list[np.ndarray]:
+    got = []
+    for i in range(last):
+        for h in range(run.model_config["n_heads"]):
+            name, z = f"blocks.{i}.attn.hook_result", f"blocks.{i}.attn.hook_z"
+            if name in run.hooks:
+                got.append(one_row(run, name, row)[entry, h])
+            else:
+                got.append(one_row(run, z, row)[entry, h] @ weights[f"blocks.{i}.attn.W_O"][h])
+    return got
+
+
+def random_weights(run: h5lens.Run) -> dict[str, np.ndarray]:
+    """No model's: the arithmetic is the same."""
+    config, rng = run.model_config, np.random.default_rng(4)
+    got = {f"blocks.{i}.attn.W_O": rng.normal(0, 1, (config["n_heads"], config["d_head"], config["d_model"]))
+           for i in range(config["n_layers"])}
+    got["unembed.W_U"] = rng.normal(0, 1, (config["d_model"], config["d_vocab"]))
+    return {name: w.astype(np.float32) for name, w in got.items()}
+
+
+def stack_cases(run: h5lens.Run, weights: dict[str, np.ndarray]) -> list[tuple[str, Callable[..., Any], list[str], Any]]:
+    """Name, the call, its labels, and the naive definition (row, entry) → [component, d_model]."""
+    n = run.model_config["n_layers"]
+    embeds = [("embed", "hook_embed"), ("pos_embed", "hook_pos_embed")]
+    embeds = embeds if run.model_config["positional_embedding_type"] == "standard" else embeds[:1]
+
+    def written(last: int, mlp: bool, *kinds: str) -> list[tuple[str, str]]:
+        got = [(f"{i}_{k}_out", f"blocks.{i}.hook_{k}_out") for i in range(last) for k in kinds]
+        return got + ([(f"{last}_attn_out", f"blocks.{last}.hook_attn_out")] if mlp and "attn" in kinds else [])
+
+    def stream(last: int, mid: bool, mlp: bool) -> list[tuple[str, str]]:
+        got = []
+        for i in range(last + 1):
+            got += [(f"{i}_pre", f"blocks.{i}.hook_resid_pre") if i < n else ("final_post", f"blocks.{i - 1}.hook_resid_post")]
+            got += [(f"{i}_mid", f"blocks.{i}.hook_resid_mid")] if mid and i < last or mlp and i == last else []
+        return got
+
+    cases: list[tuple[str, Callable[..., Any], list[str], Any]] = []
+
+    def add(what: str, call: Callable[..., Any], parts: list[tuple[str, str]], norm: str | None) -> None:
+        names = [name for _, name in parts]
+        cases.append((what, call, [label for label, _ in parts], lambda r, e: plain_stack(run, names, r, e, norm)))
+
+    for last, mlp, norm in ((n, False, "ln_final"), (1, False, "blocks.1.ln1"), (1, True, "blocks.1.ln2"),
+                            (0, True, "blocks.0.ln2")):
+        layer = -1 if last == n else last
+        if f"{norm}.hook_scale" not in run.hooks:  # the fixture has no ln2
+            norm = None
+        for mode, kinds in (("all", ("attn", "mlp")), ("mlp", ("mlp",)), ("attn", ("attn",))):
+            for incl in (True, False):
+                more: dict[str, Any] = {"layer": layer, "mlp_input": mlp, "mode": mode, "incl_embeds": incl,
+                                        "apply_ln": bool(norm)}
+                add(f"decompose_resid {more}", lambda *a, more=more, **k: run.decompose_resid(*a, **more, **k),
+                    (embeds if incl else []) + written(last, mlp, *kinds), norm)
+        for mid in (False, True):
+            more = {"layer": layer, "mlp_input": mlp, "incl_mid": mid, "apply_ln": bool(norm) and not mid}
+            add(f"accumulated_resid {more}", lambda *a, more=more, **k: run.accumulated_resid(*a, **more, **k),
+                stream(last, mid, mlp), None if mid else norm)
+    heads = run.model_config["n_heads"]
+    for last in (n, 1, 0):
+        for rest in (False, True):
+            labels = [f"L{i}H{h}" for i in range(last) for h in range(heads)] + ["remainder"] * rest
+            whole = f"blocks.{last - 1}.hook_resid_post" if last else "blocks.0.hook_resid_pre"
+
+            def naive(r: int, e: int, last: int = last, rest: bool = rest, whole: str = whole) -> list[np.ndarray]:
+                got = plain_heads(run, last, r, e, weights)
+                return got + ([one_row(run, whole, r)[e] - sum(got, np.zeros(()))] if rest else [])
+            cases.append((f"stack_head_results {last} {rest}",
+                          lambda *a, last=last, rest=rest, **k: run.stack_head_results(
+                              *a, last if last < n else None, incl_remainder=rest, weights=weights, **k), labels, naive))
+    return cases
+
+
+def check_stacks(c: Checks, f: File) -> None:
+    """decompose_resid and its kin, by what they are defined to be, one vector at a time."""
+    run = f.run
+    need = {"hook_embed", "hook_pos_embed", "ln_final.hook_scale", "blocks.0.hook_resid_mid", "blocks.0.attn.hook_z",
+            "blocks.0.hook_mlp_out"}
+    if not need <= set(run.hooks) or run.model_config["parallel_attn_mlp"]:
+        return
+    weights = random_weights(run)
+    rows = [len(f.length) - 1, int(f.length.argmin()), 0]
+    for name, call, labels, naive in stack_cases(run, weights):
+        for pos in (None, "read", -1, slice(-2, None)):
+            own = [entries(run, r, pos) for r in rows]
+            if any(o is None for o in own):
+                continue
+            got = call(rows, pos=pos)
+            many = pos is None or isinstance(pos, slice)
+            want = np.full((len(labels), len(rows), max(len(o or []) for o in own), run.model_config["d_model"]), np.nan)
+            if pos is None and "slot_pos" in run.prompts:
+                want = np.full((*want.shape[:2], run.positions(rows).shape[1], want.shape[3]), np.nan)
+            for i, (r, o) in enumerate(zip(rows, own)):
+                for k, e in enumerate(o or []):
+                    for x, y in zip(want, naive(r, e)):
+                        x[i, e if pos is None else k] = y
+            want = want if many else want[:, :, 0]
+            axes = ("component", "prompt", *(["pos"] if many else []), "d_model")
+            c.that(got.labels == labels and got.axes == axes and got.dtype == np.float32, f"{name}: {got.labels}, {got.axes}")
+            c.close(np.asarray(got), want, 1e-5, f"{name}, pos={pos}")
+            if pos == "read":
+                one = call(rows[0], pos=pos)
+                same = np.array_equal(one, got[:, 0], equal_nan=True)
+                c.that(one.axes == ("component", "d_model") and same, f"{name}: one row")
+    check_attrs(c, f, rows, weights)
+    check_stack(c, f, rows)
+
+
+def check_attrs(c: Checks, f: File, rows: list[int], weights: dict[str, np.ndarray]) -> None:
+    run = f.run
+    w_u, answers = weights["unembed.W_U"].astype(np.float64), run.prompts["answers"][rows]
+    for pos in (None, "read"):
+        if any(entries(run, r, pos) is None for r in rows):
+            continue
+        stack = run.decompose_resid(rows, pos=pos)
+        scale = run.activation_cache(rows, pos=pos, names="ln_final.hook_scale")["ln_final.hook_scale"].astype(np.float64)
+        values = np.asarray(stack, np.float64).reshape(len(stack), len(rows), -1, w_u.shape[0])
+        each = np.where(run.positions(rows, pos)[:, :values.shape[2]] < 0, -1, 5) if pos == "read" else \
+            np.where(np.isnan(scale[..., 0]), -1, np.arange(values.shape[2]) % 7)
+        for what, tokens, wrong in (("one", 3, 4), ("each prompt, two", answers[:, 0], answers[:, 1]),
+                                    ("each prompt", answers[:, 0], None),
+                                    ("each position", each if pos is None else answers[:, 1], None)):
+            want = np.full(values.shape[:3], np.nan)
+            for at in np.ndindex(want.shape):
+                def of(ids: Any, at: tuple[int, ...] = at) -> int:
+                    return int(ids if np.ndim(ids) == 0 else ids[at[1]] if np.ndim(ids) == 1 else ids[at[1:]])
+                toward = w_u[:, of(tokens)] - (0 if wrong is None else w_u[:, of(wrong)])
+                want[at] = np.nan if of(tokens) < 0 else normed(run, values[at], scale[at[1:]]) @ toward
+            got = run.logit_attrs(stack, tokens, wrong, weights=weights)
+            c.that(got.labels == stack.labels and got.axes == (stack.axes or ())[:-1], f"logit_attrs: {got.axes}")
+            c.close(np.asarray(got), want.reshape(got.shape), 1e-5, f"logit_attrs, {what}, pos={pos}")
+            bare = run.logit_attrs(np.array(stack), tokens, wrong, weights={"W_U": w_u}, rows=rows, pos=pos)
+            c.that(np.allclose(bare, got, 1e-6, 1e-6, equal_nan=True), "logit_attrs of an array, W_U by its short name")
+        own = run.apply_ln_to_stack(stack, recompute_ln=True)
+        x = values - (values.mean(-1, keepdims=True) if run.model_config["normalization_type"].startswith("LN") else 0)
+        want = x / np.sqrt((x * x).mean(-1, keepdims=True) + run.model_config["eps"])
+        c.close(np.asarray(own), want.reshape(own.shape), 1e-5, "apply_ln_to_stack, recomputed")
+        c.close(np.asarray(run.apply_ln_to_stack(stack)), np.asarray(run.decompose_resid(rows, pos=pos, apply_ln=True)),
+                1e-7, "apply_ln_to_stack is apply_ln")
+
+
+def check_stack(c: Checks, f: File, rows: list[int]) -> None:
+    """What a Stack keeps of its labels."""
+    run = f.run
+    stack = run.accumulated_resid(rows)
+    labels = stack.labels or []
+    for part, want in ((stack[1:], labels[1:]), (stack[[0, -1]], [labels[0], labels[-1]]), (2 * stack, labels),
+                       (stack - stack[0], labels), (stack[np.arange(len(labels)) > 0], labels[1:]), (stack[::-1], labels[::-1]),
+                       (stack[-1], None), (stack[:, :1], None), (stack.T, None), (stack.sum(0), None), (stack.copy(), None)):
+        c.that(part.labels == want, f"labels {part.labels}, not {want}")
+    c.that(stack[-1].axes == stack.axes[1:] and isinstance(stack[:0].max(initial=0), np.floating), "axes")
+    whole = run.apply_ln_to_stack(stack)
+    part = run.apply_ln_to_stack(stack[[1, 0]] * 2)
+    c.that(part.labels == [labels[1], labels[0]] and np.allclose(part, 2 * whole[[1, 0]], 1e-6, 1e-6, equal_nan=True),
+           "components of a stack, scaled")
+    frame = stack.to_xarray()
+    c.that(frame.dims == stack.axes and list(frame.component.values) == labels and frame.prompt.values.tolist() == rows
+           and np.array_equal(frame.position.values, run.positions(rows, None)[:, :stack.shape[2]])
+           and np.array_equal(frame.sel(component=labels[-1]).values, np.asarray(stack[-1]), equal_nan=True), "to_xarray")
+    one = run.decompose_resid(rows[0])
+    c.that(one.to_xarray().prompt.item() == rows[0] and one[0].to_xarray().dims == ("pos", "d_model"), "to_xarray, one row")
+
+
 def check_text(c: Checks, f: File, model: Path) -> None:
     run = f.run
     parts = [model / "config.json", model / "model.safetensors"]
@@ -463,16 +656,21 @@ def check_attribution(c: Checks, f: File, model: Path) -> None:
     chosen = run.activation_cache(f.rows, pos="read", names=[*names, "ln_final.hook_scale"])
     c.that(len(set(f.length.tolist())) > 1, "the prompts have different lengths")
     c.close(sums(chosen, -1), want, f.tol(1e-5, 2e-3), "logit_attrs sum to logit_diff, pos='read'")
+    weights = {"unembed.W_U": (gain[:, None] * w_e.T).astype(np.float32)}
+    attrs = run.logit_attrs(run.decompose_resid(f.rows, pos="read"), *answers[:, :2].T, weights=weights)
+    total = np.asarray(attrs).sum(0, dtype=np.float64) + direction @ bias
+    c.close(total, want, f.tol(1e-5, 2e-3), "the reader's logit_attrs sum to logit_diff")
     filled = run.activation_cache(f.rows, fill=0.0, names=[*names, "ln_final.hook_scale"])
     at = np.argmax(run.positions(f.rows) == run.prompts["read_pos"][f.rows, None], 1)
     c.close(sums(filled, at), want, f.tol(1e-5, 2e-3), "logit_attrs sum to logit_diff, filled")
 
 
-def check(path: Path, model: Path | None, n_rows: int = 64) -> Checks:
+def check(path: Path, model: Path | None, n_rows: int = 64, stacks: bool = True) -> Checks:
     c = Checks()
     with h5lens.open_run(path) as run:
         f = File(run, n_rows)
         subjects = [check_opens, check_about, check_prompts, check_cache, check_sums, check_tables, check_reader]
+        subjects += [check_stacks] if stacks else []
         for subject in subjects:
             try:
                 subject(c, f)
@@ -545,12 +743,13 @@ def self_test() -> Checks:
             said = io.StringIO()
             with contextlib.redirect_stdout(said):
                 try:
-                    check(bad, good.with_suffix(".model"))
+                    check(bad, good.with_suffix(".model"), stacks=False)
                 except h5lens.H5LensError as e:
                     print(e)
             c.that(word in said.getvalue(), f"{what}: no failure about '{word}', only: {said.getvalue()[:400]}")
         check_errors(c, Path(tmp))
         check_lookups(c, good)
+        check_stack_errors(c, Path(tmp))
         check_digest_kinds(c, Path(tmp))
         check_file_digest(c, Path(tmp))
         check_nan_in_prompt(c, good)
@@ -584,6 +783,7 @@ def check_errors(c: Checks, tmp: Path) -> None:
         "results": lambda: run.results["logit_diff"], "columns": lambda: run.columns, "attr": lambda: run.attr("bos"),
         "experiment": lambda: run.experiment, "hooks": lambda: run.hooks, "tokens": lambda: run.tokens(0),
         "mask": run.mask, "positions": run.positions, "str_tokens": lambda: run.str_tokens(0), "verify": run.verify,
+        "decompose_resid": run.decompose_resid, "stack_head_results": run.stack_head_results,
         "tree": lambda: run.tree, "dataset": lambda: run.dataset("hook_embed"), "lens_layers": lambda: run.lens_layers,
     }.items():
         try:
@@ -633,6 +833,61 @@ def check_lookups(c: Checks, good: Path) -> None:
                 c.that(all(w in str(e) for w in words), f"{words} in: {e}")
         c.that(np.array_equal(run.cache("resid_post", np.int64(-1)), run.cache("resid_post", "2"), equal_nan=True), "the last layer")
         c.that(run.activation_cache([], pos="read")["hook_embed"].shape[:2] == (0, 1), "no rows")
+
+
+def check_stack_errors(c: Checks, tmp: Path) -> None:
+    """What a stack cannot be made of: which hooks to store, in the program's own flag."""
+    poor = tmp / "poor.h5"
+    shutil.copy(tmp / "good.h5", poor)
+    with h5py.File(poor, "r+") as h:
+        for name in ("blocks.1.hook_attn_out", "blocks.2.hook_attn_out", "hook_pos_embed", "ln_final.hook_scale",
+                     "blocks.0.attn.hook_z", "blocks.1.hook_resid_pre"):
+            del h["cache/" + name]
+    with h5lens.open_run(poor) as run:
+        c.that(run.accumulated_resid(0).labels == ["0_pre", "1_pre", "2_pre", "final_post"], "resid_pre 1 by resid_post 0")
+    with h5lens.open_run(tmp / "good.h5") as run, h5lens.open_run(poor) as bad, \
+            h5lens.open_run(tmp / "slotsgood.h5") as slots:
+        w, stack = random_weights(run), run.decompose_resid([0, 1])
+        c.that(bad.decompose_resid(0, mode="mlp", incl_embeds=False).labels == [f"{i}_mlp_out" for i in range(3)],
+               "what is not asked for may be missing")
+        for kind, use, words in (
+            (KeyError, bad.decompose_resid, ["hook_pos_embed and 2 more", "--hooks 'hook_pos_embed,blocks.*.hook_attn_out'"]),
+            (KeyError, lambda: bad.decompose_resid(mode="mlp", incl_embeds=False, apply_ln=True), ["'ln_final.hook_scale'"]),
+            (KeyError, lambda: bad.stack_head_results(weights=w),
+             ["hook_result or blocks.0.attn.hook_z", "'blocks.*.attn.hook_result'"]),
+            (KeyError, lambda: bad.logit_attrs(stack, 1, weights=w, rows=[0, 1]), ["logit_attrs needs ln_final.hook_scale"]),
+            (h5lens.H5LensError, run.stack_head_results, ["from hook_z", "blocks.0.attn.W_O", "weights=h5lens.open_weights"]),
+            (h5lens.H5LensError, lambda: run.logit_attrs(stack, 1), ["unembed.W_U", "h5lens weights"]),
+            (KeyError, lambda: run.logit_attrs(stack, 1, weights={"unembed.W_E": 1}), ["no weight 'unembed.W_U'", "unembed.W_E"]),
+            (h5lens.H5LensError, lambda: run.logit_attrs(stack, 1, weights=w | {"ln_final.w": np.full(32, 2)}), ["fold_ln"]),
+            (h5lens.H5LensError, lambda: bad.logit_attrs(stack, 1, weights=w), ["this stack is of", "good.h5"]),
+            (ValueError, lambda: run.logit_attrs(stack, [1, 2, 3], weights=w), ["tokens are [3]", "['prompt', 'pos']"]),
+            (ValueError, lambda: run.logit_attrs(stack, 1, [1, 2], weights=w), ["incorrect_tokens [2]"]),
+            (ValueError, lambda: run.logit_attrs(np.array(stack), 1, weights=w), ["rows= and pos="]),
+            (ValueError, lambda: run.logit_attrs(stack[..., :4], 1, weights=w), ["rows= and pos="]),
+            (ValueError, lambda: run.logit_attrs(stack, 1, weights={"W_U": np.ones((200, 32))}),
+             ["W_U is [200, 32], not [32, 200]"]),
+            (ValueError, lambda: run.stack_head_results(weights={**w, "blocks.1.attn.W_O": np.ones((4, 8))}),
+             ["blocks.1.attn.W_O is (4, 8)"]),
+            (IndexError, lambda: run.logit_attrs(stack, 200, weights=w), ["no token 200"]),
+            (TypeError, lambda: run.logit_attrs(stack, " Mary", weights=w), ["' Mary'", "answers"]),
+            (KeyError, lambda: run.decompose_resid(0, 4), ["no layer 4", "0 to 2", "3 or -1"]),
+            (KeyError, lambda: run.decompose_resid(0, -2), ["no layer -2"]),
+            (ValueError, lambda: run.decompose_resid(mlp_input=True), ["mlp_input is for layers 0 to 2"]),
+            (ValueError, lambda: run.accumulated_resid(layer=3, mlp_input=True), ["mlp_input is for layers 0 to 2"]),
+            (ValueError, lambda: run.decompose_resid(mode="heads"), ["'heads'"]),
+            (TypeError, lambda: run.decompose_resid(pos="last"), ["'last'"]),
+            (IndexError, lambda: run.decompose_resid(pos=-99), ["no position -99"]),
+            (IndexError, lambda: slots.decompose_resid(0, pos=1), ["position 1 is not stored, only 0,", "--positions"]),
+            (ValueError, stack.T.to_xarray, ["lost its labels"]),
+        ):
+            try:
+                use()
+                c.that(False, f"no error about {words}")
+            except kind as e:
+                c.that(all(word in str(e) for word in words), f"{words} in: {e}")
+        for rows, pos in (([], "read"), ([], None), (slice(0, 0), slice(-1, None))):
+            c.that(run.decompose_resid(rows, pos=pos).shape[:2] == (8, 0), "no rows")
 
 
 def check_digest_kinds(c: Checks, tmp: Path) -> None:

@@ -299,7 +299,7 @@ def make(path: Path, n_rows: int = 40, layers: int = 3, vocab: int = 200, f16: b
                                   "lens": "recompute", "output": str(path)}),
         "model_config": json.dumps({"n_layers": layers, "d_model": d, "n_heads": HEADS, "d_head": D_HEAD,
                                     "d_vocab": vocab, "normalization_type": "RMSPre",
-                                    "parallel_attn_mlp": False,
+                                    "parallel_attn_mlp": False, "positional_embedding_type": "standard", "eps": 1e-5,
                                     **({"n_key_value_heads": HEADS} if schema == 1 else {})}),
         **({} if schema == 1 else {"digest": "sha256"})})
     w.file.attrs["sha256"] = names_and_attributes(w.file)
