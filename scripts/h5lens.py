@@ -7,6 +7,7 @@
         run.results["logit_diff"]               # [prompt, answer - 1]
         run.tree["/results"].to_dataset()       # xarray, read when it is used
         run.activation_cache([0, 1])            # a dict for TransformerLens's ActivationCache
+        run.decompose_resid([0, 1])             # and its functions, in NumPy: [component, prompt, pos, d_model]
     with h5lens.open_weights("w.h5") as w:
         w["blocks.0.attn.W_Q"][3]               # what `h5lens weights DIR -o w.h5` wrote
 
