@@ -169,7 +169,7 @@ static bool is_listed(const char *group)
 	return false;
 }
 
-/* A table that is not listed itself comes with one that is, or with any. */
+/* A table that is not listed itself comes with one that is, of a group, or with any. */
 static void check_group(enum lens_table table)
 {
 	const char *name = lens_table_name(table), *group = lens_table_group(table);
