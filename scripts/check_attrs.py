@@ -1,0 +1,295 @@
+#!/usr/bin/env python3
+"""Whether the attributions, lens differences and tables of every position are TransformerLens 2.16's.
+
+    check_attrs.py [--h5lens build/h5lens] [MODEL_DIR …]
+
+For each model (by default the demo's and tests/golden/data/*) it writes prompts of BOS and 1 token to the whole context
+with three answers, runs h5lens on them (each CPU level, one of them in shards; processed and raw weights; both lenses)
+and TransformerLens in float32, and compares both with float64 (scripts/truth.py):
+
+    logit_attrs       cache.logit_attrs(cache.decompose_resid(mode="all", return_labels=True, …), answer, …)
+    head_attrs        cache.logit_attrs(cache.stack_head_results(…), answer, …)
+    neuron_attrs      cache.logit_attrs(cache.stack_neuron_results(…), answer, …)
+    lens_logit_diff   accumulated_resid(apply_ln=True) @ W_U; and, recomputed, unembed(ln_final(accumulated_resid()))
+    entropy, pos_top_*  of the logits
+
+Labels have to be equal, but for the last component: TransformerLens has no bias among them. What it leaves out is
+compared with what its weights say: unembed_bias with b_U, and b @ W_U where ln_final is not folded; and an unfolded
+ln_final's weight, which its logit_attrs forgets, goes into W_U for the call. So processed weights are compared as they
+are, raw ones with a TransformerLens that was helped: its own sums would not be the logit. Then the sum of each
+prompt's logit_attrs is compared with its answer_logit, and the file's largest_deviation with both, and with its bound
+(include/h5lens/tables.h).
+
+Errors are in units of the RMS of a model's float64 values. A table passes if, over the models of a family and all ways
+together, it is as close to float64 as TransformerLens (RMS no larger, the largest error at most 1.5 times its largest:
+the rule of fidelity.py and tests/support/fidelity.h; in one tiny model it is chance who rounds better), or if every
+model is within the limit of tests/golden/test_golden.c. Prints a line a model and table, a line a family and table,
+'N passed, N failed'; exit status 1 on a failure. Needs torch, transformers, transformer_lens 2.16 and h5py; no test of
+`make test`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from transformers.utils.logging import set_verbosity_error
+
+import truth
+from check_head_scores import Checks, Tokens, encoded, n_ctx_of, texts
+from fidelity_errors import Error
+from fidelity_refs import load_hf, load_tl, tl_cannot, tl_lens, tl_notes
+from make_golden import UNDECIDED, decided
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_FACTOR = 1.5  # fidelity.py's
+LIMIT = {"logit_attrs": 8e-6, "head_attrs": 6e-6, "neuron_attrs": 2.4e-5, "entropy": 8e-6, "pos_top_logits": 6e-6,
+         "pos_top_probs": 3e-5, **{f"{mode}/lens_logit_diff": 7e-6 for mode in truth.LENS_MODES}}
+BY_POS = ("entropy", "pos_top_tokens", "pos_top_logits", "pos_top_probs")
+WAYS = {"avx2": ("--cpu", "avx2"), "auto": ("--cpu", "auto", "--set", "shards.prompts=3")}
+Tables = dict[str, np.ndarray]
+
+
+# --- TransformerLens ----------------------------------------------------------------------
+
+@contextlib.contextmanager
+def weight_in_unembed(model: Any) -> Iterator[None]:
+    """An unfolded ln_final's weight is part of W_U while logit_attrs asks for directions."""
+    plain = model.unembed.W_U.data
+    if hasattr(model.ln_final, "w"):
+        model.unembed.W_U.data = model.ln_final.w[:, None] * plain
+    yield
+    model.unembed.W_U.data = plain
+
+
+def attrs_of(model: Any, cache: Any, stack: torch.Tensor, answers: list[int]) -> np.ndarray:
+    """stack [part, 1, D] -> [part, answer]"""
+    with weight_in_unembed(model):
+        each = [cache.logit_attrs(stack, torch.tensor(a), pos_slice=-1)[:, 0].numpy() for a in answers]
+    return np.stack(each, -1)
+
+
+def by_transformer_lens(model: Any, t: Tokens, answers: list[int]) -> tuple[Tables, list[list[str]]]:
+    """Tables, and labels: of the components, the heads and the neurons."""
+    logits, cache = model.run_with_cache(torch.tensor([t]))
+    cache.compute_head_results()
+    layers, bias = model.cfg.n_layers, model.b_U
+    if hasattr(model.ln_final, "b"):
+        bias = bias + model.ln_final.b @ model.W_U
+    stacks = [cache.decompose_resid(mode="all", return_labels=True, pos_slice=-1),
+              cache.stack_head_results(return_labels=True, pos_slice=-1),
+              cache.stack_neuron_results(layer=-1, return_labels=True, pos_slice=-1)]
+    parts, heads, neurons = (attrs_of(model, cache, stack, answers) for stack, _ in stacks)
+    logprobs = torch.log_softmax(logits[0], -1)
+    top = torch.topk(logits[0], 10)
+    out = {"logit_attrs": np.concatenate([parts, bias[answers].numpy()[None]]),
+           "head_attrs": heads.reshape(layers, -1, len(answers)),
+           "neuron_attrs": neurons.reshape(layers, -1, len(answers)),
+           "pos_top_tokens": top.indices.numpy(), "pos_top_logits": top.values.numpy(),
+           "pos_top_probs": torch.softmax(logits[0], -1).gather(-1, top.indices).numpy(),
+           "entropy": -(logprobs.exp() * logprobs).sum(-1).numpy()}
+    for mode in truth.LENS_MODES:
+        lens = tl_lens(model, cache, mode)
+        out[f"{mode}/lens_logit_diff"] = lens[:, answers[:1]] - lens[:, answers[1:]]
+    return out, [labels for _, labels in stacks]
+
+
+# --- float64 ------------------------------------------------------------------------------
+
+def in_float64(model: Any, t: Tokens, answers: list[int]) -> Tables:
+    cache = truth.run(model, t)
+    out = {**truth.tables(model, cache, answers), **truth.attr_tables(model, cache, answers),
+           **truth.position_tables(cache)}
+    out["pos_top_tokens"] = decided(out["pos_top_tokens"], cache["logits"])
+    return {name: out[name] for name in (*LIMIT, "pos_top_tokens")}
+
+
+# --- h5lens -------------------------------------------------------------------------------
+
+def write_data(folder: Path, path: Path) -> tuple[list[str], list[list[str]]]:
+    """Prompts, and the answers of each."""
+    rows = texts(folder, n_ctx_of(folder))
+    words = [" Mary", " John", " cat", " and"] if (folder / "prompts.csv").exists() else [" and", " to", " the", " a"]
+    answers = [[words[(i + k) % len(words)] for k in range(3)] for i in range(len(rows))]
+    with open(path, "w", encoding="utf-8", newline="") as f:
+        out = csv.writer(f, lineterminator="\n")
+        out.writerows([["prompt", "a", "b", "c"], *([r, *a] for r, a in zip(rows, answers))])
+    return rows, answers
+
+
+def run_program(binary: Path, folder: Path, data: Path, out: Path, *more: str) -> None:
+    tables = "answer_logit,logit_attrs,head_attrs,neuron_attrs,lens_logit_diff,pos_top_tokens,entropy"
+    subprocess.run([str(binary), "run", "--model", str(folder), "--data", str(data), "--answers", "a,b,c", "--hooks",
+                    "none", "--tables", tables, "-o", str(out), "--overwrite", "--quiet", *more], check=True)
+
+
+def read_tables(f: h5py.File, lens: str) -> tuple[list[Tokens], list[Tables]]:
+    """Of each prompt; what stands past its end is checked and left out."""
+    lengths, rows = f["prompts/length"][:], []
+    for i, n in enumerate(lengths):
+        row = {name: x[i] for name, x in f["results"].items()}
+        for name in BY_POS:
+            past = row[name][n:]
+            if not (np.isnan(past) if past.dtype.kind == "f" else past == -1).all():
+                sys.exit(f"{name} of prompt {i}: {past} past its end")
+            row[name] = row[name][:n]
+        row[f"{lens}/lens_logit_diff"] = row.pop("lens_logit_diff")
+        rows.append(row)
+    return [t[:n].tolist() for t, n in zip(f["prompts/tokens"][:], lengths)], rows
+
+
+def check_sums(c: Checks, what: str, f: h5py.File, d: int) -> float:
+    """Σ logit_attrs beside answer_logit. Returns the file's largest_deviation in units of the bound."""
+    attrs, logit = f["results/logit_attrs"][:].astype(np.float64), f["results/answer_logit"][:].astype(np.float64)
+    off = (np.abs(attrs.sum(1) - logit) / np.abs(attrs).sum(1)).max()
+    limit = (attrs.shape[1] + min(d, 128) + d // 128 + 4) * 2.0 ** -24 * d ** 0.5
+    said = float(f["results/logit_attrs"].attrs["largest_deviation"])
+    c.that(said <= limit, f"{what}: largest_deviation {said:.1e}, bound {limit:.1e}")
+    c.that(abs(said - off) <= 2.0 ** -24, f"{what}: largest_deviation {said:.3e}, of the rounded values {off:.3e}")
+    return said / limit
+
+
+# --- comparing ----------------------------------------------------------------------------
+
+Errors = dict[str, Error]
+
+
+def add(errors: Errors, rows: list[Tables], want: list[Tables]) -> None:
+    for got, exact in zip(rows, want):
+        for name in got.keys() & LIMIT.keys():
+            errors.setdefault(name, Error()).add(got[name], exact[name])
+
+
+def wrong_tokens(rows: list[Tables], want: list[Tables]) -> int:
+    return sum(int(((a["pos_top_tokens"] != b["pos_top_tokens"]) & (b["pos_top_tokens"] != UNDECIDED)).sum())
+               for a, b in zip(rows, want))
+
+
+def check_labels(c: Checks, what: str, f: h5py.File, labels: list[list[str]] | None) -> None:
+    if labels is None:
+        return
+    parts, heads, neurons = labels
+    layers, n_heads, n_neurons = len(f["layer"]), len(f["head"]), len(f["neuron"])
+    c.that(f["component"].asstr()[:].tolist() == [*parts, "unembed_bias"], f"{what}: labels {f['component'][:]}")
+    c.that(heads == [f"L{l}H{h}" for l in range(layers) for h in range(n_heads)], f"{what}: heads {heads}")
+    c.that(neurons == [f"L{l}N{n}" for l in range(layers) for n in range(n_neurons)], f"{what}: neurons {neurons[:5]}")
+
+
+@dataclass
+class Pool:
+    """One table of a family: RMS and largest errors of its models."""
+
+    theirs: list[tuple[float, float]] = field(default_factory=list)
+    ours: list[tuple[float, float]] = field(default_factory=list)
+
+
+Pools = dict[tuple[str, str], Pool]  # by family and table
+
+
+def take(c: Checks, pool: Pool, what: str, name: str, ours: dict[str, Error], theirs: Error | None) -> str:
+    """A table of one model; ours by way."""
+    line = f"    {name:36s}"
+    for who, e in (("TransformerLens", theirs), *ours.items()):
+        if e is None:
+            continue
+        c.that(not e.wrong, f"{what}: {name}, {who}: {e.wrong}")
+        rms, largest = e.relative()
+        (pool.theirs if e is theirs else pool.ours).append((rms, largest))
+        line += f" {who} {rms:.1e} {largest:.1e}"
+    return line
+
+
+def pooled(errors: list[tuple[float, float]]) -> tuple[float, float]:
+    return float(np.sqrt(np.mean([rms * rms for rms, _ in errors]))), max(largest for _, largest in errors)
+
+
+def judge(c: Checks, pools: Pools) -> None:
+    for (family, name), pool in pools.items():
+        rms, largest = pooled(pool.ours)
+        t_rms, t_largest = pooled(pool.theirs)
+        close = rms <= t_rms and largest <= MAX_FACTOR * t_largest
+        c.that(close or largest <= LIMIT[name], f"{family}: {name}")
+        print(f"  {family:22s} {name:36s} rms {rms:.1e} / {t_rms:.1e} = {rms / t_rms:.2f}, largest {largest:.1e} / "
+              f"{t_largest:.1e} = {largest / t_largest:.2f}, limit {LIMIT[name]:.1e}: "
+              f"{'as close' if close else 'within the limit' if largest <= LIMIT[name] else 'FAIL'}")
+
+
+def family_of(folder: Path) -> str:
+    """As in test_golden.c."""
+    kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    return kind if kind.startswith("gpt") else "llama, mistral, qwen2"
+
+
+def check_model(c: Checks, pools: Pools, binary: Path, folder: Path, tmp: Path, raw: bool) -> None:
+    what = f"{folder.name}{' raw' if raw else ''}"
+    flags = {f: not raw for f in truth.PROCESSING}
+    hf = load_hf(str(folder), torch.float32)
+    why = tl_cannot(hf.config)
+    model, exact = None if why else load_tl(hf, flags, torch.float32), truth.load(str(folder), **flags)
+    rows, words = write_data(folder, tmp / "data.csv")
+    tokens = encoded(folder, rows, True)
+    answers = [[encoded(folder, [w], False)[0][0] for w in a] for a in words]
+    want = [in_float64(exact, t, a) for t, a in zip(tokens, answers)]
+    found = [by_transformer_lens(model, t, a) for t, a in zip(tokens, answers)] if model else []
+    theirs: Errors = {}
+    add(theirs, [tables for tables, _ in found], want)
+    ours: dict[str, Errors] = {name: {} for name in LIMIT}
+    sums, different = [], [wrong_tokens([tables for tables, _ in found], want)]
+    for way, more in WAYS.items():
+        for lens in truth.LENS_MODES:
+            run_program(binary, folder, tmp / "data.csv", tmp / "out.h5", "--set", f"lens={lens}", *more,
+                        *(("--raw-weights",) if raw else ()))
+            with h5py.File(tmp / "out.h5") as f:
+                got, tables = read_tables(f, lens)
+                c.that(got == tokens, f"{what}: h5lens's tokens")
+                check_labels(c, what, f, found[0][1] if found else None)
+                sums.append(check_sums(c, what, f, exact.weights["unembed.W_U"].shape[0]))
+            errors: Errors = {}
+            add(errors, tables, want)
+            for name, e in errors.items():
+                ours[name][way] = e
+            different.append(wrong_tokens(tables, want))
+    c.that(not any(different), f"{what}: pos_top_tokens that differ: {different}")
+    lengths = sorted({len(t) for t in tokens})
+    print(f"  {what}: {len(tokens)} prompts of {lengths[0]} to {lengths[-1]} tokens; rms and largest error; "
+          f"largest_deviation {max(sums):.3f} of its bound{'; ' + why if why else ''}"
+          + "".join(f"; {note}" for note in tl_notes(hf.config)))
+    for name in LIMIT:
+        pool = pools.setdefault((family_of(folder), name), Pool())
+        print(take(c, pool, what, name, ours[name], theirs.get(name)), flush=True)
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("models", type=Path, nargs="*")
+    p.add_argument("--h5lens", type=Path, metavar="BIN", default=ROOT / "build" / "h5lens")
+    args = p.parse_args()
+    set_verbosity_error()
+    logging.disable(logging.WARNING)
+    golden = sorted(d for d in (ROOT / "tests/golden/data").iterdir() if (d / "config.json").exists())
+    c, pools = Checks(), Pools()
+    with tempfile.TemporaryDirectory() as tmp, torch.inference_mode():
+        for folder in args.models or [ROOT / "experiments/demo-gpt2", *golden]:
+            for raw in (False, True):
+                check_model(c, pools, args.h5lens, folder.resolve(), Path(tmp), raw)
+    print("ours / TransformerLens, of all models of a family")
+    judge(c, pools)
+    print(f"{c.passed} passed, {c.failed} failed")
+    return int(c.failed > 0 or c.passed == 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
