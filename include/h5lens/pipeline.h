@@ -49,6 +49,7 @@ struct lens_run_result {
 	struct lens_progress progress;
 	size_t n_flagged;               /* prompts with logits that are not finite */
 	size_t n_overflows;             /* values that became infinite as halves */
+	double largest_deviation;       /* of logit_attrs, in this run's shards */
 	size_t n_shards, n_shards_done; /* of the sweep; that are there at the end */
 };
 

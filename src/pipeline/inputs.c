@@ -55,8 +55,7 @@ static enum lens_status go_on(const struct lens_run_options *opt, struct lens_er
 }
 
 /* Tells the user, who may not listen, what is shown in any case. */
-__attribute__((format(printf, 2, 3))) static void warn(const struct lens_run_options *opt,
-						       const char *fmt, ...)
+void lens_run_warn(const struct lens_run_options *opt, const char *fmt, ...)
 {
 	char text[1024];
 	va_list ap;
@@ -81,8 +80,8 @@ static enum lens_status choose_bos(const struct lens_opened *o, const struct len
 	LENS_TRY(lens_tokenizer_choose_bos(o->tokenizer, e->data.bos, err));
 	st = lens_tokenizer_bos_doubt(o->tokenizer, &doubt, err);
 	if (st == LENS_OK && doubt.len)
-		warn(opt, "%s: data.bos chooses, data.prepend_bos: false does without",
-		     doubt.data);
+		lens_run_warn(opt, "%s: data.bos chooses, data.prepend_bos: false does without",
+			      doubt.data);
 	lens_buf_release(&doubt);
 	return st;
 }
@@ -103,7 +102,7 @@ static enum lens_status open_all(struct lens_opened *o, const struct lens_experi
 	LENS_TRY(go_on(opt, err));
 	LENS_TRY(lens_model_open(e->model, &m, &o->model, err));
 	if (o->model->warning)
-		warn(opt, "%s", o->model->warning);
+		lens_run_warn(opt, "%s", o->model->warning);
 	return go_on(opt, err);
 }
 

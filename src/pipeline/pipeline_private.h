@@ -114,6 +114,10 @@ void lens_schedule_destroy(struct lens_schedule *s);
 /* --- worker.c ------------------------------------------------------------------------------
  */
 
+/* To the user, always shown; opt->warn may be NULL. */
+void lens_run_warn(const struct lens_run_options *opt, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
 /* A run as its workers see it: whether to stop, and where to tell how far they are. */
 struct lens_watch {
 	const atomic_int *stop; /* or NULL */

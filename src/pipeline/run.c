@@ -135,6 +135,18 @@ static enum lens_status compute_missing(struct run *r, struct lens_error *err)
 	return LENS_OK;
 }
 
+/* Components that do not add up to the logit are not its components. */
+static void check_deviation(const struct run *r)
+{
+	double bound = lens_tables_deviation_bound(&r->plan.sizes);
+
+	if (r->result->largest_deviation > bound)
+		lens_run_warn(r->options,
+			      "logit_attrs: the components of an answer's logit add up to it "
+			      "but for %.1e of their magnitudes' sum; rounding explains %.1e",
+			      r->result->largest_deviation, bound);
+}
+
 /* What is missing is computed, and all of it joined. */
 static enum lens_status complete(struct run *r, struct lens_error *err)
 {
@@ -147,6 +159,7 @@ static enum lens_status complete(struct run *r, struct lens_error *err)
 
 	LENS_TRY(check_disk(r, err));
 	LENS_TRY(compute_missing(r, err));
+	check_deviation(r);
 	LENS_TRY(lens_sweep_finish(r->sweep, lens_thread_count(r->experiment->threads), &state,
 				   err));
 	r->result->outcome = outcome[state];

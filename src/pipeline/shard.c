@@ -5,6 +5,7 @@
  */
 #include "pipeline/pipeline_private.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Everything a shard holds while it is made; released in one place. */
@@ -127,6 +128,8 @@ static void add_counts(const struct shard *s, struct lens_run_result *result)
 	result->n_flagged += s->counts.n_flagged;
 	for (i = 0; i < LENS_TABLE_COUNT; i++)
 		result->n_overflows += s->counts.table_overflows[i];
+	result->largest_deviation =
+		fmax(result->largest_deviation, s->counts.deviations[LENS_TABLE_logit_attrs]);
 	if (!s->counts.overflows)
 		return;
 	for (i = 0; i < s->plan.capture.n_specs; i++)
