@@ -13,8 +13,9 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterable
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
+from unicodedata import combining
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
@@ -77,6 +78,51 @@ def check_encode(driver: Path, directory: Path, hf: Tokenizer, texts: Iterable[s
     return bad
 
 
+def last_tokens(offsets: list[tuple[int, int]], n: int) -> list[int]:
+    """Of each character the last token whose offsets hold it, or -1."""
+    last = [-1] * n
+    for token, (start, end) in enumerate(offsets):
+        last[start:end] = [token] * (end - start)
+    return last
+
+
+def overtaken(tokens: list[str]) -> bool:
+    """Bytes overtake an unknown token, but their offsets stay in the text's order."""
+    return any(t.startswith("<0x") for t in tokens) and "<unk>" in tokens
+
+
+def check_places(driver: Path, directory: Path, hf: Tokenizer, texts: Iterable[str]) -> int:
+    """Number of texts one of whose characters ends in another token than by offset_mapping.
+
+    Where the offsets cannot tell, nothing is compared: a character that was composed
+    with the one before it (they leave it out), marks, which normalisation sorts and
+    composes, and the character before one (they do not follow), and texts in which
+    bytes overtook an unknown token.
+    """
+    texts, bad, left_out, total = iter(texts), 0, 0, 0
+    while batch := list(islice(texts, BATCH)):
+        records = [t.replace("\\", "\\\\").replace("\0", "\\0") for t in batch]
+        got = run(driver, "places", directory, records)
+        for text, line, want in zip(batch, got,
+                                    hf.encode_batch(batch, add_special_tokens=False)):
+            if line.startswith("error: ") or overtaken(want.tokens):
+                left_out += 1
+                continue
+            ends = accumulate(len(c.encode()) for c in text)
+            place = [int(p) for p in line.split()]
+            mine, theirs = [place[e - 1] for e in ends], last_tokens(want.offsets, len(text))
+            mine = [t if t < 0 or combining(c) or combining(after) else m
+                    for c, after, m, t in zip(text, text[1:] + " ", mine, theirs)]
+            if mine != theirs:
+                bad += 1
+                if bad <= 5:
+                    print(f"{text!r}: got {mine}, want {theirs}: {want.tokens}")
+        total += len(batch)
+    print(f"places: {total} strings, {bad} differ"
+          + (f", {left_out} not compared" if left_out else ""), flush=True)
+    return bad
+
+
 def check_decode(driver: Path, directory: Path, hf: Tokenizer, n: int, seed: int) -> int:
     """The same for random id sequences, some ids without a token among them."""
     rng = random.Random(seed)
@@ -103,6 +149,8 @@ def main() -> None:
     parser.add_argument("--decodes", type=int, default=20_000, help="random id sequences")
     parser.add_argument("--code-points", action=argparse.BooleanOptionalAction, default=True,
                         help="every assigned code point in four surroundings")
+    parser.add_argument("--places", action="store_true",
+                        help="also which token each character ends in, by offset_mapping")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     bad = 0
@@ -112,6 +160,11 @@ def main() -> None:
         specials = METASPACE + tuple(t.content for t in hf.get_added_tokens_decoder().values())
         bad += check_encode(args.driver, directory, hf, EDGES)
         bad += check_encode(args.driver, directory, hf, mixes(args.mixes, args.seed, specials))
+        if args.places:
+            bad += check_places(args.driver, directory, hf, EDGES)
+            bad += check_places(args.driver, directory, hf, mixes(args.mixes, args.seed, specials))
+            if args.code_points:
+                bad += check_places(args.driver, directory, hf, code_point_strings())
         if args.code_points:
             bad += check_encode(args.driver, directory, hf, code_point_strings())
         bad += check_decode(args.driver, directory, hf, args.decodes, args.seed)

@@ -45,6 +45,18 @@ enum lens_status lens_tokenizer_encode_continuation(const struct lens_tokenizer 
 						    struct lens_error *err);
 
 /*
+ * lens_tokenizer_encode, and where the text's bytes went: place[i] ([len], the caller's)
+ * is the last of the ids appended, counted from 0, that holds something of byte i; −1:
+ * none does. Normalisers are seen through: each byte of a character that was composed,
+ * decomposed or replaced went wherever the whole of it did, while one that a byte-level
+ * tokenizer splits is in several tokens, byte by byte.
+ */
+enum lens_status lens_tokenizer_encode_places(const struct lens_tokenizer *tok,
+					      const char *text, size_t len,
+					      struct lens_ids *ids, int32_t *place,
+					      struct lens_error *err);
+
+/*
  * Appends the text of ids[0..n) to out. Bytes that do not form UTF-8 become
  * U+FFFD, as in Hugging Face's decode(skip_special_tokens=False,
  * clean_up_tokenization_spaces=False).

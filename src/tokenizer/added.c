@@ -105,7 +105,7 @@ static int compare_id(const void *pa, const void *pb, void *data)
 static enum lens_status set_match(struct lens_added_token *t, const struct lens_normalizer *n,
 				  struct lens_normal_work *w, struct lens_error *err)
 {
-	struct lens_text text = { t->content, t->len };
+	struct lens_text text = { t->content, t->len, NULL };
 	struct lens_buf b = LENS_BUF_INIT;
 	enum lens_status st;
 
@@ -239,7 +239,7 @@ static enum lens_status inside_word(const struct lens_added *a, struct lens_rege
 				    struct lens_error *err)
 {
 	struct lens_hit hit = { .found = false };
-	struct lens_text part = { text.s, p->start };
+	struct lens_text part = { text.s, p->start, NULL };
 
 	if (p->start)
 		LENS_TRY(lens_regex_next(a->word, m, part, lens_char_before(text.s, p->start),

@@ -199,8 +199,8 @@ static enum lens_status each_piece(const struct lens_decode_step *step,
 		const char *text = piece(in, i, &len);
 
 		if (step->kind == LENS_DECODE_REPLACE)
-			LENS_TRY(replace(step, w->match, (struct lens_text){ text, len }, out,
-					 err));
+			LENS_TRY(replace(step, w->match, (struct lens_text){ text, len, NULL },
+					 out, err));
 		else if (step->kind == LENS_DECODE_STRIP && continues && step->fused)
 			LENS_TRY(lens_decode_add(out, text, len, err));
 		else if (step->kind == LENS_DECODE_STRIP)

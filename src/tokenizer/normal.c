@@ -12,15 +12,21 @@
 /* No decomposition is longer (U+FDFA has 18). */
 #define MAX_DECOMPOSITION 18
 
+/* A character, and the bytes of the text that it comes from. */
+struct character {
+	int32_t cp;
+	struct lens_origin part;
+};
+
 struct chars {
-	int32_t *v;
+	struct character *v;
 	size_t n, cap;
 };
 
 static enum lens_status reserve(struct chars *c, size_t extra, struct lens_error *err)
 {
 	size_t cap = c->cap ? c->cap : 256;
-	int32_t *v;
+	struct character *v;
 
 	if (c->n + extra <= c->cap)
 		return LENS_OK;
@@ -90,32 +96,42 @@ static bool is_newer_compat(int32_t cp)
 	return in_ranges(newer_compat, sizeof(newer_compat) / sizeof(*newer_compat), cp);
 }
 
-static enum lens_status decompose(const char *text, size_t len, bool compat, struct chars *c,
-				  struct lens_error *err)
+/* Appends what one character becomes. */
+static enum lens_status decompose_one(int32_t cp, struct lens_origin part, bool compat,
+				      struct chars *c, struct lens_error *err)
 {
 	int options = UTF8PROC_DECOMPOSE | UTF8PROC_STABLE | (compat ? UTF8PROC_COMPAT : 0);
-	size_t i = 0;
+	int32_t v[MAX_DECOMPOSITION] = { cp };
+	utf8proc_ssize_t i, n = 1;
+	int boundary = 0;
 
-	while (i < len) {
+	LENS_TRY(reserve(c, MAX_DECOMPOSITION, err));
+	if (!is_newer(cp) && !(compat && is_newer_compat(cp)))
+		n = utf8proc_decompose_char(cp, v, MAX_DECOMPOSITION,
+					    (utf8proc_option_t)options, &boundary);
+	if (n < 0 || n > MAX_DECOMPOSITION)
+		return lens_error_set(err, LENS_ERR_INTERNAL, "utf8proc failed");
+	for (i = 0; i < n; i++)
+		c->v[c->n++] = (struct character){ v[i], part };
+	return LENS_OK;
+}
+
+static enum lens_status decompose(struct lens_text text, bool compat, struct chars *c,
+				  struct lens_error *err)
+{
+	size_t i = 0, end;
+
+	for (; i < text.len; i = end) {
 		utf8proc_ssize_t n;
 		int32_t cp;
-		int boundary = 0;
 
-		n = utf8proc_iterate((const utf8proc_uint8_t *)text + i,
-				     (utf8proc_ssize_t)(len - i), &cp);
+		n = utf8proc_iterate((const utf8proc_uint8_t *)text.s + i,
+				     (utf8proc_ssize_t)(text.len - i), &cp);
 		if (n <= 0)
 			return lens_error_set(err, LENS_ERR_FORMAT, "invalid UTF-8");
-		i += (size_t)n;
-		LENS_TRY(reserve(c, MAX_DECOMPOSITION, err));
-		if (is_newer(cp) || (compat && is_newer_compat(cp))) {
-			c->v[c->n++] = cp;
-			continue;
-		}
-		n = utf8proc_decompose_char(cp, c->v + c->n, MAX_DECOMPOSITION,
-					    (utf8proc_option_t)options, &boundary);
-		if (n < 0 || n > MAX_DECOMPOSITION)
-			return lens_error_set(err, LENS_ERR_INTERNAL, "utf8proc failed");
-		c->n += (size_t)n;
+		end = i + (size_t)n;
+		LENS_TRY(decompose_one(cp, (struct lens_origin){ (uint32_t)i, (uint32_t)end },
+				       compat, c, err));
 	}
 	return LENS_OK;
 }
@@ -128,23 +144,23 @@ static int combining_class(int32_t cp)
 }
 
 /* Sorts v[0..n) by combining class; equal ones keep their order. */
-static void counting_sort(int32_t *v, int32_t *spare, size_t n)
+static void counting_sort(struct character *v, struct character *spare, size_t n)
 {
 	size_t start[257] = { 0 }, i;
 
 	for (i = 0; i < n; i++)
-		start[combining_class(v[i]) + 1]++;
+		start[combining_class(v[i].cp) + 1]++;
 	for (i = 0; i < 256; i++)
 		start[i + 1] += start[i];
 	for (i = 0; i < n; i++)
-		spare[start[combining_class(v[i])]++] = v[i];
+		spare[start[combining_class(v[i].cp)]++] = v[i];
 	memcpy(v, spare, n * sizeof(*v));
 }
 
 static enum lens_status reorder(struct chars *c, struct lens_error *err)
 {
 	size_t i = 0, j;
-	int32_t *spare;
+	struct character *spare;
 	bool sorted;
 
 	spare = lens_calloc(c->n, sizeof(*spare));
@@ -152,12 +168,12 @@ static enum lens_status reorder(struct chars *c, struct lens_error *err)
 		return lens_error_nomem(err, c->n, sizeof(*spare));
 	for (; i < c->n; i = j) {
 		sorted = true;
-		for (j = i + 1; j < c->n && combining_class(c->v[j]); j++)
+		for (j = i + 1; j < c->n && combining_class(c->v[j].cp); j++)
 			sorted = sorted &&
-				 combining_class(c->v[j - 1]) <= combining_class(c->v[j]);
+				 combining_class(c->v[j - 1].cp) <= combining_class(c->v[j].cp);
 		if (!sorted) {
 			/* The first may be a starter, which stays where it is. */
-			size_t from = combining_class(c->v[i]) ? i : i + 1;
+			size_t from = combining_class(c->v[i].cp) ? i : i + 1;
 
 			counting_sort(c->v + from, spare, j - from);
 		}
@@ -177,6 +193,16 @@ static int32_t pair(int32_t a, int32_t b)
 	return is_newer(v[0]) ? -1 : v[0];
 }
 
+/* The starter becomes cp, and comes from what joins it too. */
+static void join(struct character *starter, const struct character *with, int32_t cp)
+{
+	starter->cp = cp;
+	if (with->part.from < starter->part.from)
+		starter->part.from = with->part.from;
+	if (with->part.to > starter->part.to)
+		starter->part.to = with->part.to;
+}
+
 /*
  * Unicode 14, section 3.11, D117: each character joins the last starter if it can and
  * nothing of its class or higher is in between. In place.
@@ -187,14 +213,14 @@ static void compose(struct chars *c)
 	int before = 0; /* the class of the last character kept after the starter */
 
 	for (i = 0; i < c->n; i++) {
-		int ccc = combining_class(c->v[i]);
+		int ccc = combining_class(c->v[i].cp);
 		bool adjacent = starter != SIZE_MAX && starter + 1 == n;
 		int32_t joined = -1;
 
 		if (starter != SIZE_MAX && (adjacent || before < ccc))
-			joined = pair(c->v[starter], c->v[i]);
+			joined = pair(c->v[starter].cp, c->v[i].cp);
 		if (joined >= 0) {
-			c->v[starter] = joined;
+			join(&c->v[starter], &c->v[i], joined);
 			continue;
 		}
 		if (ccc == 0)
@@ -205,22 +231,25 @@ static void compose(struct chars *c)
 	c->n = n;
 }
 
-static enum lens_status write_utf8(const struct chars *c, struct lens_buf *out,
+static enum lens_status write_utf8(const struct chars *c, struct lens_text text,
+				   struct lens_buf *out, struct lens_origins *from,
 				   struct lens_error *err)
 {
 	size_t i;
 
 	for (i = 0; i < c->n; i++) {
 		utf8proc_uint8_t utf8[4];
-		utf8proc_ssize_t n = utf8proc_encode_char(c->v[i], utf8);
+		utf8proc_ssize_t n = utf8proc_encode_char(c->v[i].cp, utf8);
 
 		LENS_TRY(lens_buf_append(out, utf8, (size_t)n, err));
+		LENS_TRY(lens_origins_replace(from, text, &c->v[i].part, (size_t)n, err));
 	}
 	return LENS_OK;
 }
 
-enum lens_status lens_normal_form(enum lens_normal_form form, const char *text, size_t len,
-				  struct lens_buf *out, struct lens_error *err)
+enum lens_status lens_normal_form(enum lens_normal_form form, struct lens_text text,
+				  struct lens_buf *out, struct lens_origins *from,
+				  struct lens_error *err)
 {
 	bool compat = form == LENS_NFKC || form == LENS_NFKD;
 	/*
@@ -232,17 +261,19 @@ enum lens_status lens_normal_form(enum lens_normal_form form, const char *text, 
 	enum lens_status st;
 	size_t i;
 
-	for (i = 0; i < len && (unsigned char)text[i] < inert; i++)
+	for (i = 0; i < text.len && (unsigned char)text.s[i] < inert; i++)
 		;
-	if (i == len)
-		return lens_buf_append(out, text, len, err);
-	st = decompose(text, len, compat, &c, err);
+	if (i == text.len) {
+		LENS_TRY(lens_origins_keep(from, text, 0, text.len, err));
+		return lens_buf_append(out, text.s, text.len, err);
+	}
+	st = decompose(text, compat, &c, err);
 	if (st == LENS_OK)
 		st = reorder(&c, err);
 	if (st == LENS_OK) {
 		if (form == LENS_NFC || form == LENS_NFKC)
 			compose(&c);
-		st = write_utf8(&c, out, err);
+		st = write_utf8(&c, text, out, from, err);
 	}
 	lens_free(c.v);
 	return st;

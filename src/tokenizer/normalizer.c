@@ -40,6 +40,8 @@ void lens_normal_work_release(struct lens_normal_work *w)
 {
 	lens_buf_release(&w->buf[0]);
 	lens_buf_release(&w->buf[1]);
+	lens_origins_release(&w->from[0]);
+	lens_origins_release(&w->from[1]);
 }
 
 size_t lens_char_before(const char *text, size_t at)
@@ -79,28 +81,55 @@ size_t lens_spaces_after(const char *text, size_t len, size_t at)
 	return at;
 }
 
+/* Where the text comes from that lens_replace_run makes. */
+static enum lens_status replace_origins(const struct lens_replace *r,
+					struct lens_regex_match *m, struct lens_text text,
+					struct lens_origins *from, struct lens_error *err)
+{
+	struct lens_hit hit;
+	size_t at = 0;
+
+	while (text.from && at < text.len) {
+		LENS_TRY(lens_regex_next(r->re, m, text, at, &hit, err));
+		if (!hit.found)
+			break;
+		LENS_TRY(lens_origins_keep(from, text, at, hit.start - at, err));
+		LENS_TRY(lens_origins_replace(from, text,
+					      &(struct lens_origin){ (uint32_t)hit.start,
+								     (uint32_t)hit.end },
+					      r->len, err));
+		at = hit.end;
+	}
+	return lens_origins_keep(from, text, at, text.len - at, err);
+}
+
 static enum lens_status run_step(const struct lens_normal_step *step,
 				 struct lens_regex_match *m, struct lens_text text,
-				 struct lens_buf *out, struct lens_error *err)
+				 struct lens_buf *out, struct lens_origins *origins,
+				 struct lens_error *err)
 {
+	static const struct lens_origin nothing = { 0, 0 };
 	size_t from = 0, to = text.len;
 
 	switch (step->kind) {
 	case LENS_NORMAL_FORM:
-		return lens_normal_form(step->form, text.s, text.len, out, err);
+		return lens_normal_form(step->form, text, out, origins, err);
 	case LENS_NORMAL_PREPEND:
 		LENS_TRY(lens_buf_append(out, step->replace.text, step->replace.len, err));
-		return lens_buf_append(out, text.s, text.len, err);
+		LENS_TRY(lens_origins_replace(origins, text, &nothing, step->replace.len, err));
+		break;
 	case LENS_NORMAL_REPLACE:
+		LENS_TRY(replace_origins(&step->replace, m, text, origins, err));
 		return lens_replace_run(&step->replace, m, text, LENS_MAX_NORMALIZED, out, err);
 	case LENS_NORMAL_STRIP:
 		if (step->left)
 			from = lens_spaces_after(text.s, text.len, 0);
 		if (step->right)
-			to = lens_spaces_before(text.s, text.len);
-		return lens_buf_append(out, text.s + from, from < to ? to - from : 0, err);
+			to = lens_max(from, lens_spaces_before(text.s, text.len));
+		break;
 	}
-	return LENS_OK;
+	LENS_TRY(lens_origins_keep(origins, text, from, to - from, err));
+	return lens_buf_append(out, text.s + from, to - from, err);
 }
 
 enum lens_status lens_normalize(const struct lens_normalizer *n, struct lens_normal_work *w,
@@ -115,9 +144,10 @@ enum lens_status lens_normalize(const struct lens_normalizer *n, struct lens_nor
 
 		if (continues && step->kind == LENS_NORMAL_PREPEND)
 			continue;
-		to->len = 0;
-		LENS_TRY(run_step(step, w->match, *text, to, err));
-		*text = (struct lens_text){ to->data ? to->data : "", to->len };
+		to->len = w->from[k].n = 0;
+		LENS_TRY(run_step(step, w->match, *text, to, &w->from[k], err));
+		*text = (struct lens_text){ to->data ? to->data : "", to->len,
+					    text->from ? w->from[k].v : NULL };
 		k = !k;
 	}
 	return LENS_OK;

@@ -30,6 +30,7 @@ struct lens_normalizer {
 /* What one thread needs; the text alternates between the two buffers. */
 struct lens_normal_work {
 	struct lens_buf buf[2];
+	struct lens_origins from[2];
 	struct lens_regex_match *match; /* the caller's */
 };
 

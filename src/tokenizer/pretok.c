@@ -39,6 +39,8 @@ void lens_pretok_work_release(struct lens_pretok_work *w)
 	lens_free(w->found.v);
 	lens_buf_release(&w->marked[0]);
 	lens_buf_release(&w->marked[1]);
+	lens_origins_release(&w->from[0]);
+	lens_origins_release(&w->from[1]);
 	*w = (struct lens_pretok_work){ 0 };
 }
 
@@ -58,7 +60,7 @@ static enum lens_status push(struct lens_spans *s, size_t from, size_t to, bool 
 static enum lens_status find(const struct lens_pretok_step *step, struct lens_pretok_work *w,
 			     const struct lens_span *span, struct lens_error *err)
 {
-	const struct lens_text text = { w->text + span->offset, span->len };
+	const struct lens_text text = { w->text.s + span->offset, span->len, NULL };
 	struct lens_hit hit;
 	size_t at = 0;
 
@@ -116,19 +118,33 @@ static enum lens_status emit(const struct lens_pretok_step *step, struct lens_pr
 	return LENS_OK;
 }
 
-/* Appends text[0..len) with each space replaced by mark. */
-static enum lens_status append_marked(const char *mark, const char *text, size_t len,
-				      struct lens_buf *to, struct lens_error *err)
+/* Appends the mark, for bytes at … end − 1 of text or (at == end) for none. */
+static enum lens_status append_mark(const char *mark, struct lens_text text, size_t at,
+				    size_t end, struct lens_pretok_work *w,
+				    struct lens_error *err)
 {
-	size_t at = 0;
+	const struct lens_origin part = { (uint32_t)at, (uint32_t)end };
+	size_t k = w->to;
 
-	while (at < len) {
-		const char *space = memchr(text + at, ' ', len - at);
-		size_t end = space ? (size_t)(space - text) : len;
+	LENS_TRY(lens_buf_append(&w->marked[k], mark, strlen(mark), err));
+	return lens_origins_replace(&w->from[k], text, &part, strlen(mark), err);
+}
 
-		LENS_TRY(lens_buf_append(to, text + at, end - at, err));
+/* Appends the text, with a mark for each space if the step wants that. */
+static enum lens_status append_word(const struct lens_pretok_step *step, struct lens_text text,
+				    struct lens_pretok_work *w, struct lens_error *err)
+{
+	size_t at = 0, k = w->to;
+
+	while (at < text.len) {
+		const char *space =
+			step->to_mark ? memchr(text.s + at, ' ', text.len - at) : NULL;
+		size_t end = space ? (size_t)(space - text.s) : text.len;
+
+		LENS_TRY(lens_buf_append(&w->marked[k], text.s + at, end - at, err));
+		LENS_TRY(lens_origins_keep(&w->from[k], text, at, end - at, err));
 		if (space)
-			LENS_TRY(lens_buf_append(to, mark, strlen(mark), err));
+			LENS_TRY(append_mark(step->mark, text, end, end + 1, w, err));
 		at = end + 1;
 	}
 	return LENS_OK;
@@ -154,26 +170,26 @@ static enum lens_status put_marks(const struct lens_pretok_step *step,
 				  struct lens_pretok_work *w, bool continues,
 				  struct lens_error *err)
 {
-	struct lens_buf *to = &w->marked[w->text == w->marked[0].data];
+	struct lens_buf *to;
 	size_t i;
 
-	to->len = 0;
+	w->to = w->text.s == w->marked[0].data;
+	to = &w->marked[w->to];
+	to->len = w->from[w->to].n = 0;
 	for (i = 0; i < w->words.n; i++) {
 		struct lens_span *s = &w->words.v[i];
-		const char *text = w->text + s->offset;
+		struct lens_text text = lens_text_part(w->text, s->offset, s->len);
 		size_t start = to->len;
 
-		if (prefixed(step, s, text, continues))
-			LENS_TRY(lens_buf_append(to, step->mark, strlen(step->mark), err));
-		if (step->to_mark)
-			LENS_TRY(append_marked(step->mark, text, s->len, to, err));
-		else
-			LENS_TRY(lens_buf_append(to, text, s->len, err));
+		if (prefixed(step, s, text.s, continues))
+			LENS_TRY(append_mark(step->mark, text, 0, 0, w, err));
+		LENS_TRY(append_word(step, text, w, err));
 		s->offset = start;
 		s->len = to->len - start;
 	}
 	if (w->words.n)
-		w->text = to->data;
+		w->text = (struct lens_text){ to->data, to->len,
+					      w->text.from ? w->from[w->to].v : NULL };
 	return LENS_OK;
 }
 
@@ -207,7 +223,7 @@ enum lens_status lens_pretok_run(const struct lens_pretok *p, struct lens_pretok
 
 	if (!w->match)
 		LENS_TRY(lens_regex_match_create(&w->match, err));
-	w->text = text.s;
+	w->text = text;
 	w->words.n = 0;
 	LENS_TRY(push(&w->words, 0, text.len, false, first, err));
 	for (i = 0; i < p->n; i++)

@@ -5,7 +5,7 @@
 #ifndef LENS_TOKENIZER_PRETOK_PRIVATE_H
 #define LENS_TOKENIZER_PRETOK_PRIVATE_H
 
-#include "tokenizer/regex_private.h"
+#include "tokenizer/origins_private.h"
 
 /* What happens to a pattern's matches (SplitDelimiterBehavior). */
 enum lens_split_behavior {
@@ -52,10 +52,12 @@ struct lens_spans {
 /* What one thread needs; the words of the last run are in text and words. */
 struct lens_pretok_work {
 	struct lens_regex_match *match;
-	const char *text;
+	struct lens_text text;
 	struct lens_spans words;
 	struct lens_spans input, found;
-	struct lens_buf marked[2]; /* the text with marks: the old one and the new one */
+	struct lens_buf marked[2]; /* text with marks put in: the old and the new */
+	struct lens_origins from[2];
+	size_t to; /* which of the two is being written */
 };
 
 void lens_pretok_release(struct lens_pretok *p);

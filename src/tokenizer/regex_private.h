@@ -11,13 +11,25 @@
 struct lens_regex;       /* compiled, immutable */
 struct lens_regex_match; /* what one thread needs to match */
 
+/* Bytes from … to − 1 of the text that was given to be encoded; from == to: none. */
+struct lens_origin {
+	uint32_t from, to;
+};
+
 /* len bytes of valid UTF-8, without a NUL at the end. */
 struct lens_text {
 	const char *s;
 	size_t len;
+	const struct lens_origin *from; /* [len] where each byte comes from; NULL: not asked */
 };
 
-/* Where a match is in its text; start and end are set only if one was found. */
+/* Its bytes at … at + n. */
+static inline struct lens_text lens_text_part(struct lens_text text, size_t at, size_t n)
+{
+	return (struct lens_text){ text.s + at, n, text.from ? text.from + at : NULL };
+}
+
+/* Where a match lies in its text; start and end are not set unless one was found. */
 struct lens_hit {
 	size_t start, end;
 	bool found;
