@@ -20,7 +20,13 @@ struct lens_dataset_options {
 	const char *const *answer_columns;
 	size_t n_answers;            /* 0 is allowed: then no answer tables */
 	const char *read_pos_column; /* NULL: none */
-	long read_pos;               /* used without a column; -1: the last token */
+	/*
+	 * NULL, or a text (of a column) that is looked for in each prompt: where the nth
+	 * one ends, counted from 0 or (negative) back from the last, is the read position.
+	 */
+	const char *find, *find_column;
+	long nth;
+	long read_pos; /* used without any of these; -1: the last token */
 	bool prepend_bos;
 	bool skip_bad_rows; /* else a bad row is an error */
 	size_t limit;       /* use the first so many good rows; 0: all. The rows

@@ -37,9 +37,11 @@ struct lens_experiment {
 		char *csv, *prompt;
 		enum lens_separator separator;
 		struct lens_strings answers;
-		char *read_pos_column; /* NULL: data.read_pos was a number or absent */
-		long read_pos;         /* -1: the last token */
-		char *bos;             /* "auto", an id's digits, or a token in double quotes */
+		char *read_pos_column; /* at most one of these three is not NULL */
+		char *find, *find_column;
+		long nth;      /* of what is found, from 0; negative: from the last */
+		long read_pos; /* without any of them; -1: the last token */
+		char *bos;     /* "auto", an id's digits, or a token in double quotes */
 		bool prepend_bos, skip_bad_rows;
 		size_t limit; /* 0: all */
 	} data;

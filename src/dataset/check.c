@@ -7,19 +7,16 @@
 
 #include <stdarg.h>
 #include <ctype.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <utf8proc.h>
 
-enum { QUOTE_MAX = 60, QUOTE_SIZE = 4 * QUOTE_MAX + 8, PIECES_MAX = 6 };
+enum { PIECES_MAX = 6 };
 
-__attribute__((format(printf, 4, 5))) static void note(struct lens_error *e,
-						       const struct lens_row_check *c,
-						       const struct lens_csv_record *rec,
-						       const char *fmt, ...)
+void lens_row_note(struct lens_error *e, const struct lens_row_check *c,
+		   const struct lens_csv_record *rec, const char *fmt, ...)
 {
 	char text[sizeof(e->text) - 32];
 	va_list ap;
@@ -31,13 +28,12 @@ __attribute__((format(printf, 4, 5))) static void note(struct lens_error *e,
 		      (long long)rec->number, text);
 }
 
-/* 'text' on one line, cut to at most QUOTE_MAX bytes between characters. */
-static const char *quote(char out[QUOTE_SIZE], const char *s, size_t n)
+const char *lens_row_quote(char out[LENS_QUOTE_SIZE], const char *s, size_t n)
 {
 	size_t i, o = 0, keep = n;
 
-	if (n > QUOTE_MAX) {
-		keep = QUOTE_MAX;
+	if (n > LENS_QUOTE_MAX) {
+		keep = LENS_QUOTE_MAX;
 		while (keep && ((unsigned char)s[keep] & 0xc0) == 0x80)
 			keep--;
 	}
@@ -52,7 +48,7 @@ static const char *quote(char out[QUOTE_SIZE], const char *s, size_t n)
 		else
 			out[o++] = s[i];
 	}
-	snprintf(out + o, QUOTE_SIZE - o, "%s'", keep < n ? "…" : "");
+	snprintf(out + o, LENS_QUOTE_SIZE - o, "%s'", keep < n ? "…" : "");
 	return out;
 }
 
@@ -92,16 +88,17 @@ static bool check_fields(const struct lens_row_check *c, const struct lens_csv_r
 	size_t i;
 
 	if (rec->n_fields != col->n) {
-		note(&row->bad, c, rec, "%zu field%s; the header has %zu", rec->n_fields,
-		     rec->n_fields == 1 ? "" : "s", col->n);
+		lens_row_note(&row->bad, c, rec, "%zu field%s; the header has %zu",
+			      rec->n_fields, rec->n_fields == 1 ? "" : "s", col->n);
 		return false;
 	}
 	for (i = 0; i < col->n; i++) {
 		if (memchr(rec->field[i], '\0', rec->length[i]))
-			note(&row->bad, c, rec, "a NUL byte in column '%.200s'", col->name[i]);
+			lens_row_note(&row->bad, c, rec, "a NUL byte in column '%.200s'",
+				      col->name[i]);
 		else if (!lens_utf8_valid(rec->field[i], rec->length[i]))
-			note(&row->bad, c, rec, "column '%.200s' is not valid UTF-8",
-			     col->name[i]);
+			lens_row_note(&row->bad, c, rec, "column '%.200s' is not valid UTF-8",
+				      col->name[i]);
 	}
 	return row->bad.code == LENS_OK;
 }
@@ -138,9 +135,9 @@ static bool check_ids(const struct lens_row_check *c, const struct lens_csv_reco
 	for (i = 0; i < ids->n; i++) {
 		if (ids->v[i] >= 0 && (size_t)ids->v[i] < c->opt->d_vocab)
 			continue;
-		note(&row->bad, c, rec,
-		     "column '%.200s' has token %d; the model's vocabulary has %zu",
-		     c->columns->name[column], ids->v[i], c->opt->d_vocab);
+		lens_row_note(&row->bad, c, rec,
+			      "column '%.200s' has token %d; the model's vocabulary has %zu",
+			      c->columns->name[column], ids->v[i], c->opt->d_vocab);
 		return false;
 	}
 	return true;
@@ -153,54 +150,30 @@ static enum lens_status check_prompt(struct lens_row_check *c,
 	size_t column = c->columns->prompt;
 
 	if (!rec->length[column]) {
-		note(&row->bad, c, rec, "the prompt (column '%.200s') is empty",
-		     c->columns->name[column]);
+		lens_row_note(&row->bad, c, rec, "the prompt (column '%.200s') is empty",
+			      c->columns->name[column]);
 		return LENS_OK;
 	}
 	LENS_TRY(encode(c, rec, column, false, &row->tokens, err));
 	if (!row->tokens.n || (c->bos >= 0 && row->tokens.n == 1)) {
-		note(&row->bad, c, rec, "the prompt (column '%.200s') has no tokens",
-		     c->columns->name[column]);
+		lens_row_note(&row->bad, c, rec, "the prompt (column '%.200s') has no tokens",
+			      c->columns->name[column]);
 		return LENS_OK;
 	}
 	if (row->tokens.n > c->opt->n_ctx || row->tokens.n > INT32_MAX) {
-		note(&row->bad, c, rec, "the prompt has %zu tokens%s; the model takes %zu",
-		     row->tokens.n, c->bos >= 0 ? " with BOS" : "", c->opt->n_ctx);
+		lens_row_note(&row->bad, c, rec,
+			      "the prompt has %zu tokens%s; the model takes %zu", row->tokens.n,
+			      c->bos >= 0 ? " with BOS" : "", c->opt->n_ctx);
 		return LENS_OK;
 	}
 	check_ids(c, rec, &row->tokens, column, row);
 	if (c->bos >= 0 && row->tokens.v[1] == c->bos)
-		note(&row->warning[LENS_ROW_SECOND_BOS], c, rec,
-		     "the prompt (column '%.200s') begins with the BOS token already; with "
-		     "prepend_bos it has two",
-		     c->columns->name[column]);
+		lens_row_note(
+			&row->warning[LENS_ROW_SECOND_BOS], c, rec,
+			"the prompt (column '%.200s') begins with the BOS token already; with "
+			"prepend_bos it has two",
+			c->columns->name[column]);
 	return LENS_OK;
-}
-
-static void check_read_pos(const struct lens_row_check *c, const struct lens_csv_record *rec,
-			   struct lens_row *row)
-{
-	size_t column = c->columns->read_pos;
-	long pos = c->opt->read_pos, n = (long)row->tokens.n;
-	char q[QUOTE_SIZE], *end = NULL;
-
-	if (column != LENS_NO_COLUMN) {
-		const char *s = rec->field[column];
-
-		errno = 0;
-		pos = strtol(s, &end, 10);
-		if (errno || end == s || *end || isspace((unsigned char)*s)) {
-			note(&row->bad, c, rec,
-			     "read_pos %s (column '%.200s') is not an integer",
-			     quote(q, s, rec->length[column]), c->columns->name[column]);
-			return;
-		}
-	}
-	if (pos < -n || pos >= n)
-		note(&row->bad, c, rec, "read_pos %ld is outside the prompt's %ld tokens%s",
-		     pos, n, c->bos >= 0 ? " (BOS included)" : "");
-	else
-		row->read_pos = (int32_t)(pos < 0 ? pos + n : pos);
 }
 
 /*
@@ -229,7 +202,7 @@ static enum lens_status list_pieces(struct lens_row_check *c, char *out, size_t 
 				    struct lens_error *err)
 {
 	size_t i, used = 0;
-	char q[QUOTE_SIZE];
+	char q[LENS_QUOTE_SIZE];
 
 	out[0] = '\0';
 	for (i = 0; i < c->scratch.n && i < PIECES_MAX; i++) {
@@ -237,7 +210,7 @@ static enum lens_status list_pieces(struct lens_row_check *c, char *out, size_t 
 		LENS_TRY(lens_tokenizer_decode_continuation(c->opt->tokenizer, &c->scratch.v[i],
 							    1, &c->text, err));
 		LENS_TRY(lens_buf_append(&c->text, "", 0, err));
-		quote(q, c->text.data, c->text.len);
+		lens_row_quote(q, c->text.data, c->text.len);
 		used += (size_t)snprintf(out + used, size - used, "%s%s", i ? " + " : "", q);
 		if (used >= size)
 			return LENS_OK;
@@ -272,27 +245,28 @@ static enum lens_status split_answer(struct lens_row_check *c,
 				     struct lens_row *row, struct lens_error *err)
 {
 	const char *s = rec->field[column];
-	char q[QUOTE_SIZE], variant[QUOTE_SIZE], pieces[800], odd[80] = "";
+	char q[LENS_QUOTE_SIZE], variant[LENS_QUOTE_SIZE], pieces[800], odd[80] = "";
 	int32_t space = odd_space(s, rec->length[column]);
 	size_t n_tokens = c->scratch.n, prompt = c->columns->prompt;
 	bool is_token;
 
 	LENS_TRY(list_pieces(c, pieces, sizeof(pieces), err));
 	LENS_TRY(try_variant(c, s, rec->length[column], &is_token, err));
-	quote(q, s, rec->length[column]);
-	quote(variant, c->text.data, c->text.len);
+	lens_row_quote(q, s, rec->length[column]);
+	lens_row_quote(variant, c->text.data, c->text.len);
 	if (space)
 		snprintf(odd, sizeof(odd), "; it holds %s (U+%04X), which is not a plain space",
 			 space == 0xa0 ? "a no-break space" : "a space", (unsigned)space);
-	note(&row->bad, c, rec,
-	     "answer %s (column '%.200s') is %zu tokens, not one%s%s%s%s%s%s%s%s", q,
-	     c->columns->name[column], n_tokens, n_tokens ? ": " : "", pieces, odd,
-	     is_token ? "; with" : "", is_token && s[0] == ' ' ? "out" : "",
-	     is_token ? " a leading space it is one: " : "", is_token ? variant : "",
-	     is_token && s[0] != ' ' &&
-			     lens_ends_with_space(rec->field[prompt], rec->length[prompt])
-		     ? " (and the prompt without the space at its end)"
-		     : "");
+	lens_row_note(&row->bad, c, rec,
+		      "answer %s (column '%.200s') is %zu tokens, not one%s%s%s%s%s%s%s%s", q,
+		      c->columns->name[column], n_tokens, n_tokens ? ": " : "", pieces, odd,
+		      is_token ? "; with" : "", is_token && s[0] == ' ' ? "out" : "",
+		      is_token ? " a leading space it is one: " : "", is_token ? variant : "",
+		      is_token && s[0] != ' ' &&
+				      lens_ends_with_space(rec->field[prompt],
+							   rec->length[prompt])
+			      ? " (and the prompt without the space at its end)"
+			      : "");
 	return LENS_OK;
 }
 
@@ -305,7 +279,7 @@ static enum lens_status warn_of_space(struct lens_row_check *c,
 				      struct lens_row *row, struct lens_error *err)
 {
 	const char *s = rec->field[column];
-	char q[QUOTE_SIZE], variant[QUOTE_SIZE];
+	char q[LENS_QUOTE_SIZE], variant[LENS_QUOTE_SIZE];
 	bool is_token;
 
 	if (row->warning[LENS_ROW_NO_SPACE].code != LENS_OK || isspace((unsigned char)s[0]) ||
@@ -314,10 +288,10 @@ static enum lens_status warn_of_space(struct lens_row_check *c,
 	LENS_TRY(try_variant(c, s, rec->length[column], &is_token, err));
 	if (!is_token)
 		return LENS_OK;
-	note(&row->warning[LENS_ROW_NO_SPACE], c, rec,
-	     "answer %s (column '%.200s') has no leading space; %s is a token too",
-	     quote(q, s, rec->length[column]), c->columns->name[column],
-	     quote(variant, c->text.data, c->text.len));
+	lens_row_note(&row->warning[LENS_ROW_NO_SPACE], c, rec,
+		      "answer %s (column '%.200s') has no leading space; %s is a token too",
+		      lens_row_quote(q, s, rec->length[column]), c->columns->name[column],
+		      lens_row_quote(variant, c->text.data, c->text.len));
 	return LENS_OK;
 }
 
@@ -326,8 +300,8 @@ static enum lens_status check_answer(struct lens_row_check *c,
 				     struct lens_row *row, struct lens_error *err)
 {
 	if (!rec->length[column]) {
-		note(&row->bad, c, rec, "the answer (column '%.200s') is empty",
-		     c->columns->name[column]);
+		lens_row_note(&row->bad, c, rec, "the answer (column '%.200s') is empty",
+			      c->columns->name[column]);
 		return LENS_OK;
 	}
 	c->scratch.n = 0;
@@ -350,7 +324,7 @@ static void check_seam(const struct lens_row_check *c, const struct lens_csv_rec
 		       struct lens_row *row)
 {
 	size_t p = c->columns->prompt, i;
-	char q[QUOTE_SIZE];
+	char q[LENS_QUOTE_SIZE];
 
 	if (row->read_pos + 1 != (int32_t)row->tokens.n ||
 	    !lens_ends_with_space(rec->field[p], rec->length[p]))
@@ -360,11 +334,12 @@ static void check_seam(const struct lens_row_check *c, const struct lens_csv_rec
 
 		if (!lens_begins_with_space(rec->field[a], rec->length[a]))
 			continue;
-		note(&row->warning[LENS_ROW_SEAM], c, rec,
-		     "the prompt (column '%.200s') ends in white space and the answer %s "
-		     "(column '%.200s') begins with it: together they have it twice",
-		     c->columns->name[p], quote(q, rec->field[a], rec->length[a]),
-		     c->columns->name[a]);
+		lens_row_note(
+			&row->warning[LENS_ROW_SEAM], c, rec,
+			"the prompt (column '%.200s') ends in white space and the answer %s "
+			"(column '%.200s') begins with it: together they have it twice",
+			c->columns->name[p], lens_row_quote(q, rec->field[a], rec->length[a]),
+			c->columns->name[a]);
 		return;
 	}
 }
@@ -380,10 +355,11 @@ static void check_equal_answers(const struct lens_row_check *c,
 			;
 		if (k == i)
 			continue;
-		note(&row->warning[LENS_ROW_EQUAL_ANSWERS], c, rec,
-		     "the answers in columns '%.200s' and '%.200s' are the same token, %d",
-		     c->columns->name[c->columns->answer[k]],
-		     c->columns->name[c->columns->answer[i]], id[i]);
+		lens_row_note(
+			&row->warning[LENS_ROW_EQUAL_ANSWERS], c, rec,
+			"the answers in columns '%.200s' and '%.200s' are the same token, %d",
+			c->columns->name[c->columns->answer[k]],
+			c->columns->name[c->columns->answer[i]], id[i]);
 		return;
 	}
 }
@@ -415,7 +391,7 @@ enum lens_status lens_row_check(struct lens_row_check *c, const struct lens_csv_
 		LENS_TRY(lens_ids_push(&row->tokens, c->bos, err));
 	LENS_TRY(check_prompt(c, rec, row, err));
 	if (row->bad.code == LENS_OK)
-		check_read_pos(c, rec, row);
+		LENS_TRY(lens_row_check_read_pos(c, rec, row, err));
 	for (i = 0; i < c->opt->n_answers && row->bad.code == LENS_OK; i++)
 		LENS_TRY(check_answer(c, rec, c->columns->answer[i], row, err));
 	if (row->bad.code == LENS_OK) {

@@ -32,7 +32,21 @@ void lens_row_check_release(struct lens_row_check *c);
 /* Fills *row. A bad row is not a failure: see row->bad. */
 enum lens_status lens_row_check(struct lens_row_check *c, const struct lens_csv_record *rec,
 				struct lens_row *row, struct lens_error *err);
-/* The flags for a row's warnings, LENS_FLAG_…, which are stored in the file. */
+/* The read position (read_pos.c); as above. */
+enum lens_status lens_row_check_read_pos(struct lens_row_check *c,
+					 const struct lens_csv_record *rec,
+					 struct lens_row *row, struct lens_error *err);
+
+/* Says in *e what is wrong with a record, and which it is. */
+void lens_row_note(struct lens_error *e, const struct lens_row_check *c,
+		   const struct lens_csv_record *rec, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/* 'text' on one line, cut to LENS_QUOTE_MAX bytes at a character's border. */
+enum { LENS_QUOTE_MAX = 60, LENS_QUOTE_SIZE = 4 * LENS_QUOTE_MAX + 8 };
+const char *lens_row_quote(char out[LENS_QUOTE_SIZE], const char *s, size_t n);
+
+/* What of a row's warnings is kept in the file: LENS_FLAG_… */
 uint8_t lens_row_flags(const struct lens_row *row);
 void lens_row_release(struct lens_row *row);
 

@@ -189,7 +189,7 @@ enum lens_status lens_columns_init(struct lens_columns *c, struct lens_csv_reade
 	bool got;
 	size_t i;
 
-	*c = (struct lens_columns){ .read_pos = LENS_NO_COLUMN };
+	*c = (struct lens_columns){ .read_pos = LENS_NO_COLUMN, .find = LENS_NO_COLUMN };
 	LENS_TRY(lens_csv_next(r, &rec, &got, err));
 	if (!got)
 		return lens_error_at(
@@ -200,6 +200,8 @@ enum lens_status lens_columns_init(struct lens_columns *c, struct lens_csv_reade
 	LENS_TRY(find_answers(c, opt, err));
 	if (opt->read_pos_column)
 		LENS_TRY(find(c, opt->read_pos_column, opt, &c->read_pos, err));
+	if (opt->find_column)
+		LENS_TRY(find(c, opt->find_column, opt, &c->find, err));
 	for (i = 0; i < c->n; i++) {
 		if (!named(c, opt, i))
 			c->other[c->n_other++] = i;

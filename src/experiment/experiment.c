@@ -37,6 +37,8 @@ void lens_experiment_release(struct lens_experiment *e)
 	lens_free(e->data.bos);
 	lens_free(e->data.prompt);
 	lens_free(e->data.read_pos_column);
+	lens_free(e->data.find);
+	lens_free(e->data.find_column);
 	lens_strings_release(&e->data.answers);
 	lens_strings_release(&e->cache.hooks);
 	lens_free(e->cache.position);

@@ -56,10 +56,23 @@ static json_t *positions(const struct lens_experiment *e, const char *const *wor
 	return list;
 }
 
+/* As it is written in YAML. */
 static json_t *read_pos(const struct lens_experiment *e)
 {
-	return e->data.read_pos_column ? json_string(e->data.read_pos_column)
-				       : json_integer(e->data.read_pos);
+	const char *find = e->data.find ? e->data.find : e->data.find_column;
+	json_t *map;
+
+	if (e->data.read_pos_column)
+		return json_string(e->data.read_pos_column);
+	if (!find)
+		return json_integer(e->data.read_pos);
+	map = json_object();
+	if (!json_object_set_new(map, e->data.find ? "find" : "find_column",
+				 json_string(find)) &&
+	    !json_object_set_new(map, "nth", json_integer(e->data.nth)))
+		return map;
+	json_decref(map);
+	return NULL;
 }
 
 /* A token keeps its quotes, so that it is read back as one. */

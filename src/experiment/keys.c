@@ -75,9 +75,11 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  BOOL, data.prepend_bos, NULL, true, "put the BOS token in front of each prompt")     \
 	X("data.bos", "--bos-token", NULL, NULL, "auto | an id | \"a token\"", "auto",         \
 	  BOS, data.bos, NULL, false, "which token that is; auto: TransformerLens's choice")   \
-	X("data.read_pos", "--read-pos", NULL, NULL, "an integer | a column", "-1",            \
-	  READ_POS, data.read_pos, NULL, true,                                                 \
-	  "the token that the tables read, BOS counted; negative from the end")                \
+	X("data.read_pos", "--read-pos", NULL, NULL,                                             \
+	  "an integer | a column | {find: text, nth: N} | {find_column: a column, nth: N}",    \
+	  "-1", READ_POS, data.read_pos, NULL, true,                                           \
+	  "the token that the tables read, BOS counted, negative from the end; find: where the "  \
+	  "N-th such text of the prompt ends (from 0, the default; negative from the last)")                \
 	X("data.on_bad_row", "--on-bad-row", NULL, NULL, "error | skip", "error",              \
 	  SWITCH, data.skip_bad_rows, on_bad_row, true, "what a row that cannot be used does") \
 	X("data.limit", "--limit", NULL, NULL, "all | a number of rows from 1", "all",         \

@@ -21,9 +21,8 @@ static const char *key_text(const yaml_node_t *node)
 	return (const char *)node->data.scalar.value;
 }
 
-/* A pair's key must be a scalar that no earlier pair has. */
-static enum lens_status check_key(const struct lens_yaml_source *src, const yaml_node_t *map,
-				  const yaml_node_pair_t *pair, struct lens_error *err)
+enum lens_status lens_yaml_check_key(const struct lens_yaml_source *src, const yaml_node_t *map,
+				     const yaml_node_pair_t *pair, struct lens_error *err)
 {
 	const yaml_node_t *key = yaml_document_get_node(src->doc, pair->key), *other;
 	const yaml_node_pair_t *p;
@@ -56,7 +55,7 @@ static enum lens_status apply_map(struct lens_experiment *e, const struct lens_y
 		const yaml_node_t *key;
 		enum lens_status st;
 
-		LENS_TRY(check_key(src, map, p, err));
+		LENS_TRY(lens_yaml_check_key(src, map, p, err));
 		key = yaml_document_get_node(src->doc, p->key);
 		st = lens_buf_printf(&name, err, "%s%s%s", prefix, *prefix ? "." : "",
 				     key_text(key));

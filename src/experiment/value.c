@@ -34,7 +34,7 @@ const char *lens_yaml_text(const yaml_node_t *node)
 	return node->type == YAML_SCALAR_NODE ? (const char *)node->data.scalar.value : NULL;
 }
 
-static bool is_unquoted(const yaml_node_t *node)
+bool lens_yaml_is_unquoted(const yaml_node_t *node)
 {
 	return node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
 }
@@ -43,7 +43,8 @@ bool lens_yaml_is_null(const yaml_node_t *node)
 {
 	const char *s = lens_yaml_text(node);
 
-	return s && is_unquoted(node) && (!*s || !strcmp(s, "~") || !strcasecmp(s, "null"));
+	return s && lens_yaml_is_unquoted(node) &&
+	       (!*s || !strcmp(s, "~") || !strcasecmp(s, "null"));
 }
 
 enum lens_status lens_yaml_plain(const struct lens_yaml_source *src, const yaml_node_t *node,
@@ -200,29 +201,6 @@ static enum lens_status set_text(struct lens_experiment *e, const struct lens_ya
 	return LENS_OK;
 }
 
-/* An integer in quotes is the name of a column. */
-static enum lens_status set_read_pos(struct lens_experiment *e,
-				     const struct lens_yaml_source *src,
-				     const struct lens_key *key, const yaml_node_t *node,
-				     struct lens_error *err)
-{
-	const char *s = lens_yaml_text(node);
-	char *column = NULL;
-	long pos = -1;
-
-	if (!s || !*s || lens_yaml_is_null(node))
-		return lens_value_wrong(src, key, node, err);
-	if (!is_unquoted(node) || !lens_parse_integer(s, &pos)) {
-		column = lens_strdup(s);
-		if (!column)
-			return lens_error_nomem(err, strlen(s) + 1, 1);
-	}
-	lens_free(e->data.read_pos_column);
-	e->data.read_pos_column = column;
-	e->data.read_pos = pos;
-	return LENS_OK;
-}
-
 /*
  * auto; digits, which are an id unless quoted; anything else is a token. Text that
  * itself has double quotes, which a flag keeps ('"5"'), is always a token.
@@ -238,7 +216,7 @@ static enum lens_status set_bos(struct lens_experiment *e, const struct lens_yam
 	if (!n || lens_yaml_is_null(node))
 		return lens_value_wrong(src, key, node, err);
 	if (!strcmp(s, "auto") || (n >= 2 && s[0] == '"' && s[n - 1] == '"') ||
-	    (is_unquoted(node) && strspn(s, "0123456789") == n))
+	    (lens_yaml_is_unquoted(node) && strspn(s, "0123456789") == n))
 		quote = "";
 	copy = lens_calloc(n + 3, 1);
 	if (!copy)
@@ -309,7 +287,7 @@ enum lens_status lens_value_set(struct lens_experiment *e, const struct lens_yam
 	case LENS_KEY_POSITIONS:
 		return lens_value_set_positions(e, src, key, node, err);
 	case LENS_KEY_READ_POS:
-		return set_read_pos(e, src, key, node, err);
+		return lens_value_set_read_pos(e, src, key, node, err);
 	case LENS_KEY_BOS:
 		return set_bos(e, src, key, node, err);
 	case LENS_KEY_BOOL:

@@ -24,6 +24,10 @@ enum lens_status lens_yaml_error(const struct lens_yaml_source *src, const yaml_
 enum lens_status lens_yaml_plain(const struct lens_yaml_source *src, const yaml_node_t *node,
 				 struct lens_error *err);
 
+/* The key of a pair of a mapping: a scalar that no earlier pair has. */
+enum lens_status lens_yaml_check_key(const struct lens_yaml_source *src, const yaml_node_t *map,
+				     const yaml_node_pair_t *pair, struct lens_error *err);
+
 /* "key: expected <shape>, not <node>". */
 enum lens_status lens_value_wrong(const struct lens_yaml_source *src,
 				  const struct lens_key *key, const yaml_node_t *node,
@@ -31,7 +35,8 @@ enum lens_status lens_value_wrong(const struct lens_yaml_source *src,
 
 /* A scalar's text; NULL for other nodes. */
 const char *lens_yaml_text(const yaml_node_t *node);
-/* Is it empty, ~ or null, without quotes? */
+bool lens_yaml_is_unquoted(const yaml_node_t *scalar);
+/* Nothing, ~ or null, without quotes. */
 bool lens_yaml_is_null(const yaml_node_t *node);
 
 /* The index of s (may be NULL) in words (may be NULL), or LENS_NOT_A_WORD. */
@@ -45,6 +50,11 @@ enum lens_status lens_value_set(struct lens_experiment *e, const struct lens_yam
 				const struct lens_key *key, const yaml_node_t *node,
 				struct lens_error *err);
 
+/* The same for data.read_pos (read_pos.c). */
+enum lens_status lens_value_set_read_pos(struct lens_experiment *e,
+					 const struct lens_yaml_source *src,
+					 const struct lens_key *key, const yaml_node_t *node,
+					 struct lens_error *err);
 /* The same for the kinds that are lists (list.c). */
 enum lens_status lens_value_set_list(struct lens_experiment *e,
 				     const struct lens_yaml_source *src,

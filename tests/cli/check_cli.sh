@@ -56,6 +56,20 @@ t "info of nothing" 1 'cannot open' "$h5lens" info "$work/none.h5"
 t "dry run" 0 'plan: 40 prompts' run -o "$work/a.h5" --dry-run
 absent a.h5
 
+# Reading at a word.
+t "read at a text" 0 'plan: 40 prompts' run -o "$work/m.h5" --read-pos '{find: " to", nth: 0}' --dry-run
+t "read at a column's text" 0 'plan: 40 prompts' run -o "$work/m.h5" --dry-run \
+	--set 'data.read_pos={find_column: correct, nth: -1}'
+t "read at a text that is not there" 1 "ioi.csv:2: record 1: the text ' Zoe' is not in the prompt" \
+	run -o "$work/m.h5" --read-pos '{find: " Zoe"}'
+t "read at a second text" 1 "in the prompt, but only 1 of it: there is no nth 1" \
+	run -o "$work/m.h5" --read-pos '{find_column: correct, nth: 1}'
+t "read at a column that is not there" 1 "no column 'corect' .did you mean 'correct'" \
+	run -o "$work/m.h5" --read-pos '{find_column: corect}'
+t "read at a text, misspelt" 2 "unknown key 'data.read_pos.fnd'; expected an integer" \
+	run -o "$work/m.h5" --read-pos '{fnd: a}'
+absent m.h5
+
 # The wrong kind of thing, or one word too many: what to type.
 a_file='is a folder, and a file is needed here' a_folder='is a file; a model is named by its folder'
 t "a folder as data" 2 "far $a_file" "$h5lens" run --model $model --data "$work/far" -o "$work/m.h5"

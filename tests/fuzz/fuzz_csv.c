@@ -35,6 +35,9 @@ static void read_options(const uint8_t *data, struct lens_dataset_options *opt)
 	opt->skip_bad_rows = data[0] & 8;
 	opt->read_pos_column = data[0] & 16 ? "read_pos" : NULL;
 	opt->read_pos = data[0] & 32 ? 2 : -1;
+	opt->find = data[0] & 64 ? "a" : NULL;
+	opt->find_column = data[0] & 128 ? "correct" : NULL;
+	opt->nth = data[1] & 128 ? -2 : 0;
 	opt->limit = data[1] % 4;
 	opt->n_ctx = n_ctx[data[1] / 4 % 4];
 	opt->d_vocab = data[1] & 16 ? 100 : lens_tokenizer_n_vocab(opt->tokenizer);

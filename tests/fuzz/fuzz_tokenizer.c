@@ -32,6 +32,32 @@ static void decode(const struct lens_tokenizer *tok, const struct lens_ids *ids,
 	lens_buf_release(&out);
 }
 
+/* The same ids, and each byte in one of them or in none. */
+static void place(const struct lens_tokenizer *tok, const char *text, size_t n,
+		  const struct lens_ids *want)
+{
+	int32_t *where = lens_calloc(n, sizeof(*where));
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_ids ids = LENS_IDS_INIT;
+	enum lens_status st;
+	size_t i;
+
+	if (!where)
+		return;
+	st = lens_tokenizer_encode_places(tok, text, n, &ids, where, &err);
+	fuzz_check(st, &err);
+	if (st == LENS_OK) {
+		fuzz_hold(ids.n == want->n &&
+				  (!ids.n || !memcmp(ids.v, want->v, ids.n * sizeof(*ids.v))),
+			  "places do not change the ids");
+		for (i = 0; i < n; i++)
+			fuzz_hold(where[i] >= -1 && where[i] < (int32_t)ids.n,
+				  "a byte is in a token");
+	}
+	lens_ids_release(&ids);
+	lens_free(where);
+}
+
 static void encode(const struct lens_tokenizer *tok, const char *text, size_t n, bool goes_on)
 {
 	struct lens_error err = LENS_ERROR_INIT;
@@ -44,6 +70,8 @@ static void encode(const struct lens_tokenizer *tok, const char *text, size_t n,
 	else
 		st = lens_tokenizer_encode(tok, text, n, &ids, &err);
 	fuzz_check(st, &err);
+	if (st == LENS_OK && !goes_on)
+		place(tok, text, n, &ids);
 	for (i = 0; st == LENS_OK && i < ids.n; i++)
 		fuzz_hold(ids.v[i] >= 0 && (size_t)ids.v[i] < lens_tokenizer_n_vocab(tok),
 			  "an id is in the vocabulary");

@@ -123,6 +123,11 @@ static void tell(const char *folder, struct lens_buf *told)
 
 	if (strstr(folder, "/read-pos"))
 		opt.read_pos_column = "read_pos";
+	if (strstr(folder, "/find-column"))
+		opt.find_column = "subject";
+	else if (strstr(folder, "/find-"))
+		opt.find = " Mary";
+	opt.nth = strstr(folder, "-nth-1") ? 1 : 0;
 	assert_int_equal(lens_prompts_load(&opt, &p, &test_report, &err), LENS_ERR_FORMAT);
 	assert_null(p);
 	assert_int_equal(err.code, LENS_ERR_FORMAT);

@@ -101,6 +101,10 @@ static const struct {
 	{ "data.read_pos", "-3", "\"read_pos\":-3" },
 	{ "data.read_pos", "where", "\"read_pos\":\"where\"" },
 	{ "data", "{read_pos: '3'}", "\"read_pos\":\"3\"" },
+	{ "data.read_pos", "{find: \" Mary\"}", "\"read_pos\":{\"find\":\" Mary\",\"nth\":0}" },
+	{ "data.read_pos", "{find: 5, nth: -1}", "\"read_pos\":{\"find\":\"5\",\"nth\":-1}" },
+	{ "data", "{read_pos: {nth: 1, find_column: subject}}",
+	  "\"read_pos\":{\"find_column\":\"subject\",\"nth\":1}" },
 	{ "data.on_bad_row", "skip", "\"on_bad_row\":\"skip\"" },
 	{ "data.limit", "12", "\"limit\":12" },
 	{ "data.limit", "all", "\"limit\":\"all\"" },
@@ -183,7 +187,17 @@ static const struct {
 	{ "data.answers", "[a, [b]]",
 	  "data.answers: expected a column | [column, …], not a list" },
 	{ "data.answers", "{a: b}", "not a mapping" },
-	{ "data.read_pos", "[1]", "data.read_pos: expected an integer | a column, not a list" },
+	{ "data.read_pos", "[1]",
+	  "data.read_pos: expected an integer | a column | {find: text, nth: N} | "
+	  "{find_column: a column, nth: N}, not a list" },
+	{ "data.read_pos", "{}",
+	  "data.read_pos: expected one of find and find_column, not neither" },
+	{ "data.read_pos", "{find: a, find_column: b}", "not both" },
+	{ "data.read_pos", "{find: ~}", "data.read_pos.find: no value" },
+	{ "data.read_pos", "{find: a, nth: 1.5}",
+	  "data.read_pos.nth: expected an integer, not '1.5'" },
+	{ "data.read_pos.find", "a",
+	  "unknown key 'data.read_pos.find'; did you mean 'data.read_pos'?" },
 	{ "data.read_pos", "", "data.read_pos: no value" },
 	{ "data.bos", "", "data.bos: no value; expected auto | an id | \"a token\"" },
 	{ "data.bos", "[1]", "data.bos: expected auto | an id | \"a token\", not a list" },
@@ -279,8 +293,14 @@ static void test_precedence(void **state)
 	assert_int_equal(test_e.cache.n_positions, 0);
 	ASSERT_STRINGS(&test_e.data.answers, "a", "b");
 	test_settings_set(&test_e, "data.read_pos", "col");
-	test_settings_set(&test_e, "data.read_pos", "2");
+	test_settings_set(&test_e, "data.read_pos", "{find: a, nth: 2}");
 	assert_null(test_e.data.read_pos_column);
+	test_settings_set(&test_e, "data.read_pos", "{find_column: b}");
+	assert_null(test_e.data.find);
+	assert_string_equal(test_e.data.find_column, "b");
+	assert_int_equal(test_e.data.nth, 0); /* the whole value is replaced */
+	test_settings_set(&test_e, "data.read_pos", "2");
+	assert_null(test_e.data.find_column);
 	assert_int_equal(test_e.data.read_pos, 2);
 	test_settings_set(&test_e, "weights", "raw");
 	test_settings_set(&test_e, "weights.fold_ln", "true");

@@ -87,6 +87,7 @@ static void test_identity_of_each_key(void **state)
 						  { "data.separator", "tab" },
 						  { "tied_head", "tied" },
 						  { "data.read_pos", "0" },
+						  { "data.read_pos", "{find: a}" },
 						  { "data.on_bad_row", "skip" },
 						  { "data.limit", "1" },
 						  { "cache.hooks", "none" },

@@ -149,6 +149,8 @@ static enum lens_status everything(void *ctx)
 	if (st == LENS_OK)
 		st = lens_experiment_set(&x, "data.read_pos", "col", NULL);
 	if (st == LENS_OK)
+		st = lens_experiment_set(&x, "data.read_pos", "{find: a}", NULL);
+	if (st == LENS_OK)
 		st = lens_experiment_json(&x, false, &text, NULL);
 	lens_free(text);
 	lens_experiment_release(&x); /* also right after a failed init */
@@ -157,9 +159,9 @@ static enum lens_status everything(void *ctx)
 
 static void test_alloc(void **state)
 {
-	const char *yaml =
-		"model: m\noutput: o.h5\ndata: {csv: d, answers: [a, b], read_pos: c}\n"
-		"cache: {hooks: [x, y], positions: [1, 2]}\ntables: [top_tokens]\n";
+	const char *yaml = "model: m\noutput: o.h5\ndata: {csv: d, answers: [a, b], read_pos: "
+			   "{find_column: c}}\n"
+			   "cache: {hooks: [x, y], positions: [1, 2]}\ntables: [top_tokens]\n";
 	char *path = test_write_file("alloc.yaml", yaml, strlen(yaml));
 
 	(void)state;

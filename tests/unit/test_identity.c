@@ -12,11 +12,12 @@
 #include "sweep/sweep_private.h"
 
 /* As version 0.1.0 wrote it: no bos, no numerics, none of the later keys. */
-#define OLD_HEAD                                                                               \
+#define HEAD(read_pos)                                                                         \
 	"{\"cache\":{\"dtype\":\"f32\",\"hooks\":[\"*\"],\"positions\":\"all\"},\"cpu "        \
 	"level\":\"avx2\",\"data\":{\"answers\":[\"a\",\"b\"],\"limit\":\"all\","              \
-	"\"on_bad_row\":\"error\",\"prepend_bos\":true,\"prompt\":\"prompt\",\"read_pos\":-1}" \
-	",\"data content\":\"d\",\"lens\":\"recompute\",\"model content\":\"m\","
+	"\"on_bad_row\":\"error\",\"prepend_bos\":true,\"prompt\":\"prompt\"," read_pos        \
+	"},\"data content\":\"d\",\"lens\":\"recompute\",\"model content\":\"m\","
+#define OLD_HEAD HEAD("\"read_pos\":-1")
 #define OLD_TAIL                                                                               \
 	"\"shards\":{\"bytes\":1073741824,\"prompts\":\"auto\"},\"tables\":[\"logit_diff\"],"  \
 	"\"tokenizer content\":\"t\",\"top_k\":10,\"weights\":{\"center_unembed\":true,"       \
@@ -32,6 +33,11 @@ static const char fewer_keys[] = OLD_HEAD "\"bos\":0,\"numerics\":1,\"schema\":2
 static const char more_keys[] =
 	OLD_HEAD "\"bos\":0,\"numerics\":1,\"schema\":2,\"unheard\":1," OLD_TAIL;
 static const char no_bos[] = OLD_HEAD "\"bos\":null,\"numerics\":1,\"schema\":2," OLD_TAIL;
+
+static const char found[] = HEAD(
+	"\"read_pos\":{\"find\":\" Mary\",\"nth\":0}") "\"bos\":0,\"numerics\":1,\"schema\":2," OLD_TAIL;
+static const char found_last[] = HEAD(
+	"\"read_pos\":{\"find\":\" Mary\",\"nth\":-1}") "\"bos\":0,\"numerics\":1,\"schema\":2," OLD_TAIL;
 
 static void compare(void **state)
 {
@@ -50,6 +56,10 @@ static void compare(void **state)
 		{ old, "0", later, LENS_IDENTITY_OTHER },
 		{ new, NULL, later, LENS_IDENTITY_OTHER },
 		{ new, NULL, no_bos, LENS_IDENTITY_OTHER },
+		{ found, NULL, found, LENS_IDENTITY_SAME },
+		{ found, NULL, found_last, LENS_IDENTITY_OTHER },
+		{ new, NULL, found, LENS_IDENTITY_OTHER },
+		{ found, NULL, new, LENS_IDENTITY_OTHER },
 		{ more_keys, NULL, new, LENS_IDENTITY_OTHER },
 		{ "{", NULL, new, LENS_IDENTITY_OTHER },
 		{ "[]", NULL, new, LENS_IDENTITY_OTHER },
@@ -87,6 +97,11 @@ static void differences(void **state)
 	expect(new, NULL, later,
 	       "is of the same experiment by a version of h5lens whose results have other bits "
 	       "(numerics: 1 there, 2 here)");
+	expect(new, NULL, found,
+	       "is of another experiment (data.read_pos: -1 there, "
+	       "{\"find\":\" Mary\",\"nth\":0} here)");
+	expect(found, NULL, found_last,
+	       "is of another experiment (data.read_pos.nth: 0 there, -1 here)");
 	expect("nothing", NULL, new, "is of another experiment (its identity cannot be read)");
 }
 

@@ -60,8 +60,9 @@ static const struct {
 	/* Strip drops; one character becomes several (NFKC), or two become one and a half. */
 	{ "tokenizer_sp/nfkc", "  Mary \xc2\xbd\xef\xac\x81\xe3\x8a\xbf  ",
 	  "-1 -1 0 0 0 0 1 6 6 8 8 8 10 10 10 -1 -1" },
-	{ "tokenizer_sp/nfkc", "n\xc3\xa9\xcc\xa3"
-			       "e\xcc\x81",
+	{ "tokenizer_sp/nfkc",
+	  "n\xc3\xa9\xcc\xa3"
+	  "e\xcc\x81",
 	  "0 4 4 3 3 6 6 6" },
 	/* Added tokens take the spaces that their flags name; Strip drops the other. */
 	{ "tokenizer_sp/nfkc", "a  <l> work b", "0 1 1 1 1 1 -1 2 2 2 2 3 3" },
@@ -152,7 +153,9 @@ static void test_prefixes(void **state)
 /* Whatever is done to a text, places do not change its ids. */
 static void test_same_ids(void **state)
 {
-	static const char *const dir[] = { "llama", "first", "always", "never", "gemma", "nfkc" };
+	static const char *const dir[] = {
+		"llama", "first", "always", "never", "gemma", "nfkc"
+	};
 	struct lens_buf got = LENS_BUF_INIT;
 	char path[64];
 	size_t i;
