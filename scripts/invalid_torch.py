@@ -130,8 +130,8 @@ def machine(add: FileCase) -> None:
                         ("binbytes", b"B\x00\x00\x00\x00."), ("persid", b"Pstorage\n.")]:
         add(f"opcode-{label}", f"opcode {label.upper()} is not how torch writes tensors",
             opcodes(data))
-    add("opcode-none", "0xff is no opcode", opcodes(b"\xff."))
-    add("memo-missing", "memo 7 is asked for and was never set", opcodes(b"h\x07."))
+    add("opcode-none", "0xff is not an opcode", opcodes(b"\xff."))
+    add("memo-missing", "memo 7 is read and was never set", opcodes(b"h\x07."))
     add("memo-gap", "memo 2147483648 comes after memo 0", opcodes(b"Nr\x00\x00\x00\x80."))
     add("memo-empty-stack", "takes from an empty stack", opcodes(b"q\x00."))
     add("stack-empty", "takes from an empty stack", opcodes(b"\x86."))
@@ -169,13 +169,13 @@ def objects(add: FileCase) -> None:
     add("key-number", "a key of its dict is an integer", packed({1: good()[X]}))
     add("key-control", "control characters", packed({"a\nb": good()[X]}))
     add("key-empty", "its name is empty", packed({"": good()[X]}))
-    add("duplicate-tensor", f'tensor "{X}" is there twice', edited(**{"data.pkl": twice()}))
+    add("duplicate-tensor", f'tensor "{X}" appears twice', edited(**{"data.pkl": twice()}))
     add("two-state-dicts", 'two dicts named "state_dict"',
         opcodes(b"}(U\nstate_dict}U\nstate_dict}u."))
     add("dict-empty", 'is missing', packed({}))
     add("ordered-dict-of-text", "an OrderedDict of a string",
         packed({X: Call(name("collections", "OrderedDict"), ("ab",))}))
-    add("ordered-dict-of-singles", "an OrderedDict of what is no pair",
+    add("ordered-dict-of-singles", "an OrderedDict of something that is not a pair",
         packed({X: Call(name("collections", "OrderedDict"), ([["a"]],))}))
 
 
@@ -190,10 +190,10 @@ def storages(add: FileCase) -> None:
     add("storage-two-ways", 'storage "0": it is described in two ways', Legacy(
         {X: Tensor(Storage("FloatStorage", bytes(16), 4, "0"), (4,)),
          "y": Tensor(Storage("HalfStorage", bytes(16), 2, "0"), (8,))}).bytes())
-    add("storage-count-wraps", "not a sensible one", packed(stored(count=2**62)))
-    add("storage-count-negative", "not a sensible one", packed(stored(count=-4)))
-    add("storage-count-long", "not a sensible one", packed(stored(count=2**70)))
-    add("storage-count-text", "not a sensible one", packed(stored(count="4")))
+    add("storage-count-wraps", "is impossible", packed(stored(count=2**62)))
+    add("storage-count-negative", "is impossible", packed(stored(count=-4)))
+    add("storage-count-long", "is impossible", packed(stored(count=2**70)))
+    add("storage-count-text", "is impossible", packed(stored(count="4")))
     add("storage-view", "a view of another one", packed(stored(view=(("1", 0, 4),))))
     add("storage-key-number", "its key is not a string",
         packed(identity("storage", cls, 0, "cpu", 4)))
@@ -265,7 +265,7 @@ def archives(add: FileCase) -> None:
     add("zip-encrypted", "it is encrypted", patched(data, at + 8, b"\x01\x00"))
     add("zip-method", "it is compressed", patched(data, at + 10, b"\x0e\x00"))
     entries = tf.entries(good())
-    add("zip-duplicate", 'entry "data/0": it is there twice',
+    add("zip-duplicate", 'entry "data/0": it appears twice',
         tf.archive(entries + [("data/0", bytes(16))]))
     add("zip-no-folder", "keeps all of them in one folder", tf.archive(entries, folder=""))
     add("zip-two-folders", 'entry "archive/data.pkl": torch.save keeps all',
@@ -298,7 +298,7 @@ def legacies(add: FileCase) -> None:
         Legacy(good(), keys=["1"]).bytes())
     add("old-keys-numbers", "data of a storage that no tensor has",
         Legacy(good(), keys=[0]).bytes())
-    add("old-keys-twice", 'storage "0": its data are there twice',
+    add("old-keys-twice", 'storage "0": its data appear twice',
         Legacy(good(), keys=["0", "0"]).bytes())
     add("old-keys-none", 'storage "0": its data are missing', Legacy(good(), keys=[]).bytes())
     add("old-keys-dict", "keys are not a list", Legacy(good(), keys={}).bytes())

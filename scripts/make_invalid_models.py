@@ -172,9 +172,9 @@ def tensor_cases() -> None:
     case("head-untied-missing", W, 'tensor "lm_head.weight" is missing', "tied_head: tied")(
         lambda m: m.config.update(tie_word_embeddings=False)
     )
-    tensor_case("tensor-transposed", FC, "has shape [8, 4]; config.json makes it [4, 8]",
+    tensor_case("tensor-transposed", FC, "has shape [8, 4]; config.json implies [4, 8]",
                 lambda t: t.update(shape=[8, 4]))
-    tensor_case("tensor-rank", LN, "has shape [4, 1]; config.json makes it [4]",
+    tensor_case("tensor-rank", LN, "has shape [4, 1]; config.json implies [4]",
                 lambda t: t.update(shape=[4, 1]))
     tensor_case("tensor-scalar", LN, "has shape []",
                 lambda t: t.update(shape=[], data=floats([1])))
@@ -195,7 +195,7 @@ def header_cases() -> None:
     tensor_case("shape-not-data", LN, "do not fit its data_offsets", lambda t: t.update(shape=[5]))
     tensor_case("shape-negative", LN, "not a whole number", lambda t: t.update(shape=[-4]))
     tensor_case("shape-zero", LN, "do not fit its data_offsets", lambda t: t.update(shape=[0]))
-    tensor_case("shape-empty-tensor", LN, "has shape [0]; config.json makes it [4]",
+    tensor_case("shape-empty-tensor", LN, "has shape [0]; config.json implies [4]",
                 lambda t: t.update(shape=[0], data=b""))
     tensor_case("shape-real", LN, "not a whole number", lambda t: t.update(shape=[4.0]))
     tensor_case("shape-text", LN, "not a list", lambda t: t.update(shape="[4]"))
@@ -348,7 +348,7 @@ def folder_cases() -> None:
                 "(consolidated.00.pth)")
     not_a_model("quantised-gptq-old", {"quantize_config.json": b"{}"},
                 "a quantised checkpoint (gptq)", config=CONFIG)
-    not_a_model("empty", {"README.md": b"nothing"}, "is no model's folder: it has no config.json")
+    not_a_model("empty", {"README.md": b"nothing"}, "is not a model's folder: it has no config.json")
     not_a_model("shards", {"model-00002-of-00002.safetensors": b"x",
                            "model-00001-of-00002.safetensors": b"x"},
                 "shards of weights (model-00001-of-00002.safetensors) without their index",
@@ -365,7 +365,7 @@ def folder_cases() -> None:
                 quantization_config={"load_in_4bit": True})
     config_case("quantised-mlx", "a quantised checkpoint (",
                 quantization={"group_size": 64, "bits": 4})
-    config_case("base-of-another", "GPT2Model where every tensor is there",
+    config_case("base-of-another", "GPT2Model if it has every tensor",
                 architectures=["LlamaModel"])
     case("base-untied", W, 'tensor "lm_head.weight" is missing', "tied_head: tied")(
         lambda m: m.config.update(architectures=["GPT2Model"], tie_word_embeddings=False))
@@ -418,13 +418,13 @@ def config_cases() -> None:
     )
     case("config-empty", c, "JSON")(lambda m: m.raw.update({c: b""}))
     case("config-list", c, "not a JSON object")(lambda m: setattr(m, "config_text", "[]"))
-    case("config-duplicate-key", c, '"n_layer"', "it is there twice")(
+    case("config-duplicate-key", c, '"n_layer"', "it appears twice")(
         lambda m: setattr(m, "config_text", json.dumps(m.config)[:-1] + ', "n_layer": 1}')
     )
     case("config-integer-overflow", c, '"n_layer"', "it holds 9999999999")(
         lambda m: setattr(m, "config_text", '{"model_type": "gpt2", "n_layer": ' + "9" * 40 + "}")
     )
-    case("config-architectures-twice", c, '"architectures"', "it is there twice")(
+    case("config-architectures-twice", c, '"architectures"', "it appears twice")(
         lambda m: setattr(m, "config_text", json.dumps(m.config)[:-1] + ', "architectures": []}')
     )
     case("config-scaling-nan", c, '"rope_scaling"', "it holds NaN")(

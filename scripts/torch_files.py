@@ -162,7 +162,7 @@ def archive(entries: list[tuple[str, bytes]], folder: str = "archive/", method: 
     """A zip archive as torch's, with these entries."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as z, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a name may be there twice: that is a case
+        warnings.simplefilter("ignore")  # a name may appear twice: that is a case
         for label, data in entries:
             info = zipfile.ZipInfo(folder + label)
             info.compress_type = method

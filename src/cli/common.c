@@ -74,7 +74,7 @@ enum lens_status push_bos(struct lens_tokenizer *tok, const char *choice, struct
 	LENS_TRY(lens_tokenizer_bos(tok, &id, err));
 	st = lens_tokenizer_bos_doubt(tok, &doubt, err);
 	if (st == LENS_OK && doubt.len)
-		fprintf(stderr, "h5lens: warning: %s: --bos-token chooses\n",
+		fprintf(stderr, "h5lens: warning: %s: choose with --bos-token\n",
 			visible(doubt.data, doubt.len));
 	lens_buf_release(&doubt);
 	return st == LENS_OK ? lens_ids_push(ids, id, err) : st;

@@ -194,7 +194,7 @@ int cmd_info(int argc, char **argv)
 	const struct usage u = {
 		.synopsis = "h5lens info DIR | OUT.h5",
 		.description =
-			"Of a model directory: its shapes and hook points. Of an output: its "
+			"For a model directory: its shapes and hook points. For an output: its "
 			"attributes,\ndatasets, shards and results.",
 		.least = 1,
 		.most = 1,

@@ -16,11 +16,13 @@ static const struct command commands[] = {
 	{ "tokens", cmd_tokens, "the ids and pieces of a text" },
 	{ "info", cmd_info, "a model's shapes and hook points; a file's content and results" },
 	{ "weights", cmd_weights, "a model's weights: names and shapes, or a file of them" },
-	{ "status", cmd_status, "what is done of an output, and who is at work on it" },
-	{ "merge", cmd_merge, "join the shards that tasks made (run --task) to the output" },
-	{ "pack", cmd_pack, "one self-contained file of an output and its shards" },
+	{ "status", cmd_status,
+	  "how much of an output is done, and which runs are at work on it" },
+	{ "merge", cmd_merge,
+	  "join the shards that tasks computed (run --task) into the output" },
+	{ "pack", cmd_pack, "make one self-contained file from an output and its shards" },
 	{ "verify", cmd_verify, "recompute every digest of a file" },
-	{ "help", cmd_help, "this text, or a command's" },
+	{ "help", cmd_help, "this help, or a command's" },
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(*commands))
 
@@ -48,7 +50,7 @@ static void print_help(FILE *out)
 	fprintf(out,
 		"\n  --version   the build, and what it runs on\n\n"
 		"exit codes: 0 done, 1 failed, 2 usage, 75 not finished, or another run is at "
-		"work (type\nthe same again, later)\n");
+		"work (repeat\nthe command later)\n");
 }
 
 static int unknown(const char *name)

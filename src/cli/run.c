@@ -172,7 +172,7 @@ static void show_warnings(const struct lens_dataset_report *r)
 		fprintf(stderr, "h5lens: warning: %s",
 			lens_error_format(&r->warning[i].first, text, sizeof(text)));
 		if (r->warning[i].n > 1)
-			fprintf(stderr, " (and so %zu more row%s)", r->warning[i].n - 1,
+			fprintf(stderr, " (and %zu more row%s like it)", r->warning[i].n - 1,
 				plural(r->warning[i].n - 1));
 		fprintf(stderr, "\n");
 	}
@@ -215,11 +215,11 @@ static void show_share(const struct lens_experiment *e, const struct lens_run_re
 	       e->output, n, plural(n), p->seconds, p->rows_kept,
 	       p->rows_kept == 1 ? "was" : "were");
 	if (r->outcome == LENS_RUN_LAST_DONE)
-		printf("all %zu shards are, and joined\n", r->n_shards);
+		printf("all %zu shards are done and joined\n", r->n_shards);
 	else if (lens_file_exists(e->output))
-		printf("another task has joined all\n");
+		printf("another task has joined them all\n");
 	else
-		printf("the last task joins all (or h5lens merge %s)\n", e->output);
+		printf("the last task joins them all (or h5lens merge %s)\n", e->output);
 }
 
 static int show_result(const struct lens_experiment *e, const struct lens_run_result *r,

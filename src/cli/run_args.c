@@ -15,19 +15,20 @@ static void print_run_help(void)
 	const struct lens_key *k = lens_keys(&n);
 
 	printf("usage: %s\n\n"
-	       "Runs an experiment. Flags override the file. The same command again goes on\n"
-	       "where the last one was stopped; an output that is finished is left as it is,\n"
-	       "one of another experiment is an error. A sweep larger than one shard goes to\n"
-	       "OUT.shards/, and OUT.h5 shows all of it.\n\n"
+	       "Runs an experiment. Flags override the file. Repeating the command resumes a\n"
+	       "run that was stopped; a finished output is left alone, and an output of another\n"
+	       "experiment is an error. A sweep larger than one shard goes to OUT.shards/, and\n"
+	       "OUT.h5 shows all of it.\n\n"
 	       "  --dry-run              show bytes per dataset, shards and memory; run "
 	       "nothing\n"
 	       "  --overwrite            replace an existing output and its shards\n"
 	       "  --repair               compute damaged shards again, instead of stopping\n"
-	       "  --task I/N             the I-th of N shares of the shards, for clusters; the\n"
-	       "                         task that finds all done joins them (default: from\n"
-	       "                         SLURM_ARRAY_TASK_ID, and under srun SLURM_PROCID)\n"
-	       "  --quiet                no progress, no results; errors and warnings only\n"
-	       "  --set KEY=VALUE        any key below\n"
+	       "  --task I/N             compute the I-th of N shares of the shards, for\n"
+	       "                         clusters; the task that finds all shards done joins\n"
+	       "                         them (default: from SLURM_ARRAY_TASK_ID and, under\n"
+	       "                         srun, SLURM_PROCID)\n"
+	       "  --quiet                print errors and warnings only\n"
+	       "  --set KEY=VALUE        set any key below\n"
 	       "\nkeys (flag: key)\n",
 	       synopsis);
 	for (i = 0; i < n; i++) {
@@ -140,20 +141,20 @@ static int task_of_array(struct run_args *a)
 	    !number_of("SLURM_ARRAY_TASK_MIN", &min) ||
 	    !number_of("SLURM_ARRAY_TASK_MAX", &max))
 		return usage_error(&run_usage, "SLURM_ARRAY_TASK_ID, _MIN and _MAX do not make "
-					       "a task; say --task I/N");
+					       "a task; use --task I/N");
 	if (getenv("SLURM_ARRAY_TASK_STEP") && !number_of("SLURM_ARRAY_TASK_STEP", &step))
 		step = 0;
 	if (!step || id < min || id > max || (id - min) % step)
 		return usage_error(&run_usage,
 				   "SLURM_ARRAY_TASK_ID %lu is none of %lu to %lu "
-				   "in steps of %lu; say --task I/N",
+				   "in steps of %lu; use --task I/N",
 				   id, min, max, step);
 	n = (max - min) / step + 1;
 	/* 1,4,9 is a list, not a range: its tasks cannot be numbered. */
 	if (number_of("SLURM_ARRAY_TASK_COUNT", &count) && count != n)
 		return usage_error(&run_usage,
 				   "the job array has %lu task%s, not the %lu of %lu to %lu "
-				   "in steps of %lu: a list; say --task I/N",
+				   "in steps of %lu: a list; use --task I/N",
 				   count, plural(count), n, min, max, step);
 	a->is_task = true;
 	a->share = (struct lens_share){ (id - min) / step, n };
@@ -170,7 +171,7 @@ static int task_of_step(struct run_args *a)
 	if (!number_of("SLURM_STEP_NUM_TASKS", &n) || !number_of("SLURM_PROCID", &id) ||
 	    id >= n)
 		return usage_error(&run_usage, "SLURM_PROCID and SLURM_STEP_NUM_TASKS do not "
-					       "make a task; say --task I/N");
+					       "make a task; use --task I/N");
 	a->is_task = a->is_task || n > 1;
 	a->share = (struct lens_share){ a->share.task * n + id, a->share.n_tasks * n };
 	return -1;

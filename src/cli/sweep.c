@@ -32,7 +32,7 @@ static bool print_run(const struct lens_running *r)
 	double rate = lens_progress_rate(p);
 
 	if (!r->alive) {
-		printf("  process %ld on %s died; the same command goes on\n", r->pid,
+		printf("  process %ld on %s died; repeat its command to resume\n", r->pid,
 		       visible(r->host, strlen(r->host)));
 		return false;
 	}
@@ -45,7 +45,7 @@ static bool print_run(const struct lens_running *r)
 		printf(": %zu of %zu prompt%s", p->rows_done, p->rows_total,
 		       plural(p->rows_total));
 	else
-		printf(": it looks at what is there");
+		printf(": looking for finished shards");
 	if (rate > 0)
 		printf(", %.1f/s, %.1f MB/s, %.0f s left", rate,
 		       (double)p->bytes_written / p->seconds / 1e6,
@@ -116,10 +116,11 @@ int cmd_status(int argc, char **argv)
 	const struct usage u = {
 		.synopsis = "h5lens status OUT.h5",
 		.description =
-			"What is done of an output, and who is at work on it, without "
-			"disturbing them.\n"
-			"Exit code 0: finished; 75: not yet, run's command goes on; 1: nothing there,\n"
-			"or finished and damaged.",
+			"Shows how much of an output is done, and which runs are at work on it, "
+			"without\n"
+			"disturbing them. Exit code 0: finished; 75: not finished, repeat run's "
+			"command to\n"
+			"resume; 1: no such output, or finished and damaged.",
 		.least = 1,
 		.most = 1,
 	};
@@ -146,7 +147,7 @@ int cmd_status(int argc, char **argv)
 	lens_sweep_status_release(&s);
 	lens_free(runs.v);
 	if (!any && code != EXIT_DONE)
-		printf("  nobody is at work on it\n");
+		printf("  no run is at work on it\n");
 	return code;
 }
 
@@ -210,10 +211,10 @@ int cmd_merge(int argc, char **argv)
 	const struct usage u = {
 		.synopsis = "h5lens merge OUT.h5 [--threads N]",
 		.description =
-			"Joins the shards of OUT.shards/ that tasks made (run --task I/N) "
-			"to OUT.h5, as the\n"
-			"last task does. Every digest is checked. Exit code 75: shards are missing "
-			"(they are\nnamed), or another run is at work; later, the same again.",
+			"Joins the shards in OUT.shards/ that tasks computed (run --task I/N) "
+			"into OUT.h5, as\n"
+			"the last task does. Checks every digest. Exit code 75: shards are missing "
+			"(the error\nnames them), or another run is at work; try again later.",
 		.option = options,
 		.n_options = 1,
 		.least = 1,
@@ -264,15 +265,15 @@ int cmd_pack(int argc, char **argv)
 	bool overwrite = false;
 	const struct option_row options[] = {
 		{ "-o", NULL, &final, "ONE.h5", "the file to write" },
-		{ "--overwrite", &overwrite, NULL, NULL, "replace it, if it is there" },
+		{ "--overwrite", &overwrite, NULL, NULL, "replace it if it exists" },
 		THREADS_ROW(&threads),
 	};
 	const struct usage u = {
 		.synopsis = "h5lens pack OUT.h5 -o ONE.h5 [--overwrite] [--threads N]",
 		.description =
-			"Writes one self-contained file of OUT.h5 and the shards it shows. "
-			"Every digest\n"
-			"is checked on the way. OUT.h5 and its shards stay.",
+			"Writes one self-contained file from OUT.h5 and the shards that it shows, "
+			"and checks\n"
+			"every digest. OUT.h5 and its shards are kept.",
 		.option = options,
 		.n_options = 3,
 		.least = 1,

@@ -60,7 +60,7 @@ int cmd_tokens(int argc, char **argv)
 	const struct option_row options[] = {
 		{ "--bos", &a.bos, NULL, NULL, "prepend the BOS token, as a run does" },
 		{ "--bos-token", NULL, &a.bos_token, "WHICH",
-		  "… this one, as data.bos has it" },
+		  "… namely this one, given as for data.bos" },
 		{ "--ids", &a.ids_only, NULL, NULL, "the ids alone, on one line" },
 	};
 	const struct usage u = {

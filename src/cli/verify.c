@@ -33,8 +33,8 @@ int cmd_verify(int argc, char **argv)
 	const struct usage u = {
 		.synopsis = "h5lens verify OUT.h5 [--threads N]",
 		.description =
-			"Recomputes the SHA-256 of every dataset, of the shards too. Exit "
-			"code 1 names the\ndataset and the chunk that does not match.",
+			"Recomputes the SHA-256 of every dataset, including the shards'. Exit "
+			"code 1: some do\nnot match; the dataset and the chunk are named.",
 		.option = rows,
 		.n_options = sizeof(rows) / sizeof(rows[0]),
 		.least = 1,

@@ -26,7 +26,7 @@ enum lens_status lens_json_parse(const char *path, const char *text, size_t len,
 enum lens_status lens_json_parse_python(const char *path, const char *text, size_t len,
 					json_t **out, struct lens_error *err);
 
-/* "holds 1e400" or "is there twice" if value is such an object, else NULL. */
+/* "holds 1e400" or "appears twice" if value is such an object, else NULL. */
 const char *lens_json_unusable(const json_t *value);
 
 /* "holds a NUL" if key is the mark of such a key, else NULL. */
@@ -50,6 +50,6 @@ enum lens_status lens_json_rewrite(const char *text, size_t len, size_t stop,
 				   struct lens_json_rewritten *r, struct lens_error *err);
 #define LENS_JSON_MAX_UNUSABLE 65536
 #define LENS_JSON_UNUSABLE "h5lens:unusable"
-#define LENS_JSON_TWICE "is there twice"
+#define LENS_JSON_TWICE "appears twice"
 
 #endif

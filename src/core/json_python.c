@@ -5,7 +5,7 @@
  *   NaN, Infinity, -Infinity, 1e400, 9223372036854775808, "\u0000", "\ud83d"
  *
  * are objects {"h5lens:unusable": "holds NaN"}, and the value of a duplicate key is
- * {"h5lens:unusable": "is there twice", "value": …}. A key that is such a string becomes
+ * {"h5lens:unusable": "appears twice", "value": …}. A key that is such a string becomes
  * "h5lens:unusable holds a NUL (1)". Everything else is copied, for jansson to judge,
  * and stays on its line.
  */
@@ -45,9 +45,10 @@ static enum lens_status count(struct rewrite *r, struct lens_error *err)
 {
 	if (++r->n_changed <= LENS_JSON_MAX_UNUSABLE)
 		return LENS_OK;
-	return lens_error_set(err, LENS_ERR_FORMAT,
-			      "more than %d values that are out of range or there twice",
-			      LENS_JSON_MAX_UNUSABLE);
+	return lens_error_set(
+		err, LENS_ERR_FORMAT,
+		"more than %d values that are out of range or keys that appear twice",
+		LENS_JSON_MAX_UNUSABLE);
 }
 
 /* The length of the string literal at r->at, or of the rest if it has no end. */

@@ -176,7 +176,7 @@ enum lens_status lens_dir_sync(const char *dir, struct lens_error *err)
 	close(fd);
 	/* Some file systems cannot sync a directory, and need not. */
 	if (e && e != EINVAL && e != ENOTSUP)
-		return lens_error_sys(err, e, dir, "bring the directory to the disk");
+		return lens_error_sys(err, e, dir, "flush the directory to disk");
 	return LENS_OK;
 }
 
@@ -231,7 +231,8 @@ enum lens_status lens_file_replace(const char *path, const void *data, size_t n,
 	} else {
 		st = fill(fd, tmp.data, data, n, err);
 		if (st == LENS_OK && lens_sys_rename(tmp.data, path) != 0)
-			st = lens_error_sys(err, errno, path, "rename the file to its name");
+			st = lens_error_sys(err, errno, path,
+					    "rename the file to its final name");
 		if (st != LENS_OK)
 			lens_sys_unlink(tmp.data);
 	}

@@ -59,11 +59,11 @@ static enum lens_status copy_names(struct lens_columns *c, const struct lens_csv
 static const char *separator_hint(const char *only)
 {
 	if (strchr(only, ';'))
-		return "; fields are separated by semicolons? say data.separator: semicolon";
+		return "; if semicolons separate fields, set data.separator: semicolon";
 	if (strchr(only, '\t'))
-		return "; fields are separated by tabs? say data.separator: tab";
+		return "; if tabs separate fields, set data.separator: tab";
 	if (strchr(only, ','))
-		return "; fields are separated by commas? say data.separator: comma";
+		return "; if commas separate fields, set data.separator: comma";
 	return strchr(only, '|') ? "; fields are separated by commas, semicolons or tabs" : "";
 }
 

@@ -34,8 +34,8 @@ static const struct magic {
 	MAGIC("SQLite format 3", "an SQLite database" AS_CSV),
 	MAGIC("\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)" AS_CSV),
 	MAGIC("%PDF", "PDF" AS_CSV),
-	MAGIC("version https://git-lfs", "git-lfs's note of the file, not the file itself; get "
-					 "it with `git lfs pull`"),
+	MAGIC("version https://git-lfs", "a git-lfs pointer, not the file itself; get it with "
+					 "`git lfs pull`"),
 	/* UTF-32 before UTF-16: its mark begins with that of UTF-16 */
 	MAGIC("\xff\xfe\0\0", "UTF-32" AS_UTF8),
 	MAGIC("\0\0\xfe\xff", "UTF-32" AS_UTF8),
@@ -96,10 +96,10 @@ static const char *excel_line(const unsigned char *s, size_t n)
 	    (s[5] != '\n' && s[5] != '\r'))
 		return NULL;
 	if (s[4] == ';')
-		return "a file that begins with Excel's sep= line; remove that line, and say "
+		return "a file that begins with Excel's sep= line; remove that line, and set "
 		       "data.separator: semicolon";
 	if (s[4] == '\t')
-		return "a file that begins with Excel's sep= line; remove that line, and say "
+		return "a file that begins with Excel's sep= line; remove that line, and set "
 		       "data.separator: tab";
 	return "a file that begins with Excel's sep= line; remove that line";
 }

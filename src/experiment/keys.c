@@ -48,10 +48,10 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  "processed", WEIGHTS, weights, raw, true,                                            \
 	  "raw turns every weights.* off; processed is TransformerLens's default")             \
 	X("weights.fold_ln", NULL, NULL, NULL, BOOLS, "true",                                  \
-	  BOOL, weights.fold_ln, NULL, true, "fold the norms' weights into what follows")      \
+	  BOOL, weights.fold_ln, NULL, true, "fold the norms' weights into what reads the norms")\
 	X("weights.center_writing_weights", NULL, NULL, NULL, BOOLS, "true",                   \
 	  BOOL, weights.center_writing_weights, NULL, true,                                    \
-	  "centre what writes to the residual stream (LayerNorm models)")                      \
+	  "centre the weights that write to the residual stream (LayerNorm models)")           \
 	X("weights.center_unembed", NULL, NULL, NULL, BOOLS, "true",                           \
 	  BOOL, weights.center_unembed, NULL, true, "centre W_U over the vocabulary")          \
 	X("weights.fold_value_biases", NULL, NULL, NULL, BOOLS, "true",                        \
@@ -61,11 +61,11 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  "replace each head's W_Q, W_K, W_V, W_O by the factors of an SVD")                   \
 	X("tied_head", "--tied-head", NULL, NULL, "auto | tied | stored", "auto",              \
 	  CHOICE, tied_head, heads, true,                                                      \
-	  "what W_U is: auto as config.json says, the embedding, or the stored head")          \
+	  "what W_U is: auto, as config.json says; tied, the embedding; stored, the head")      \
 	X("data.csv", "--data", NULL, NULL, "a file", NULL,                                    \
 	  PATH, data.csv, NULL, false, "CSV file with a header row")                           \
 	X("data.separator", "--separator", NULL, NULL, "comma | semicolon | tab", "comma",     \
-	  CHOICE, data.separator, separators, true, "what stands between the CSV's fields")    \
+	  CHOICE, data.separator, separators, true, "what separates the CSV's fields")         \
 	X("data.prompt", "--prompt", NULL, NULL, "a column", "prompt",                         \
 	  TEXT, data.prompt, NULL, true, "the column with the prompts")                        \
 	X("data.answers", "--answers", NULL, NULL, "a column | [column, …]", "[]",             \
@@ -74,27 +74,27 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	X("data.prepend_bos", NULL, NULL, NULL, BOOLS, "true",                                 \
 	  BOOL, data.prepend_bos, NULL, true, "put the BOS token in front of each prompt")     \
 	X("data.bos", "--bos-token", NULL, NULL, "auto | an id | \"a token\"", "auto",         \
-	  BOS, data.bos, NULL, false, "which token that is; auto: TransformerLens's choice")   \
+	  BOS, data.bos, NULL, false, "the BOS token; auto: TransformerLens's choice")         \
 	X("data.read_pos", "--read-pos", NULL, NULL,                                             \
 	  "an integer | a column | {find: text, nth: N} | {find_column: a column, nth: N}",    \
 	  "-1", READ_POS, data.read_pos, NULL, true,                                           \
 	  "the token that the tables read, BOS counted, negative from the end; find: where the "  \
 	  "N-th such text of the prompt ends (from 0, the default; negative from the last)")                \
 	X("data.on_bad_row", "--on-bad-row", NULL, NULL, "error | skip", "error",              \
-	  SWITCH, data.skip_bad_rows, on_bad_row, true, "what a row that cannot be used does") \
+	  SWITCH, data.skip_bad_rows, on_bad_row, true, "what to do with a bad row")           \
 	X("data.limit", "--limit", NULL, NULL, "all | a number of rows from 1", "all",         \
-	  COUNT, data.limit, all, true, "use the first so many good rows")                     \
+	  COUNT, data.limit, all, true, "how many good rows to use, from the first")           \
 	X("cache.hooks", "--hooks", NULL, NULL, "none | name | [name or glob, …]", "[\"*\"]",  \
 	  LIST, cache.hooks, none, true, "the activations to store")                           \
 	X("cache.positions", "--positions", NULL, NULL, "all | last | read | [0, -2, …]",      \
-	  "all", POSITIONS, cache.positions, positions, true, "the tokens to store them at")   \
+	  "all", POSITIONS, cache.positions, positions, true, "the tokens at which to store them") \
 	X("cache.dtype", "--dtype", NULL, NULL, "f32 | f16", "f32",                            \
 	  CHOICE, cache.dtype, dtypes, true, "the number format to store them in")             \
 	X("tables", "--tables", NULL, NULL, tables_shape, "default",                           \
 	  TABLES, tables, lens_table_words, true,                                              \
 	  "the result tables; default is those about answers, and top_tokens")                 \
 	X("top_k", "--top-k", NULL, NULL, "a number from 1 to 1000", "10",                     \
-	  COUNT, top_k, NULL, true, "tokens a row in top_tokens")                              \
+	  COUNT, top_k, NULL, true, "tokens per row in top_tokens")                             \
 	X("lens", "--lens", NULL, NULL, "recompute | cached_scale_no_bias", "recompute",       \
 	  CHOICE, lens, lenses, true, "how the logit lens applies the last norm")              \
 	X("cpu", "--cpu", NULL, NULL, "auto | avx2 | avx512", "auto",                          \
@@ -112,7 +112,7 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  "worker threads; auto: SLURM_CPUS_PER_TASK, else the CPUs that the process may use") \
 	X("memory", "--memory", NULL, NULL, "auto | a size with its unit (4GiB, 800M)",        \
 	  "auto", BYTES, memory, automatic, false,                                             \
-	  "the most memory to use; auto: three quarters of the least of what is free, the "       \
+	  "the memory limit; auto: three quarters of the least of what is free, the "       \
 	  "cgroup's limit and Slurm's")
 /* clang-format on */
 

@@ -37,7 +37,7 @@ enum lens_status lens_yaml_check_key(const struct lens_yaml_source *src, const y
 		if (!strcmp(key_text(other), key_text(key)))
 			return lens_yaml_error(
 				src, key, err,
-				"the key '%.200s' is there twice; first on line %zu",
+				"the key '%.200s' appears twice; first on line %zu",
 				key_text(key), other->start_mark.line + 1);
 	}
 	return LENS_OK;
@@ -91,11 +91,10 @@ static enum lens_status apply(struct lens_experiment *e, const struct lens_yaml_
 	const struct lens_key *key = lens_key_find(name);
 
 	if ((key || lens_key_is_group(name)) && is_dotted(src, key_node))
-		return lens_yaml_error(
-			src, key_node, err,
-			"write '%.200s' as a key inside a key: '%.*s:', then the "
-			"other on a line of its own, indented",
-			name, (int)strcspn(name, "."), name);
+		return lens_yaml_error(src, key_node, err,
+				       "write '%.200s' as nested keys: '%.*s:', then the other "
+				       "key indented on a line of its own",
+				       name, (int)strcspn(name, "."), name);
 	if (lens_key_is_group(name) && node->type == YAML_MAPPING_NODE)
 		return apply_map(e, src, name, node, err);
 	if (key)

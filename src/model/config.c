@@ -52,8 +52,8 @@ static enum lens_status find_family(const struct lens_config_file *f,
 	if (architecture && strcmp(architecture, families[i]->architecture) != 0 &&
 	    strcmp(architecture, families[i]->base) != 0)
 		return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
-				     "architecture \"%.60s\": of model_type %s we run %s, and "
-				     "%s where every tensor is there",
+				     "architecture \"%.60s\": for model_type %s we run %s, or "
+				     "%s if it has every tensor",
 				     architecture, type, families[i]->architecture,
 				     families[i]->base);
 	*out = families[i];
@@ -112,7 +112,8 @@ enum lens_status lens_config_read(const char *dir, struct lens_config *c,
 	if (lens_file_exists(path))
 		st = lens_file_read(path, MAX_CONFIG, &text, err);
 	else
-		st = lens_model_folder_error(dir, "is no model's folder: it has no config.json",
+		st = lens_model_folder_error(dir,
+					     "is not a model's folder: it has no config.json",
 					     false, err);
 	if (st == LENS_OK && sha)
 		st = lens_sha256_update(sha, text.data, text.len, err);

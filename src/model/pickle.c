@@ -151,8 +151,7 @@ enum lens_status lens_pickle_push(struct lens_pickle *p, struct lens_pickle_valu
 	void *grown;
 
 	if (p->n_stack == MAX_STACK)
-		return lens_pickle_bad(p, err, "more than %zu values wait on its stack",
-				       MAX_STACK);
+		return lens_pickle_bad(p, err, "more than %zu values on its stack", MAX_STACK);
 	grown = lens_grow(p->stack, p->n_stack, &p->cap_stack, sizeof(v), err);
 	if (!grown)
 		return LENS_ERR_NOMEM;
@@ -221,7 +220,8 @@ enum lens_status lens_pickle_load(struct lens_pickle *p, struct lens_error *err)
 		if (p->data[p->at] == '.')
 			return stop(p, err);
 		if (!op->name)
-			return lens_pickle_bad(p, err, "0x%02x is no opcode", p->data[p->at]);
+			return lens_pickle_bad(p, err, "0x%02x is not an opcode",
+					       p->data[p->at]);
 		if (!op->run)
 			return lens_pickle_bad(p, err,
 					       "opcode %s is not how torch writes tensors: "

@@ -212,7 +212,7 @@ static enum lens_status op_get(struct lens_pickle *p, int arg, struct lens_error
 
 	LENS_TRY(lens_pickle_number(p, arg, &at, err));
 	if (at >= p->n_memo)
-		return lens_pickle_bad(p, err, "memo %llu is asked for and was never set",
+		return lens_pickle_bad(p, err, "memo %llu is read and was never set",
 				       (unsigned long long)at);
 	return lens_pickle_push(p, p->memo[at], err);
 }

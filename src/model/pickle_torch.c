@@ -111,7 +111,7 @@ enum lens_status lens_torch_persistent(struct lens_pickle *p,
 		return bad_id(p, "its key is not a string", err);
 	if (v[4].kind != LENS_P_INT || v[4].i < 0 ||
 	    !lens_size_mul((size_t)v[4].i, v[1].type->size, &bytes))
-		return bad_id(p, "its number of elements is not a sensible one", err);
+		return bad_id(p, "its number of elements is impossible", err);
 	if (n == 6 && v[5].kind != LENS_P_NONE)
 		return bad_id(p, "it is a view of another one (torch before 0.4)", err);
 	if (p->n_storages == LENS_PICKLE_TENSORS)
@@ -143,7 +143,7 @@ static enum lens_status read_sizes(struct lens_pickle *p, const struct lens_pick
 				       LENS_TENSOR_RANK);
 	if (*rank >= 0 && (size_t)*rank != v->object->n)
 		return lens_pickle_bad(p, err,
-				       "a tensor: as many strides as dimensions are needed");
+				       "a tensor: it needs as many strides as dimensions");
 	*rank = (int)v->object->n;
 	for (i = 0; i < v->object->n; i++) {
 		if (v->object->item[i].kind != LENS_P_INT)
@@ -225,7 +225,8 @@ static enum lens_status ordered_dict(struct lens_pickle *p,
 
 		if ((pair->kind != LENS_P_LIST && pair->kind != LENS_P_TUPLE) ||
 		    pair->object->n != 2)
-			return lens_pickle_bad(p, err, "an OrderedDict of what is no pair");
+			return lens_pickle_bad(
+				p, err, "an OrderedDict of something that is not a pair");
 		LENS_TRY(lens_pickle_append(p, out->object, &pair->object->item[0], err));
 		LENS_TRY(lens_pickle_append(p, out->object, &pair->object->item[1], err));
 	}

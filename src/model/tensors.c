@@ -96,8 +96,8 @@ static enum lens_status add_file(const struct opening *o, const char *name,
 	LENS_TRY(map_file(f, err));
 	if (is_lfs_pointer(f))
 		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
-				     "only git-lfs's note of the file, not the file itself: "
-				     "get it with `git lfs pull`");
+				     "only a git-lfs pointer, not the file itself: get it "
+				     "with `git lfs pull`");
 	LENS_TRY(lens_sha256_update(o->sha, f->data, f->size, err));
 	LENS_TRY(o->files->parse(t, t->n_files - 1, err));
 	if (f->own) /* everything needed has been copied from the map */
@@ -139,7 +139,7 @@ static enum lens_status add_shards(const struct opening *o, const char *index, j
 			continue;
 		st = add_file(o, name[i], err);
 		if (st == LENS_ERR_IO)
-			lens_error_add(err, "; %s names it: was all of the model fetched?",
+			lens_error_add(err, "; %s names it: is the download complete?",
 				       strrchr(index, '/') ? strrchr(index, '/') + 1 : index);
 	}
 	lens_free(name);
@@ -181,10 +181,10 @@ static enum lens_status sort_tensors(struct lens_tensors *t, struct lens_error *
 		if (!strcmp(t->tensor[i].name, t->tensor[i - 1].name))
 			return lens_error_at(err, LENS_ERR_FORMAT,
 					     t->file[t->tensor[i].file].path, 0, 0,
-					     "tensor \"%.200s\" is %s", t->tensor[i].name,
+					     "tensor \"%.200s\" %s", t->tensor[i].name,
 					     t->tensor[i].file == t->tensor[i - 1].file
-						     ? "there twice"
-						     : "in two files");
+						     ? "appears twice"
+						     : "is in two files");
 	}
 	return LENS_OK;
 }
@@ -332,7 +332,7 @@ static enum lens_status wrong_shape(const struct lens_tensors *ts, const struct 
 	for (i = 0; i < rank; i++)
 		lens_buf_printf(&wants, NULL, "%s%zu", i ? ", " : "", shape[i]);
 	lens_error_at(err, st, ts->file[t->file].path, 0, 0,
-		      "tensor \"%.200s\" has shape [%s]; config.json makes it [%s]", t->name,
+		      "tensor \"%.200s\" has shape [%s]; config.json implies [%s]", t->name,
 		      has.data ? has.data : "", wants.data ? wants.data : "");
 	lens_buf_release(&has);
 	lens_buf_release(&wants);

@@ -293,7 +293,8 @@ enum lens_status lens_torchbin_parse(struct lens_tensors *t, size_t file,
 		st = lens_torch_legacy(&b, err);
 	else if (f->size >= 262 && !memcmp(f->data + 257, "ustar", 5))
 		st = lens_torch_bad(
-			&b, "a tar archive of torch before 0.1.10: load and save it anew", err);
+			&b, "a tar archive of torch before 0.1.10: load it and save it again",
+			err);
 	else
 		st = lens_torch_bad(&b, "not a file that torch.save wrote", err);
 	lens_pickle_release(&b.pickle);

@@ -78,7 +78,7 @@ static enum lens_status map_storage(struct lens_torch_bin *b, struct lens_torch_
 	int i;
 
 	if (s->data)
-		return lens_torch_bad_storage(b, s, "its data are there twice", err);
+		return lens_torch_bad_storage(b, s, "its data appear twice", err);
 	if (left < 8 || left - 8 < bytes)
 		return lens_torch_bad_storage(
 			b, s, "its data lie past the end of the file (truncated?)", err);

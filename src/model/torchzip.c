@@ -117,7 +117,7 @@ static enum lens_status read_entries(struct archive *z, struct lens_error *err)
 	qsort(z->entry, z->n, sizeof(*z->entry), by_name);
 	for (i = 1; i < z->n; i++) {
 		if (!by_name(&z->entry[i - 1], &z->entry[i]))
-			return bad(z, z->entry[i].name, "it is there twice", err);
+			return bad(z, z->entry[i].name, "it appears twice", err);
 	}
 	return LENS_OK;
 }

@@ -194,13 +194,14 @@ enum lens_status lens_io_finish(struct lens_io *io, struct lens_error *err)
 	if (lens_sys_close(io->fd) != 0 && !e)
 		e = errno;
 	io->fd = -1;
-	return e ? lens_error_sys(err, e, io->path, "bring the file to the disk") : LENS_OK;
+	return e ? lens_error_sys(err, e, io->path, "flush the file to disk") : LENS_OK;
 }
 
 enum lens_status lens_io_rename(const char *from, const char *to, struct lens_error *err)
 {
 	if (lens_sys_rename(from, to) != 0)
-		return lens_error_sys(err, errno, to, "rename the finished file to its name");
+		return lens_error_sys(err, errno, to,
+				      "rename the finished file to its final name");
 	return LENS_OK;
 }
 

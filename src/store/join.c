@@ -39,7 +39,7 @@ static enum lens_status check_files(struct join *w, const char *final, struct le
 					     "the shard is missing");
 		if (there && out.st_dev == sb.st_dev && out.st_ino == sb.st_ino)
 			return lens_error_at(err, LENS_ERR_INVALID, final, 0, 0,
-					     "would be written over what it is made of");
+					     "would overwrite a file that it is made from");
 		w->progress.total += (uint64_t)sb.st_size * (verify + pack);
 	}
 	return LENS_OK;

@@ -104,7 +104,7 @@ static enum lens_status source_open(struct lens_copier *c, size_t shard, struct 
 	st = lens_h5_read_grid(&s->f, &s->d, err);
 	if (st == LENS_OK && !as_surveyed(c, s))
 		st = lens_error_at(err, LENS_ERR_FORMAT, file, 0, 0,
-				   "dataset '%.600s': not as it was, or impossible chunks",
+				   "dataset '%.600s': changed meanwhile, or impossible chunks",
 				   c->d->path);
 	if (st != LENS_OK)
 		source_close(s);

@@ -75,7 +75,7 @@ static enum lens_status copy_shard(struct strings *w, const struct lens_joined *
 			if (d.rank != w->d->rank || d.dtype != LENS_STR ||
 			    d.extent[i] != lens_join_part(j, w->d, shard, i))
 				st = lens_error_at(err, LENS_ERR_FORMAT, j->shard[shard].file,
-						   0, 0, "dataset '%.600s': not as it was",
+						   0, 0, "dataset '%.600s': changed meanwhile",
 						   w->d->path);
 		}
 		w->part_width = w->d->rank == 2 ? lens_join_part(j, w->d, shard, 1) : 1;

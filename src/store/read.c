@@ -22,9 +22,8 @@ enum lens_status lens_h5_open(const char *path, struct lens_h5_file *f, struct l
 	f->id = fapl < 0 ? H5I_INVALID_HID : H5Fopen(path, H5F_ACC_RDONLY, fapl);
 	if (f->id < 0) {
 		if (!lens_h5_system_failed(f->io) && !lens_store_is_hdf5(path))
-			st = lens_error_at(
-				err, LENS_ERR_FORMAT, path, 0, 0,
-				"is no HDF5 file, or one whose beginning is damaged");
+			st = lens_error_at(err, LENS_ERR_FORMAT, path, 0, 0,
+					   "is not an HDF5 file, or its beginning is damaged");
 		else
 			st = lens_h5_fail(f->io, err, "open it as an HDF5 file");
 		H5Pclose(fapl);

@@ -55,7 +55,7 @@ static enum lens_status take_strings(const char *file, struct lens_shard_record 
 		e[i].name = name[i];
 		name[i] = NULL;
 		if (!safe_name(e[i].name) || !safe_digest(digest[i]))
-			st = odd(file, "a name or a digest that cannot be", err);
+			st = odd(file, "an impossible name or digest", err);
 		else
 			memcpy(e[i].sha256, digest[i], LENS_SHA256_HEX);
 	}
@@ -80,7 +80,7 @@ static enum lens_status read_numbers(const char *file, const char *path, size_t 
 		return odd(file, "its datasets are of different lengths", err);
 	for (i = 0; i < n; i++) {
 		if (!((*out)[i] >= 0 && (*out)[i] < 9007199254740992.0))
-			return odd(file, "a size or a row that cannot be", err);
+			return odd(file, "an impossible size or row", err);
 	}
 	return LENS_OK;
 }

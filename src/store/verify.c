@@ -375,7 +375,7 @@ static enum lens_status check_file(struct verify *v, const struct lens_h5_list *
 	if (st == LENS_OK && strcmp(hex, want) != 0)
 		bad(v, "/", "names or attributes do not match the file's digest");
 	else if (st == LENS_OK && v->vf->sha256 && strcmp(want, v->vf->sha256) != 0)
-		bad(v, "/", "it is another file than the one that was joined");
+		bad(v, "/", "it is not the file that was joined");
 	lens_free(want);
 	if (st != LENS_OK && st != LENS_ERR_FORMAT)
 		return lens_error_pass(err, &why);

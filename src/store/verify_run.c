@@ -182,7 +182,7 @@ static enum lens_status take_message(struct run *r, const void *data, size_t n,
 
 	if (n != sizeof(m))
 		return lens_error_set(err, LENS_ERR_FORMAT,
-				      "the process that read the file lost its mind");
+				      "the process that read the file sent nonsense");
 	memcpy(&m, data, sizeof(m));
 	m.label[sizeof(m.label) - 1] = m.dataset[sizeof(m.dataset) - 1] =
 		m.what[sizeof(m.what) - 1] = '\0';

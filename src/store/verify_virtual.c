@@ -131,7 +131,7 @@ static void check_mappings(struct virtual_check *v, const struct lens_join_datas
 	if (n != count)
 		bad(v, d->path, "it is mapped to more than its shards");
 	else if (!same_fill(dcpl, d->dtype))
-		bad(v, d->path, "its fill value is another");
+		bad(v, d->path, "its fill value is wrong");
 	H5Pclose(dcpl);
 }
 

@@ -87,7 +87,7 @@ static enum lens_status sort_set(struct lens_added *a, size_t *set, size_t n,
 	for (i = 1; i < n; i++) {
 		if (!compare_match(&set[i - 1], &set[i], a->token))
 			return lens_error_set(err, LENS_ERR_FORMAT,
-					      "the added token \"%s\" is there twice",
+					      "the added token \"%s\" appears twice",
 					      a->token[set[i]].content);
 	}
 	return LENS_OK;

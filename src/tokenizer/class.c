@@ -87,8 +87,7 @@ static enum lens_status find_class(struct lens_tokenizer_load *l, const char *na
 	for (i = 0; i < N_CLASSES; i++)
 		lens_buf_printf(&known, NULL, "%s%s", i ? ", " : "", classes[i].name);
 	lens_error_at(err, LENS_ERR_UNSUPPORTED, path, 0, 0,
-		      "tokenizer_class \"%.100s\" is one whose rules we do not have (we have: "
-		      "%s)",
+		      "tokenizer_class \"%.100s\" has rules that we do not know (we know: %s)",
 		      name, known.data ? known.data : "");
 	lens_buf_release(&known);
 	return LENS_ERR_UNSUPPORTED;

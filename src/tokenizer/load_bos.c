@@ -71,10 +71,10 @@ static enum lens_status tell_no_bos(const struct lens_tokenizer_load *l,
 	else
 		LENS_TRY(lens_buf_printf(b, err, "%s: no BOS token: no bos_token, no eos_token",
 					 l->dir));
-	LENS_TRY(lens_buf_printf(b, err, "; data.bos says which to take"));
+	LENS_TRY(lens_buf_printf(b, err, "; set data.bos to choose one"));
 	if (l->tok->config_bos >= 0)
 		LENS_TRY(lens_buf_printf(b, err, " (config.json: %d)", l->tok->config_bos));
-	return lens_buf_printf(b, err, ", data.prepend_bos: false does without");
+	return lens_buf_printf(b, err, ", or data.prepend_bos: false to do without");
 }
 
 static enum lens_status set_no_bos(struct lens_tokenizer_load *l, const struct lens_special *s,
@@ -146,7 +146,7 @@ enum lens_status lens_tokenizer_choose_bos(struct lens_tokenizer *tok, const cha
 		if (n > 9 || (size_t)atol(choice) >= tok->n_vocab)
 			return lens_error_set(err, LENS_ERR_INVALID,
 					      "data.bos: the id %s is not below the "
-					      "tokenizer's %zu; a token is quoted",
+					      "tokenizer's %zu; put a token in quotes",
 					      choice, tok->n_vocab);
 		tok->bos = (int32_t)atol(choice);
 		tok->bos_chosen = true;
@@ -193,7 +193,7 @@ enum lens_status lens_tokenizer_bos_doubt(const struct lens_tokenizer *tok,
 	LENS_TRY(lens_buf_printf(out, err, "BOS is the token "));
 	LENS_TRY(put_token(tok, tok->bos, out, err));
 	LENS_TRY(lens_buf_printf(out, err,
-				 ", as TransformerLens takes it; transformers' "
+				 ", as TransformerLens chooses it; transformers' "
 				 "tokenizer.bos_token is "));
 	LENS_TRY(put_token(tok, tok->hf_bos, out, err));
 	if (tok->config_bos >= 0) {

@@ -39,7 +39,7 @@ static enum lens_status added_token(struct lens_tokenizer *tok, struct lens_json
 	if (!lens_json_id(json_object_get(at.value, "id"), &t.id))
 		return lens_json_wrong(at, "id", "a token id", err);
 	if (lens_added_find(&tok->added, t.content, t.len))
-		return lens_json_wrong(at, "content", "a token that is not there twice", err);
+		return lens_json_wrong(at, "content", "a token that appears only once", err);
 	/* Hugging Face ignores the id in the file, so it has to agree. */
 	id = lens_vocab_find(&tok->vocab, t.content, t.len);
 	if (id < 0)

@@ -23,8 +23,8 @@ static enum lens_status measure(struct lens_json at, size_t *n_ids, size_t *n_by
 
 		if (odd)
 			return lens_error_at(err, LENS_ERR_FORMAT, at.file, 0, 0,
-					     "%s: a token %s, which no text that we read does",
-					     at.where, odd);
+					     "%s: a token %s, as no input text can", at.where,
+					     odd);
 		if (!lens_json_id(value, &id))
 			return lens_error_at(
 				err, LENS_ERR_FORMAT, at.file, 0, 0,

@@ -228,10 +228,10 @@ t "a task without its number" 2 '[-][-]task needs a value: I/N' sharded --task
 t "tasks that overwrite" 2 'tasks cannot overwrite' sharded --task 1/3 --overwrite
 t "shards of nothing" 2 'shards.bytes' sharded --set shards.bytes=0
 t "a task, dry run" 0 '^task 3/3: 8 prompts in 1 shard, [0-9.]+ .iB$' sharded --dry-run --task 3/3
-t "task 2 of 3" 0 "share is done: 16 prompts in .*the last task joins all .or h5lens merge" sharded --task 2/3
+t "task 2 of 3" 0 "share is done: 16 prompts in .*the last task joins them all .or h5lens merge" sharded --task 2/3
 t "status" 75 'sh.h5: 1 of 3 shards done, 16 of 40 prompts' "$h5lens" status "$work/sh.h5"
 t "status, what is missing" 75 'missing: 00000, 00002$' "$h5lens" status "$work/sh.h5"
-t "status, who" 75 'nobody is at work on it' "$h5lens" status "$work/sh.h5"
+t "status, who" 75 'no run is at work on it' "$h5lens" status "$work/sh.h5"
 t "merge too early" 75 '2 of 3 shards are missing: 00000.h5, 00002.h5' "$h5lens" merge "$work/sh.h5"
 t "pack too early" 75 '2 of 3 shards are missing: 00000.h5, 00002.h5' "$h5lens" pack "$work/sh.h5" -o "$work/one.h5"
 absent one.h5
@@ -242,7 +242,7 @@ t "another experiment's tasks" 1 'top_k: 10 there, 3 here' sharded --task 1/3 --
 t "a task of a Slurm array" 0 "share is done: 16 prompts" env SLURM_ARRAY_TASK_ID=4 SLURM_ARRAY_TASK_MIN=4 \
 	SLURM_ARRAY_TASK_MAX=8 SLURM_ARRAY_TASK_STEP=2 "$h5lens" run --model $model --data "$csv" \
 	--answers correct,incorrect -o "$work/sh.h5" --hooks '*resid_post' --set shards.prompts=16
-t "a Slurm array that makes no task" 2 'say --task I/N' env SLURM_ARRAY_TASK_ID=4 "$h5lens" run \
+t "a Slurm array that makes no task" 2 'use --task I/N' env SLURM_ARRAY_TASK_ID=4 "$h5lens" run \
 	--model $model --data "$csv" -o "$work/sh2.h5"
 t "a Slurm array, and a task named" 0 "share is done: 0 prompts .* 16 were there already" \
 	env SLURM_ARRAY_TASK_ID=4 "$h5lens" run --model $model --data "$csv" --answers correct,incorrect \

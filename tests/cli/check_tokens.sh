@@ -22,8 +22,8 @@ run() { "$h5lens" run --data "$work/p.csv" -o "$work/o.h5" --overwrite "$@"; }
 printf 'prompt\nthe cat\nIn the\n' > "$work/p.csv"
 
 qwen=$saved/tf4/qwen2 gpt2=$saved/tf4/gpt2
-differs='warning: BOS is the token 290 "<\|im_end\|>", as TransformerLens takes it; transformers. tokenizer.bos_token is none'
-t "BOS is TransformerLens's, and that is said" 0 "$differs: --bos-token chooses" \
+differs='warning: BOS is the token 290 "<\|im_end\|>", as TransformerLens chooses it; transformers. tokenizer.bos_token is none'
+t "BOS is TransformerLens's, and that is said" 0 "$differs: choose with --bos-token" \
 	"$h5lens" tokens $qwen "a" --bos --ids
 t "the id" 0 '^290 65$' "$h5lens" tokens $qwen "a" --bos --ids
 t "prompt says it too" 0 "$differs" "$h5lens" prompt $qwen "a" --top 1
@@ -63,7 +63,7 @@ cp -r $saved/tf4/gpt2-slow "$work/other"
 sed -i 's/GPT2Tokenizer/CodeGenTokenizer/' "$work/other/tokenizer_config.json"
 t "another class's files" 1 'vocab.json and merges.txt of a CodeGenTokenizer' "$h5lens" tokens "$work/other" a
 sed -i 's/CodeGenTokenizer/BertTokenizer/' "$work/other/tokenizer_config.json"
-t "a class that we do not have" 1 'tokenizer_class "BertTokenizer" is one whose rules' "$h5lens" tokens "$work/other" a
+t "a class that we do not have" 1 'tokenizer_class "BertTokenizer" has rules that we do not know' "$h5lens" tokens "$work/other" a
 
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

@@ -134,7 +134,7 @@ static void test_separators(void **state)
 		struct test_data f = test_data_begin(cases[i].csv);
 
 		test_load_bad(&f, LENS_ERR_FORMAT,
-			      i ? "say data.separator: tab" : "say data.separator: semicolon");
+			      i ? "set data.separator: tab" : "set data.separator: semicolon");
 		f.opt.separator = cases[i].separator;
 		test_load_good(&f);
 		assert_int_equal(f.p->answers[0], MARY);
@@ -185,7 +185,7 @@ static void test_foreign_files(void **state)
 		FOREIGN("\0p\0r\0o\0m\0p\0t\0\n\0a\0\n", "UTF-16 without BOM"),
 		FOREIGN("\xff\xfep\0", "UTF-16; save it as UTF-8"),
 		FOREIGN("\xff\xfe\0\0p\0\0\0", "UTF-32"),
-		FOREIGN("sep=;\nprompt;correct\n", "remove that line, and say data.separator: "
+		FOREIGN("sep=;\nprompt;correct\n", "remove that line, and set data.separator: "
 						   "semicolon"),
 		FOREIGN("\xef\xbb\xbfSEP=,\r\nprompt\r\n", "Excel's sep= line"),
 		FOREIGN("{\"prompt\": \"a\"}\n", "JSON lines"),

@@ -165,7 +165,7 @@ static void test_shards_change(void **state)
 	expect_found("out.shards/00002.h5: /cache/blocks.0.hook_resid_post: chunk [0,0,0]");
 	r.build = "gcc 13"; /* as long, but another file */
 	test_write_shard(1, &r);
-	expect_found("out.shards/00001.h5: /: it is another file");
+	expect_found("out.shards/00001.h5: /: it is not the file that was joined");
 	assert_int_equal(truncate(test_shard_file[1], 4000), 0);
 	expect_found("out.shards/00001.h5: /: the shard has 4000 bytes");
 	assert_int_equal(unlink(test_shard_file[1]), 0);

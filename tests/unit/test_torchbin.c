@@ -298,7 +298,7 @@ static void large_pickles(void **state)
 	make_folder(&f);
 	append(&b, start, sizeof(start) - 1, 1);
 	append(&b, "N", 1, ((size_t)1 << 20) + 1);
-	assert_pickle(&f, &b, "more than 1048576 values wait");
+	assert_pickle(&f, &b, "more than 1048576 values on its stack");
 	append(&b, "]q\0", 3, 1);
 	append(&b, "NN\x86q\1a", 6, 1000);
 	append(&b, "ccollections\nOrderedDict\nr\1\0\0\0", 30, 1);
@@ -343,7 +343,7 @@ static bool parses(const unsigned char *data, size_t n)
 				      : lens_calloc(x->n_elements, sizeof(*out));
 
 		/* NaN is told; that nothing else is read is ASan's to say. By its place:
-		 * the list is not sorted, and names may be there twice. */
+		 * the list is not sorted, and names may appear twice. */
 		struct lens_tensors one = { (struct lens_tensor *)x, 1, 1, file, 1 };
 
 		lens_tensors_read(&one, x->name, x->rank, x->shape, out, NULL);
