@@ -7,7 +7,7 @@
 
 #include "store/join_private.h"
 
-#define MOST_HELD ((size_t)32 << 20) /* bytes of the shards' chunks */
+#define MOST_HELD ((size_t)32 << 20) /* bytes of the shards' chunks, but for a larger one */
 #define N_OPEN 4                     /* shards open at once */
 #define N_HELD 16
 
@@ -84,7 +84,8 @@ static bool as_surveyed(const struct lens_copier *c, const struct source *s)
 		if (s->d.extent[i] != lens_join_part(c->j, c->d, s->shard, i))
 			return false;
 	}
-	return s->d.grid.chunk_bytes <= MOST_HELD;
+	/* A row of a table is never cut: one chunk may be larger than what else is held. */
+	return s->d.grid.chunk_bytes <= lens_max(MOST_HELD, s->f.io->size);
 }
 
 static enum lens_status source_open(struct lens_copier *c, size_t shard, struct source *s,
