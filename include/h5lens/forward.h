@@ -40,6 +40,8 @@ struct lens_batch {
 enum lens_status lens_batch_init(struct lens_batch *b, size_t max_prompts, size_t max_tokens,
 				 size_t max_rows, struct lens_error *err);
 void lens_batch_release(struct lens_batch *b);
+/* What lens_batch_init would allocate. */
+size_t lens_batch_bytes(size_t max_prompts, size_t max_tokens, size_t max_rows);
 void lens_batch_clear(struct lens_batch *b);
 /*
  * One more prompt, for which there must be room: its positions from `from` on get the

@@ -22,6 +22,16 @@ size_t lens_batch_rows(size_t length)
 	return align_up(length);
 }
 
+size_t lens_batch_bytes(size_t max_prompts, size_t max_tokens, size_t max_rows)
+{
+	const struct lens_batch *b = NULL;
+
+	return max_prompts * (sizeof(*b->tokens) + sizeof(*b->length) + sizeof(*b->read_pos) +
+			      sizeof(*b->first)) +
+	       max_tokens * sizeof(*b->row) +
+	       max_rows * (sizeof(*b->token) + sizeof(*b->position));
+}
+
 enum lens_status lens_batch_init(struct lens_batch *b, size_t max_prompts, size_t max_tokens,
 				 size_t max_rows, struct lens_error *err)
 {

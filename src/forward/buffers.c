@@ -85,10 +85,12 @@ size_t lens_forward_bytes(const struct lens_model *m, const struct lens_forward_
 {
 	struct lens_forward f = sized(m, size);
 	struct layout l = { 0 };
-	size_t bytes;
+	size_t bytes, read_row;
 
 	lay_out(&f, &l, size->visitors);
 	if (l.overflow || !lens_size_mul(l.used, sizeof(float), &bytes) ||
+	    !lens_size_mul(size->max_rows, sizeof(*f.read_row), &read_row) ||
+	    !lens_size_add(bytes, read_row, &bytes) ||
 	    !lens_size_add(bytes, lens_rotary_bytes(&m->config.rotary, size->max_length),
 			   &bytes))
 		return SIZE_MAX;

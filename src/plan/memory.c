@@ -70,7 +70,8 @@ static enum lens_status too_little(const struct lens_memory *m, size_t needed,
 		lens_memory_name(m->from), given ? "gives" : "are", m->limit >> 20);
 }
 
-static size_t worker_bytes(const struct lens_plan *p, int threads)
+/* A worker that uses so many threads. */
+static size_t worker_bytes(const struct lens_plan *p, size_t threads)
 {
 	const struct lens_visitor of[] = { { .hooks = &p->hooks },
 					   { .hooks = &p->table_hooks } };
@@ -78,29 +79,41 @@ static size_t worker_bytes(const struct lens_plan *p, int threads)
 	const struct lens_forward_size size = { .visitors = &both,
 						.max_rows = p->max_packed,
 						.max_length = p->prompts->max_length,
-						.threads = threads };
+						.threads = (int)threads };
 
-	return lens_forward_bytes(p->model, &size) + lens_capture_bytes(&p->capture) +
+	return lens_batch_bytes(p->batch_rows, p->max_packed, p->max_packed) +
+	       lens_forward_bytes(p->model, &size) + lens_capture_bytes(&p->capture) +
 	       (p->any_table ? lens_tables_bytes(p->model, &p->tables) : 0);
+}
+
+static void size_workers(const struct lens_plan *p, size_t workers, size_t inner_threads,
+			 struct lens_memory *m)
+{
+	m->workers = workers;
+	m->inner_threads = inner_threads;
+	m->per_worker = worker_bytes(p, inner_threads);
 }
 
 enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads,
 				  const struct lens_available *is, struct lens_memory *m,
 				  struct lens_error *err)
 {
+	size_t n;
+
 	memset(m, 0, sizeof(*m));
 	m->from = is->from;
 	m->limit = is->from == LENS_MEMORY_GIVEN ? is->bytes : is->bytes / 4 * 3;
 	m->model = sizeof(float) * lens_model_weights(&p->model->config);
-	m->per_worker =
-		worker_bytes(p, threads > p->n_batches ? (int)(threads / p->n_batches) : 1);
 	m->buffer = largest_buffer(p);
-	if (least_memory(p, m, 1) > m->limit)
-		return too_little(m, least_memory(p, m, 1), err);
-	m->workers = lens_min(threads, p->n_batches);
+	n = lens_min(threads, p->n_batches);
+	size_workers(p, n, threads / n, m);
+	/* Fewer workers use more threads each; the last one, fewer of them. */
 	while (m->workers > 1 && least_memory(p, m, m->workers) > m->limit)
-		m->workers--;
-	m->inner_threads = threads / m->workers;
+		size_workers(p, m->workers - 1, threads / (m->workers - 1), m);
+	while (m->inner_threads > 1 && least_memory(p, m, m->workers) > m->limit)
+		size_workers(p, m->workers, m->inner_threads - 1, m);
+	if (least_memory(p, m, m->workers) > m->limit)
+		return too_little(m, least_memory(p, m, m->workers), err);
 	m->shared = shared_bytes(p, m->workers);
 	m->buffers = LEAST_BUFFERS + m->workers;
 	m->total = least_memory(p, m, m->workers);

@@ -139,6 +139,19 @@ static enum lens_status fits(const struct lens_plan *p, size_t threads, size_t b
 	return lens_plan_memory(p, threads, &is, m, err);
 }
 
+static size_t forward_bytes(const struct lens_plan *p, size_t threads)
+{
+	const struct lens_visitor of[] = { { .hooks = &p->hooks },
+					   { .hooks = &p->table_hooks } };
+	const struct lens_visitors both = { of, 2 };
+
+	return lens_forward_bytes(
+		p->model, &(struct lens_forward_size){ .visitors = &both,
+						       .max_rows = p->max_packed,
+						       .max_length = p->prompts->max_length,
+						       .threads = (int)threads });
+}
+
 static void memory(void **state)
 {
 	const struct lens_available machine = { 4096 * MIB, LENS_MEMORY_MACHINE };
@@ -171,6 +184,8 @@ static void memory(void **state)
 		assert_true(more.workers >= m.workers && more.workers <= 8);
 		assert_true(more.buffers >= more.workers + 2);
 		assert_true(more.workers * more.inner_threads <= 8);
+		assert_int_equal(more.per_worker - one.per_worker,
+				 forward_bytes(&p, more.inner_threads) - forward_bytes(&p, 1));
 		m = more;
 	}
 	assert_int_equal(m.workers, 8);
