@@ -57,7 +57,7 @@ static void loss(void **state)
 	struct lens_plan p;
 
 	(void)state;
-	test_set(&e, "tables", "[token_logprobs, loss]", NULL);
+	test_set(&e, "tables", "[token_logprobs, loss, pos_top_tokens, entropy]", NULL);
 	assert_int_equal(lens_plan_init(&p, &test_shapes, prompts, &e, NULL), LENS_OK);
 	for (i = 0; i < p.n_datasets; i++) {
 		const struct lens_planned *d = &p.dataset[i];
@@ -72,8 +72,16 @@ static void loss(void **state)
 			assert_string_equal(d->units, "nats");
 			n++;
 		}
+		/* The last token has a distribution too, though no next token. */
+		if (!strcmp(d->path, "/results/entropy") ||
+		    !strcmp(d->path, "/results/pos_top_tokens")) {
+			assert_int_equal(d->data_bytes,
+					 4 * prompts->offset[20] *
+						 (d->rank == 3 ? p.sizes.top_k : 1));
+			n++;
+		}
 	}
-	assert_int_equal(n, 2);
+	assert_int_equal(n, 4);
 	assert_false(lens_hook_wanted(&p.hooks, LENS_HOOK_LOGITS, 0));
 	assert_false(lens_hook_wanted(&p.table_hooks, LENS_HOOK_LOGITS, 0));
 	lens_plan_release(&p);
