@@ -153,11 +153,11 @@ static size_t forward_bytes(const struct lens_plan *p, size_t threads)
 					   { .hooks = &p->table_hooks } };
 	const struct lens_visitors both = { of, 2 };
 
-	return lens_forward_bytes(
-		p->model, &(struct lens_forward_size){ .visitors = &both,
-						       .max_rows = p->max_packed,
-						       .max_length = p->prompts->max_length,
-						       .threads = (int)threads });
+	return lens_forward_bytes(p->model, &(struct lens_forward_size){
+						    .visitors = &both,
+						    .max_rows = p->max_packed,
+						    .max_length = p->prompts->max_length,
+						    .threads = (int)threads });
 }
 
 static void memory(void **state)

@@ -99,8 +99,8 @@ static void test_large_rows(void **state)
 		ok(lens_store_join(test_shards, TEST_SHARDS, test_path, LENS_JOIN_PACK, NULL,
 				   err));
 		check_wide(12, width + extra);
-		ok(lens_store_join(test_shards, TEST_SHARDS, test_path, LENS_JOIN_VIRTUAL,
-				   NULL, err));
+		ok(lens_store_join(test_shards, TEST_SHARDS, test_path, LENS_JOIN_VIRTUAL, NULL,
+				   err));
 		assert_int_equal(n_bad(test_path, &seen), 0);
 		if (!extra)
 			check_wide(12, width);
