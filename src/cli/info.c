@@ -151,7 +151,7 @@ static int info_file(const char *path)
 	if (lens_store_read_attr(path, "/", "identity", &identity, &err) != LENS_OK)
 		return fail_output(path, &err);
 	if (!identity) {
-		lens_error_at(&err, LENS_ERR_FORMAT, path, 0, 0, "is no output of h5lens");
+		lens_error_at(&err, LENS_ERR_FORMAT, path, 0, 0, "is not an output of h5lens");
 		return fail(&err);
 	}
 	lens_free(identity);

@@ -20,7 +20,7 @@ static const char *duration(double s)
 	return out;
 }
 
-/* A shard of how many prompts would have been finished; a quarter is for chance. */
+/* How many prompts a shard may have to be finished in that time, with a quarter to spare. */
 static void tell_fitting(const struct lens_stopped *s, size_t rows, struct lens_error *err)
 {
 	size_t fits = rows * 3 / 4 ? rows * 3 / 4 : 1, all = s->cut->first[s->cut->n];
@@ -36,7 +36,7 @@ static void tell_fitting(const struct lens_stopped *s, size_t rows, struct lens_
 			       fits);
 }
 
-/* The progress is that of the shard it was at. */
+/* The progress is that of the shard in hand. */
 static void tell_no_shard(const struct lens_stopped *s, struct lens_error *err)
 {
 	const struct lens_progress *p = s->progress;
@@ -47,7 +47,7 @@ static void tell_no_shard(const struct lens_stopped *s, struct lens_error *err)
 	if (!rows) {
 		lens_error_add(
 			err,
-			"; in %s it finished not one batch of a shard of %zu prompts: set a "
+			"; in %s it did not finish one batch of a shard of %zu prompts: set a "
 			"longer time, more threads, or fewer shards.prompts",
 			duration(p->seconds), end - first);
 		return;

@@ -10,7 +10,7 @@
 
 #include "core/json.h"
 
-#define CHUNK_BYTES ((size_t)4 << 20) /* at most; more than half of it if data are larger */
+#define CHUNK_BYTES ((size_t)4 << 20) /* at most; more than half of it for a larger array */
 #define SQUARE 32
 
 struct weights {
@@ -27,7 +27,7 @@ struct weights {
 
 /* --- chunks ---------------------------------------------------------------------- */
 
-/* Heads are cut first, for who reads one of them; else what is longest, in two. */
+/* Heads are cut first, for readers of a single one; otherwise the longest axis is halved. */
 static int axis_to_cut(const struct lens_weight *w, const size_t *chunk)
 {
 	int i, longest = 0;
@@ -187,7 +187,7 @@ static enum lens_status count(void *ctx, const struct lens_weight *w, struct len
 
 /* --- attributes -------------------------------------------------------------------- */
 
-/* A part of the effective experiment, what makes two files of weights the same. */
+/* What makes two files of weights the same; `weights` is that of the effective experiment. */
 static json_t *identity_of(const struct weights *f, const json_t *weights)
 {
 	char sha[LENS_SHA256_HEX];
@@ -246,7 +246,7 @@ enum lens_status lens_weights_is_file(const char *path, bool *is, struct lens_er
 
 /* --- the file ---------------------------------------------------------------------- */
 
-/* Nothing may be lost that takes longer to make again. */
+/* Only files of weights are replaced: others may take longer to make again. */
 static enum lens_status check_what_is_there(const struct weights *f, struct lens_error *err)
 {
 	const char *name = f->experiment->output;
@@ -260,7 +260,7 @@ static enum lens_status check_what_is_there(const struct weights *f, struct lens
 	LENS_TRY(lens_weights_is_file(f->output, &ours, err));
 	return ours ? LENS_OK
 		    : lens_error_at(err, LENS_ERR_INVALID, name, 0, 0,
-				    "is no file of weights: it is not overwritten");
+				    "is not a file of weights: it is not overwritten");
 }
 
 /* May the output be written, and is there room? Asked before the weights are read. */

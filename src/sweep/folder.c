@@ -75,7 +75,7 @@ char *lens_shard_path(const struct lens_folder *f, size_t shard)
 static enum lens_status bad_plan(const char *path, const char *what, struct lens_error *err)
 {
 	return lens_error_at(err, LENS_ERR_FORMAT, path, 0, 0,
-			     "is no plan of ours, or a damaged one: %s" REMEDY, what);
+			     "is not a plan of h5lens, or is damaged: %s" REMEDY, what);
 }
 
 /* first: [0, …, n_rows], ascending */
@@ -235,7 +235,7 @@ enum lens_status lens_folder_keep_plan(const struct lens_folder *f, struct lens_
 	else if (st == LENS_OK &&
 		 (was.n_shards != f->n_shards ||
 		  memcmp(was.first, f->first, (f->n_shards + 1) * sizeof(*f->first)) != 0))
-		st = bad_plan(f->plan, "it cuts the same sweep otherwise", err);
+		st = bad_plan(f->plan, "it cuts the same sweep differently", err);
 	lens_folder_release(&was);
 	return st;
 }

@@ -158,7 +158,7 @@ enum lens_status lens_identity_mismatch(const char *output, const char *was, con
 	}
 	if (st == LENS_OK && numerics)
 		st = lens_error_at(err, LENS_ERR_MISMATCH, output, 0, 0,
-				   "is of the same experiment by a version of h5lens whose "
+				   "is of the same experiment, by a version of h5lens whose "
 				   "results have other bits (%s)",
 				   b.len ? b.data : "its words were changed");
 	else if (st == LENS_OK)
@@ -199,11 +199,11 @@ enum lens_status lens_identity_check(const char *output, const char *identity, b
 		lens_error_pass(err, &cause); /* it may be ours all the same */
 	} else if (st != LENS_OK) {
 		st = lens_error_at(err, LENS_ERR_FORMAT, output, 0, 0,
-				   "exists and is no output of h5lens%s",
+				   "exists and is not an output of h5lens%s",
 				   lens_store_is_hdf5(output) ? ", or a damaged one" : "");
 	} else if (!was) {
 		st = lens_error_at(err, LENS_ERR_MISMATCH, output, 0, 0,
-				   "exists and is no output of h5lens");
+				   "exists and is not an output of h5lens");
 	} else if (strcmp(was, identity) != 0) {
 		st = told_apart(output, was, identity, err);
 	} else {

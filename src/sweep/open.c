@@ -19,8 +19,8 @@ static void note_removed(const struct lens_sweep *s, const char *kind, size_t n,
 }
 
 /*
- * --overwrite of an output that is there, or of another sweep's shards. What the
- * same command began and did not finish is no such thing: it goes on.
+ * --overwrite of an output that is there, or of another sweep's shards. Not of what the
+ * same command began and did not finish: it goes on.
  */
 static enum lens_status clear(struct lens_sweep *s, struct lens_error *err)
 {
@@ -103,13 +103,13 @@ static void note_no_locks(const struct lens_sweep *s)
 	if (e)
 		lens_sweep_note(
 			s,
-			"%s: this file system has no locks (%s): runs are told by their files "
+			"%s: this file system has no locks (%s): runs are known by their files "
 			"there, and one that died on another machine keeps its place for two "
 			"minutes",
 			s->folder.path, strerror(e));
 }
 
-/* A task that starts late, while another joins what all have done, has nothing to do. */
+/* A task that starts late, while another joins the finished shards, has nothing to do. */
 static bool others_finish(const struct lens_sweep *s)
 {
 	return !lens_share_is_all(&s->share) && !s->options.repair && s->folder.n_shards > 1 &&

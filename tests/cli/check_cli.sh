@@ -139,7 +139,7 @@ t "verify" 0 ' 0 bad' "$h5lens" verify "$work/a.h5"
 t "info of a file" 0 '/cache/blocks.0.attn.hook_pattern' "$h5lens" info "$work/a.h5"
 t "output on the input" 2 'are the same file' run -o "$csv"
 echo data > "$work/foreign.h5"
-t "a foreign file in the way" 1 'no output of h5lens' run -o "$work/foreign.h5"
+t "a foreign file in the way" 1 'not an output of h5lens' run -o "$work/foreign.h5"
 t "folder missing" 1 'No such file' run -o "$work/none/a.h5"
 t "overwriting what is not ours" 2 'not overwritten' run -o "$work/foreign.h5" --overwrite
 t "a folder as output" 2 'is a folder' run -o "$work"

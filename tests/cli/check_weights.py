@@ -153,7 +153,7 @@ def check_refused(tmp: Path, model: Path) -> None:
     text.write_text("mine", encoding="utf-8")
     says(2, "is not an HDF5 file: it is not overwritten", "weights", GQA, "-o", text, "--overwrite")
     says(0, "", "run", "--model", GQA, "--data", GQA / "prompts.csv", "-o", other, "--quiet", "--hooks", "none")
-    says(2, "is no file of weights: it is not overwritten", "weights", GQA, "-o", other, "--overwrite")
+    says(2, "is not a file of weights: it is not overwritten", "weights", GQA, "-o", other, "--overwrite")
     says(0, " 0 bad", "verify", other)
     says(1, "is of another experiment", "run", "--model", GQA, "--data", GQA / "prompts.csv", "-o", out)
     says(1, "there is no such folder", "weights", tmp / "nowhere")

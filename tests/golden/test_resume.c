@@ -309,7 +309,8 @@ static void test_output_harmed(void **state)
 	(void)state;
 	for (i = 0; i < 2; i++) {
 		assert_int_equal(truncate(s.output, size[i]), 0);
-		expect_refusal(LENS_ERR_FORMAT, NULL, "no output of h5lens, or a damaged one");
+		expect_refusal(LENS_ERR_FORMAT, NULL,
+			       "not an output of h5lens, or a damaged one");
 		test_expect_said(s.err.text, "`run --repair` makes it again");
 		test_sweep_must(&s, &repair);
 		test_expect_said(s.notes, "the output is damaged");
@@ -317,11 +318,12 @@ static void test_output_harmed(void **state)
 		expect_good();
 	}
 	write_text(s.output, "these are notes\n");
-	expect_refusal(LENS_ERR_FORMAT, &repair, "no output of h5lens; choose another output");
+	expect_refusal(LENS_ERR_FORMAT, &repair,
+		       "not an output of h5lens; choose another output");
 	/* Somebody's HDF5 file can be read: it is no damaged output. */
 	test_copy_file(MODEL "/truth.h5", s.output);
 	expect_refusal(LENS_ERR_MISMATCH, &repair,
-		       "no output of h5lens; choose another output");
+		       "not an output of h5lens; choose another output");
 }
 
 /* --- things missing, things left ------------------------------------------------------------

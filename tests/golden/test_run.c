@@ -194,14 +194,14 @@ static void test_foreign_file(void **state)
 	fputs(text, f);
 	fclose(f);
 	err = failure(e, &none, LENS_ERR_FORMAT);
-	expect_text(&err, "no output of h5lens");
+	expect_text(&err, "not an output of h5lens");
 	assert_int_equal(lens_file_read(e->output, 100, &b, NULL), LENS_OK);
 	assert_string_equal(b.data, text);
 	lens_buf_release(&b);
 	/* An HDF5 file of somebody else's. */
 	test_copy_file(MODEL "/truth.h5", e->output);
 	err = failure(e, &none, LENS_ERR_MISMATCH);
-	expect_text(&err, "no output of h5lens; choose another output, or --overwrite");
+	expect_text(&err, "not an output of h5lens; choose another output, or --overwrite");
 	f = fopen(e->output, "wb");
 	assert_non_null(f);
 	fputs(text, f);

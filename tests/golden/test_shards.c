@@ -141,7 +141,7 @@ static void test_stopped(void **state)
 	assert_false(lens_file_exists(sharded.shards));
 	test_sweep_stop_after(&sharded, 0);
 	test_expect_said(sharded.err.text, "0 of 6 shards are kept");
-	test_expect_said(sharded.err.text, "finished not one batch of a shard of 4 prompts");
+	test_expect_said(sharded.err.text, "did not finish one batch of a shard of 4 prompts");
 	for (k = 1; k <= n; k++) {
 		char said[40];
 

@@ -127,7 +127,7 @@ static void test_plan(void **state)
 	g.first[1]++;
 	memset(&err, 0, sizeof(err));
 	assert_int_equal(lens_folder_keep_plan(&g, &err), LENS_ERR_FORMAT);
-	assert_non_null(strstr(err.text, "cuts the same sweep otherwise"));
+	assert_non_null(strstr(err.text, "cuts the same sweep differently"));
 	lens_folder_release(&g);
 	lens_folder_release(&f);
 }

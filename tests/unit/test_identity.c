@@ -95,7 +95,7 @@ static void differences(void **state)
 	       "is of another experiment (tied_head: \"auto\" there, \"stored\" here)");
 	expect(old, "5", new, "is of another experiment (bos: 5 there, 0 here)");
 	expect(new, NULL, later,
-	       "is of the same experiment by a version of h5lens whose results have other bits "
+	       "is of the same experiment, by a version of h5lens whose results have other bits "
 	       "(numerics: 1 there, 2 here)");
 	expect(new, NULL, found,
 	       "is of another experiment (data.read_pos: -1 there, "

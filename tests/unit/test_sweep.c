@@ -204,7 +204,7 @@ static void test_in_the_way(void **state)
 
 	(void)state;
 	write_text(dir, "out.h5", "notes");
-	expect_refusal(LENS_ERR_FORMAT, "is no output of h5lens; choose another output");
+	expect_refusal(LENS_ERR_FORMAT, "is not an output of h5lens; choose another output");
 	unlink(output);
 	write_plan("{\"schema\":2,\"top_k\":2}");
 	write_text(shards, "00000.h5", "");
