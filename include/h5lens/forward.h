@@ -35,7 +35,7 @@ struct lens_batch {
 
 /*
  * Room for so many prompts, so many tokens of all of them together, and so many rows.
- * lens_batch_release it in either case.
+ * lens_batch_release it even after an error.
  */
 enum lens_status lens_batch_init(struct lens_batch *b, size_t max_prompts, size_t max_tokens,
 				 size_t max_rows, struct lens_error *err);
@@ -49,7 +49,7 @@ void lens_batch_clear(struct lens_batch *b);
  */
 void lens_batch_pack(struct lens_batch *b, const int32_t *tokens, size_t length,
 		     int32_t read_pos, size_t from);
-/* Rows that a prompt of that length takes. */
+/* The rows that a prompt of that length takes. */
 size_t lens_batch_rows(size_t length);
 
 /* The row of a prompt's position; -1: it is not in this batch. */
@@ -110,8 +110,8 @@ struct lens_forward;
 struct lens_forward_size {
 	const struct lens_visitors *visitors; /* whose hook points it will show */
 	/*
-	 * Of a batch, a multiple of 12; lens_row_align() a prompt at least, also where
-	 * prompts share rows: each has a read position.
+	 * Rows of the largest batch, a multiple of 12: at least lens_row_align() a prompt,
+	 * even where prompts share rows, because each has a read position.
 	 */
 	size_t max_rows;
 	size_t max_length; /* tokens of the longest prompt */

@@ -45,10 +45,10 @@ enum lens_hook {
 struct lens_hook_info {
 	const char *name; /* "blocks.%zu.attn.hook_q" or "hook_embed" */
 	bool per_layer;
-	bool by_default; /* is it what "*" means? */
+	bool by_default; /* does a lone "*" select it? */
 	/*
 	 * Can a visitor change it? Not what is computed beside the stream, where an
-	 * edit would do nothing, nor what two names share, where it would do too much.
+	 * edit would have no effect, nor what two names share, where it would affect both.
 	 */
 	bool editable;
 	int n_axes; /* after prompt: */

@@ -26,7 +26,7 @@ struct lens_run_options {
 	void (*planned)(void *ctx, const struct lens_plan_summary *s);
 	/* What an earlier run left and was found again, removed or computed again. */
 	void (*note)(void *ctx, const char *text);
-	/* What could make the numbers other ones than the user thinks: always shown. */
+	/* What may make the numbers differ from what the user expects: always shown. */
 	void (*warn)(void *ctx, const char *text);
 	void *ctx;
 };
@@ -90,7 +90,7 @@ enum lens_status lens_weights_each(const struct lens_config *c, const struct len
 struct lens_weights_options {
 	bool overwrite;         /* replaces a file of weights */
 	const atomic_int *stop; /* or NULL; not 0: LENS_ERR_INTERRUPTED, and no file */
-	/* What could make the numbers other ones than the user thinks; or NULL. */
+	/* What may make the numbers differ from what the user expects; or NULL. */
 	void (*warn)(void *ctx, const char *text);
 	void *ctx;
 };

@@ -3,7 +3,7 @@
  *
  * What is planned is a pure function of model, data and experiment, never of threads,
  * memory or time, so that the files are not either. Only lens_plan_memory is told
- * what the machine has, and says how much work fits in it at once.
+ * what the machine has, and says how much work fits in it at a time.
  */
 #ifndef H5LENS_PLAN_H
 #define H5LENS_PLAN_H
@@ -17,7 +17,7 @@
 
 #define LENS_PATH 128
 
-/* One dataset of the file, with where its data come from. */
+/* One dataset of the file, and where its data come from. */
 struct lens_planned {
 	char path[LENS_PATH];
 	const char *long_name, *units; /* or NULL */
@@ -36,8 +36,8 @@ struct lens_planned_link {
 };
 
 /*
- * One file: of a whole sweep, or of a shard. Rows → batches of batch_rows prompts, a
- * multiple of every chunk's rows that one batch fills.
+ * One file: of a whole sweep, or of a shard. Rows → batches of batch_rows prompts, which
+ * is a multiple of the rows of every chunk that one batch fills.
  */
 struct lens_plan {
 	const struct lens_plan
@@ -49,7 +49,7 @@ struct lens_plan {
 	size_t batch_rows, n_batches;
 	size_t max_packed;                /* rows of activations in the largest batch */
 	struct lens_hook_set hooks;       /* what is stored */
-	struct lens_hook_set table_hooks; /* what the tables are made of */
+	struct lens_hook_set table_hooks; /* what the tables need */
 	struct lens_capture_plan capture;
 	struct lens_tables_options tables;
 	bool any_table;
@@ -71,7 +71,7 @@ void lens_plan_release(struct lens_plan *p);
 /* How many batches for each worker may run ahead of the slowest one. */
 #define LENS_BATCH_WINDOW 2
 
-/* Memory, in bytes: what one worker needs, and the pool's one buffer. */
+/* Memory, in bytes, and how much work fits in it. */
 struct lens_memory {
 	size_t model, per_worker, buffer, shared;
 	size_t workers, inner_threads, buffers; /* what fits */
@@ -118,7 +118,7 @@ enum lens_status lens_parts_make(struct lens_parts *s, const struct lens_plan *w
 				 struct lens_error *err);
 void lens_parts_release(struct lens_parts *s);
 
-/* A shard's plan, put together of what was counted, and its memory. Release the plan. */
+/* A shard's plan, put together from what was counted; and its memory. Release the plan. */
 enum lens_status lens_parts_plan(const struct lens_parts *s, size_t shard,
 				 struct lens_plan *out, struct lens_error *err);
 const struct lens_memory *lens_parts_memory(const struct lens_parts *s, size_t shard);

@@ -70,7 +70,7 @@ const char *lens_table_group(enum lens_table t);
 
 /* Bits of /results/flags. */
 #define LENS_FLAG_NONFINITE 1u     /* a logit at the read position is NaN or infinite */
-#define LENS_FLAG_NONFINITE_POS 2u /* one that token_logprobs or loss needed is */
+#define LENS_FLAG_NONFINITE_POS 2u /* one that a table of every position needed is */
 /* What rows_flagged and the exit code count; the other bits tell of the row itself. */
 #define LENS_FLAGS_NONFINITE (LENS_FLAG_NONFINITE | LENS_FLAG_NONFINITE_POS)
 
@@ -89,7 +89,7 @@ enum lens_status lens_tables_create(const struct lens_model *m,
 				    const struct lens_tables_options *opt,
 				    struct lens_tables **out, struct lens_error *err);
 void lens_tables_destroy(struct lens_tables *t);
-/* What lens_tables_create would allocate, nearly. */
+/* What lens_tables_create would allocate, but for its own few structs. */
 size_t lens_tables_bytes(const struct lens_model *m, const struct lens_tables_options *opt);
 /* Where the selected tables read logits: LENS_AT_…. */
 unsigned lens_tables_logits(const struct lens_tables_options *opt);
@@ -106,17 +106,17 @@ struct lens_tables_batch {
 	const int32_t *answers; /* [n_prompts, n_answers] */
 	const uint8_t *flags;   /* [n_prompts] what is odd about the rows themselves; or NULL */
 };
-/* Before a pass. in is read until lens_tables_finish. */
+/* Before a pass. *in is read until lens_tables_finish. */
 void lens_tables_begin(struct lens_tables *t, const struct lens_tables_batch *in);
 /* For struct lens_visitor; ctx is the tables. */
 enum lens_status lens_tables_visit(void *ctx, const struct lens_batch *b,
 				   const struct lens_activation *a, struct lens_error *err);
-/* After it. *n_flagged counts, on top, the prompts with logits that are not finite. */
+/* After it. Adds to *n_flagged the prompts with logits that are not finite. */
 void lens_tables_finish(struct lens_tables *t, size_t *n_flagged);
 
 /*
- * Of a table that checks itself, how far it was off at most, in units that its file
- * names; 0 of others.
+ * How far a table that checks itself was off at most, in the units that its own file in
+ * tables/ states; 0 for the others.
  */
 double lens_tables_deviation(const struct lens_tables *t, enum lens_table table);
 /*
@@ -129,13 +129,13 @@ double lens_tables_deviation(const struct lens_tables *t, enum lens_table table)
  * - the norm is float64, rounded once; its weight (RMSNorm) and the scale, once each;
  * - the product with W_U sums D numbers in blocks of K <= 128: no sum is longer than
  *   min(D, 128) + D/128 + 1 additions, b_U being the first.
- * All of them in one direction are k = n + min(D, 128) + D/128 + 4 times u, of
- * Σ_c Σ_j |x_cj d_j|/s. A component is |Σ_j x_cj d_j|/s, where terms cancel: of
- * numbers of either sign, all but √D of D. So k·u·√D.
+ * If all of them had one sign, they would add up to k·u of Σ_c Σ_j |x_cj d_j|/s, with
+ * k = n + min(D, 128) + D/128 + 4. The magnitude of a component is |Σ_j x_cj d_j|/s, where
+ * terms of either sign cancel: of D of them about √D remain. Hence k·u·√D.
  *
  * Roundings are of either sign as well: what is seen is near √k·u, and the rest (√(k·D):
  * 28 for a d_model of 32, 370 for GPT-2 small) is room for answers to which all components
- * add next to nothing. A component too many or too few is off by about 1/n.
+ * add next to nothing. A component too many or too few shows as about 1/n.
  */
 double lens_tables_deviation_bound(const struct lens_sizes *s);
 

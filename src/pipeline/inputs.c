@@ -71,7 +71,7 @@ void lens_run_warn(const struct lens_run_options *opt, const char *fmt, ...)
 	opt->warn(opt->ctx, text);
 }
 
-/* The token in front, and who would have another. */
+/* The token in front, with a warning where others would choose another. */
 static enum lens_status choose_bos(const struct lens_opened *o, const struct lens_experiment *e,
 				   const struct lens_run_options *opt, struct lens_error *err)
 {

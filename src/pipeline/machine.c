@@ -1,6 +1,6 @@
 /*
- * pipeline/machine.c: what the machine gives: the CPU level, and
- * room for the threads of OpenBLAS.
+ * pipeline/machine.c: what the machine gives: the CPU level, and room for OpenBLAS's
+ * threads.
  */
 #include "pipeline/pipeline_private.h"
 

@@ -92,7 +92,7 @@ enum lens_status lens_writer_create(struct lens_store *s, const struct lens_plan
 				    const int *store_id, const struct lens_memory *m,
 				    struct lens_writer **out, struct lens_error *err);
 struct lens_sink lens_writer_sink(struct lens_writer *w);
-/* Lets acquire fail, so that workers end. */
+/* Makes acquire fail, so that workers end. */
 void lens_writer_stop(struct lens_writer *w);
 /* Waits for everything that was submitted; the writer's own error, if it had one. */
 enum lens_status lens_writer_finish(struct lens_writer *w, struct lens_error *err);
@@ -111,8 +111,7 @@ void lens_schedule_done(struct lens_schedule *s, size_t batch);
 void lens_schedule_stop(struct lens_schedule *s);
 void lens_schedule_destroy(struct lens_schedule *s);
 
-/* --- worker.c ------------------------------------------------------------------------------
- */
+/* --- worker.c ------------------------------------------------------------------------- */
 
 /* To the user, always shown; opt->warn may be NULL. */
 void lens_run_warn(const struct lens_run_options *opt, const char *fmt, ...)

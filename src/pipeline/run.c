@@ -40,7 +40,7 @@ static enum lens_status read_inputs(struct run *r, enum lens_sweep_state *state,
 				    struct lens_error *err)
 {
 	LENS_TRY(lens_inputs_open(&r->inputs, r->experiment, r->options, err));
-	/* A hook that is none is told as that, not as another experiment. */
+	/* An unknown hook is reported as such, not as another experiment. */
 	LENS_TRY(lens_plan_init(&r->plan, r->inputs.model, r->inputs.prompts, r->experiment,
 				err));
 	LENS_TRY(lens_sweep_look(r->sweep, r->inputs.identity, state, err));

@@ -1,7 +1,6 @@
 /*
- * pipeline/shard.c: one shard: by its plan, its file is laid out, workers fill it,
- * and it gets its name. A sweep of one shard is this and no
- * more.
+ * pipeline/shard.c: one shard: its file is laid out by its plan, workers fill it, and it
+ * gets its name. A sweep of one shard is this and no more.
  */
 #include "pipeline/pipeline_private.h"
 

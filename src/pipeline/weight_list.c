@@ -8,10 +8,10 @@
 #include <stddef.h>
 #include <string.h>
 
-/* What a parameter's being there depends on. */
+/* When a model has a parameter. */
 enum when { ALWAYS, NORM, NORM_BIAS, GATE, GATE_BIAS, POSITIONS };
 
-/* In our memory: in TransformerLens's order; some heads of QKV's columns; transposed. */
+/* How we hold it: as TransformerLens does; as some heads of QKV's columns; transposed. */
 enum how { AS_IT_IS, QUERY, KEY, VALUE, TRANSPOSED };
 
 struct entry {
@@ -102,7 +102,7 @@ static bool is_there(const struct list *l, enum when when)
 	}
 }
 
-/* QKV's columns are [q heads | k heads | v heads]: the first of this part's. */
+/* QKV's columns are [q heads | k heads | v heads]: the first one of this part. */
 static size_t first_column(const struct lens_config *c, enum how how)
 {
 	size_t heads = how == QUERY ? 0 : how == KEY ? c->n_heads : c->n_heads + c->n_kv_heads;
@@ -110,7 +110,7 @@ static size_t first_column(const struct lens_config *c, enum how how)
 	return heads * c->d_head;
 }
 
-/* Strides; and from the beginning of our array to the first element. */
+/* Sets the strides, and moves data from our array's beginning to the first element. */
 static void place(const struct lens_config *c, enum how how, struct lens_weight *w)
 {
 	size_t n = 1;

@@ -94,7 +94,7 @@ static enum lens_status write_gathered(struct lens_writer *w, int dataset, struc
 				      err);
 }
 
-/* Rows of a batch never cross a chunk: chunk_rows is a multiple of batch_rows. */
+/* A block never crosses a chunk: chunk_rows is a multiple of batch_rows, or divides it. */
 static enum lens_status gather(struct lens_writer *w, const struct lens_captured *c,
 			       struct lens_error *err)
 {

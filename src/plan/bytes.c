@@ -39,7 +39,8 @@ static uint64_t data_bytes(const struct lens_plan *p, const struct lens_planned 
 	for (row = 0; row < p->prompts->n_rows; row++) {
 		s.n_pos = lens_prompt_length(p->prompts, row);
 		s.n_slots = slots_held(p, row);
-		/* Some tables say of a position what is about the token after it. */
+		/* At a prompt's last position no token follows that these tables could tell of.
+		 */
 		if (d->from == LENS_FROM_TABLE &&
 		    lens_table_type((enum lens_table)d->source)->logits & LENS_AT_NEXT_TOKEN)
 			s.n_pos--;

@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BATCH_TOKENS 1024            /* packed rows of a batch, at most, but for one prompt */
-#define MOST_BATCH_ROWS 256          /* prompts of a batch */
+#define BATCH_TOKENS 1024   /* packed rows of a batch at most, unless one prompt has more */
+#define MOST_BATCH_ROWS 256 /* prompts of a batch */
 #define MOST_CHUNK ((size_t)4 << 20) /* bytes of a chunk */
-/* Datasets with less a batch share chunks over batches. */
+/* Batches share the chunks of datasets to which each adds less than this. */
 #define SMALL_BATCH ((size_t)1 << 20)
 
 /* --- batches --------------------------------------------------------------------- */
@@ -102,7 +102,10 @@ static size_t at_most(size_t n, size_t most)
 	return n ? lens_min(n, most) : 1;
 }
 
-/* Rows of a chunk that batches share; of large rows, the part of a batch that fits in one. */
+/*
+ * Rows of a chunk that batches share. Of large rows a chunk holds a part of one batch: that
+ * is batch_rows halved, so that no chunk has rows of two batches.
+ */
 static size_t shared_rows(const struct lens_plan *p, size_t row_bytes)
 {
 	size_t batches = SMALL_BATCH / (p->batch_rows * row_bytes);

@@ -59,7 +59,7 @@ static void write_file(struct lens_claim *c)
 		return;
 	memset(text + n, ' ', LENS_RUN_BYTES - (size_t)n);
 	text[LENS_RUN_BYTES - 1] = '\n';
-	/* That this fails is no reason for a run to die: only `status` knows less. */
+	/* A failure is no reason for a run to die: only `status` knows less. */
 	if (pwrite(c->fd, text, LENS_RUN_BYTES, 0) != LENS_RUN_BYTES)
 		return;
 }

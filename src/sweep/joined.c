@@ -159,7 +159,7 @@ static enum lens_status as_joined(const struct lens_shard_list *l,
 	return st;
 }
 
-/* Do the folder's own shards stand for those that the output names and that are gone? */
+/* Does the folder have all the shards, where those that the output names are gone? */
 static bool all_in_folder(const char *output, const struct lens_shard_list *l)
 {
 	struct lens_folder f = { .n_shards = 0 };
@@ -195,7 +195,7 @@ enum lens_status lens_output_look(const char *output, enum lens_output_kind *kin
 	return LENS_OK;
 }
 
-/* It must not be taken for whole when its shards are gone. */
+/* An output must not be taken for whole when its shards are gone. */
 enum lens_status lens_join_check(const char *output, struct lens_error *err)
 {
 	struct lens_shard_record *e;

@@ -98,7 +98,7 @@ enum lens_status lens_output_resolve(const char *path, bool overwrite, char **ou
 		return refuse(path, "is in the folder of another output's shards", err);
 	if (overwrite && lens_file_exists(*out) && !lens_store_is_hdf5(*out))
 		return refuse(path, "is not an HDF5 file: it is not overwritten", err);
-	/* Of what is finished nothing is written. */
+	/* Nothing is written to an output that is finished. */
 	return lens_file_exists(*out) ? LENS_OK : check_folder(*out, err);
 }
 

@@ -180,7 +180,7 @@ struct lens_sweep {
 	bool *done; /* [folder.n_shards], of the share */
 };
 
-/* Tells the user, who may not listen. */
+/* Tells the user, if anybody listens. */
 void lens_sweep_note(const struct lens_sweep *s, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 /* What to do about another's file or plan in the way: added to that error. */

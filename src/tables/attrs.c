@@ -43,7 +43,7 @@ static size_t most_slots(const struct lens_tables_options *opt)
 	return lens_row_slots(opt->batch_rows * opt->sizes.n_answers);
 }
 
-/* A narrower product may need more. */
+/* Both, because the narrower product may need more. */
 static size_t pad_floats(const struct lens_tables_options *opt)
 {
 	const struct lens_sizes *s = &opt->sizes;

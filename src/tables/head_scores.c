@@ -10,8 +10,8 @@
  *   first_token      k = 0
  *   duplicate_token  k < q with the same token as q
  *   induction        a key whose token before it is q's: token[k − 1] = token[q], k >= 1
- * (the last two after Elhage et al. 2021 and Olsson et al. 2022). BOS is a token as any
- * other, windows do not count: a key out of sight is a key without attention.
+ * (the last two after Elhage et al. 2021 and Olsson et al. 2022). BOS is a token like any
+ * other, and windows do not count: a key outside one is a key without attention.
  *
  * head_scores_mean is the mean over the queries that have such a key of each query's
  * own share; NaN where none has one. Sums are float64, rounded once.

@@ -62,7 +62,7 @@ static void begin(struct lens_table_view *v)
 	}
 }
 
-/* Its place among the components; false: it is none. */
+/* Its place among the components; false: it is not one. */
 static bool component_of(const struct lens_table_view *v, const struct lens_activation *a,
 			 size_t *out)
 {
@@ -131,7 +131,7 @@ double lens_tables_deviation_bound(const struct lens_sizes *s)
 	return (double)k * 0x1p-24 * sqrt((double)d);
 }
 
-/* Of logits that are not finite the row stays NaN: no sum of it would be one. */
+/* Where a logit is not finite the row stays NaN: its sum would not be the logit. */
 static void read_logits(struct lens_table_view *v, struct lens_logits *l)
 {
 	size_t a;

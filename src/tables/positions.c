@@ -1,7 +1,7 @@
 /*
- * tables/positions.c: the logits at every position; each prompt's last one, which
- * predicts nothing that is there, only for tables that want it. In: ln_final.hook_normalized at
- * all rows of a batch; out: logits, shown to the tables that read them.
+ * tables/positions.c: the logits at every position; at a prompt's last one, which no token
+ * follows, only for tables that want it. In: ln_final.hook_normalized at all rows of a
+ * batch; out: logits, shown to the tables that read them.
  *
  * The rows go through the unembedding a tile at a time, so that a batch's
  * logits are never held. A prompt starts at a multiple of lens_row_align() and a

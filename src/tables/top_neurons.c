@@ -7,7 +7,7 @@
 
 #include <math.h>
 
-/* The state: [batch_rows, top_k], the largest first; and how many there are. */
+/* The state: [batch_rows, top_k], the largest first; layer −1: there is none yet. */
 struct neuron {
 	double attr; /* not yet divided */
 	int32_t layer, neuron;
@@ -57,7 +57,7 @@ static void take(struct lens_table_view *v, const struct lens_attribution *a)
 	}
 }
 
-/* Of logits that are not finite a row stays as filled, as in logit_attrs. */
+/* Where a logit is not finite the row stays as filled, as in logit_attrs. */
 static size_t n_to_read(const struct lens_table_view *v, const struct lens_logits *l)
 {
 	return l->finite ? v->opt->sizes.top_k : 0;
