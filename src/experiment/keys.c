@@ -94,7 +94,7 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  TABLES, tables, lens_table_words, true,                                              \
 	  "the result tables; default is those about answers, and top_tokens")                 \
 	X("top_k", "--top-k", NULL, NULL, "a number from 1 to 1000", "10",                     \
-	  COUNT, top_k, NULL, true, "tokens per row in top_tokens")                             \
+	  COUNT, top_k, NULL, true, "entries a row in top_tokens, pos_top_tokens and top_neurons") \
 	X("lens", "--lens", NULL, NULL, "recompute | cached_scale_no_bias", "recompute",       \
 	  CHOICE, lens, lenses, true, "how the logit lens applies the last norm")              \
 	X("cpu", "--cpu", NULL, NULL, "auto | avx2 | avx512", "auto",                          \
