@@ -509,15 +509,13 @@ def file_digest(file: h5py.File) -> str:
 
 
 def _attribute_texts(item: h5py.Group | h5py.Dataset, but: str | None = None) -> Iterator[bytes]:
-    """Name and text of each attribute that is one string or one number, by name."""
+    """Name and text of each attribute that is one string or one whole number, by name."""
     for name in sorted(item.attrs, key=str.encode):
         attr = item.attrs.get_id(name)
-        if name != but and attr.get_type().get_class() in (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT) \
+        if name != but and attr.get_type().get_class() in (h5py.h5t.STRING, h5py.h5t.INTEGER) \
                 and attr.get_space().get_simple_extent_npoints() == 1:
             value = np.ravel(item.attrs[name])[0]
             yield name.encode()
-            if attr.get_type().get_class() == h5py.h5t.FLOAT:
-                value = f"{value:.17g}"
             yield value if isinstance(value, bytes) else str(value).encode(errors="surrogateescape")
 
 

@@ -95,8 +95,6 @@ enum lens_status lens_store_attr_str(struct lens_store *s, const char *path, con
 				     const char *value, struct lens_error *err);
 enum lens_status lens_store_attr_i64(struct lens_store *s, const char *path, const char *name,
 				     int64_t value, struct lens_error *err);
-enum lens_status lens_store_attr_f64(struct lens_store *s, const char *path, const char *name,
-				     double value, struct lens_error *err);
 
 /*
  * Writes each dataset's digest (attribute "sha256", hex): for chunked data the SHA-256

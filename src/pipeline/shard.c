@@ -83,6 +83,16 @@ static enum lens_status count_hooks(const struct shard *s, struct lens_error *er
 	return LENS_OK;
 }
 
+/* As text, which every reader of the schema counts in a file's digest. */
+static enum lens_status store_deviation(const struct shard *s, const struct lens_planned *d,
+					struct lens_error *err)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%.3e", s->counts.deviations[d->source]);
+	return lens_store_attr_str(s->store, d->path, "largest_deviation", text, err);
+}
+
 static enum lens_status count_tables(const struct shard *s, struct lens_error *err)
 {
 	size_t i;
@@ -97,8 +107,7 @@ static enum lens_status count_tables(const struct shard *s, struct lens_error *e
 				s->store, d->path, "f16_overflows",
 				(int64_t)s->counts.table_overflows[d->source], err));
 		if (lens_table_type((enum lens_table)d->source)->has_deviation)
-			LENS_TRY(lens_store_attr_f64(s->store, d->path, "largest_deviation",
-						     s->counts.deviations[d->source], err));
+			LENS_TRY(store_deviation(s, d, err));
 	}
 	return LENS_OK;
 }

@@ -42,12 +42,6 @@ enum lens_status lens_h5_attr_i64(struct lens_store *s, hid_t obj, const char *n
 	return write_scalar(s, obj, name, H5T_STD_I64LE, &value, err);
 }
 
-static enum lens_status attr_f64(struct lens_store *s, hid_t obj, const char *name,
-				 double value, struct lens_error *err)
-{
-	return write_scalar(s, obj, name, H5T_IEEE_F64LE, &value, err);
-}
-
 static enum lens_status open_object(struct lens_store *s, const char *path, hid_t *out,
 				    struct lens_error *err)
 {
@@ -80,19 +74,6 @@ enum lens_status lens_store_attr_i64(struct lens_store *s, const char *path, con
 	st = open_object(s, path, &obj, err);
 	if (st == LENS_OK)
 		st = lens_h5_attr_i64(s, obj, name, value, err);
-	H5Oclose(obj);
-	return lens_store_keep(s, st, err);
-}
-
-enum lens_status lens_store_attr_f64(struct lens_store *s, const char *path, const char *name,
-				     double value, struct lens_error *err)
-{
-	enum lens_status st;
-	hid_t obj;
-
-	st = open_object(s, path, &obj, err);
-	if (st == LENS_OK)
-		st = attr_f64(s, obj, name, value, err);
 	H5Oclose(obj);
 	return lens_store_keep(s, st, err);
 }
@@ -142,25 +123,11 @@ static char *read_integer(hid_t attr, struct lens_error *err)
 	return b.data;
 }
 
-/* So that it can be read back to the bit. */
-static char *read_real(hid_t attr, struct lens_error *err)
-{
-	struct lens_buf b = LENS_BUF_INIT;
-	double value;
-
-	if (H5Aread(attr, H5T_NATIVE_DOUBLE, &value) < 0 ||
-	    lens_buf_printf(&b, err, "%.17g", value) != LENS_OK)
-		lens_buf_release(&b);
-	return b.data;
-}
-
 static char *read_text(hid_t attr, hid_t type, struct lens_error *err)
 {
 	switch (H5Tget_class(type)) {
 	case H5T_INTEGER:
 		return read_integer(attr, err);
-	case H5T_FLOAT:
-		return read_real(attr, err);
 	default:
 		return H5Tis_variable_str(type) > 0 ? read_variable(attr, err)
 						    : read_fixed(attr, type, err);
@@ -186,7 +153,7 @@ enum lens_status lens_h5_attr_text(const struct lens_h5_file *f, hid_t obj, cons
 	space = H5Aget_space(attr);
 	kind = H5Tget_class(type);
 	if (H5Sget_simple_extent_npoints(space) == 1 &&
-	    (kind == H5T_STRING || kind == H5T_INTEGER || kind == H5T_FLOAT)) {
+	    (kind == H5T_STRING || kind == H5T_INTEGER)) {
 		known = true;
 		*out = read_text(attr, type, &why);
 	}

@@ -2,7 +2,6 @@
  * store/join_attrs.c: the attributes of a joined file: the first shard's; those of the
  * others are added to them, listed, or left out.
  */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,8 +43,8 @@ static struct lens_join_attr *find(struct lens_join_attrs *attrs, const char *na
 	return NULL;
 }
 
-static enum lens_status add(struct lens_join_attrs *attrs, const char *name,
-			    enum lens_attr_kind kind, const char *value, struct lens_error *err)
+static enum lens_status add(struct lens_join_attrs *attrs, const char *name, bool integer,
+			    const char *value, struct lens_error *err)
 {
 	struct lens_join_attr *v;
 
@@ -54,15 +53,13 @@ static enum lens_status add(struct lens_join_attrs *attrs, const char *name,
 		return LENS_ERR_NOMEM;
 	attrs->v = v;
 	v += attrs->n;
-	*v = (struct lens_join_attr){ .kind = kind };
+	*v = (struct lens_join_attr){ .is_integer = integer };
 	v->name = lens_strdup(name);
 	if (!v->name)
 		return lens_error_nomem(err, strlen(name) + 1, 1);
 	attrs->n++;
-	if (kind == LENS_ATTR_INTEGER)
+	if (integer)
 		v->integer = strtoll(value, NULL, 10);
-	if (kind == LENS_ATTR_REAL)
-		v->real = strtod(value, NULL);
 	return lens_buf_append(&v->text, value, strlen(value), err);
 }
 
@@ -89,24 +86,27 @@ static bool can_list(const char *value)
 	return *value && *value != '{' && *value != '[' && !strchr(value, '\n');
 }
 
-static enum lens_status merge(struct lens_join_attr *a, enum lens_attr_kind kind,
-			      const char *value, struct lens_error *err)
+static enum lens_status merge(struct lens_join_attr *a, bool integer, const char *value,
+			      struct lens_error *err)
 {
-	if (kind != a->kind)
+	if (integer != a->is_integer)
 		return lens_error_set(err, LENS_ERR_FORMAT,
 				      "the attribute '%s' is of another type than the first "
 				      "shard's",
 				      a->name);
-	if (kind == LENS_ATTR_INTEGER) {
+	if (integer) {
 		if (summed(a->name) &&
 		    __builtin_add_overflow(a->integer, strtoll(value, NULL, 10), &a->integer))
 			return lens_error_set(err, LENS_ERR_FORMAT,
 					      "the attribute '%s' cannot be summed", a->name);
 		return LENS_OK;
 	}
-	if (kind == LENS_ATTR_REAL) { /* of what is measured in each shard, the largest */
-		a->real = fmax(a->real, strtod(value, NULL));
-		return LENS_OK;
+	/* Of what is measured in each shard, the largest. */
+	if (!strncmp(a->name, "largest_", 8)) {
+		if (strtod(value, NULL) <= strtod(a->text.data, NULL))
+			return LENS_OK;
+		a->text.len = 0;
+		return lens_buf_append(&a->text, value, strlen(value), err);
 	}
 	/* Readers open what path_… says. */
 	if (!strncmp(a->name, "path_", 5) || !can_list(value) || !can_list(a->text.data) ||
@@ -121,32 +121,30 @@ struct taking {
 	struct lens_join_attrs *attrs;
 };
 
-static enum lens_attr_kind kind_of(hid_t obj, const char *name)
+static bool is_integer(hid_t obj, const char *name)
 {
 	hid_t attr = H5Aopen(obj, name, H5P_DEFAULT), type = H5Aget_type(attr);
-	H5T_class_t class = H5Tget_class(type);
+	bool yes = H5Tget_class(type) == H5T_INTEGER;
 
 	H5Tclose(type);
 	H5Aclose(attr);
-	return class == H5T_INTEGER ? LENS_ATTR_INTEGER
-	       : class == H5T_FLOAT ? LENS_ATTR_REAL
-				    : LENS_ATTR_TEXT;
+	return yes;
 }
 
 static enum lens_status take(void *ctx, const char *name, const char *value,
 			     struct lens_error *err)
 {
 	const struct taking *t = ctx;
-	enum lens_attr_kind kind = kind_of(t->obj, name);
+	bool integer = is_integer(t->obj, name);
 	struct lens_join_attr *a;
 
 	/* Single marks look like an integer; the store writes its own. */
 	if (skipped(name) || !strcmp(name, "chunk_marks") || !strcmp(name, "_Netcdf4Dimid"))
 		return LENS_OK;
 	if (t->first)
-		return add(t->attrs, name, kind, value, err);
+		return add(t->attrs, name, integer, value, err);
 	a = find(t->attrs, name);
-	return a ? merge(a, kind, value, err) : LENS_OK;
+	return a ? merge(a, integer, value, err) : LENS_OK;
 }
 
 enum lens_status lens_join_take_attrs(const struct lens_h5_file *f, hid_t obj, bool first,
@@ -166,10 +164,8 @@ enum lens_status lens_join_put_attrs(struct lens_store *s, const char *path,
 	for (i = 0; i < attrs->n; i++) {
 		const struct lens_join_attr *a = &attrs->v[i];
 
-		if (a->kind == LENS_ATTR_INTEGER)
+		if (a->is_integer)
 			LENS_TRY(lens_store_attr_i64(s, path, a->name, a->integer, err));
-		else if (a->kind == LENS_ATTR_REAL)
-			LENS_TRY(lens_store_attr_f64(s, path, a->name, a->real, err));
 		else
 			LENS_TRY(lens_store_attr_str(s, path, a->name, a->text.data, err));
 	}

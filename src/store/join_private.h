@@ -9,9 +9,8 @@
 
 struct lens_join_attr {
 	char *name;
-	enum lens_attr_kind { LENS_ATTR_TEXT, LENS_ATTR_INTEGER, LENS_ATTR_REAL } kind;
+	bool is_integer;
 	int64_t integer;
-	double real;
 	struct lens_buf text;
 };
 
