@@ -148,6 +148,9 @@ struct lens_vec {
 	float (*max_finite)(size_t n, const float *x);
 	/* Σ exp(x − max), in float64 */
 	double (*sum_exp)(size_t n, const float *x, float max);
+	/* out = Σ e, Σ e·(y − shift) with e = exp(x − max); all in float64, e too. */
+	void (*exp_sums)(size_t n, const float *x, float max, const float *y, float shift,
+			 double out[2]);
 };
 #define LENS_KEY_ALIGN 16
 

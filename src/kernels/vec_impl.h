@@ -287,6 +287,34 @@ static double sum_exp(size_t n, const float *x, float max)
 	return sum_d(sum);
 }
 
+/* exp(x) for x <= 0; 0 below −200. */
+static inline vd exp_part(vd x)
+{
+	vd least = -200.0 - (vd){ 0 };
+	vl under = x < least;
+
+	return pick_d(under, (vd){ 0 }, vexp_d(pick_d(under, least, x)));
+}
+
+static void exp_sums(size_t n, const float *x, float max, const float *y, float shift,
+		     double out[2])
+{
+	vd sum = { 0 }, product = { 0 };
+	size_t i;
+
+	for (i = 0; i < n; i += VL) {
+		vf v = n - i >= VL ? load(x + i) : load_part(x + i, n - i, -INFINITY);
+		vf w = n - i >= VL ? load(y + i) : load_part(y + i, n - i, 0);
+		vd a = exp_part(low(v) - (double)max), b = exp_part(high(v) - (double)max);
+
+		sum += a + b;
+		product += a * (low(w) - (double)shift);
+		product += b * (high(w) - (double)shift);
+	}
+	out[0] = sum_d(sum);
+	out[1] = sum_d(product);
+}
+
 const struct lens_vec VEC = {
 	.layer_norm = layer_norm,
 	.rms_norm = rms_norm,
@@ -302,4 +330,5 @@ const struct lens_vec VEC = {
 	.count_above = count_above,
 	.max_finite = max_finite,
 	.sum_exp = sum_exp,
+	.exp_sums = exp_sums,
 };

@@ -498,6 +498,44 @@ static void sums_of_exponentials(void **state)
 	}
 }
 
+/*
+ * Each exponential is off by 3.2e-13 of itself (Taylor's remainder, r¹¹/11! at r = −0.35
+ * beside exp(r)), or below −200 by all of it; x − max, y − shift and the sums are
+ * float64's.
+ */
+static void sums_of_exponentials_f64(void **state)
+{
+	size_t n, i, k;
+
+	(void)state;
+	for (n = 1; n <= 70; n++) {
+		float *x = test_random_floats(&rnd, n), *y = test_random_floats(&rnd, n), max;
+
+		for (i = 0; i < n; i++)
+			x[i] = x[i] * (i % 5 ? 10 : 200) + 30;
+		max = lens_vec()->max_finite(n, x);
+		for (k = 0; k < 2; k++) { /* of another row, and of itself */
+			const float *of = k ? x : y;
+			double shift = k ? (double)max : 0.25, sum[2] = { 0 }, size = 0, is[2];
+			double rel = 3.2e-13 + (double)(n + 4) * 0x1p-53;
+
+			for (i = 0; i < n; i++) {
+				double e = exp((double)x[i] - (double)max);
+
+				sum[0] += e;
+				sum[1] += e * ((double)of[i] - shift);
+				size += e * fabs((double)of[i] - shift);
+			}
+			lens_vec()->exp_sums(n, x, max, of, (float)shift, is);
+			test_near(is[0], sum[0], rel * sum[0], "sum of exp", (double)n);
+			test_near(is[1], sum[1], rel * size + 1e-80, "sum of exp times y",
+				  (double)n);
+		}
+		lens_free(x);
+		lens_free(y);
+	}
+}
+
 static void opened_once(void **state)
 {
 	struct lens_error err = LENS_ERROR_INIT;
@@ -528,6 +566,7 @@ int main(void)
 		cmocka_unit_test(largest),
 		cmocka_unit_test(exponential),
 		cmocka_unit_test(sums_of_exponentials),
+		cmocka_unit_test(sums_of_exponentials_f64),
 	};
 
 	return cmocka_run_group_tests(tests, test_open_kernels, NULL);
