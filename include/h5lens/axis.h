@@ -49,6 +49,7 @@ struct lens_sizes {
 	size_t n_answers;
 	const char *const *answer; /* [n_answers] the columns they come from */
 	size_t top_k;
+	bool lens_mid; /* has each layer two lens layers, before and behind attention? */
 };
 
 const char *lens_axis_name(enum lens_axis axis);

@@ -13,6 +13,7 @@ enum lens_lens_mode {
 	LENS_LENS_RECOMPUTE,           /* ln_final recomputed at each layer, with b_U */
 	LENS_LENS_CACHED_SCALE_NO_BIAS /* a TransformerLens notebook's numbers */
 };
+enum lens_lens_positions { LENS_LENS_AT_READ, LENS_LENS_AT_ALL };
 enum lens_separator { LENS_SEPARATOR_COMMA, LENS_SEPARATOR_SEMICOLON, LENS_SEPARATOR_TAB };
 enum lens_head_choice { LENS_HEAD_IS_AUTO, LENS_HEAD_IS_TIED, LENS_HEAD_IS_STORED };
 enum lens_positions_kind { LENS_POS_ALL, LENS_POS_LAST, LENS_POS_READ, LENS_POS_LIST };
@@ -56,6 +57,8 @@ struct lens_experiment {
 	bool tables_listed;         /* by name: one that cannot be made is an error */
 	size_t top_k;               /* tokens in top_tokens */
 	enum lens_lens_mode lens;
+	bool lens_mid; /* the stream between attention and MLP is a lens layer, too */
+	enum lens_lens_positions lens_positions;
 	enum lens_cpu_choice cpu;
 	struct {
 		size_t bytes, prompts; /* what ends a shard; prompts 0: no limit */

@@ -11,7 +11,9 @@
  *   cache.accumulated_resid(apply_ln=True) @ W_U: (x − mean x)/s·W_U with s the
  *   model's own ln_final.hook_scale (RMSNorm: x/s), without ln_final's weights
  *   where they are not folded, and without b_U.
- * Lens layers are 0_pre … (n−1)_pre, final_post.
+ * Lens layers are 0_pre … (n−1)_pre, final_post; with lens_mid 0_pre, 0_mid, 1_pre, …,
+ * final_post. The tables of lens_positions are read at every position where that is
+ * all; at the read position their values are the same bits either way.
  *
  * Every position: token_logprobs[t] = log P(token t+1 | tokens 0 … t), in nats, at
  * t = 0 … length − 2; NaN from length − 1 on, because the last token's successor is
@@ -41,7 +43,9 @@ enum lens_logits_at {
 	LENS_AT_READ_POS = 1,   /* the model's own, at the read position */
 	LENS_AT_LENS_LAYER = 2, /* each lens layer's there */
 	LENS_AT_NEXT_TOKEN = 4, /* the model's own, at every position but the last */
-	LENS_AT_EVERY_POS = 8   /* the model's own, at every position */
+	LENS_AT_EVERY_POS = 8,  /* the model's own, at every position */
+	LENS_AT_LENS_POS = 16,  /* each lens layer's, at every position */
+	LENS_BESIDE_MODEL = 32  /* with LENS_AT_LENS_LAYER: the model's own beside each */
 };
 
 /* Whose attributions to the answers' logits at the read position. */
@@ -61,8 +65,15 @@ struct lens_table_type {
 	bool cache_dtype;              /* stored as cache.dtype says; else as dtype */
 	bool has_deviation;            /* it checks itself: lens_tables_deviation */
 	const struct lens_table_ops *ops;
+	/* With lens_positions: all, the table is this one; NULL: they do not change it. */
+	const struct lens_table_type *at_all_pos;
 };
-const struct lens_table_type *lens_table_type(enum lens_table t);
+struct lens_tables_options;
+/* What a table is under these options. */
+const struct lens_table_type *lens_table_type(enum lens_table t,
+					      const struct lens_tables_options *opt);
+/* Is it one of those that lens_positions changes? */
+bool lens_table_has_positions(enum lens_table t);
 /* Under /results. */
 const char *lens_table_name(enum lens_table t);
 /* What `tables` calls it: its own name, or that of the one it comes with; "any". */
@@ -78,7 +89,9 @@ struct lens_tables_options {
 	bool wanted[LENS_TABLE_COUNT]; /* flags come with any other */
 	struct lens_sizes sizes;       /* n_answers, top_k, n_pos, and the model's */
 	enum lens_lens_mode lens;
+	enum lens_lens_positions lens_positions;
 	size_t batch_rows; /* prompts of a full batch */
+	size_t max_rows;   /* rows of activations in the largest batch */
 	int threads;       /* that one worker may use; 0 is 1. No bit depends on it */
 };
 
@@ -94,7 +107,7 @@ size_t lens_tables_bytes(const struct lens_model *m, const struct lens_tables_op
 /* Where the selected tables read logits: LENS_AT_…. */
 unsigned lens_tables_logits(const struct lens_tables_options *opt);
 /* Bytes of one prompt's row. */
-size_t lens_table_row_bytes(enum lens_table t, const struct lens_sizes *s);
+size_t lens_table_row_bytes(enum lens_table t, const struct lens_tables_options *opt);
 
 /* Adds the hook points that the selected tables need. */
 void lens_tables_hooks(const struct lens_model *m, const struct lens_tables_options *opt,

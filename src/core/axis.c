@@ -42,11 +42,13 @@ void lens_fill(enum lens_dtype t, void *buf, size_t n)
 
 /* --- axes ---------------------------------------------------------------------- */
 
-/* The stream before each layer, and after the last one. */
+/* The stream before each layer, perhaps in its middle, and after the last one. */
 static const char *lens_layer_label(const struct lens_sizes *s, size_t i, char *text)
 {
-	if (i < s->n_layers)
-		snprintf(text, LENS_LABEL, "%zu_pre", i);
+	size_t each = s->lens_mid ? 2 : 1;
+
+	if (i / each < s->n_layers)
+		snprintf(text, LENS_LABEL, "%zu_%s", i / each, i % each ? "mid" : "pre");
 	else
 		snprintf(text, LENS_LABEL, "final_post");
 	return text;

@@ -29,6 +29,7 @@ static const char *const separators[] = { "comma", "semicolon", "tab", NULL };
 static const char *const dtypes[] = { "f32", "f16", NULL };
 static const char *const positions[] = { "all", "last", "read", NULL };
 static const char *const lenses[] = { "recompute", "cached_scale_no_bias", NULL };
+static const char *const lens_positions[] = { "read", "all", NULL };
 static const char *const cpus[] = { "auto", "avx2", "avx512", NULL };
 static const char *const all[] = { "all", NULL };
 static const char *const heads[] = { "auto", "tied", "stored", NULL };
@@ -97,6 +98,12 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  COUNT, top_k, NULL, true, "entries a row in top_tokens, pos_top_tokens and top_neurons") \
 	X("lens", "--lens", NULL, NULL, "recompute | cached_scale_no_bias", "recompute",       \
 	  CHOICE, lens, lenses, true, "how the logit lens applies the last norm")              \
+	X("lens_mid", "--lens-mid", NULL, "true", BOOLS, "false",                              \
+	  BOOL, lens_mid, NULL, true,                                                          \
+	  "add the stream between attention and MLP to the lens layers: 0_mid, 1_mid, …")      \
+	X("lens_positions", "--lens-positions", NULL, NULL, "read | all", "read",              \
+	  CHOICE, lens_positions, lens_positions, true,                                        \
+	  "where lens_top_token, lens_top_prob and lens_entropy look")                         \
 	X("cpu", "--cpu", NULL, NULL, "auto | avx2 | avx512", "auto",                          \
 	  CHOICE, cpu, cpus, false, "the CPU level, which fixes the bits of the results")      \
 	X("output", "--output", "-o", NULL, "a file", NULL,                                    \

@@ -106,7 +106,7 @@ static enum lens_status count_tables(const struct shard *s, struct lens_error *e
 			LENS_TRY(lens_store_attr_i64(
 				s->store, d->path, "f16_overflows",
 				(int64_t)s->counts.table_overflows[d->source], err));
-		if (lens_table_type((enum lens_table)d->source)->has_deviation)
+		if (lens_table_type((enum lens_table)d->source, &s->plan.tables)->has_deviation)
 			LENS_TRY(store_deviation(s, d, err));
 	}
 	return LENS_OK;

@@ -83,7 +83,7 @@ static enum lens_status hand_over_rows(struct worker *w, const struct lens_plann
 				       struct lens_error *err)
 {
 	enum lens_table table = (enum lens_table)d->source;
-	size_t row = lens_table_row_bytes(table, &w->work->plan->sizes);
+	size_t row = lens_table_row_bytes(table, &w->work->plan->tables);
 	const char *rows = (const char *)lens_tables_rows(w->tables, table) + first * row;
 	size_t bytes = c.n_rows * row, n = bytes / sizeof(float);
 	bool halves = d->dtype == LENS_F16;

@@ -59,14 +59,17 @@ static struct polynomial flop_of(const struct lens_plan *p)
 	const struct lens_config *c = &p->model->config;
 	double layers = (double)c->n_layers;
 	double unembed = 2 * (double)c->d_model * (double)c->d_vocab;
+	double lens_layers = (double)lens_axis_extent(LENS_AXIS_LENS_LAYER, &p->sizes);
 	unsigned logits = lens_tables_logits(&p->tables);
 	struct polynomial flop = { { unembed, 2 * (double)lens_block_weights(c) * layers,
 				     4 * (double)(c->n_heads * c->d_head) * layers } };
 
 	if (logits & LENS_AT_LENS_LAYER)
-		flop.c[0] *= layers + 1;
+		flop.c[0] *= lens_layers;
 	if (logits & (LENS_AT_NEXT_TOKEN | LENS_AT_EVERY_POS))
 		flop.c[1] += unembed;
+	if (logits & LENS_AT_LENS_POS)
+		flop.c[1] += unembed * lens_layers;
 	return flop;
 }
 

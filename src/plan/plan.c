@@ -82,7 +82,7 @@ static void add_cache(struct lens_plan *p, const struct lens_hook_set *selected)
 
 static void add_table(struct lens_plan *p, enum lens_table table)
 {
-	const struct lens_table_type *t = lens_table_type(table);
+	const struct lens_table_type *t = lens_table_type(table, &p->tables);
 	struct lens_planned *d = &p->dataset[p->n_datasets++];
 	int i;
 
@@ -144,9 +144,12 @@ void lens_plan_sizes(struct lens_plan *p)
 	p->sizes.n_answers = p->prompts->n_answers;
 	p->sizes.answer = (const char *const *)e->data.answers.v;
 	p->sizes.top_k = lens_min(lens_min(e->top_k, LENS_TOP_K_MAX), p->sizes.d_vocab);
+	p->sizes.lens_mid = e->lens_mid;
 	p->tables.sizes = p->sizes;
 	p->tables.lens = e->lens;
+	p->tables.lens_positions = e->lens_positions;
 	p->tables.batch_rows = p->batch_rows;
+	p->tables.max_rows = p->max_packed;
 }
 
 static bool any_has_position(const struct lens_plan *p, size_t slot)
@@ -187,6 +190,43 @@ static enum lens_status check_top_neurons(const struct lens_plan *p, struct lens
 			      s->top_k, s->n_layers * s->d_mlp);
 }
 
+/* lens_positions: all needs a table that it changes. */
+static enum lens_status check_lens_positions(const struct lens_plan *p, struct lens_error *err)
+{
+	struct lens_buf names = LENS_BUF_INIT;
+	enum lens_status st = LENS_OK;
+	int i;
+
+	for (i = 0; i < LENS_TABLE_COUNT; i++) {
+		enum lens_table t = (enum lens_table)i;
+
+		if (!lens_table_has_positions(t))
+			continue;
+		if (lens_experiment_wants_table(p->experiment, lens_table_group(t)))
+			break;
+		if (st == LENS_OK)
+			st = lens_buf_printf(&names, err, "%s%s", names.len ? ", " : "",
+					     lens_table_name(t));
+	}
+	if (st == LENS_OK && i == LENS_TABLE_COUNT)
+		st = lens_error_set(err, LENS_ERR_INVALID,
+				    "lens_positions: all is for %s; tables asks for none of "
+				    "them",
+				    names.data);
+	lens_buf_release(&names);
+	return st;
+}
+
+static enum lens_status check_lens(const struct lens_plan *p, struct lens_error *err)
+{
+	if (p->experiment->lens_mid && p->model->config.parallel_block)
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "lens_mid: in this model's parallel blocks attention and "
+				      "MLP read the same stream; there is none between them");
+	return p->experiment->lens_positions == LENS_LENS_AT_ALL ? check_lens_positions(p, err)
+								 : LENS_OK;
+}
+
 /* What is stored, by what name and with which axes. */
 static enum lens_status describe(struct lens_plan *p, const struct lens_hook_set *selected,
 				 struct lens_error *err)
@@ -199,6 +239,7 @@ static enum lens_status describe(struct lens_plan *p, const struct lens_hook_set
 	if (!p->dataset || !p->link || !p->capture.spec)
 		return lens_error_nomem(err, most, sizeof(*p->dataset));
 	LENS_TRY(check_positions(p, err));
+	LENS_TRY(check_lens(p, err));
 	add_cache(p, selected);
 	add_tables(p);
 	LENS_TRY(check_top_neurons(p, err));

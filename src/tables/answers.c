@@ -39,6 +39,15 @@ static void read_prob(struct lens_table_view *v, struct lens_logits *l)
 		out[i] = (float)lens_prob(l, l->answer[i]);
 }
 
+static void read_logprob(struct lens_table_view *v, struct lens_logits *l)
+{
+	float *out = part(v, l);
+	size_t i;
+
+	for (i = 0; i < l->n_answers; i++)
+		out[i] = (float)lens_log_prob(l, l->answer[i]);
+}
+
 static void read_rank(struct lens_table_view *v, struct lens_logits *l)
 {
 	int32_t *out = part(v, l);
@@ -51,6 +60,7 @@ static void read_rank(struct lens_table_view *v, struct lens_logits *l)
 static const struct lens_table_ops logit = { .read = read_logit };
 static const struct lens_table_ops diff = { .read = read_diff };
 static const struct lens_table_ops prob = { .read = read_prob };
+static const struct lens_table_ops logprob = { .read = read_logprob };
 static const struct lens_table_ops rank = { .read = read_rank };
 
 const struct lens_table_type lens_table_logit_diff = {
@@ -81,6 +91,16 @@ const struct lens_table_type lens_table_answer_prob = {
 	.units = "1",
 	.logits = LENS_AT_READ_POS,
 	.ops = &prob,
+};
+
+const struct lens_table_type lens_table_answer_logprob = {
+	.dtype = LENS_F32,
+	.n_axes = 1,
+	.axis = { LENS_AXIS_ANSWER },
+	.long_name = "log probability of each answer at the read position",
+	.units = "nats",
+	.logits = LENS_AT_READ_POS,
+	.ops = &logprob,
 };
 
 const struct lens_table_type lens_table_answer_rank = {

@@ -19,7 +19,7 @@ unsigned lens_attrs_needed(const struct lens_tables_options *opt)
 
 	for (i = 0; i < LENS_TABLE_COUNT; i++) {
 		if (opt->wanted[i])
-			of |= lens_table_type((enum lens_table)i)->attrs;
+			of |= lens_table_type((enum lens_table)i, opt)->attrs;
 	}
 	return of;
 }

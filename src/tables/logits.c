@@ -4,7 +4,8 @@
  *
  * Rows are unembedded many at a time (prompts × lens layers), because a product
  * with W_U of few rows wastes the machine; the tile's size does not matter to
- * a row's bits. Sources: resid_pre of each layer, then resid_post of the last.
+ * a row's bits. Sources: resid_pre of each layer, with lens_mid resid_mid behind it,
+ * then resid_post of the last.
  */
 #include "tables/tables_private.h"
 
@@ -14,9 +15,24 @@
 #define TILE_SLOTS 384
 #define TILE_BYTES ((size_t)64 << 20)
 
-static size_t sources(const struct lens_model *m, unsigned logits)
+#define OWN_SHARE 4 /* a tile for each lens layer's logits, of it a quarter beside it */
+
+static size_t lens_layers(const struct lens_tables_options *opt)
 {
-	return logits & LENS_AT_LENS_LAYER ? m->config.n_layers + 1 : 1;
+	return lens_axis_extent(LENS_AXIS_LENS_LAYER, &opt->sizes);
+}
+
+static size_t sources(const struct lens_tables_options *opt, unsigned logits)
+{
+	return logits & LENS_AT_LENS_LAYER ? lens_layers(opt) : 1;
+}
+
+/* Rows of the batch's streams that are kept: their scale comes last. */
+static size_t stream_rows(const struct lens_tables_options *opt, unsigned logits)
+{
+	bool kept = logits & LENS_AT_LENS_POS && opt->lens == LENS_LENS_CACHED_SCALE_NO_BIAS;
+
+	return kept ? lens_layers(opt) * opt->max_rows : 0;
 }
 
 static size_t tile_slots(const struct lens_model *m)
@@ -26,15 +42,50 @@ static size_t tile_slots(const struct lens_model *m)
 	return n < 12 ? 12 : lens_min(n, TILE_SLOTS);
 }
 
+/* Prompts whose own logits are kept beside those of their lens layers. */
+static size_t own_prompts(const struct lens_model *m, const struct lens_tables_options *opt,
+			  unsigned logits)
+{
+	size_t n = logits & LENS_BESIDE_MODEL ? tile_slots(m) / OWN_SHARE : 0;
+
+	return lens_min(n, opt->batch_rows);
+}
+
+static bool has_places(unsigned logits)
+{
+	return logits & (LENS_AT_ALL_POS | LENS_AT_LENS_POS);
+}
+
 size_t lens_logits_bytes(const struct lens_model *m, const struct lens_tables_options *opt)
 {
 	size_t d = m->config.d_model, v = m->config.d_vocab, tile = tile_slots(m);
 	unsigned logits = lens_tables_logits(opt);
-	size_t floats = sources(m, logits) * opt->batch_rows * d + tile * (d + 1 + v) +
-			lens_unembed_pad_floats(&m->config);
+	size_t own = own_prompts(m, opt, logits);
+	size_t floats =
+		(sources(opt, logits) * opt->batch_rows + stream_rows(opt, logits)) * d +
+		tile * (d + 1 + v) + own * v + lens_unembed_pad_floats(&m->config);
 
-	return floats * sizeof(float) +
-	       (logits & LENS_AT_ALL_POS ? tile * sizeof(struct lens_place) : 0);
+	return floats * sizeof(float) + own * sizeof(struct lens_logits) +
+	       (has_places(logits) ? tile * sizeof(struct lens_place) : 0);
+}
+
+/* What only some tables need. */
+static bool create_rest(struct lens_tables *t)
+{
+	const struct lens_model *m = t->model;
+	size_t rows = stream_rows(&t->opt, t->logits);
+
+	t->n_own = own_prompts(m, &t->opt, t->logits);
+	if (has_places(t->logits))
+		t->place = lens_calloc(t->tile, sizeof(*t->place));
+	if (rows)
+		t->stream = lens_alloc_aligned(rows * m->config.d_model, sizeof(float));
+	if (t->n_own) {
+		t->own = lens_calloc(t->n_own, sizeof(*t->own));
+		t->own_logit = lens_alloc_aligned(t->n_own * m->config.d_vocab, sizeof(float));
+	}
+	return (t->place || !has_places(t->logits)) && (t->stream || !rows) &&
+	       ((t->own && t->own_logit) || !t->n_own);
 }
 
 enum lens_status lens_logits_create(struct lens_tables *t, struct lens_error *err)
@@ -42,17 +93,14 @@ enum lens_status lens_logits_create(struct lens_tables *t, struct lens_error *er
 	const struct lens_model *m = t->model;
 	size_t d = m->config.d_model;
 
-	t->n_sources = sources(m, t->logits);
+	t->n_sources = sources(&t->opt, t->logits);
 	t->tile = tile_slots(m);
 	t->resid = lens_alloc_aligned(t->n_sources * t->opt.batch_rows * d, sizeof(float));
 	t->normed = lens_alloc_aligned(t->tile * d, sizeof(float));
 	t->scale = lens_alloc_aligned(t->tile, sizeof(float));
 	t->logit = lens_alloc_aligned(t->tile * m->config.d_vocab, sizeof(float));
 	t->pad = lens_alloc_aligned(lens_unembed_pad_floats(&m->config), sizeof(float));
-	if (t->logits & LENS_AT_ALL_POS)
-		t->place = lens_calloc(t->tile, sizeof(*t->place));
-	if (t->resid && t->normed && t->scale && t->logit && t->pad &&
-	    (t->place || !(t->logits & LENS_AT_ALL_POS)))
+	if (t->resid && t->normed && t->scale && t->logit && t->pad && create_rest(t))
 		return LENS_OK;
 	return lens_error_nomem(err, lens_logits_bytes(m, &t->opt), 1);
 }
@@ -60,6 +108,9 @@ enum lens_status lens_logits_create(struct lens_tables *t, struct lens_error *er
 void lens_logits_destroy(struct lens_tables *t)
 {
 	lens_free(t->resid);
+	lens_free(t->stream);
+	lens_free(t->own);
+	lens_free(t->own_logit);
 	lens_free(t->normed);
 	lens_free(t->scale);
 	lens_free(t->logit);
@@ -71,33 +122,48 @@ void lens_logits_hooks(const struct lens_model *m, const struct lens_tables_opti
 		       struct lens_hook_set *hooks)
 {
 	unsigned logits = lens_tables_logits(opt);
+	enum lens_want want = logits & LENS_AT_LENS_POS ? LENS_WANT_ALL : LENS_WANT_READ_POS;
 	size_t i, n = m->config.n_layers;
 
-	if (logits & LENS_AT_LENS_LAYER) {
-		for (i = 0; i < n; i++)
-			lens_hook_want(hooks, LENS_HOOK_RESID_PRE, i, LENS_WANT_READ_POS);
+	for (i = 0; logits & (LENS_AT_LENS_LAYER | LENS_AT_LENS_POS) && i < n; i++) {
+		lens_hook_want(hooks, LENS_HOOK_RESID_PRE, i, want);
+		if (opt->sizes.lens_mid)
+			lens_hook_want(hooks, LENS_HOOK_RESID_MID, i, want);
 	}
-	lens_hook_want(hooks, LENS_HOOK_RESID_POST, n - 1, LENS_WANT_READ_POS);
+	lens_hook_want(hooks, LENS_HOOK_RESID_POST, n - 1, want);
 	if (logits & LENS_AT_ALL_POS)
 		lens_hook_want(hooks, LENS_HOOK_LN_FINAL_NORMALIZED, 0, LENS_WANT_ALL);
+}
+
+bool lens_layer_of(const struct lens_tables *t, const struct lens_activation *a, size_t *out)
+{
+	const struct lens_sizes *s = &t->opt.sizes;
+
+	*out = a->layer * (s->lens_mid ? 2 : 1);
+	if (a->hook == LENS_HOOK_RESID_PRE)
+		return true;
+	if (a->hook == LENS_HOOK_RESID_MID)
+		++*out;
+	else
+		*out = lens_layers(&t->opt) - 1;
+	return a->hook == LENS_HOOK_RESID_MID
+		       ? s->lens_mid
+		       : a->hook == LENS_HOOK_RESID_POST && a->layer == s->n_layers - 1;
 }
 
 void lens_logits_visit(struct lens_tables *t, const struct lens_batch *b,
 		       const struct lens_activation *a)
 {
-	size_t i, source, d = t->model->config.d_model, n = t->model->config.n_layers;
+	size_t i, layer, source, d = t->model->config.d_model;
 
-	if (a->hook == LENS_HOOK_LN_FINAL_NORMALIZED && t->logits & LENS_AT_ALL_POS) {
+	if (a->hook == LENS_HOOK_LN_FINAL_NORMALIZED && t->logits & LENS_AT_ALL_POS)
 		lens_every_pos_read(t, b, a);
+	if (!lens_layer_of(t, a, &layer))
 		return;
-	}
-	if (a->hook == LENS_HOOK_RESID_POST && a->layer == n - 1)
-		source = t->n_sources - 1;
-	else if (a->hook == LENS_HOOK_RESID_PRE && t->n_sources > 1)
-		source = a->layer;
-	else
-		return;
-	for (i = 0; i < b->n_prompts; i++) {
+	if (t->logits & LENS_AT_LENS_POS)
+		lens_every_pos_lens(t, b, a, layer);
+	source = a->hook == LENS_HOOK_RESID_POST ? t->n_sources - 1 : layer;
+	for (i = 0; source < t->n_sources && i < b->n_prompts; i++) {
 		size_t row = (size_t)lens_batch_row(b, i, (size_t)b->read_pos[i]);
 
 		memcpy(t->resid + (source * t->opt.batch_rows + i) * d,
@@ -119,33 +185,39 @@ void lens_unembed_tile(struct lens_tables *t, size_t slots, bool bias)
 	lens_unembed(t->model, &a);
 }
 
-struct lens_logits lens_logits_of(const struct lens_tables *t, size_t prompt, size_t slot,
-				  bool model_itself)
+size_t lens_tile_rows(const struct lens_tables *t)
+{
+	size_t n = t->tile;
+
+	while (lens_row_slots(n) > t->tile)
+		n--;
+	return n;
+}
+
+static struct lens_logits logits_of(struct lens_tables *t, size_t prompt, size_t slot)
 {
 	size_t v = t->model->config.d_vocab, n = t->opt.sizes.n_answers;
 	const float *logit = t->logit + slot * v;
 	float max = lens_vec()->max_finite(v, logit);
-	struct lens_logits l = { .prompt = prompt,
-				 .next = -1,
-				 .logit = logit,
-				 .d_vocab = v,
-				 .answer = n ? t->in.answers + prompt * n : NULL,
-				 .n_answers = n,
-				 .finite = !isnan(max),
-				 .max = max };
 
-	if (model_itself && l.finite)
-		l.sum_exp = lens_vec()->sum_exp(v, logit, max);
-	return l;
+	return (struct lens_logits){ .prompt = prompt,
+				     .next = -1,
+				     .logit = logit,
+				     .d_vocab = v,
+				     .answer = n ? t->in.answers + prompt * n : NULL,
+				     .n_answers = n,
+				     .finite = !isnan(max),
+				     .max = max,
+				     .scale = t->scale[slot],
+				     .top = t->top };
 }
 
-/* What the rows of a pass over the sources are read as. */
-struct reading {
-	size_t first, n_sources; /* sources to read */
-	bool cached_scale;       /* else ln_final, with b_U */
-	bool model_itself;       /* the last source is read as the model's own logits */
-	bool lens;               /* the sources are read as lens layers */
-};
+/* --- norms -------------------------------------------------------------------- */
+
+bool lens_cached_scale(const struct lens_tables *t)
+{
+	return t->opt.lens == LENS_LENS_CACHED_SCALE_NO_BIAS;
+}
 
 /* (x − mean)/scale (RMSNorm: x/scale), in float64 */
 static void scale_row(const struct lens_config *c, const float *x, float scale, float *y)
@@ -162,44 +234,65 @@ static void scale_row(const struct lens_config *c, const float *x, float scale, 
 		y[i] = (float)(((double)x[i] - mean) / (double)scale);
 }
 
+void lens_norm_row(struct lens_tables *t, const float *x, const float *last, size_t slot)
+{
+	float *y = t->normed + slot * t->model->config.d_model;
+
+	lens_final_norm(t->model, 1, last ? last : x, y, t->scale + slot);
+	if (last)
+		scale_row(&t->model->config, x, t->scale[slot], y);
+}
+
+/* --- the read positions ------------------------------------------------------- */
+
+/* What the rows of a pass are read as. Row i: source i / n_prompts, prompt i % n_prompts. */
+struct reading {
+	size_t prompt, n_prompts; /* the first, and how many */
+	size_t source, n_sources;
+	bool cached_scale; /* else ln_final, with b_U */
+	bool model_itself; /* the last source is read as the model's own logits */
+	bool lens;         /* the sources are read as lens layers */
+};
+
 static void prepare_row(struct lens_tables *t, const struct reading *r, size_t i, size_t slot)
 {
 	size_t d = t->model->config.d_model, rows = t->opt.batch_rows;
-	size_t n = t->in.batch->n_prompts; /* row i: source i / n, prompt i % n */
-	const float *x = t->resid + ((r->first + i / n) * rows + i % n) * d;
-	const float *last = t->resid + ((t->n_sources - 1) * rows + i % n) * d;
-	float *y = t->normed + slot * d;
+	size_t source = r->source + i / r->n_prompts, prompt = r->prompt + i % r->n_prompts;
+	const float *last = t->resid + ((t->n_sources - 1) * rows + prompt) * d;
 
-	if (!r->cached_scale) {
-		lens_final_norm(t->model, 1, x, y, t->scale + slot);
-		return;
-	}
-	lens_final_norm(t->model, 1, last, y, t->scale + slot);
-	scale_row(&t->model->config, x, t->scale[slot], y);
+	lens_norm_row(t, t->resid + (source * rows + prompt) * d, r->cached_scale ? last : NULL,
+		      slot);
+}
+
+static void keep_own(struct lens_tables *t, const struct lens_logits *l, size_t i)
+{
+	float *logit = t->own_logit + i * l->d_vocab;
+
+	memcpy(logit, l->logit, l->d_vocab * sizeof(*logit));
+	t->own[i] = *l;
+	t->own[i].logit = logit;
 }
 
 static void show_row(struct lens_tables *t, const struct reading *r, size_t i, size_t slot)
 {
-	size_t n = t->in.batch->n_prompts, source = r->first + i / n;
+	size_t source = r->source + i / r->n_prompts, prompt = i % r->n_prompts;
 	bool model_itself = r->model_itself && source == t->n_sources - 1;
-	struct lens_logits l = lens_logits_of(t, i % n, slot, model_itself);
+	struct lens_logits l = logits_of(t, r->prompt + prompt, slot);
 
-	l.top = t->top;
-	l.scale = t->scale[slot];
+	if (model_itself && t->own)
+		keep_own(t, &l, prompt);
 	if (model_itself)
 		lens_show_logits(t, LENS_AT_READ_POS, &l);
 	l.layer = source;
+	l.model = t->own ? &t->own[prompt] : NULL;
 	if (r->lens)
 		lens_show_logits(t, LENS_AT_LENS_LAYER, &l);
 }
 
 static void read_sources(struct lens_tables *t, const struct reading *r)
 {
-	size_t i, i0, total = r->n_sources * t->in.batch->n_prompts, per_tile = t->tile;
+	size_t i, i0, total = r->n_sources * r->n_prompts, per_tile = lens_tile_rows(t);
 
-	/* On AVX2 only some slots of a tile are alike. */
-	while (lens_row_slots(per_tile) > t->tile)
-		per_tile--;
 	for (i0 = 0; i0 < total; i0 += per_tile) {
 		size_t n = lens_min(total - i0, per_tile), slots = lens_row_slots(n);
 
@@ -212,20 +305,37 @@ static void read_sources(struct lens_tables *t, const struct reading *r)
 	}
 }
 
+/* The model itself, which is the recomputed lens's last row; then the other layers. */
+static void read_group(struct lens_tables *t, size_t prompt, size_t n)
+{
+	bool lens = t->n_sources > 1, cached = lens_cached_scale(t);
+	struct reading r = { .prompt = prompt,
+			     .n_prompts = n,
+			     .source = t->n_sources - 1,
+			     .n_sources = 1,
+			     .model_itself = true,
+			     .lens = lens && !cached };
+
+	/* In one pass, where nothing is read beside the model's own. */
+	if (lens && !cached && !t->own) {
+		r.source = 0;
+		r.n_sources = t->n_sources;
+	}
+	read_sources(t, &r);
+	if (!lens || !r.source)
+		return;
+	r = (struct reading){ .prompt = prompt,
+			      .n_prompts = n,
+			      .n_sources = t->n_sources - (cached ? 0 : 1),
+			      .cached_scale = cached,
+			      .lens = true };
+	read_sources(t, &r);
+}
+
 void lens_logits_read(struct lens_tables *t)
 {
-	bool lens = t->n_sources > 1, recompute = t->opt.lens == LENS_LENS_RECOMPUTE;
-	struct reading r = { .model_itself = true };
+	size_t i, n = t->in.batch->n_prompts, group = t->own ? t->n_own : n;
 
-	/* The model itself; with the recomputed lens it is the lens's last row. */
-	r.first = lens && recompute ? 0 : t->n_sources - 1;
-	r.n_sources = t->n_sources - r.first;
-	r.lens = lens && recompute;
-	read_sources(t, &r);
-	if (lens && !recompute) {
-		r = (struct reading){ .n_sources = t->n_sources,
-				      .cached_scale = true,
-				      .lens = true };
-		read_sources(t, &r);
-	}
+	for (i = 0; i < n; i += group)
+		read_group(t, i, lens_min(group, n - i));
 }

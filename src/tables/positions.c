@@ -1,25 +1,30 @@
 /*
- * tables/positions.c: the logits at every position; at a prompt's last one, which no token
- * follows, only for tables that want it. In: ln_final.hook_normalized at all rows of a
- * batch; out: logits, shown to the tables that read them.
+ * tables/positions.c: the logits at every position: the model's own, and each lens
+ * layer's. In: ln_final.hook_normalized, or the stream, at all rows of a batch; out:
+ * logits, shown to the tables that read them.
  *
  * The rows go through the unembedding a tile at a time, so that a batch's
- * logits are never held. A prompt starts at a multiple of lens_row_align() and a
- * tile is a multiple of 12 slots, so each position keeps its place in the
- * twelve and with it its bits, which are those of /cache/logits.
+ * logits are never held. For the model's own a prompt starts at a multiple of
+ * lens_row_align() and a tile is a multiple of 12 slots, so each position keeps its
+ * place in the twelve and with it its bits, which are those of /cache/logits. A prompt's
+ * last one, which predicts nothing that is there, is only for tables that want it.
+ *
+ * A lens layer's rows lie in the slots that logits.c uses, lens_row_slot(0), …, so that
+ * the read position's logits are the same bits as there. On AVX2 these are half the
+ * slots, the product takes twice the time, and the last lens layer's bits are those
+ * of /cache/logits at half the positions only.
  */
 #include "tables/tables_private.h"
 
 #include <math.h>
 #include <string.h>
 
-/* Unembeds the tile's slots and shows each place's logits, in order. */
-static void flush(struct lens_tables *t, size_t slots)
+/* The largest logit of each place, and Σ exp. */
+static void measure(struct lens_tables *t, size_t slots)
 {
 	size_t i, v = t->model->config.d_vocab;
 	int threads = t->opt.threads < 1 ? 1 : t->opt.threads;
 
-	lens_unembed_tile(t, slots, true);
 #pragma omp parallel for num_threads(threads) if (threads > 1)
 	for (i = 0; i < slots; i++) {
 		struct lens_place *p = &t->place[i];
@@ -30,21 +35,39 @@ static void flush(struct lens_tables *t, size_t slots)
 		p->sum_exp =
 			isnan(p->max) ? 0 : lens_vec()->sum_exp(v, t->logit + i * v, p->max);
 	}
-	for (i = 0; i < slots; i++) {
-		const struct lens_place *p = &t->place[i];
-		struct lens_logits l = { .prompt = p->prompt,
-					 .pos = p->pos,
-					 .next = p->next,
-					 .logit = t->logit + i * v,
-					 .d_vocab = v,
-					 .finite = !isnan(p->max),
-					 .max = p->max,
-					 .sum_exp = p->sum_exp,
-					 .top = t->top };
+}
 
-		if (p->used && p->next >= 0)
+static struct lens_logits logits_of(struct lens_tables *t, size_t slot)
+{
+	const struct lens_place *p = &t->place[slot];
+	size_t v = t->model->config.d_vocab;
+
+	return (struct lens_logits){ .prompt = p->prompt,
+				     .pos = p->pos,
+				     .next = p->next,
+				     .logit = t->logit + slot * v,
+				     .d_vocab = v,
+				     .finite = !isnan(p->max),
+				     .max = p->max,
+				     .sum_exp = p->sum_exp,
+				     .top = t->top };
+}
+
+/* --- the model's own ----------------------------------------------------------- */
+
+/* Unembeds the tile's slots and shows each place's logits, in order. */
+static void flush(struct lens_tables *t, size_t slots)
+{
+	size_t i;
+
+	lens_unembed_tile(t, slots, true);
+	measure(t, slots);
+	for (i = 0; i < slots; i++) {
+		struct lens_logits l = logits_of(t, i);
+
+		if (t->place[i].used && l.next >= 0)
 			lens_show_logits(t, LENS_AT_NEXT_TOKEN, &l);
-		if (p->used)
+		if (t->place[i].used)
 			lens_show_logits(t, LENS_AT_EVERY_POS, &l);
 	}
 }
@@ -92,4 +115,83 @@ void lens_every_pos_read(struct lens_tables *t, const struct lens_batch *b,
 	}
 	if (slot)
 		flush(t, slot);
+}
+
+/* --- the lens ------------------------------------------------------------------ */
+
+/* A lens layer at all rows of the batch. */
+struct stream {
+	size_t layer;
+	const float *x, *last; /* [n_rows, stride]; last: the last layer, or NULL */
+	size_t stride;
+};
+
+static void flush_lens(struct lens_tables *t, size_t layer, size_t n)
+{
+	size_t i, slots = lens_row_slots(n);
+
+	lens_unembed_tile(t, slots, !lens_cached_scale(t));
+	measure(t, slots);
+	for (i = 0; i < n; i++) {
+		struct lens_logits l = logits_of(t, lens_row_slot(i));
+
+		l.layer = layer;
+		lens_show_logits(t, LENS_AT_LENS_POS, &l);
+	}
+}
+
+static void clear_tile(struct lens_tables *t)
+{
+	memset(t->normed, 0, t->tile * t->model->config.d_model * sizeof(*t->normed));
+	memset(t->place, 0, t->tile * sizeof(*t->place));
+}
+
+static void read_layer(struct lens_tables *t, const struct lens_batch *b,
+		       const struct stream *s)
+{
+	size_t i, pos, n = 0;
+
+	clear_tile(t);
+	for (i = 0; i < b->n_prompts; i++) {
+		for (pos = 0; pos < b->length[i]; pos++) {
+			size_t at = (size_t)lens_batch_row(b, i, pos) * s->stride;
+
+			if (n == lens_tile_rows(t)) {
+				flush_lens(t, s->layer, n);
+				clear_tile(t);
+				n = 0;
+			}
+			lens_norm_row(t, s->x + at, s->last ? s->last + at : NULL,
+				      lens_row_slot(n));
+			t->place[lens_row_slot(n++)] = (struct lens_place){
+				.prompt = i, .pos = pos, .used = true, .next = -1
+			};
+		}
+	}
+	flush_lens(t, s->layer, n);
+}
+
+/* The scale is known when the last layer is: until then the streams are kept. */
+static void keep_layer(struct lens_tables *t, const struct lens_batch *b,
+		       const struct lens_activation *a, size_t layer)
+{
+	size_t row, k, d = t->model->config.d_model, each = t->opt.max_rows * d;
+	size_t n = lens_axis_extent(LENS_AXIS_LENS_LAYER, &t->opt.sizes);
+
+	for (row = 0; row < b->n_rows; row++)
+		memcpy(t->stream + layer * each + row * d, a->data + row * a->stride,
+		       d * sizeof(*t->stream));
+	for (k = 0; layer + 1 == n && k < n; k++)
+		read_layer(t, b,
+			   &(struct stream){ k, t->stream + k * each, t->stream + layer * each,
+					     d });
+}
+
+void lens_every_pos_lens(struct lens_tables *t, const struct lens_batch *b,
+			 const struct lens_activation *a, size_t layer)
+{
+	if (lens_cached_scale(t))
+		keep_layer(t, b, a, layer);
+	else
+		read_layer(t, b, &(struct stream){ layer, a->data, NULL, a->stride });
 }

@@ -3,7 +3,7 @@
  */
 #include "tables/tables_private.h"
 
-const struct lens_table_type *lens_table_type(enum lens_table t)
+static const struct lens_table_type *registered(enum lens_table t)
 {
 	static const struct lens_table_type *const types[] = {
 #define LENS_TABLE(id, ...) &lens_table_##id,
@@ -12,6 +12,19 @@ const struct lens_table_type *lens_table_type(enum lens_table t)
 	};
 
 	return types[t];
+}
+
+bool lens_table_has_positions(enum lens_table t)
+{
+	return registered(t)->at_all_pos != NULL;
+}
+
+const struct lens_table_type *lens_table_type(enum lens_table t,
+					      const struct lens_tables_options *opt)
+{
+	if (opt->lens_positions == LENS_LENS_AT_ALL && lens_table_has_positions(t))
+		return registered(t)->at_all_pos;
+	return registered(t);
 }
 
 const char *lens_table_name(enum lens_table t)

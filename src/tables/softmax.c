@@ -1,39 +1,72 @@
 /*
- * tables/softmax.c: what is read off one row of logits: probabilities, ranks, the k
- * largest.
+ * tables/softmax.c: what is read off one row of logits: probabilities, entropy, ranks, the
+ * k largest; and off two, how far apart their distributions are.
  */
 #include "tables/tables_private.h"
 
 #include <math.h>
 
-double lens_prob(const struct lens_logits *l, int32_t token)
+static double sum_exp(struct lens_logits *l)
 {
-	if (!l->finite)
-		return NAN;
-	return exp((double)l->logit[token] - (double)l->max) / l->sum_exp;
+	if (!l->sum_exp)
+		l->sum_exp = lens_vec()->sum_exp(l->d_vocab, l->logit, l->max);
+	return l->sum_exp;
 }
 
-double lens_log_prob(const struct lens_logits *l, int32_t token)
+double lens_prob(struct lens_logits *l, int32_t token)
 {
 	if (!l->finite)
 		return NAN;
-	return (double)l->logit[token] - (double)l->max - log(l->sum_exp);
+	return exp((double)l->logit[token] - (double)l->max) / sum_exp(l);
+}
+
+double lens_log_prob(struct lens_logits *l, int32_t token)
+{
+	if (!l->finite)
+		return NAN;
+	return (double)l->logit[token] - (double)l->max - log(sum_exp(l));
+}
+
+/* Σ e^x and Σ e^x·y of two rows of logits less their largest; of one row: twice the same */
+static void exp_sums(const struct lens_logits *x, const struct lens_logits *y, double out[2])
+{
+	lens_vec()->exp_sums(x->d_vocab, x->logit, x->max, y->logit, y->max, out);
 }
 
 double lens_entropy(const struct lens_logits *l)
 {
-	double sum = 0;
-	size_t i;
+	double s[2];
 
 	if (!l->finite)
 		return NAN;
-	/* p = e^x/Σ with x = logit − max, so −Σ p·log p = log Σ − Σ x·e^x/Σ */
-	for (i = 0; i < l->d_vocab; i++) {
-		double x = (double)l->logit[i] - (double)l->max;
+	/* p = e^x/Σ, so −Σ p·log p = log Σ − Σ e^x·x/Σ */
+	exp_sums(l, l, s);
+	return log(s[0]) - s[1] / s[0];
+}
 
-		sum += x * exp(x);
-	}
-	return log(l->sum_exp) - sum / l->sum_exp;
+double lens_divergence(const struct lens_logits *p, const struct lens_logits *q)
+{
+	double pp[2], pq[2], qq[2], kl;
+
+	if (!p->finite || !q->finite)
+		return NAN;
+	/* Σ p·(log p − log q) with p = e^x/Σ e^x and q = e^y/Σ e^y */
+	exp_sums(p, p, pp);
+	exp_sums(p, q, pq);
+	exp_sums(q, q, qq);
+	kl = (pp[1] - pq[1]) / pp[0] - log(pp[0]) + log(qq[0]);
+	return kl > 0 ? kl : 0; /* less than 0 is rounding */
+}
+
+int32_t lens_argmax(const struct lens_logits *l)
+{
+	size_t i = 0;
+
+	if (!l->finite)
+		return -1;
+	while (l->logit[i] < l->max)
+		i++;
+	return (int32_t)i;
 }
 
 int32_t lens_rank(const struct lens_logits *l, int32_t token)

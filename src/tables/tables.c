@@ -7,14 +7,14 @@
 
 #include <string.h>
 
-size_t lens_table_row_bytes(enum lens_table table, const struct lens_sizes *s)
+size_t lens_table_row_bytes(enum lens_table table, const struct lens_tables_options *opt)
 {
-	const struct lens_table_type *t = lens_table_type(table);
+	const struct lens_table_type *t = lens_table_type(table, opt);
 	size_t n = lens_dtype_size(t->dtype);
 	int i;
 
 	for (i = 0; i < t->n_axes; i++)
-		n *= lens_axis_extent(t->axis[i], s);
+		n *= lens_axis_extent(t->axis[i], &opt->sizes);
 	return n;
 }
 
@@ -25,7 +25,7 @@ unsigned lens_tables_logits(const struct lens_tables_options *opt)
 
 	for (i = 0; i < LENS_TABLE_COUNT; i++) {
 		if (opt->wanted[i])
-			at |= lens_table_type((enum lens_table)i)->logits;
+			at |= lens_table_type((enum lens_table)i, opt)->logits;
 	}
 	return at;
 }
@@ -45,8 +45,8 @@ size_t lens_tables_bytes(const struct lens_model *m, const struct lens_tables_op
 		enum lens_table t = (enum lens_table)i;
 
 		if (opt->wanted[i])
-			bytes += opt->batch_rows * lens_table_row_bytes(t, &opt->sizes) +
-				 state_bytes(lens_table_type(t), opt);
+			bytes += opt->batch_rows * lens_table_row_bytes(t, opt) +
+				 state_bytes(lens_table_type(t, opt), opt);
 	}
 	return bytes;
 }
@@ -59,9 +59,10 @@ static enum lens_status add_view(struct lens_tables *t, enum lens_table table,
 
 	v->model = t->model;
 	v->opt = &t->opt;
-	v->type = lens_table_type(table);
+	v->table = table;
+	v->type = lens_table_type(table, &t->opt);
 	v->in = &t->in;
-	v->row_bytes = lens_table_row_bytes(table, &t->opt.sizes);
+	v->row_bytes = lens_table_row_bytes(table, &t->opt);
 	v->rows = lens_calloc(t->opt.batch_rows, v->row_bytes);
 	state = state_bytes(v->type, &t->opt);
 	v->state = lens_alloc_aligned(state, 1);
@@ -123,7 +124,8 @@ void lens_tables_hooks(const struct lens_model *m, const struct lens_tables_opti
 	lens_logits_hooks(m, opt, hooks);
 	lens_attrs_hooks(m, opt, hooks);
 	for (i = 0; i < LENS_TABLE_COUNT; i++) {
-		const struct lens_table_ops *ops = lens_table_type((enum lens_table)i)->ops;
+		const struct lens_table_ops *ops =
+			lens_table_type((enum lens_table)i, opt)->ops;
 
 		if (opt->wanted[i] && ops->hooks)
 			ops->hooks(m, hooks);
@@ -199,7 +201,7 @@ static const struct lens_table_view *find(const struct lens_tables *t, enum lens
 	size_t i;
 
 	for (i = 0; i < t->n; i++) {
-		if (t->view[i].type == lens_table_type(table))
+		if (t->view[i].table == table)
 			return &t->view[i];
 	}
 	return NULL;

@@ -9,7 +9,7 @@ struct lens_logits {
 	enum lens_logits_at at;
 	size_t prompt;
 	size_t layer; /* the lens layer, or 0 */
-	size_t pos;   /* at every position: which */
+	size_t pos;   /* at every position: which; else 0 */
 	int32_t next; /* at every position: the token to come; −1: none, or elsewhere */
 	const float *logit;
 	size_t d_vocab;
@@ -17,18 +17,23 @@ struct lens_logits {
 	size_t n_answers;
 	bool finite;
 	float max;      /* if finite */
-	double sum_exp; /* Σ exp(logit − max), if finite and not of a lens layer */
+	double sum_exp; /* Σ exp(logit − max), if finite; 0: nobody has asked yet */
 	float scale;    /* at the read position: ln_final.hook_scale of the model itself */
-	int32_t *top;   /* the top_k largest: lens_top */
+	const struct lens_logits *model; /* of a lens layer, for LENS_BESIDE_MODEL: its own */
+	int32_t *top;                    /* the top_k largest: lens_top */
 	bool has_top;
 };
 
 /* softmax, in float64: exp(logit − max)/Σ; NaN where a logit is not finite */
-double lens_prob(const struct lens_logits *l, int32_t token);
+double lens_prob(struct lens_logits *l, int32_t token);
 /* its logarithm */
-double lens_log_prob(const struct lens_logits *l, int32_t token);
+double lens_log_prob(struct lens_logits *l, int32_t token);
 /* −Σ p log p, in nats; float64 */
 double lens_entropy(const struct lens_logits *l);
+/* KL(p ‖ q) = Σ p·(log p − log q), in nats; float64; 0 of the same logits */
+double lens_divergence(const struct lens_logits *p, const struct lens_logits *q);
+/* The token with the largest logit, of several the smallest id; −1 as above. */
+int32_t lens_argmax(const struct lens_logits *l);
 /* Tokens with a strictly larger logit; −1 where a logit is not finite. */
 int32_t lens_rank(const struct lens_logits *l, int32_t token);
 
@@ -44,6 +49,7 @@ struct lens_attribution {
 struct lens_table_view {
 	const struct lens_model *model;
 	const struct lens_tables_options *opt;
+	enum lens_table table;
 	const struct lens_table_type *type;
 	const struct lens_tables_batch *in; /* the batch in hand */
 	unsigned char *rows;                /* [batch_rows, row_bytes] */
@@ -129,9 +135,13 @@ struct lens_tables {
 	size_t n_sources; /* lens layers, or 1: the final one */
 	size_t tile;      /* slots of a tile, a multiple of 12 */
 	float *resid;     /* [n_sources, batch_rows, D] the stream at the read positions */
-	float *normed;    /* [tile, D] */
-	float *scale;     /* [tile] */
-	float *logit;     /* [tile, V] */
+	float *stream;    /* [lens layers, max_rows, D] of all rows; or NULL */
+	struct lens_logits *own; /* [n_own] of so many prompts: the model itself; or NULL */
+	float *own_logit;        /* [n_own, V] */
+	size_t n_own;
+	float *normed; /* [tile, D] */
+	float *scale;  /* [tile] */
+	float *logit;  /* [tile, V] */
 	float *pad;
 	int32_t top[LENS_TOP_K_MAX];
 	struct lens_place *place; /* [tile], for logits at every position */
@@ -140,11 +150,19 @@ struct lens_tables {
 
 /* Shows logits to the tables that read them there. */
 void lens_show_logits(struct lens_tables *t, enum lens_logits_at at, struct lens_logits *l);
-/* A row of logits with what is derived from it: sum_exp if it is the model itself. */
-struct lens_logits lens_logits_of(const struct lens_tables *t, size_t prompt, size_t slot,
-				  bool model_itself);
+/*
+ * A row of the stream → what the lens multiplies by W_U, in a slot of normed. last: the
+ * row behind the last layer, whose scale the lens takes; NULL: its own ln_final.
+ */
+void lens_norm_row(struct lens_tables *t, const float *x, const float *last, size_t slot);
+/* Does the lens take the model's own scale, and no b_U? */
+bool lens_cached_scale(const struct lens_tables *t);
 /* logits of a tile's first slots, with b_U or without */
 void lens_unembed_tile(struct lens_tables *t, size_t slots, bool bias);
+/* Rows of a tile whose slots are lens_row_slot(0), …: on AVX2 only some are alike. */
+size_t lens_tile_rows(const struct lens_tables *t);
+/* The lens layer that an activation is; false: none. */
+bool lens_layer_of(const struct lens_tables *t, const struct lens_activation *a, size_t *out);
 
 size_t lens_logits_bytes(const struct lens_model *m, const struct lens_tables_options *opt);
 enum lens_status lens_logits_create(struct lens_tables *t, struct lens_error *err);
@@ -156,11 +174,14 @@ void lens_logits_visit(struct lens_tables *t, const struct lens_batch *b,
 		       const struct lens_activation *a);
 /* Reads the streams: shows the logits of the read positions and of the lens layers. */
 void lens_logits_read(struct lens_tables *t);
-/* Where logits of more than the read position are needed. */
+/* Where the model's own logits of more than the read position are needed. */
 #define LENS_AT_ALL_POS (LENS_AT_NEXT_TOKEN | LENS_AT_EVERY_POS)
 /* Shows the logits of every position; a is ln_final.hook_normalized of all rows. */
 void lens_every_pos_read(struct lens_tables *t, const struct lens_batch *b,
 			 const struct lens_activation *a);
+/* Shows those of a lens layer, or keeps it until the last one; a is the stream, all rows. */
+void lens_every_pos_lens(struct lens_tables *t, const struct lens_batch *b,
+			 const struct lens_activation *a, size_t layer);
 
 /* --- attrs.c -------------------------------------------------------------------------- */
 

@@ -28,11 +28,18 @@ static bool counts_positions(const char *path, int axis)
 		"/prompts/tokens",         "/results/token_logprobs", "/results/entropy",
 		"/results/pos_top_tokens", "/results/pos_top_logits", "/results/pos_top_probs"
 	};
+	static const char *const by_layer[] = { "/results/lens_top_token",
+						"/results/lens_top_prob",
+						"/results/lens_entropy" };
 	size_t i;
 
 	for (i = 0; i < sizeof(by_pos) / sizeof(*by_pos); i++) {
 		if (!strcmp(path, by_pos[i]))
 			return axis == 1;
+	}
+	for (i = 0; i < sizeof(by_layer) / sizeof(*by_layer); i++) {
+		if (!strcmp(path, by_layer[i]))
+			return axis == 2;
 	}
 	if (strncmp(path, "/cache/", 7) != 0)
 		return false;

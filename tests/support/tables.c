@@ -135,7 +135,7 @@ const void *test_table_row(const struct lens_tables *t, const struct lens_tables
 	const unsigned char *rows = lens_tables_rows(t, table);
 
 	assert_non_null(rows);
-	return rows + prompt * lens_table_row_bytes(table, &opt->sizes);
+	return rows + prompt * lens_table_row_bytes(table, opt);
 }
 
 struct lens_tables_options test_all_tables(const struct lens_model *m, size_t n_answers,
@@ -149,7 +149,7 @@ struct lens_tables_options test_all_tables(const struct lens_model *m, size_t n_
 	o.sizes.n_answers = n_answers;
 	o.sizes.top_k = top_k;
 	for (i = 0; i < LENS_TABLE_COUNT; i++) /* the others: test_token_logprobs.c */
-		o.wanted[i] = lens_table_type((enum lens_table)i)->logits &
+		o.wanted[i] = lens_table_type((enum lens_table)i, &o)->logits &
 			      (LENS_AT_READ_POS | LENS_AT_LENS_LAYER);
 	o.wanted[LENS_TABLE_logit_diff] = o.wanted[LENS_TABLE_lens_logit_diff] = n_answers > 1;
 	/* of activations, too */

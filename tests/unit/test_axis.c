@@ -108,26 +108,36 @@ static void extents(void **state)
 	assert_int_equal(lens_axis_extent(LENS_AXIS_COUNT, &sizes), 0);
 }
 
-static void assert_labels(enum lens_axis axis, size_t n, const char *const *want)
+static void assert_labels_of(const struct lens_sizes *s, enum lens_axis axis, size_t n,
+			     const char *const *want)
 {
 	char text[LENS_LABEL];
 	size_t i;
 
-	assert_int_equal(lens_axis_extent(axis, &sizes), n);
+	assert_int_equal(lens_axis_extent(axis, s), n);
 	for (i = 0; i < n; i++)
-		assert_string_equal(lens_axis_label(axis, &sizes, i, text), want[i]);
+		assert_string_equal(lens_axis_label(axis, s, i, text), want[i]);
+}
+
+static void assert_labels(enum lens_axis axis, size_t n, const char *const *want)
+{
+	assert_labels_of(&sizes, axis, n, want);
 }
 
 static void labels(void **state)
 {
 	static const char *const layers[] = { "0_pre", "1_pre", "final_post" };
-	struct lens_sizes huge = { .n_layers = SIZE_MAX };
+	static const char *const middles[] = { "0_pre", "0_mid", "1_pre", "1_mid",
+					       "final_post" };
+	struct lens_sizes huge = { .n_layers = SIZE_MAX }, mid = sizes;
 	char text[LENS_LABEL];
 
 	(void)state;
 	assert_labels(LENS_AXIS_ANSWER, 3, answers);
 	assert_labels(LENS_AXIS_ANSWER_OTHER, 2, answers + 1);
 	assert_labels(LENS_AXIS_LENS_LAYER, 3, layers);
+	mid.lens_mid = true;
+	assert_labels_of(&mid, LENS_AXIS_LENS_LAYER, 5, middles);
 	/* the longest number has room */
 	assert_string_equal(lens_axis_label(LENS_AXIS_LENS_LAYER, &huge, SIZE_MAX - 1, text),
 			    "18446744073709551614_pre");

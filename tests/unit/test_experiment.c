@@ -125,13 +125,16 @@ static const struct {
 	/* there are no answers */
 	{ "tables", "default", "\"tables\":[\"top_tokens\"]" },
 	{ "tables", "all",
-	  "\"tables\":[\"top_tokens\",\"token_logprobs\",\"loss\",\"pos_top_tokens\"," },
+	  "\"tables\":[\"top_tokens\",\"token_logprobs\",\"loss\",\"pos_top_tokens\","
+	  "\"entropy\",\"lens_top_token\",\"lens_top_prob\",\"lens_entropy\",\"lens_kl\"," },
 	{ "tables", "[loss, default]", "\"tables\":[\"top_tokens\",\"loss\"]" },
 	{ "tables", "token_logprobs", "\"tables\":[\"token_logprobs\"]" },
 	{ "tables", "loss,loss", "\"tables\":[\"loss\"]" },
 	{ "tables", "top_tokens", "\"tables\":[\"top_tokens\"]" },
 	{ "top_k", "1", "\"top_k\":1" },
 	{ "lens", "cached_scale_no_bias", "\"lens\":\"cached_scale_no_bias\"" },
+	{ "lens_mid", "true", "\"lens_mid\":true" },
+	{ "lens_positions", "all", "\"lens_positions\":\"all\"" },
 	{ "cpu", "avx2", "\"cpu\":\"avx2\"" },
 	{ "threads", "8", "\"threads\":8" },
 	{ "threads", "auto", "\"threads\":\"auto\"" },
@@ -231,6 +234,8 @@ static const struct {
 	{ "top_k", "0", "top_k: expected a number from 1 to 1000, not '0'" },
 	{ "top_k", "", "top_k: no value" },
 	{ "lens", "raw", "lens: expected recompute | cached_scale_no_bias, not 'raw'" },
+	{ "lens_mid", "mid", "lens_mid: expected true | false, not 'mid'" },
+	{ "lens_positions", "last", "lens_positions: expected read | all, not 'last'" },
 	{ "cpu", "avx-512", "did you mean 'avx512'?" },
 	{ "threads", "-2", "threads: expected auto | a number from 1, not '-2'" },
 	{ "threads", "0", "not '0'" },
@@ -331,6 +336,8 @@ static void test_flags(void **state)
 		{ "--tables", "tables" },
 		{ "--top-k", "top_k" },
 		{ "--lens", "lens" },
+		{ "--lens-mid", "lens_mid" },
+		{ "--lens-positions", "lens_positions" },
 		{ "--cpu", "cpu" },
 		{ "--bos-token", "data.bos" },
 	};
@@ -343,13 +350,18 @@ static void test_flags(void **state)
 
 		assert_non_null(key);
 		assert_string_equal(key->name, flags[i][1]);
-		assert_int_equal(key->flag_value != NULL, !strcmp(key->name, "weights"));
+		assert_int_equal(key->flag_value != NULL,
+				 !strcmp(key->name, "weights") ||
+					 !strcmp(key->name, "lens_mid"));
 	}
 	assert_null(lens_key_of_flag("--nothing"));
 	assert_null(lens_key_of_flag(""));
 	test_settings_set(&test_e, lens_key_of_flag("--raw-weights")->name,
 			  lens_key_of_flag("--raw-weights")->flag_value);
 	assert_false(test_e.weights.fold_ln);
+	test_settings_set(&test_e, lens_key_of_flag("--lens-mid")->name,
+			  lens_key_of_flag("--lens-mid")->flag_value);
+	assert_true(test_e.lens_mid);
 	keys = lens_keys(&n);
 	for (i = 0; i < n; i++) {
 		assert_non_null(keys[i].shape);
@@ -358,7 +370,7 @@ static void test_flags(void **state)
 		if (keys[i].deflt) /* a default is a value like any other */
 			test_settings_set(&test_e, keys[i].name, keys[i].deflt);
 	}
-	assert_int_equal(with_flag, 21);
+	assert_int_equal(with_flag, 23);
 	assert_true(test_e.weights.fold_ln);
 }
 

@@ -30,7 +30,8 @@ static void test_json(void **state)
 		"\"data\":{\"answers\":[\"a\",\"b\"],\"bos\":\"auto\",\"csv\":\"/d.csv\",\"limit\":\"all\","
 		"\"on_bad_row\":\"error\",\"prepend_bos\":true,\"prompt\":\"prompt\","
 		"\"read_pos\":-1,\"separator\":\"comma\"},"
-		"\"lens\":\"recompute\",\"memory\":\"auto\",\"model\":\"/m\",\"output\":\"/o.h5\","
+		"\"lens\":\"recompute\",\"lens_mid\":false,\"lens_positions\":\"read\","
+		"\"memory\":\"auto\",\"model\":\"/m\",\"output\":\"/o.h5\","
 		"\"shards\":{\"bytes\":1073741824,\"prompts\":\"auto\"},"
 		"\"tables\":[\"logit_diff\",\"answer_logit\",\"answer_prob\",\"answer_rank\","
 		"\"rank_per_layer\",\"lens_logit\",\"top_tokens\"],"
@@ -96,6 +97,8 @@ static void test_identity_of_each_key(void **state)
 						  { "tables", "none" },
 						  { "top_k", "1" },
 						  { "lens", "cached_scale_no_bias" },
+						  { "lens_mid", "true" },
+						  { "lens_positions", "all" },
 						  { "shards.bytes", "1M" },
 						  { "shards.prompts", "5" } };
 	/* The CPU level and the BOS token that were chosen are in the identity, not how

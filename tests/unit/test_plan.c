@@ -89,6 +89,76 @@ static void loss(void **state)
 	lens_prompts_destroy(prompts);
 }
 
+/* What a plan says of the lens's keys: NULL, or a part of an error. */
+static void expect_lens(const struct lens_prompts *prompts, bool parallel,
+			const char *const set[3], const char *text)
+{
+	struct lens_experiment e = test_plan_experiment("none", "all", "f32");
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_model m = test_shapes;
+	enum lens_status st;
+	struct lens_plan p;
+
+	m.config.parallel_block = parallel;
+	test_set(&e, "tables", set[0], "lens_positions", set[1], "lens_mid", set[2], NULL);
+	st = lens_plan_init(&p, &m, prompts, &e, &err);
+	assert_int_equal(st, text ? LENS_ERR_INVALID : LENS_OK);
+	if (text && !strstr(err.text, text))
+		fail_msg("expected \"%s\", got \"%s\"", text, err.text);
+	if (st == LENS_OK)
+		lens_plan_release(&p);
+	lens_experiment_release(&e);
+}
+
+static void refuse_lens(const struct lens_prompts *prompts)
+{
+	static const char *const all[] = { "lens_kl", "all", "false" },
+				 *const good[] = { "lens_kl,lens_top_prob", "all", "true" },
+				 *const mid[] = { "lens_kl", "read", "true" },
+				 *const neither[] = { "lens_kl", "read", "false" };
+
+	expect_lens(prompts, false, all,
+		    "lens_positions: all is for lens_top_token, lens_top_prob, lens_entropy; "
+		    "tables asks for none of them");
+	expect_lens(prompts, false, good, NULL);
+	expect_lens(prompts, true, mid, "lens_mid: in this model's parallel blocks");
+	expect_lens(prompts, true, neither, NULL);
+}
+
+/* The axes, bytes and hooks of what lens_positions changes. */
+static void lens_at_all(void **state)
+{
+	struct lens_experiment e = test_plan_experiment("none", "all", "f32");
+	struct lens_prompts *prompts = test_random_prompts(&rnd, TEST_SHORT, 20);
+	size_t i, k, n = 0, layers = test_shapes.config.n_layers;
+	struct lens_plan p;
+
+	(void)state;
+	test_set(&e, "tables", "lens_entropy,lens_kl", "lens_positions", "all", "lens_mid",
+		 "true", NULL);
+	assert_int_equal(lens_plan_init(&p, &test_shapes, prompts, &e, NULL), LENS_OK);
+	for (i = 0; i < p.n_datasets; i++) {
+		const struct lens_planned *d = &p.dataset[i];
+		bool kl = !strcmp(d->path, "/results/lens_kl");
+
+		if (!kl && strcmp(d->path, "/results/lens_entropy") != 0)
+			continue;
+		assert_int_equal(d->rank, kl ? 2 : 3);
+		assert_int_equal(d->extent[1], 2 * layers + 1);
+		assert_true(kl || d->axis[2] == LENS_AXIS_POS);
+		assert_int_equal(d->data_bytes,
+				 4 * (2 * layers + 1) * (kl ? 20 : prompts->offset[20]));
+		n++;
+	}
+	assert_int_equal(n, 2);
+	for (k = 0; k < layers; k++)
+		assert_true(lens_hook_wanted(&p.table_hooks, LENS_HOOK_RESID_MID, k) ==
+			    LENS_WANT_ALL);
+	lens_plan_release(&p);
+	lens_experiment_release(&e);
+	lens_prompts_destroy(prompts);
+}
+
 static void refusals(void **state)
 {
 	struct lens_experiment e = test_plan_experiment("*", "0,50", "f32");
@@ -105,6 +175,7 @@ static void refusals(void **state)
 	assert_int_equal(lens_plan_init(&p, &test_shapes, prompts, &e, &err), LENS_ERR_INVALID);
 	assert_non_null(strstr(err.text, "hook_embed"));
 	lens_experiment_release(&e);
+	refuse_lens(prompts);
 	prompts->n_answers = 0;
 	assert_int_equal(lens_experiment_init(&e, NULL), LENS_OK);
 	test_set(&e, "cache.hooks", "none", "tables", "logit_diff", NULL);
@@ -208,8 +279,11 @@ static void memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(links),    cmocka_unit_test(loss),
-		cmocka_unit_test(refusals), cmocka_unit_test(allocation_failures),
+		cmocka_unit_test(links),
+		cmocka_unit_test(loss),
+		cmocka_unit_test(refusals),
+		cmocka_unit_test(lens_at_all),
+		cmocka_unit_test(allocation_failures),
 		cmocka_unit_test(memory),
 	};
 

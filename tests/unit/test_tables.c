@@ -86,13 +86,13 @@ static void rows_of_their_own(void **state)
 			assert_true(!lens_tables_rows(all, t) == !opt.wanted[t]);
 			if (!opt.wanted[t])
 				continue;
-			bytes = lens_table_row_bytes(t, &opt.sizes);
+			bytes = lens_table_row_bytes(t, &opt);
 			assert_memory_equal(test_table_row(all, &opt, t, i),
 					    lens_tables_rows(alone, t), bytes);
 		}
 	}
 	test_show_stream(some, &s);
-	bytes = lens_table_row_bytes(LENS_TABLE_answer_logit, &opt.sizes);
+	bytes = lens_table_row_bytes(LENS_TABLE_answer_logit, &opt);
 	assert_memory_equal(lens_tables_rows(all, LENS_TABLE_answer_logit),
 			    lens_tables_rows(some, LENS_TABLE_answer_logit), BATCH * bytes);
 	assert_null(lens_tables_rows(some, LENS_TABLE_top_tokens));
@@ -131,9 +131,9 @@ static void hooks_needed(void **state)
 }
 
 /* A name of its own, and axes whose extents make its rows. */
-static void check_type(enum lens_table table, const struct lens_sizes *sizes)
+static void check_type(enum lens_table table, const struct lens_tables_options *opt)
 {
-	const struct lens_table_type *t = lens_table_type(table);
+	const struct lens_table_type *t = lens_table_type(table, opt);
 	size_t bytes;
 	int i;
 
@@ -143,13 +143,14 @@ static void check_type(enum lens_table table, const struct lens_sizes *sizes)
 	assert_true(t->n_axes + 1 <= LENS_MAX_RANK);
 	assert_true(!(t->logits & LENS_AT_LENS_LAYER) || t->axis[0] == LENS_AXIS_LENS_LAYER);
 	for (bytes = lens_dtype_size(t->dtype), i = 0; i < t->n_axes; i++)
-		bytes *= lens_axis_extent(t->axis[i], sizes);
+		bytes *= lens_axis_extent(t->axis[i], &opt->sizes);
 	assert_true(bytes > 0);
-	assert_int_equal(lens_table_row_bytes(table, sizes), bytes);
+	assert_int_equal(lens_table_row_bytes(table, opt), bytes);
 	for (i = 0; i < LENS_TABLE_COUNT; i++) {
 		assert_true((i == (int)table) == !strcmp(lens_table_name((enum lens_table)i),
 							 lens_table_name(table)));
-		assert_true((i == (int)table) == (lens_table_type((enum lens_table)i) == t));
+		assert_true((i == (int)table) ==
+			    (lens_table_type((enum lens_table)i, opt) == t));
 	}
 }
 
@@ -189,8 +190,11 @@ static void types(void **state)
 	(void)state;
 	opt.sizes.n_pos = 11;
 	for (i = 0; i < LENS_TABLE_COUNT; i++) {
-		check_type((enum lens_table)i, &opt.sizes);
+		opt.lens_positions = LENS_LENS_AT_READ;
+		check_type((enum lens_table)i, &opt);
 		check_group((enum lens_table)i);
+		opt.lens_positions = LENS_LENS_AT_ALL;
+		check_type((enum lens_table)i, &opt);
 	}
 	lens_model_destroy(m);
 }

@@ -121,6 +121,7 @@ struct checked {
 static void check_answers(const struct checked *c, size_t prompt)
 {
 	const float *value = ROW(c, answer_logit, prompt), *prob = ROW(c, answer_prob, prompt);
+	const float *logprob = ROW(c, answer_logprob, prompt);
 	const int32_t *rank = ROW(c, answer_rank, prompt);
 	const float *diff = c->opt.sizes.n_answers > 1 ? ROW(c, logit_diff, prompt) : NULL;
 	size_t i, n = c->opt.sizes.n_answers;
@@ -134,6 +135,8 @@ static void check_answers(const struct checked *c, size_t prompt)
 		test_near((double)value[i], x, LOGIT_ERROR(size), "answer_logit", (double)i);
 		p = probability(c->m, c->s, prompt, token, &error);
 		test_near((double)prob[i], p, error, "answer_prob", (double)i);
+		test_near((double)logprob[i], log(p), 1.01 * error / p + TEST_U * fabs(log(p)),
+			  "answer_logprob", (double)i);
 		rank_range(c->m, c->s, SOURCES - 1, prompt, token, true, &least, &most);
 		assert_in_range(rank[i], least, most);
 		if (i)
@@ -260,6 +263,7 @@ static void check_flagged(const struct lens_tables *t, const struct lens_tables_
 	for (i = 0; i < 2; i++) {
 		assert_int_equal(((const int32_t *)ROW(&c, answer_rank, prompt))[i], -1);
 		assert_true(isnan(((const float *)ROW(&c, answer_prob, prompt))[i]));
+		assert_true(isnan(((const float *)ROW(&c, answer_logprob, prompt))[i]));
 		assert_int_equal(((const int32_t *)ROW(&c, rank_per_layer,
 						       prompt))[(SOURCES - 1) * 2 + i],
 				 -1);

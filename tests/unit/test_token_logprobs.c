@@ -154,10 +154,10 @@ static void row_sizes(void **state)
 	const struct lens_tables_options o = options(true, true, 1);
 
 	(void)state;
-	assert_int_equal(lens_table_row_bytes(LENS_TABLE_token_logprobs, &o.sizes),
+	assert_int_equal(lens_table_row_bytes(LENS_TABLE_token_logprobs, &o),
 			 N_POS * sizeof(float));
-	assert_int_equal(lens_table_row_bytes(LENS_TABLE_loss, &o.sizes), sizeof(float));
-	assert_int_equal(lens_table_row_bytes(LENS_TABLE_flags, &o.sizes), 1);
+	assert_int_equal(lens_table_row_bytes(LENS_TABLE_loss, &o), sizeof(float));
+	assert_int_equal(lens_table_row_bytes(LENS_TABLE_flags, &o), 1);
 }
 
 /* --- against float64 ------------------------------------------------------------------- */
