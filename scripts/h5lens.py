@@ -878,7 +878,7 @@ class Run:
 
     @property
     def lens_layers(self) -> list[str]:
-        """The labels of the dimension lens_layer: 0_pre, 1_pre, …, final_post."""
+        """The labels of the dimension lens_layer: 0_pre, 1_pre, …, final_post; with lens_mid 0_pre, 0_mid, 1_pre, …"""
         d = self.file.get("lens_layer")
         return [] if d is None or not _is_string(d) else list(_read(d))
 

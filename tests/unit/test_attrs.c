@@ -355,7 +355,7 @@ static void same_row(const struct lens_tables *a, size_t i, const struct lens_ta
 	for (j = 0; j < sizeof(tables) / sizeof(*tables); j++)
 		assert_memory_equal(test_table_row(a, opt, tables[j], i),
 				    test_table_row(b, opt, tables[j], k),
-				    lens_table_row_bytes(tables[j], &opt->sizes));
+				    lens_table_row_bytes(tables[j], opt));
 }
 
 /* The prompts of s in another order, or some of them, by a worker of some threads. */
