@@ -42,7 +42,8 @@ static uint64_t data_bytes(const struct lens_plan *p, const struct lens_planned 
 		/* At a prompt's last position no token follows that these tables could tell of.
 		 */
 		if (d->from == LENS_FROM_TABLE &&
-		    lens_table_type((enum lens_table)d->source, &p->tables)->logits & LENS_AT_NEXT_TOKEN)
+		    lens_table_type((enum lens_table)d->source, &p->tables)->logits &
+			    LENS_AT_NEXT_TOKEN)
 			s.n_pos--;
 		sum += lens_row_bytes(d, &s);
 	}
