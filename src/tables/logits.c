@@ -14,8 +14,7 @@
 
 #define TILE_SLOTS 384
 #define TILE_BYTES ((size_t)64 << 20)
-
-#define OWN_SHARE 4 /* a tile for each lens layer's logits, of it a quarter beside it */
+#define OWN_SHARE 4 /* of a tile, for the model's own logits beside it: a quarter */
 
 static size_t lens_layers(const struct lens_tables_options *opt)
 {
@@ -162,8 +161,10 @@ void lens_logits_visit(struct lens_tables *t, const struct lens_batch *b,
 		return;
 	if (t->logits & LENS_AT_LENS_POS)
 		lens_every_pos_lens(t, b, a, layer);
+	if (a->hook != LENS_HOOK_RESID_POST && t->n_sources == 1)
+		return;
 	source = a->hook == LENS_HOOK_RESID_POST ? t->n_sources - 1 : layer;
-	for (i = 0; source < t->n_sources && i < b->n_prompts; i++) {
+	for (i = 0; i < b->n_prompts; i++) {
 		size_t row = (size_t)lens_batch_row(b, i, (size_t)b->read_pos[i]);
 
 		memcpy(t->resid + (source * t->opt.batch_rows + i) * d,

@@ -80,7 +80,7 @@ static int prepare(void **state)
 		order[i] = i;
 	test_csv_write(&s->csv, order, s->rows, s->data);
 	test_experiment(&e, s->model, s->data, s->whole);
-	test_set(&e, "cache.hooks", EVERYTHING, "tables", "all", NULL);
+	test_set(&e, "cache.hooks", EVERYTHING, "tables", "all", "lens_positions", "all", NULL);
 	test_run(&e);
 	lens_experiment_release(&e);
 	return 0;
@@ -105,7 +105,7 @@ static struct lens_experiment variation(const struct subject *s)
 	char *output = test_tmp_path("other.h5");
 
 	test_experiment(&e, s->model, s->data, output);
-	test_set(&e, "lens", s->lens, "tables", "all", NULL);
+	test_set(&e, "lens", s->lens, "tables", "all", "lens_positions", "all", NULL);
 	lens_free(output);
 	return e;
 }
@@ -337,7 +337,8 @@ static void test_tables_only(void **state)
 
 	test_set(&e, "cache.hooks", "none", "threads", "2", NULL);
 	assert_int_equal(compare(s, &e, NULL, true), LENS_TABLE_COUNT);
-	test_set(&one, "cache.hooks", "none", "tables", "rank_per_layer", NULL);
+	test_set(&one, "cache.hooks", "none", "tables", "rank_per_layer", "lens_positions",
+		 "read", NULL);
 	assert_int_equal(compare(s, &one, NULL, true), 2); /* and the flags */
 }
 
@@ -360,7 +361,8 @@ static void test_hooks_alone(void **state)
 			continue;
 		e = variation(s);
 		snprintf(pattern, sizeof(pattern), "%s", names.v[i]);
-		test_set(&e, "cache.hooks", pattern, "tables", "none", NULL);
+		test_set(&e, "cache.hooks", pattern, "tables", "none", "lens_positions", "read",
+			 NULL);
 		assert_int_equal(compare(s, &e, NULL, true), 1);
 	}
 	test_names_release(&names);
