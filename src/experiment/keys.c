@@ -49,7 +49,7 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  "processed", WEIGHTS, weights, raw, true,                                            \
 	  "raw turns every weights.* off; processed is TransformerLens's default")             \
 	X("weights.fold_ln", NULL, NULL, NULL, BOOLS, "true",                                  \
-	  BOOL, weights.fold_ln, NULL, true, "fold the norms' weights into what reads the norms")\
+	  BOOL, weights.fold_ln, NULL, true, "fold the norms' weights into the matrices that follow")  \
 	X("weights.center_writing_weights", NULL, NULL, NULL, BOOLS, "true",                   \
 	  BOOL, weights.center_writing_weights, NULL, true,                                    \
 	  "centre the weights that write to the residual stream (LayerNorm models)")           \
@@ -79,7 +79,7 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	X("data.read_pos", "--read-pos", NULL, NULL,                                             \
 	  "an integer | a column | {find: text, nth: N} | {find_column: a column, nth: N}",    \
 	  "-1", READ_POS, data.read_pos, NULL, true,                                           \
-	  "the token that the tables read, BOS counted, negative from the end; find: where the "  \
+	  "the token that the tables read, counting BOS, negative from the end; find: where the "  \
 	  "N-th such text of the prompt ends (from 0, the default; negative from the last)")                \
 	X("data.on_bad_row", "--on-bad-row", NULL, NULL, "error | skip", "error",              \
 	  SWITCH, data.skip_bad_rows, on_bad_row, true, "what to do with a bad row")           \
