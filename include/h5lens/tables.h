@@ -65,6 +65,8 @@ struct lens_table_type {
 	bool cache_dtype;              /* stored as cache.dtype says; else as dtype */
 	bool has_deviation;            /* it checks itself: lens_tables_deviation */
 	const struct lens_table_ops *ops;
+	/* It reads what this one keeps, which comes before it in tables.def; or NULL. */
+	const struct lens_table_type *state_of;
 	/* With lens_positions: all, the table is this one; NULL: they do not change it. */
 	const struct lens_table_type *at_all_pos;
 };

@@ -22,9 +22,11 @@ static void divide(struct lens_table_view *v, struct lens_logits *l)
 	size_t i, n = v->row_bytes / sizeof(float);
 	float *out = lens_table_row(v, l->prompt);
 
-	if (!l->finite) /* as in logit_attrs */
+	if (!l->finite) { /* as in logit_attrs */
 		lens_fill(LENS_F32, out, n);
-	for (i = 0; l->finite && i < n; i++)
+		return;
+	}
+	for (i = 0; i < n; i++)
 		out[i] = (float)((double)out[i] / (double)l->scale);
 }
 

@@ -124,10 +124,12 @@ void lens_logits_hooks(const struct lens_model *m, const struct lens_tables_opti
 	enum lens_want want = logits & LENS_AT_LENS_POS ? LENS_WANT_ALL : LENS_WANT_READ_POS;
 	size_t i, n = m->config.n_layers;
 
-	for (i = 0; logits & (LENS_AT_LENS_LAYER | LENS_AT_LENS_POS) && i < n; i++) {
-		lens_hook_want(hooks, LENS_HOOK_RESID_PRE, i, want);
-		if (opt->sizes.lens_mid)
-			lens_hook_want(hooks, LENS_HOOK_RESID_MID, i, want);
+	if (logits & (LENS_AT_LENS_LAYER | LENS_AT_LENS_POS)) {
+		for (i = 0; i < n; i++) {
+			lens_hook_want(hooks, LENS_HOOK_RESID_PRE, i, want);
+			if (opt->sizes.lens_mid)
+				lens_hook_want(hooks, LENS_HOOK_RESID_MID, i, want);
+		}
 	}
 	lens_hook_want(hooks, LENS_HOOK_RESID_POST, n - 1, want);
 	if (logits & LENS_AT_ALL_POS)

@@ -181,7 +181,9 @@ static void keep_layer(struct lens_tables *t, const struct lens_batch *b,
 	for (row = 0; row < b->n_rows; row++)
 		memcpy(t->stream + layer * each + row * d, a->data + row * a->stride,
 		       d * sizeof(*t->stream));
-	for (k = 0; layer + 1 == n && k < n; k++)
+	if (layer + 1 < n)
+		return;
+	for (k = 0; k < n; k++)
 		read_layer(t, b,
 			   &(struct stream){ k, t->stream + k * each, t->stream + layer * each,
 					     d });

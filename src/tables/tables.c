@@ -51,11 +51,21 @@ size_t lens_tables_bytes(const struct lens_model *m, const struct lens_tables_op
 	return bytes;
 }
 
+static void *state_of(const struct lens_tables *t, const struct lens_table_type *type)
+{
+	size_t i;
+
+	for (i = 0; i < t->n; i++) {
+		if (t->view[i].type == type)
+			return t->view[i].state;
+	}
+	return NULL;
+}
+
 static enum lens_status add_view(struct lens_tables *t, enum lens_table table,
 				 struct lens_error *err)
 {
 	struct lens_table_view *v = &t->view[t->n++];
-	size_t state;
 
 	v->model = t->model;
 	v->opt = &t->opt;
@@ -64,8 +74,8 @@ static enum lens_status add_view(struct lens_tables *t, enum lens_table table,
 	v->in = &t->in;
 	v->row_bytes = lens_table_row_bytes(table, &t->opt);
 	v->rows = lens_calloc(t->opt.batch_rows, v->row_bytes);
-	state = state_bytes(v->type, &t->opt);
-	v->state = lens_alloc_aligned(state, 1);
+	v->state = v->type->state_of ? state_of(t, v->type->state_of)
+				     : lens_alloc_aligned(state_bytes(v->type, &t->opt), 1);
 	return v->rows && v->state ? LENS_OK
 				   : lens_error_nomem(err, t->opt.batch_rows, v->row_bytes);
 }
@@ -108,7 +118,8 @@ void lens_tables_destroy(struct lens_tables *t)
 		return;
 	for (i = 0; i < t->n; i++) {
 		lens_free(t->view[i].rows);
-		lens_free(t->view[i].state);
+		if (!t->view[i].type->state_of)
+			lens_free(t->view[i].state);
 	}
 	lens_free(t->view);
 	lens_logits_destroy(t);

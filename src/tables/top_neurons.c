@@ -90,15 +90,12 @@ static void read_attr(struct lens_table_view *v, struct lens_logits *l)
 		out[i] = (float)(best_of(v, l->prompt)[i].attr / (double)l->scale);
 }
 
+/* The first one selects, the others read what it has. */
 static const struct lens_table_ops layer = {
 	.state_bytes = state_bytes, .begin = begin, .attribute = take, .read = read_layer
 };
-static const struct lens_table_ops neuron = {
-	.state_bytes = state_bytes, .begin = begin, .attribute = take, .read = read_neuron
-};
-static const struct lens_table_ops attr = {
-	.state_bytes = state_bytes, .begin = begin, .attribute = take, .read = read_attr
-};
+static const struct lens_table_ops neuron = { .read = read_neuron };
+static const struct lens_table_ops attr = { .read = read_attr };
 
 const struct lens_table_type lens_table_top_neuron_layer = {
 	.dtype = LENS_I32,
@@ -119,7 +116,7 @@ const struct lens_table_type lens_table_top_neuron = {
 	.long_name = "their indices in the layer",
 	.units = "neuron",
 	.logits = LENS_AT_READ_POS,
-	.attrs = LENS_ATTRS_NEURONS,
+	.state_of = &lens_table_top_neuron_layer,
 	.ops = &neuron,
 };
 
@@ -130,6 +127,6 @@ const struct lens_table_type lens_table_top_neuron_attr = {
 	.long_name = "what they add",
 	.units = "logits",
 	.logits = LENS_AT_READ_POS,
-	.attrs = LENS_ATTRS_NEURONS,
+	.state_of = &lens_table_top_neuron_layer,
 	.ops = &attr,
 };
