@@ -57,6 +57,7 @@ from transformers.utils import logging
 
 import h5lens
 import truth
+from check_transformer_lens import Checks
 from fidelity_refs import load_hf, load_tl, tl_cannot
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,17 +68,6 @@ SAME = 32 * EPS  # 3.8e-6: for the definitions that TransformerLens departs from
 OWN = 512 * EPS  # 6.1e-5
 POSITIONS: list[Any] = [None, -1, slice(-2, None)]
 SEVERAL = slice(0, 2)  # of every prompt
-
-
-class Checks:
-    def __init__(self) -> None:
-        self.passed = self.failed = 0
-
-    def that(self, good: bool, what: str) -> None:
-        self.passed += bool(good)
-        self.failed += not good
-        if not good:
-            print(f"FAIL {what}", flush=True)
 
 
 def run_program(binary: Path, folder: Path, out: Path, hooks: str, *more: str) -> None:

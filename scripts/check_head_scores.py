@@ -43,6 +43,7 @@ from transformers.utils import logging
 
 import truth
 import truth_weights
+from check_transformer_lens import Checks
 from fidelity_refs import load_hf, load_tl, tl_cannot
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,17 +53,6 @@ TOLERANCE = 1e-5
 WAYS = [("--cpu", level, *more) for level in ("avx2", "auto") for more in ((), ("--set", "shards.prompts=3"))]
 Tokens = list[int]
 Two = tuple[np.ndarray, np.ndarray]  # the rows of both tables: [layer, head, score]
-
-
-class Checks:
-    def __init__(self) -> None:
-        self.passed = self.failed = 0
-
-    def that(self, good: bool, what: str) -> None:
-        self.passed += bool(good)
-        self.failed += not good
-        if not good:
-            print(f"FAIL {what}")
 
 
 # --- prompts ------------------------------------------------------------------------------

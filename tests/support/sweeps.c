@@ -2,6 +2,7 @@
  * support/sweeps.c: sweeps in shards in this process.
  */
 #include "support/sweeps.h"
+#include "support/place.h"
 
 #include <dirent.h>
 #include <ftw.h>
@@ -160,18 +161,7 @@ const char *test_sweep_path(const struct test_sweep *s, const char *name)
 
 size_t test_sweep_count(const struct test_sweep *s, const char *ending)
 {
-	DIR *d = opendir(s->shards);
-	struct dirent *e;
-	size_t n = 0, m = strlen(ending);
-
-	while (d && (e = readdir(d)) != NULL) {
-		size_t k = strlen(e->d_name);
-
-		n += k >= m && !strcmp(e->d_name + k - m, ending);
-	}
-	if (d)
-		closedir(d);
-	return n;
+	return test_count_files(s->shards, ending);
 }
 
 size_t test_sweep_parts(const struct test_sweep *s)

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "support/cases.h"
+#include "support/place.h"
 #include "support/runs.h"
 #include "support/sweeps.h"
 #include "sweep/sweep_private.h"
@@ -22,29 +23,21 @@
 
 static const size_t first[] = { 0, 5, 9, 10 }; /* three shards */
 static const struct lens_share second = { 1, 2 };
-static char *dir, *output, *shards;
+static char *shards;
 static char notes[1024];
 
 static int set_up(void **state)
 {
-	(void)state;
-	dir = test_tmp_path("sweep");
-	test_remove_tree(dir);
-	assert_int_equal(mkdir(dir, 0777), 0);
-	output = lens_path_join(dir, "out.h5");
-	shards = lens_path_join(dir, "out.shards");
+	test_place_set_up(state);
+	shards = lens_path_join(test_place, "out.shards");
 	notes[0] = '\0';
 	return 0;
 }
 
 static int tear_down(void **state)
 {
-	(void)state;
-	test_remove_tree(dir);
-	lens_free(dir);
-	lens_free(output);
 	lens_free(shards);
-	return 0;
+	return test_place_tear_down(state);
 }
 
 static void note(void *ctx, const char *text)
@@ -53,24 +46,9 @@ static void note(void *ctx, const char *text)
 	snprintf(notes + strlen(notes), sizeof(notes) - strlen(notes), "%s\n", text);
 }
 
-static void write_text(const char *folder, const char *name, const char *text)
-{
-	char *path = lens_path_join(folder, name);
-	FILE *f = fopen(path, "w");
-
-	assert_non_null(f);
-	fputs(text, f);
-	assert_int_equal(fclose(f), 0);
-	lens_free(path);
-}
-
 static bool there(const char *name)
 {
-	char *path = lens_path_join(shards, name);
-	bool is = lens_file_exists(path);
-
-	lens_free(path);
-	return is;
+	return test_is_there(shards, name);
 }
 
 /* The plan of a sweep, as a run that was stopped leaves it. */
@@ -78,7 +56,8 @@ static void write_plan(const char *identity)
 {
 	struct lens_folder f;
 
-	assert_int_equal(lens_folder_init(&f, output, identity, 3, first, NULL), LENS_OK);
+	assert_int_equal(lens_folder_init(&f, test_place_output, identity, 3, first, NULL),
+			 LENS_OK);
 	assert_int_equal(lens_folder_make(&f, NULL), LENS_OK);
 	assert_int_equal(lens_folder_keep_plan(&f, NULL), LENS_OK);
 	lens_folder_release(&f);
@@ -87,8 +66,9 @@ static void write_plan(const char *identity)
 /* A run somewhere else that has all shards. */
 static void write_rival(void)
 {
-	write_text(shards, "nowhere.example-77.run",
-		   "{\"host\": \"nowhere.example\", \"pid\": 77, \"task\": 0, \"n_tasks\": 1}");
+	test_write_text(
+		shards, "nowhere.example-77.run",
+		"{\"host\": \"nowhere.example\", \"pid\": 77, \"task\": 0, \"n_tasks\": 1}");
 }
 
 struct attempt {
@@ -102,7 +82,7 @@ struct attempt {
 static enum lens_status look(struct attempt *a)
 {
 	a->options.note = note;
-	LENS_TRY(lens_sweep_create(output, &a->options, &a->sweep, &a->err));
+	LENS_TRY(lens_sweep_create(test_place_output, &a->options, &a->sweep, &a->err));
 	return lens_sweep_look(a->sweep, IDENTITY, &a->state, &a->err);
 }
 
@@ -146,7 +126,7 @@ static void test_fresh(void **state)
 	assert_int_equal(lens_sweep_count_done(a.sweep), 1);
 	assert_int_equal(lens_sweep_count_kept(a.sweep), 0); /* no file of that name */
 	path = lens_sweep_shard_path(a.sweep, 1);
-	assert_string_equal(path + strlen(dir), "/out.shards/00001.h5");
+	assert_string_equal(path + strlen(test_place), "/out.shards/00001.h5");
 	lens_free(path);
 	assert_true(there("plan.json"));
 	lens_sweep_close(a.sweep);
@@ -161,8 +141,8 @@ static void test_task(void **state)
 
 	(void)state;
 	write_plan(IDENTITY);
-	write_text(shards, "00000.h5.part-0123abcd", "");
-	write_text(shards, "00001.h5.part-0123abcd", "");
+	test_write_text(shards, "00000.h5.part-0123abcd", "");
+	test_write_text(shards, "00001.h5.part-0123abcd", "");
 	assert_int_equal(begin(&a), LENS_OK);
 	assert_string_equal(notes, "1 half-done shard of an earlier run was removed\n");
 	assert_int_equal(a.progress.rows_total, 4);
@@ -184,9 +164,9 @@ static void test_late(void **state)
 	write_plan(IDENTITY);
 	write_rival();
 	expect_refusal(LENS_ERR_BUSY, "process 77 on nowhere.example");
-	write_text(shards, "00000.h5", "");
-	write_text(shards, "00001.h5", "");
-	write_text(shards, "00002.h5", "");
+	test_write_text(shards, "00000.h5", "");
+	test_write_text(shards, "00001.h5", "");
+	test_write_text(shards, "00002.h5", "");
 	assert_int_equal(begin(&a), LENS_OK);
 	assert_int_equal(a.state, LENS_SWEEP_SHARE_DONE);
 	assert_int_equal(a.progress.rows_total, 4);
@@ -203,11 +183,11 @@ static void test_in_the_way(void **state)
 	struct attempt a = { .options = { .task = &second } };
 
 	(void)state;
-	write_text(dir, "out.h5", "notes");
+	test_write_text(test_place, "out.h5", "notes");
 	expect_refusal(LENS_ERR_FORMAT, "is not an output of h5lens; choose another output");
-	unlink(output);
+	unlink(test_place_output);
 	write_plan("{\"schema\":2,\"top_k\":2}");
-	write_text(shards, "00000.h5", "");
+	test_write_text(shards, "00000.h5", "");
 	expect_refusal(LENS_ERR_MISMATCH,
 		       "(top_k: 2 there, 1 here); choose another output, or --overwrite");
 	assert_int_equal(begin(&a), LENS_ERR_MISMATCH);
@@ -232,7 +212,7 @@ static void test_idle_plan(void **state)
 	(void)state;
 	write_plan("{\"schema\":2,\"top_k\":2}");
 	assert_int_equal(begin(&a), LENS_OK);
-	assert_true(lens_folder_is_of(output, IDENTITY));
+	assert_true(lens_folder_is_of(test_place_output, IDENTITY));
 	lens_sweep_close(a.sweep);
 	assert_false(lens_file_exists(shards));
 }
@@ -243,11 +223,11 @@ static void test_damaged_plan(void **state)
 
 	(void)state;
 	write_plan(IDENTITY);
-	write_text(shards, "plan.json", "{");
+	test_write_text(shards, "plan.json", "{");
 	expect_refusal(LENS_ERR_FORMAT, "`run --repair` writes it anew");
 	assert_int_equal(begin(&a), LENS_OK);
 	assert_string_equal(notes, "the plan is damaged: it is written anew\n");
-	assert_true(lens_folder_is_of(output, IDENTITY));
+	assert_true(lens_folder_is_of(test_place_output, IDENTITY));
 	lens_sweep_close(a.sweep);
 }
 
