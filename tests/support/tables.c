@@ -3,6 +3,7 @@
  */
 #include "support/tables.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -117,6 +118,19 @@ size_t test_show_stream(struct lens_tables *t, const struct test_stream *s)
 }
 
 /* --- tables ------------------------------------------------------------------------------ */
+
+double test_moments(const struct lens_model *m, const float *x, double *scale)
+{
+	double mean = 0, var = 0;
+	size_t j;
+
+	for (j = 0; m->config.norm == LENS_NORM_LN && j < D; j++)
+		mean += (double)x[j] / D;
+	for (j = 0; j < D; j++)
+		var += ((double)x[j] - mean) * ((double)x[j] - mean) / D;
+	*scale = sqrt(var + m->config.eps);
+	return mean;
+}
 
 struct lens_tables *test_create_tables(const struct lens_model *m,
 				       const struct lens_tables_options *opt)

@@ -43,6 +43,9 @@ float *test_read_row(const struct test_stream *s, size_t source, size_t prompt);
 /* Shows one batch; returns how many prompts were flagged. */
 size_t test_show_stream(struct lens_tables *t, const struct test_stream *s);
 
+/* The mean of a row of the stream (0 for RMSNorm), and what its norm divides by, in float64. */
+double test_moments(const struct lens_model *m, const float *x, double *scale);
+
 struct lens_tables *test_create_tables(const struct lens_model *m,
 				       const struct lens_tables_options *opt);
 /* A prompt's row of a table that is selected. */

@@ -10,28 +10,18 @@
 #include <cmocka.h>
 
 #include "h5lens/model.h"
+#include "support/passes.h"
 #include "support/numbers.h"
 
 #define VALID "tests/unit/data/model/"
 
 static const struct lens_model_options raw;
 
-static struct lens_model *open_model(const char *dir, const struct lens_model_options *opt)
-{
-	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_model *m;
-	char text[2200];
-
-	if (lens_model_open(dir, opt, &m, &err) != LENS_OK)
-		fail_msg("%s", lens_error_format(&err, text, sizeof(text)));
-	return m;
-}
-
 static void assert_head(const char *dir, enum lens_tied_head choice, const char *w_e,
 			const char *w_u, bool warns)
 {
 	struct lens_model_options opt = { .tied_head = choice };
-	struct lens_model *m = open_model(dir, &opt);
+	struct lens_model *m = test_open_model(dir, &opt);
 
 	assert_string_equal(m->tensor_w_e, w_e);
 	assert_string_equal(m->tensor_w_u, w_u);
@@ -69,11 +59,11 @@ static void which_head(void **state)
 static void head_values(void **state)
 {
 	const struct lens_model_options stored = { .tied_head = LENS_HEAD_STORED };
-	struct lens_model *plain = open_model(VALID "plain", &raw);
-	struct lens_model *tied = open_model(VALID "tied-apart", &raw);
-	struct lens_model *apart = open_model(VALID "tied-apart", &stored);
-	struct lens_model *moved = open_model(VALID "tied-moved", &raw);
-	struct lens_model *base = open_model(VALID "base", &raw);
+	struct lens_model *plain = test_open_model(VALID "plain", &raw);
+	struct lens_model *tied = test_open_model(VALID "tied-apart", &raw);
+	struct lens_model *apart = test_open_model(VALID "tied-apart", &stored);
+	struct lens_model *moved = test_open_model(VALID "tied-moved", &raw);
+	struct lens_model *base = test_open_model(VALID "base", &raw);
 	size_t n = plain->config.d_vocab * plain->config.d_model, i;
 
 	(void)state;

@@ -117,24 +117,11 @@ struct naive {
 	double logit[V], log_p[V], error, range;
 };
 
-static double moments(const struct lens_model *m, const float *x, double *scale)
-{
-	double mean = 0, var = 0;
-	size_t j;
-
-	for (j = 0; m->config.norm == LENS_NORM_LN && j < D; j++)
-		mean += (double)x[j] / D;
-	for (j = 0; j < D; j++)
-		var += ((double)x[j] - mean) * ((double)x[j] - mean) / D;
-	*scale = sqrt(var + m->config.eps);
-	return mean;
-}
-
 /* *size: Σ of the products' sizes. cached: the scale, or 0 for ln_final and b_U. */
 static double logit(const struct lens_model *m, const float *x, double cached, size_t v,
 		    double *size)
 {
-	double own, mean = moments(m, x, &own), sum = cached > 0 ? 0 : (double)m->b_u[v];
+	double own, mean = test_moments(m, x, &own), sum = cached > 0 ? 0 : (double)m->b_u[v];
 	size_t j;
 
 	*size = fabs(sum);
@@ -160,7 +147,7 @@ static void lens_at(const struct lens_model *m, const struct streams *s, size_t 
 	size_t v;
 
 	if (cached)
-		moments(m, row_at(s, s->n_lens - 1, at[0], at[1]), &scale);
+		test_moments(m, row_at(s, s->n_lens - 1, at[0], at[1]), &scale);
 	out->error = 0;
 	for (v = 0; v < V; v++) {
 		out->logit[v] = logit(m, x, scale, v, &size);

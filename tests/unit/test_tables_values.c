@@ -17,20 +17,6 @@ enum { D = TEST_D_MODEL, V = TEST_D_VOCAB, SOURCES = TEST_SOURCES, BATCH = TEST_
 
 /* --- the same in float64 ----------------------------------------------------------------- */
 
-/* mean (0 for RMSNorm) and scale of a row */
-static double moments(const struct lens_model *m, const float *x, double *scale)
-{
-	double mean = 0, var = 0;
-	size_t j;
-
-	for (j = 0; m->config.norm == LENS_NORM_LN && j < D; j++)
-		mean += (double)x[j] / D;
-	for (j = 0; j < D; j++)
-		var += ((double)x[j] - mean) * ((double)x[j] - mean) / D;
-	*scale = sqrt(var + m->config.eps);
-	return mean;
-}
-
 /*
  * Logit v of a source. recompute: ln_final(x)·W_U + b_U; else (x − mean)/s·W_U
  * with s of the last source. *size is Σ of the products' sizes, for the bound.
@@ -39,11 +25,11 @@ static double logit(const struct lens_model *m, const struct test_stream *s, siz
 		    size_t prompt, size_t v, bool recompute, double *size)
 {
 	const float *x = test_read_row(s, source, prompt);
-	double scale, last, mean = moments(m, x, &scale),
+	double scale, last, mean = test_moments(m, x, &scale),
 			    sum = recompute ? (double)m->b_u[v] : 0;
 	size_t j;
 
-	moments(m, test_read_row(s, SOURCES - 1, prompt), &last);
+	test_moments(m, test_read_row(s, SOURCES - 1, prompt), &last);
 	*size = fabs(sum);
 	for (j = 0; j < D; j++) {
 		double y = ((double)x[j] - mean) / (recompute ? scale : last), b = 0;
