@@ -34,7 +34,7 @@ shards: {{prompts: 400}}
 output: unused.h5
 """
 SIZES = [(r"--cpus-per-task=16", "--cpus-per-task=1"), (r"--mem=32G", "--mem=400"), (r"--mem-per-cpu=2G", "--mem-per-cpu=400"),
-         (r"--time=\S+", "--time=1"), (r"USR1@120", "USR1@50"), (r"--array=1-8", "--array=1-3")]
+         (r"--time=\S+", "--time=30"), (r"USR1@120", "USR1@50"), (r"--array=1-8", "--array=1-3")]
 
 
 def sh(*command: str, cwd: Path | None = None) -> str:
@@ -88,11 +88,17 @@ class Place:
         return [int(pid) for pid in re.findall(r"process (\d+) on \S+ is at work", told)]
 
     def freeze(self, job: str, n: int = 1) -> None:
-        """Its n runs stand still once a shard is done: they will not end before they are disturbed."""
-        wait("a shard", lambda: ended(job) or (self.done() > 0 and len(self.pids()) == n))
-        self.frozen = self.pids()
-        for pid in self.frozen:
-            os.kill(pid, signal.SIGSTOP)
+        """Its n runs stand still once a shard is done: they will not end before they are disturbed,
+        the first to be seen not even before the last has begun."""
+        self.frozen: list[int] = []
+
+        def all_stand() -> bool:
+            for pid in self.pids():
+                if pid not in self.frozen and (self.done() > 0 or self.frozen):
+                    os.kill(pid, signal.SIGSTOP)
+                    self.frozen.append(pid)
+            return ended(job) or len(self.frozen) == n
+        wait("a shard", all_stand)
         self.check("stands still", len(self.frozen) == n and not self.output.exists(), str(self.frozen))
 
     def thaw(self) -> None:
@@ -152,6 +158,14 @@ def codes(job: str) -> set[str]:
     return {j["ExitCode"].split(":")[0] for j in jobs(job)}
 
 
+def soon_over(job: str) -> None:
+    """The time of each of its running tasks is over in 30 to 90 seconds, however slowly it began."""
+    for j in jobs(job):
+        if j["JobState"] == "RUNNING":
+            hours, minutes, seconds = (int(w) for w in j["RunTime"].split(":"))
+            sh("scontrol", "update", f"JobId={j['JobId']}", f"TimeLimit={60 * hours + minutes + (1 if seconds < 30 else 2)}")
+
+
 def start_again(job: str) -> None:
     """Requeued jobs wait two minutes, and have the whole time again."""
     for j in jobs(job):
@@ -196,6 +210,7 @@ class Array(Case):
         p.freeze(self.job, 3)
 
     def go_on(self, p: Place) -> None:
+        soon_over(self.job)
         p.thaw()
         wait("requeues", lambda: ended(self.job) or restarts(self.job) > 0)
         p.check("was stopped by its limit", restarts(self.job) > 0 and p.log().count("stopped by a signal") >= 3)
@@ -304,6 +319,7 @@ class Chain(Case):
         p.freeze(self.first, 4)
 
     def go_on(self, p: Place) -> None:
+        soon_over(self.first)
         p.thaw()
         wait("the chain", lambda: ended(self.last))
         p.check("the first link fails with 75", codes(self.first) == {"75"}, f"{codes(self.first)}\n{p.log()}")
