@@ -49,8 +49,9 @@ void lens_batch_clear(struct lens_batch *b);
  */
 void lens_batch_pack(struct lens_batch *b, const int32_t *tokens, size_t length,
 		     int32_t read_pos, size_t from);
-/* The rows that a prompt of that length takes. */
+/* The rows that a prompt of that length takes; that its positions from `from` on take. */
 size_t lens_batch_rows(size_t length);
+size_t lens_batch_rows_from(size_t length, size_t from);
 
 /* The row of a prompt's position; -1: it is not in this batch. */
 static inline long lens_batch_row(const struct lens_batch *b, size_t prompt, size_t pos)
@@ -127,12 +128,28 @@ size_t lens_forward_bytes(const struct lens_model *m, const struct lens_forward_
 /* Every position of the batch's prompts must have a row. */
 enum lens_status lens_forward_run(struct lens_forward *f, const struct lens_batch *b,
 				  const struct lens_visitors *v, struct lens_error *err);
+
 /*
- * The same from block `layer` on, whose resid_pre is given: [n_rows, d_model], in the
- * batch's rows. layer n_layers is the final norm. What comes before is not shown.
+ * What an earlier pass made of the positions that have no row, in its own rows: each
+ * layer's keys, behind the rotation, and values.
+ */
+struct lens_past {
+	const struct lens_batch *batch; /* the earlier pass's */
+	const size_t *prompt;           /* [n_prompts] of each prompt, which it was there */
+	const float *const *keys, *const *values; /* [n_layers] of [its n_rows, Hkv·dh] */
+};
+/* Where a pass begins that does not begin with its tokens. */
+struct lens_start {
+	size_t layer;                 /* the block; n_layers: the final norm */
+	const float *resid;           /* [n_rows, d_model] its resid_pre, in the batch's rows */
+	const struct lens_past *past; /* NULL: every position has a row */
+};
+/*
+ * The pass from there on; what comes before is not shown. A prompt's rows are those of
+ * its positions from some one on, and the same bits as if all had rows.
  */
 enum lens_status lens_forward_from(struct lens_forward *f, const struct lens_batch *b,
-				   size_t layer, const float *resid,
+				   const struct lens_start *start,
 				   const struct lens_visitors *v, struct lens_error *err);
 
 /* --- from the residual stream to logits (unembed.c) ----------------------------------- */

@@ -77,7 +77,31 @@ static enum lens_status attend_in_place(const struct lens_pass *p, const struct 
 	return ask(p, h, a);
 }
 
-/* The rows are not consecutive: they are brought together, and z is brought back. */
+/*
+ * Keys or values of one head, all positions: those without a row are in the past's,
+ * [rows, Hkv·dh]; the others are r's.
+ */
+static void gather_all(const struct lens_pass *p, struct lens_rows r, const float *past,
+		       size_t head, float *out)
+{
+	size_t dh = r.width, at = r.prompt, end;
+
+	lens_batch_span(p->batch, r.prompt, &r.from, &end);
+	lens_batch_gather(p->batch, &r, out + r.from * dh);
+	if (!r.from)
+		return;
+	r.end = r.from;
+	r.from = 0;
+	r.prompt = p->past->prompt[at];
+	r.stride = p->f->model->config.n_kv_heads * dh;
+	r.data = past + head * dh;
+	lens_batch_gather(p->past->batch, &r, out);
+}
+
+/*
+ * The rows are not consecutive, or not all there: they are brought together, and z is
+ * brought back.
+ */
 static enum lens_status attend_gathered(const struct lens_pass *p, const struct head *h,
 					struct lens_attention_args a, float *kt)
 {
@@ -91,22 +115,21 @@ static enum lens_status attend_gathered(const struct lens_pass *p, const struct 
 			       .width = dh,
 			       .stride = (c->n_heads + 2 * c->n_kv_heads) * dh };
 
-	r.data = f->qkv + h->head * dh;
-	lens_batch_gather(p->batch, &r, q);
 	r.data = f->qkv + (c->n_heads + kv) * dh;
-	lens_batch_gather(p->batch, &r, z);
+	gather_all(p, r, p->past ? p->past->keys[h->layer] : NULL, kv, z);
 	lens_vec()->transpose_keys(a.n_pos, dh, z, dh, kt, a.ldk);
 	r.data = f->qkv + (c->n_heads + c->n_kv_heads + kv) * dh;
-	lens_batch_gather(p->batch, &r, v);
+	gather_all(p, r, p->past ? p->past->values[h->layer] : NULL, kv, v);
+	r.data = f->qkv + h->head * dh;
+	lens_batch_span(p->rest, h->prompt, &r.from, &r.end);
+	lens_batch_gather(p->batch, &r, q + r.from * dh);
 	a.q = q;
 	a.v = v;
 	a.z = z;
 	a.ld = a.ldz = dh;
 	LENS_TRY(ask(p, h, a));
-	r.data = f->z + h->head * dh;
 	r.stride = c->n_heads * dh;
-	lens_batch_span(p->rest, h->prompt, &r.from, &r.end);
-	lens_batch_scatter(p->batch, &r, z + r.from * dh);
+	lens_batch_scatter(p->batch, &r, z + r.from * dh, f->z + h->head * dh);
 	return LENS_OK;
 }
 

@@ -22,6 +22,11 @@ size_t lens_batch_rows(size_t length)
 	return align_up(length);
 }
 
+size_t lens_batch_rows_from(size_t length, size_t from)
+{
+	return align_up(length - from + from % lens_row_align());
+}
+
 size_t lens_batch_bytes(size_t max_prompts, size_t max_tokens, size_t max_rows)
 {
 	const struct lens_batch *b = NULL;
@@ -125,7 +130,7 @@ bool lens_batch_is_run(const struct lens_batch *b, size_t prompt, size_t from, s
 		if (lens_batch_row(b, prompt, pos) != lens_batch_row(b, prompt, pos - 1) + 1)
 			return false;
 	}
-	return true;
+	return lens_batch_row(b, prompt, from) >= 0;
 }
 
 void lens_batch_gather(const struct lens_batch *b, const struct lens_rows *r, float *out)
@@ -137,11 +142,12 @@ void lens_batch_gather(const struct lens_batch *b, const struct lens_rows *r, fl
 		       r->width * sizeof(*out));
 }
 
-void lens_batch_scatter(const struct lens_batch *b, const struct lens_rows *r, const float *in)
+void lens_batch_scatter(const struct lens_batch *b, const struct lens_rows *r, const float *in,
+			float *data)
 {
 	size_t pos;
 
 	for (pos = r->from; pos < r->end; pos++, in += r->width)
-		memcpy(r->data + (size_t)lens_batch_row(b, r->prompt, pos) * r->stride, in,
+		memcpy(data + (size_t)lens_batch_row(b, r->prompt, pos) * r->stride, in,
 		       r->width * sizeof(*in));
 }

@@ -298,12 +298,15 @@ enum lens_status lens_forward_run(struct lens_forward *f, const struct lens_batc
 }
 
 enum lens_status lens_forward_from(struct lens_forward *f, const struct lens_batch *b,
-				   size_t layer, const float *resid,
+				   const struct lens_start *start,
 				   const struct lens_visitors *v, struct lens_error *err)
 {
-	struct lens_pass p = { .f = f, .batch = b, .visitors = v, .err = err };
+	struct lens_pass p = {
+		.f = f, .batch = b, .past = start->past, .visitors = v, .err = err
+	};
 
 	LENS_TRY(lens_check_edits(v, err));
-	memcpy(f->resid, resid, b->n_rows * f->model->config.d_model * sizeof(*resid));
-	return go_on(&p, layer);
+	memcpy(f->resid, start->resid,
+	       b->n_rows * f->model->config.d_model * sizeof(*start->resid));
+	return go_on(&p, start->layer);
 }

@@ -34,6 +34,7 @@ struct lens_pass {
 	const struct lens_batch *batch;
 	/* What goes on behind a block's keys and values: batch, or its read positions. */
 	const struct lens_batch *rest;
+	const struct lens_past *past; /* of positions without a row; or NULL */
 	const struct lens_visitors *visitors;
 	struct lens_error *err;
 };
@@ -44,18 +45,20 @@ struct lens_pass {
 void lens_batch_keep_read(const struct lens_batch *b, size_t *first, struct lens_batch *kept);
 /* The first of a prompt's positions with a row, and the one past the last. */
 void lens_batch_span(const struct lens_batch *b, size_t prompt, size_t *from, size_t *end);
-/* Are the rows of positions from … end − 1 consecutive? */
+/* Are the rows of positions from … end − 1 there, one after the other? */
 bool lens_batch_is_run(const struct lens_batch *b, size_t prompt, size_t from, size_t end);
 
 /* Positions from … end − 1 of a prompt: width floats of each row of data. */
 struct lens_rows {
 	size_t prompt, from, end;
-	float *data;
+	const float *data;
 	size_t width, stride;
 };
-/* data's rows → out, [end − from, width]; and back. */
+/* data's rows → out, [end − from, width]. */
 void lens_batch_gather(const struct lens_batch *b, const struct lens_rows *r, float *out);
-void lens_batch_scatter(const struct lens_batch *b, const struct lens_rows *r, const float *in);
+/* And back, to data; r's own is not looked at. */
+void lens_batch_scatter(const struct lens_batch *b, const struct lens_rows *r, const float *in,
+			float *data);
 
 /* --- visit.c ------------------------------------------------------------------------ */
 

@@ -34,7 +34,9 @@ enum lens_status test_run_pass(const struct test_pass *p, struct lens_error *err
 	for (i = 0; i < p->b->n_prompts; i++)
 		size.max_length = lens_max(size.max_length, p->b->length[i]);
 	assert_int_equal(lens_forward_create(p->m, &size, &f, NULL), LENS_OK);
-	st = p->resid ? lens_forward_from(f, p->b, p->layer, p->resid, &v, err)
+	st = p->resid ? lens_forward_from(f, p->b,
+					  &(struct lens_start){ p->layer, p->resid, p->past },
+					  &v, err)
 		      : lens_forward_run(f, p->b, &v, err);
 	lens_forward_destroy(f);
 	return st;

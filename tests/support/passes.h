@@ -19,6 +19,7 @@ struct test_pass {
 	int threads;
 	const float *resid; /* resid_pre of block `layer`, in b's rows; NULL: from the tokens */
 	size_t layer;
+	const struct lens_past *past; /* with resid: of positions without a row; or NULL */
 };
 /* A forward pass in memory of its own. */
 enum lens_status test_run_pass(const struct test_pass *p, struct lens_error *err);

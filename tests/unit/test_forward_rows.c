@@ -46,21 +46,22 @@ static void make_prompts(struct subject *s)
 }
 
 /* Runs and keeps what is shown, of every hook point that r's set has. */
+static void run_pass(const struct subject *s, struct test_record *r, struct test_pass pass)
+{
+	const struct lens_visitor v = test_record_visitor(r);
+
+	pass.m = s->m;
+	pass.visitor = &v;
+	pass.n = 1;
+	assert_int_equal(test_run_pass(&pass, NULL), LENS_OK);
+}
+
 static void run(const struct subject *s, const struct lens_batch *b, struct test_record *r,
 		int threads, size_t layer, const float *resid)
 {
-	const struct lens_visitor v = test_record_visitor(r);
-	const struct test_pass pass = {
-		.m = s->m,
-		.b = b,
-		.visitor = &v,
-		.n = 1,
-		.threads = threads,
-		.resid = resid,
-		.layer = layer,
-	};
-
-	assert_int_equal(test_run_pass(&pass, NULL), LENS_OK);
+	run_pass(s, r,
+		 (struct test_pass){
+			 .b = b, .threads = threads, .resid = resid, .layer = layer });
 }
 
 static void begin(struct subject *s, const char *name, bool processed)
@@ -237,6 +238,137 @@ static void check_from(struct subject *s)
 	lens_batch_release(&b);
 }
 
+/* --- from a block and a position on ------------------------------------------------ */
+
+/* Each prompt several times, from other positions on; some lie between others. */
+static void pack_ends(const struct subject *s, struct lens_batch *b, size_t *prompt)
+{
+	enum { TIMES = 3 };
+	size_t i, k, tokens = 0, rows = 0;
+
+	for (i = 0; i < N_PROMPTS; i++) {
+		tokens += TIMES * s->prompt[i].length;
+		rows += TIMES * lens_batch_rows(s->prompt[i].length);
+	}
+	rows = (rows + 11) / 12 * 12;
+	assert_int_equal(lens_batch_init(b, TIMES * N_PROMPTS, tokens, rows, NULL), LENS_OK);
+	for (i = 0; i < TIMES * N_PROMPTS; i++) {
+		const struct test_prompt *p = &s->prompt[i % N_PROMPTS];
+		size_t from = i ? test_random_below(&rnd, p->length) : 1;
+
+		k = b->n_rows;
+		lens_batch_pack(b, p->tokens, p->length, p->read_pos, from);
+		assert_int_equal(b->n_rows - k, lens_batch_rows_from(p->length, from));
+		prompt[i] = i % N_PROMPTS;
+	}
+}
+
+/* Of b's prompts, which were prompt[i] of s. */
+static size_t same_ends(const struct subject *s, const struct test_record *r,
+			const struct lens_batch *b, const size_t *prompt)
+{
+	size_t i, pos, layer, n = 0, h;
+
+	for (layer = 0; layer < s->n_layers; layer++) {
+		for (h = 0; h < LENS_HOOK_COUNT; h++) {
+			const struct test_point *is = &r->point[layer * LENS_HOOK_COUNT + h];
+			size_t bytes = is->width * sizeof(float);
+
+			for (i = 0; is->value && i < b->n_prompts; i++) {
+				for (pos = 0; pos < b->length[i]; pos++) {
+					const float *x = test_recorded(r, (enum lens_hook)h,
+								       layer, i, pos);
+
+					if (!x)
+						continue;
+					assert_memory_equal(x,
+							    test_recorded(&s->all,
+									  (enum lens_hook)h,
+									  layer, prompt[i],
+									  pos),
+							    bytes);
+					n++;
+				}
+			}
+		}
+	}
+	return n;
+}
+
+/* The earlier pass's keys and values. */
+static void record_past(const struct subject *s, float **keys, float **values)
+{
+	bool turned = s->m->config.rotary.dim;
+	size_t i;
+
+	for (i = 0; i < s->n_layers; i++) {
+		keys[i] = test_record_rows(&s->all, &s->b,
+					   turned ? LENS_HOOK_ROT_K : LENS_HOOK_K, i);
+		values[i] = test_record_rows(&s->all, &s->b, LENS_HOOK_V, i);
+	}
+}
+
+static float *resid_of_ends(const struct subject *s, const struct lens_batch *b,
+			    const size_t *prompt, size_t layer)
+{
+	size_t i, pos, d = s->m->config.d_model;
+	float *resid = lens_calloc(b->n_rows * d, sizeof(*resid));
+
+	assert_non_null(resid);
+	for (i = 0; i < b->n_prompts; i++) {
+		for (pos = 0; pos < b->length[i]; pos++) {
+			long row = lens_batch_row(b, i, pos);
+
+			if (row >= 0)
+				memcpy(resid + (size_t)row * d,
+				       test_recorded(&s->all, LENS_HOOK_RESID_PRE, layer,
+						     prompt[i], pos),
+				       d * sizeof(*resid));
+		}
+	}
+	return resid;
+}
+
+static void check_past_layer(const struct subject *s, const struct lens_batch *b,
+			     const struct lens_past *past, size_t layer)
+{
+	size_t i, pos, n = 0;
+	float *resid = resid_of_ends(s, b, past->prompt, layer);
+	struct test_record r;
+
+	for (i = 0; i < b->n_prompts; i++) {
+		for (pos = 0; pos < b->length[i]; pos++)
+			n += lens_batch_row(b, i, pos) >= 0;
+	}
+	test_record_init(&r, s->m, b, LENS_WANT_ALL);
+	run_pass(s, &r,
+		 (struct test_pass){ .b = b, .resid = resid, .layer = layer, .past = past });
+	assert_int_equal(same_ends(s, &r, b, past->prompt), n * n_points(s, layer, false));
+	test_record_release(&r);
+	lens_free(resid);
+}
+
+static void check_past(struct subject *s)
+{
+	float *keys[16] = { NULL }, *values[16] = { NULL };
+	size_t prompt[3 * N_PROMPTS], layer;
+	struct lens_past past = { .batch = &s->b,
+				  .prompt = prompt,
+				  .keys = (const float *const *)keys,
+				  .values = (const float *const *)values };
+	struct lens_batch b;
+
+	pack_ends(s, &b, prompt);
+	record_past(s, keys, values);
+	for (layer = 0; layer < s->n_layers; layer++)
+		check_past_layer(s, &b, &past, layer);
+	for (layer = 0; layer < s->n_layers; layer++) {
+		lens_free(keys[layer]);
+		lens_free(values[layer]);
+	}
+	lens_batch_release(&b);
+}
+
 /* --- read positions alone --------------------------------------------------- */
 
 /* Positions shown in the blocks, behind the keys and values of the last N_PROMPTS. */
@@ -294,6 +426,7 @@ static void check_model(void **state)
 		check_scattered(&s);
 		check_threads(&s);
 		check_from(&s);
+		check_past(&s);
 		check_read(&s);
 		check_prefixes(&s); /* changes the tokens */
 		end(&s);
