@@ -29,7 +29,7 @@ void lens_fill(enum lens_dtype t, void *buf, size_t n_elements);
 
 /* --- axes ---------------------------------------------------------------------- */
 
-#define LENS_MAX_RANK 5 /* of a data set */
+#define LENS_MAX_RANK 6 /* of a data set */
 
 enum lens_axis {
 #define LENS_AXIS(id, ...) LENS_AXIS_##id,

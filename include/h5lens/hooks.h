@@ -61,6 +61,9 @@ const struct lens_hook_info *lens_hook_info(enum lens_hook hook);
 /* Scores and patterns: [head, query, key], shown head by head. */
 bool lens_hook_is_square(enum lens_hook hook);
 
+/* Heads that a row of a token-wise hook point holds, one behind the other; 1: none. */
+size_t lens_hook_heads(const struct lens_config *c, enum lens_hook hook);
+
 /* Does a model of this kind have the hook point at all? */
 bool lens_hook_exists(const struct lens_config *c, enum lens_hook hook);
 

@@ -120,6 +120,12 @@ struct lens_tables_batch {
 	const struct lens_batch *batch;
 	const int32_t *answers; /* [n_prompts, n_answers] */
 	const uint8_t *flags;   /* [n_prompts] what is odd about the rows themselves; or NULL */
+	/*
+	 * For kl_divergence: the logits of the other run, [d_vocab], of each prompt. Where
+	 * keep is set, it is the other run: its logits are put there. NULL: not wanted.
+	 */
+	float *const *reference; /* [n_prompts] */
+	const bool *keep;        /* [n_prompts] */
 };
 /* Before a pass. *in is read until lens_tables_finish. */
 void lens_tables_begin(struct lens_tables *t, const struct lens_tables_batch *in);

@@ -60,6 +60,16 @@ bool lens_hook_is_square(enum lens_hook hook)
 	return table[hook].n_axes == 3 && table[hook].axis[1] == LENS_AXIS_QUERY;
 }
 
+size_t lens_hook_heads(const struct lens_config *c, enum lens_hook hook)
+{
+	const struct lens_hook_info *h = &table[hook];
+	bool heads = h->n_axes > 1 && !lens_hook_is_square(hook);
+
+	if (heads && h->axis[1] == LENS_AXIS_HEAD)
+		return c->n_heads;
+	return heads && h->axis[1] == LENS_AXIS_KV_HEAD ? c->n_kv_heads : 1;
+}
+
 bool lens_hook_exists(const struct lens_config *c, enum lens_hook hook)
 {
 	switch (hook) {

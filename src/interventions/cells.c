@@ -1,0 +1,138 @@
+/*
+ * interventions/cells.c: a grid's cells, one after the other, and from which position on
+ * each can change anything. In: a grid, a layer, a prompt; out: cells.
+ */
+#include "interventions/interventions_private.h"
+
+/* Does a value act on its own position alone, in its layer? */
+static bool acts_in_place(enum lens_hook hook)
+{
+	return hook != LENS_HOOK_RESID_PRE && hook != LENS_HOOK_K && hook != LENS_HOOK_V;
+}
+
+bool lens_cell_changes(const struct lens_study *s, const struct lens_pair *p,
+		       struct lens_cell *c)
+{
+	bool last = c->spot.layer + 1 == s->model->config.n_layers;
+
+	c->from = p->parting;
+	if (c->pos != NOT_ONE) {
+		if (c->pos < c->from || (c->key != NOT_ONE && c->key > c->pos))
+			return false;
+		c->from = c->pos;
+	} else if (last && acts_in_place(c->grid->info->hook) && c->from < p->read_pos) {
+		c->from = p->read_pos;
+	}
+	if (last && acts_in_place(c->grid->info->hook) && c->from != p->read_pos)
+		return false;
+	return c->from <= p->read_pos;
+}
+
+static bool has_axis(const struct lens_study_grid *g, enum lens_axis axis)
+{
+	int i;
+
+	for (i = 0; i < g->n_axes; i++) {
+		if (g->axis[i] == axis)
+			return true;
+	}
+	return false;
+}
+
+/* How many cells there are in one direction, or one without an index. */
+struct range {
+	size_t n;
+	bool is_axis;
+};
+
+static struct range range_of(const struct lens_cells *l, const struct lens_study_grid *g,
+			     const enum lens_axis *axis, size_t n_axes)
+{
+	size_t i;
+
+	for (i = 0; i < n_axes; i++) {
+		if (has_axis(g, axis[i]))
+			return (struct range){ lens_axis_extent(axis[i], l->sizes), true };
+	}
+	return (struct range){ 1, false };
+}
+
+/* The place of a cell among those of its grid. */
+static size_t index_of(const struct lens_cells *l, const struct lens_cell *c)
+{
+	size_t at = 0;
+	int i;
+
+	for (i = 0; i < c->grid->n_axes; i++) {
+		enum lens_axis axis = c->grid->axis[i];
+		size_t k = c->pos;
+
+		if (axis == LENS_AXIS_LAYER)
+			k = c->spot.layer;
+		else if (axis == LENS_AXIS_HEAD || axis == LENS_AXIS_KV_HEAD)
+			k = c->spot.head;
+		else if (axis == LENS_AXIS_SRC_POS)
+			k = c->key;
+		at = at * lens_axis_extent(axis, l->sizes) + k;
+	}
+	return at;
+}
+
+/* Is any query head that reads these keys and values asked for? */
+static bool head_asked(const struct lens_cells *l, const struct lens_study_grid *g,
+		       const struct lens_spot *spot)
+{
+	const struct lens_config *c = &l->study->model->config;
+	bool kv = has_axis(g, LENS_AXIS_KV_HEAD);
+	size_t i, group = kv ? c->n_heads / c->n_kv_heads : 1;
+
+	if (spot->head == NOT_ONE || !g->head)
+		return true;
+	for (i = 0; i < group; i++) {
+		if (g->head[spot->layer * c->n_heads + spot->head * group + i])
+			return true;
+	}
+	return false;
+}
+
+static bool position_asked(const struct lens_cells *l, const struct lens_cell *c, size_t length)
+{
+	const struct lens_experiment *e = l->study->experiment;
+	size_t i;
+
+	if (c->pos == NOT_ONE || !c->grid->positions_asked || !e->patch.n_positions)
+		return true;
+	for (i = 0; i < e->patch.n_positions; i++) {
+		long pos = e->patch.position[i];
+
+		if ((long)c->pos == (pos < 0 ? pos + (long)length : pos))
+			return true;
+	}
+	return false;
+}
+
+enum lens_status lens_cells_each(const struct lens_cells *l, const struct lens_study_grid *g,
+				 size_t layer, struct lens_cell c, size_t length, float *rows,
+				 struct lens_error *err)
+{
+	static const enum lens_axis of_pos[] = { LENS_AXIS_POS, LENS_AXIS_DEST_POS };
+	static const enum lens_axis of_head[] = { LENS_AXIS_HEAD, LENS_AXIS_KV_HEAD };
+	static const enum lens_axis of_key[] = { LENS_AXIS_SRC_POS };
+	const struct range pos = range_of(l, g, of_pos, 2), head = range_of(l, g, of_head, 2),
+			   key = range_of(l, g, of_key, 1);
+	size_t i, n_pos = pos.is_axis ? lens_min(pos.n, length) : 1;
+	size_t n_keys = key.is_axis ? lens_min(key.n, length) : 1;
+	size_t n = n_pos * head.n * n_keys;
+
+	for (i = 0; i < n; i++) {
+		c.grid = g;
+		c.spot = (struct lens_spot){ layer,
+					     head.is_axis ? i / n_keys % head.n : NOT_ONE };
+		c.pos = pos.is_axis ? i / n_keys / head.n : NOT_ONE;
+		c.key = key.is_axis ? i % n_keys : NOT_ONE;
+		c.out = rows + index_of(l, &c) * lens_metric_floats(g->metric, l->sizes);
+		if (head_asked(l, g, &c.spot) && position_asked(l, &c, length))
+			LENS_TRY(l->fn(l->ctx, &c, err));
+	}
+	return LENS_OK;
+}

@@ -1,0 +1,96 @@
+/*
+ * interventions/edit.c: the visitor that replaces. In: the cells of a batch, whose i-th
+ * prompt is cell i, and the recorded runs; out: changed activations.
+ */
+#include "interventions/interventions_private.h"
+
+#include <string.h>
+
+/* The recorded prompt whose values a cell is given. */
+static size_t source_prompt(const struct lens_editor *e, const struct lens_cell *c)
+{
+	return c->pair * e->n_runs + e->run[c->grid->source];
+}
+
+/* One position: of one head, or all. */
+static void put_row(const struct lens_editor *e, const struct lens_cell *c,
+		    const struct lens_activation *a, size_t pos, float *row)
+{
+	size_t heads = lens_hook_heads(&e->study->model->config, a->hook);
+	size_t width = c->spot.head == NOT_ONE ? a->width : a->width / heads;
+	size_t from = c->spot.head == NOT_ONE ? 0 : c->spot.head * width;
+
+	if (c->grid->source == LENS_RUN_ZERO)
+		memset(row + from, 0, width * sizeof(*row));
+	else
+		memcpy(row + from,
+		       lens_recorded(e->record, a->hook, a->layer, source_prompt(e, c), pos) +
+			       from,
+		       width * sizeof(*row));
+}
+
+static void put_rows(const struct lens_editor *e, size_t prompt, const struct lens_batch *b,
+		     const struct lens_activation *a, float *data)
+{
+	const struct lens_cell *c = &e->cell[prompt];
+	size_t pos = c->pos == NOT_ONE ? c->from : c->pos;
+	size_t end = c->pos == NOT_ONE ? b->length[prompt] : c->pos + 1;
+
+	for (; pos < end; pos++) {
+		long row = lens_batch_row(b, prompt, pos);
+
+		if (row >= 0)
+			put_row(e, c, a, pos, data + (size_t)row * a->stride);
+	}
+}
+
+/* Queries of one prompt and head: all keys up to each, or one. */
+static void put_pattern(const struct lens_editor *e, const struct lens_activation *a,
+			float *data)
+{
+	const struct lens_cell *c = &e->cell[a->prompt];
+	size_t i;
+
+	if (a->head != c->spot.head)
+		return;
+	for (i = 0; i < a->nq; i++) {
+		size_t query = a->q0 + i;
+		const float *from = lens_recorded_square(e->record, a->layer,
+							 source_prompt(e, c), a->head, query);
+		float *to = data + i * a->stride;
+
+		if (c->pos != NOT_ONE && c->pos != query)
+			continue;
+		if (c->key == NOT_ONE)
+			memcpy(to, from, (query + 1) * sizeof(*to));
+		else
+			to[c->key] = from[c->key];
+	}
+}
+
+static enum lens_status edit(void *ctx, const struct lens_batch *b,
+			     const struct lens_activation *a, float *data,
+			     struct lens_error *err)
+{
+	const struct lens_editor *e = ctx;
+	bool square = lens_hook_is_square(a->hook);
+	size_t i;
+
+	(void)err;
+	for (i = square ? a->prompt : 0; i < (square ? a->prompt + 1 : e->n); i++) {
+		const struct lens_cell *c = &e->cell[i];
+
+		if (c->grid->info->hook != a->hook || c->spot.layer != a->layer)
+			continue;
+		if (square)
+			put_pattern(e, a, data);
+		else
+			put_rows(e, i, b, a, data);
+	}
+	return LENS_OK;
+}
+
+struct lens_visitor lens_editor_visitor(struct lens_editor *e)
+{
+	return (struct lens_visitor){ .hooks = &e->hooks, .edit = edit, .ctx = e };
+}
