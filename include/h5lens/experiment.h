@@ -17,12 +17,32 @@ enum lens_lens_positions { LENS_LENS_AT_READ, LENS_LENS_AT_ALL };
 enum lens_separator { LENS_SEPARATOR_COMMA, LENS_SEPARATOR_SEMICOLON, LENS_SEPARATOR_TAB };
 enum lens_head_choice { LENS_HEAD_IS_AUTO, LENS_HEAD_IS_TIED, LENS_HEAD_IS_STORED };
 enum lens_positions_kind { LENS_POS_ALL, LENS_POS_LAST, LENS_POS_READ, LENS_POS_LIST };
+enum lens_direction {
+	LENS_DENOISE, /* the corrupted run with an activation of the clean one */
+	LENS_NOISE    /* the clean run with an activation of the corrupted one */
+};
+enum lens_metric {
+	LENS_METRIC_LOGIT_DIFF,
+	LENS_METRIC_ANSWER_LOGIT,
+	LENS_METRIC_ANSWER_LOGPROB,
+	LENS_METRIC_KL_DIVERGENCE
+};
+enum lens_ablation { LENS_ABLATE_ZERO, LENS_ABLATE_MEAN, LENS_ABLATE_RESAMPLE };
+enum lens_mean_over {
+	LENS_MEAN_PER_POSITION,  /* a mean over the prompts for each position */
+	LENS_MEAN_OVER_POSITIONS /* one mean over all tokens */
+};
 
 #define LENS_TOP_K_MAX 1000 /* largest top_k */
 
 struct lens_strings {
 	char **v;
 	size_t n;
+};
+
+struct lens_named_list {
+	char *name;
+	struct lens_strings heads;
 };
 
 /* Owned strings throughout; lens_experiment_release frees them. */
@@ -36,6 +56,7 @@ struct lens_experiment {
 	enum lens_head_choice tied_head;
 	struct {
 		char *csv, *prompt;
+		char *corrupted; /* the column of the corrupted prompts, or NULL */
 		enum lens_separator separator;
 		struct lens_strings answers;
 		char *read_pos_column; /* at most one of these three is not NULL */
@@ -59,6 +80,27 @@ struct lens_experiment {
 	enum lens_lens_mode lens;
 	bool lens_mid; /* the stream between attention and MLP is a lens layer, too */
 	enum lens_lens_positions lens_positions;
+	struct {
+		struct lens_strings grids; /* in the order of grids.def, no duplicates */
+		enum lens_direction direction;
+		enum lens_metric metric;
+		bool normalize, reuse;
+		struct lens_strings heads; /* "9.6": layer, head; none: all, as below */
+		long *layer;               /* [n_layers] */
+		size_t n_layers;
+		long *position; /* [n_positions], negative from the prompt's end */
+		size_t n_positions;
+	} patch;
+	struct {
+		struct lens_strings grids; /* as above */
+		enum lens_ablation value;
+		enum lens_mean_over mean_over;
+		char *resample; /* a column, or NULL: drawn by the seed */
+		long seed;
+		struct lens_strings heads;
+		struct lens_named_list *set; /* [n_sets] in the order written */
+		size_t n_sets;
+	} ablate;
 	enum lens_cpu_choice cpu;
 	struct {
 		size_t bytes, prompts; /* what ends a shard; prompts 0: no limit */
@@ -97,6 +139,11 @@ enum lens_status lens_experiment_check(const struct lens_experiment *e, struct l
  * Without answers, only the default tables that need none are made.
  */
 bool lens_experiment_wants_table(const struct lens_experiment *e, const char *table);
+
+/* Answer columns that a metric needs at the least. */
+size_t lens_metric_answers(enum lens_metric m);
+/* "9.6" → 9 and 6; false: that is no head. */
+bool lens_head_parse(const char *text, size_t *layer, size_t *head);
 
 /*
  * The effective experiment as JSON (sorted keys, every default), for the file's

@@ -43,6 +43,15 @@ void lens_experiment_release(struct lens_experiment *e)
 	lens_strings_release(&e->cache.hooks);
 	lens_free(e->cache.position);
 	lens_strings_release(&e->tables);
+	lens_free(e->data.corrupted);
+	lens_strings_release(&e->patch.grids);
+	lens_strings_release(&e->patch.heads);
+	lens_free(e->patch.layer);
+	lens_free(e->patch.position);
+	lens_strings_release(&e->ablate.grids);
+	lens_strings_release(&e->ablate.heads);
+	lens_sets_release(e->ablate.set, e->ablate.n_sets);
+	lens_free(e->ablate.resample);
 	lens_free(e->source);
 	memset(e, 0, sizeof(*e));
 }
@@ -92,7 +101,8 @@ static enum lens_status check_required(const struct lens_experiment *e, struct l
 
 static enum lens_status check_tables(const struct lens_experiment *e, struct lens_error *err)
 {
-	bool any = e->cache.hooks.n > 0;
+	bool any =
+		e->cache.hooks.n || e->patch.grids.n || e->ablate.grids.n || e->ablate.n_sets;
 	size_t i, n = e->data.answers.n;
 
 	for (i = 0; i < LENS_TABLE_WORDS; i++) {
@@ -108,7 +118,8 @@ static enum lens_status check_tables(const struct lens_experiment *e, struct len
 	}
 	if (!any)
 		return lens_error_set(err, LENS_ERR_INVALID,
-				      "nothing to do: no hooks to store and no tables to make");
+				      "nothing to do: no hooks to store, no tables to make, "
+				      "nothing to patch or ablate");
 	return LENS_OK;
 }
 
@@ -122,5 +133,6 @@ enum lens_status lens_experiment_check(const struct lens_experiment *e, struct l
 	if (e->top_k > LENS_TOP_K_MAX)
 		return lens_error_set(err, LENS_ERR_INVALID, "top_k: %zu is more than %d",
 				      e->top_k, LENS_TOP_K_MAX);
-	return check_tables(e, err);
+	LENS_TRY(check_tables(e, err));
+	return lens_experiment_check_interventions(e, err);
 }

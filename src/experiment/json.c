@@ -43,17 +43,51 @@ static json_t *table_list(const struct lens_experiment *e)
 	return list;
 }
 
-static json_t *positions(const struct lens_experiment *e, const char *const *words)
+static json_t *integers(const long *v, size_t n)
 {
-	json_t *list;
+	json_t *list = json_array();
 	size_t i;
 
+	for (i = 0; i < n; i++)
+		list = appended(list, json_integer(v[i]));
+	return list;
+}
+
+static json_t *positions(const struct lens_experiment *e, const char *const *words)
+{
 	if (e->cache.positions != LENS_POS_LIST)
 		return json_string(words[e->cache.positions]);
-	list = json_array();
-	for (i = 0; i < e->cache.n_positions; i++)
-		list = appended(list, json_integer(e->cache.position[i]));
-	return list;
+	return integers(e->cache.position, e->cache.n_positions);
+}
+
+static json_t *sets(const struct lens_named_list *set, size_t n)
+{
+	json_t *map = json_object();
+	size_t i;
+
+	for (i = 0; map && i < n; i++) {
+		if (!json_object_set_new(map, set[i].name, string_list(&set[i].heads)))
+			continue;
+		json_decref(map);
+		map = NULL;
+	}
+	return map;
+}
+
+/* A kind that is a pointer and behind it how many there are. */
+static json_t *counted(const struct lens_experiment *e, const struct lens_key_store *s)
+{
+	size_t n = lens_key_ccount(e, s);
+	const void *field = lens_key_cfield(e, s);
+
+	if (s->kind == LENS_KEY_SETS)
+		return sets(*(struct lens_named_list *const *)field, n);
+	return n ? integers(*(long *const *)field, n) : json_string(s->words[0]);
+}
+
+static json_t *heads(const struct lens_strings *list, const char *const *words)
+{
+	return list->n ? string_list(list) : json_string(words[0]);
 }
 
 /* As it is written in YAML. */
@@ -94,6 +128,8 @@ static json_t *value_of(const struct lens_experiment *e, const struct lens_key_s
 	case LENS_KEY_TEXT:
 	case LENS_KEY_PATH:
 		text = *(char *const *)field;
+		if (!text && s->words)
+			text = s->words[0];
 		return text ? json_string(text) : json_null();
 	case LENS_KEY_BOS:
 		return bos(*(char *const *)field);
@@ -104,13 +140,22 @@ static json_t *value_of(const struct lens_experiment *e, const struct lens_key_s
 	case LENS_KEY_CHOICE:
 		memcpy(&word, field, sizeof(word));
 		return json_string(s->words[word]);
+	case LENS_KEY_INTEGER:
+		return json_integer(*(const long *)field);
 	case LENS_KEY_COUNT:
 	case LENS_KEY_BYTES:
 		memcpy(&count, field, sizeof(count));
 		return count || !s->words ? json_integer((json_int_t)count)
 					  : json_string(s->words[0]);
 	case LENS_KEY_LIST:
+	case LENS_KEY_GRIDS:
 		return string_list(field);
+	case LENS_KEY_HEADS:
+		return heads(field, s->words);
+	case LENS_KEY_SETS:
+	case LENS_KEY_LAYERS:
+	case LENS_KEY_INTEGERS:
+		return counted(e, s);
 	case LENS_KEY_TABLES:
 		return table_list(e);
 	case LENS_KEY_POSITIONS:
@@ -121,6 +166,20 @@ static json_t *value_of(const struct lens_experiment *e, const struct lens_key_s
 		break;
 	}
 	return NULL;
+}
+
+enum lens_status lens_key_equal(const struct lens_experiment *a,
+				const struct lens_experiment *b, const struct lens_key *key,
+				bool *equal, struct lens_error *err)
+{
+	const struct lens_key_store *s = lens_key_store(key);
+	json_t *x = value_of(a, s), *y = value_of(b, s);
+	bool both = x && y;
+
+	*equal = both && json_equal(x, y);
+	json_decref(x);
+	json_decref(y);
+	return both ? LENS_OK : lens_error_nomem(err, 1, 1);
 }
 
 /* Takes over value. A name has at most one dot. */

@@ -24,6 +24,26 @@ static const char tables_shape[] = "default | all | none | [default"
 #include "h5lens/tables.def"
 				   "]";
 
+#define LENS_GRID(id, ...) #id,
+const char *const lens_grid_words[LENS_GRID_WORDS + 1] = {
+#include "h5lens/grids.def"
+	NULL
+};
+#define LENS_GRID(id, ...) " " #id
+#define LENS_GRID_EVERY LENS_GRID
+static const char grids_shape[] = "none | [a grid, …] of:"
+#include "h5lens/grids.def"
+	;
+
+/* Integers and sets: a pointer, and behind it how many there are. */
+#define COUNTED(pointer, count)                                                                \
+	_Static_assert(offsetof(struct lens_experiment, count) ==                              \
+			       offsetof(struct lens_experiment, pointer) + sizeof(void *),     \
+		       #count)
+COUNTED(patch.layer, patch.n_layers);
+COUNTED(patch.position, patch.n_positions);
+COUNTED(ablate.set, ablate.n_sets);
+
 static const char *const on_bad_row[] = { "error", "skip", NULL };
 static const char *const separators[] = { "comma", "semicolon", "tab", NULL };
 static const char *const dtypes[] = { "f32", "f16", NULL };
@@ -35,6 +55,13 @@ static const char *const all[] = { "all", NULL };
 static const char *const heads[] = { "auto", "tied", "stored", NULL };
 static const char *const automatic[] = { "auto", NULL };
 static const char *const none[] = { "none", NULL };
+static const char *const directions[] = { "denoise", "noise", NULL };
+static const char *const metrics[] = { "logit_diff", "answer_logit", "answer_logprob",
+				       "kl_divergence", NULL };
+static const char *const ablated[] = { "attn_out", "mlp_out", "attn_head_out_all_pos", NULL };
+static const char *const ablations[] = { "zero", "mean", "resample", NULL };
+static const char *const mean_over[] = { "prompts", "tokens", NULL };
+static const char *const drawn[] = { "drawn", NULL };
 static const char *const raw[] = { "processed", "raw", NULL };
 
 #define BOOLS "true | false"
@@ -69,6 +96,9 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  CHOICE, data.separator, separators, true, "what separates the CSV's fields")         \
 	X("data.prompt", "--prompt", NULL, NULL, "a column", "prompt",                         \
 	  TEXT, data.prompt, NULL, true, "the column with the prompts")                        \
+	X("data.corrupted", "--corrupted", NULL, NULL, "none | a column", "none",              \
+	  TEXT, data.corrupted, none, true,                                                    \
+	  "the column with the corrupted prompts, as many tokens long, which patch.grids needs")  \
 	X("data.answers", "--answers", NULL, NULL, "a column | [column, …]", "[]",             \
 	  LIST, data.answers, NULL, true,                                                      \
 	  "the columns with the answers; logit_diff is the first minus each other")            \
@@ -104,6 +134,45 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	X("lens_positions", "--lens-positions", NULL, NULL, "read | all", "read",              \
 	  CHOICE, lens_positions, lens_positions, true,                                        \
 	  "where lens_top_token, lens_top_prob and lens_entropy look")                         \
+	X("patch.grids", "--patch", NULL, NULL, grids_shape, "none",                           \
+	  GRIDS, patch.grids, lens_grid_words, true,                                           \
+	  "patch these activations, one at a time, from the run of one prompt into the other's")  \
+	X("patch.direction", NULL, NULL, NULL, "denoise | noise", "denoise",                   \
+	  CHOICE, patch.direction, directions, true,                                           \
+	  "denoise: the corrupted run with a clean activation; noise: the reverse")            \
+	X("patch.metric", NULL, NULL, NULL,                                                    \
+	  "logit_diff | answer_logit | answer_logprob | kl_divergence", "logit_diff",          \
+	  CHOICE, patch.metric, metrics, true, "what is measured after each patch")            \
+	X("patch.normalize", NULL, NULL, NULL, BOOLS, "false",                                 \
+	  BOOL, patch.normalize, NULL, true,                                                   \
+	  "also write (patched - corrupted) / (clean - corrupted)")                            \
+	X("patch.reuse", NULL, NULL, NULL, BOOLS, "true",                                      \
+	  BOOL, patch.reuse, NULL, false,                                                      \
+	  "false computes each patch as a whole pass; the results are the same")               \
+	X("patch.layers", NULL, NULL, NULL, "all | [0, 1, …]", "all",                          \
+	  LAYERS, patch.layer, all, true, "patch in these layers only; the others are NaN")    \
+	X("patch.heads", NULL, NULL, NULL, "all | [layer.head, …] as in [9.6, 10.0]", "all",   \
+	  HEADS, patch.heads, all, true, "patch these heads only")                             \
+	X("patch.positions", NULL, NULL, NULL, "all | [0, -1, …]", "all",                      \
+	  INTEGERS, patch.position, all, true, "patch at these positions only")                \
+	X("ablate.grids", NULL, NULL, NULL,                                                    \
+	  "none | [a grid, …] of: attn_out mlp_out attn_head_out_all_pos", "none",            \
+	  GRIDS, ablate.grids, ablated, true,                                                  \
+	  "replace these activations, one at a time, by ablate.value")                         \
+	X("ablate.value", NULL, NULL, NULL, "zero | mean | resample", "zero",                  \
+	  CHOICE, ablate.value, ablations, true,                                               \
+	  "zero; the mean of the data set; or the activation of another prompt as long")       \
+	X("ablate.mean_over", NULL, NULL, NULL, "prompts | tokens", "prompts",                 \
+	  CHOICE, ablate.mean_over, mean_over, true,                                           \
+	  "prompts: a mean for each position; tokens: one over all positions")                 \
+	X("ablate.resample", NULL, NULL, NULL, "drawn | a column", "drawn",                    \
+	  TEXT, ablate.resample, drawn, true, "where the other prompt comes from")             \
+	X("ablate.seed", NULL, NULL, NULL, "an integer", "0",                                  \
+	  INTEGER, ablate.seed, NULL, true, "draws the other prompt")                          \
+	X("ablate.heads", NULL, NULL, NULL, "all | [layer.head, …] as in [9.6, 10.0]", "all",  \
+	  HEADS, ablate.heads, all, true, "ablate these heads only; the others are NaN")       \
+	X("ablate.sets", NULL, NULL, NULL, "{a name: [layer.head, …], …}", "{}",               \
+	  SETS, ablate.set, NULL, true, "heads to ablate together, under a name of yours")     \
 	X("cpu", "--cpu", NULL, NULL, "auto | avx2 | avx512", "auto",                          \
 	  CHOICE, cpu, cpus, false, "the CPU level, which fixes the bits of the results")      \
 	X("output", "--output", "-o", NULL, "a file", NULL,                                    \

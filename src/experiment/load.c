@@ -286,7 +286,9 @@ static bool add_comma_list(yaml_document_t *doc, const char *s)
 
 static bool takes_list(enum lens_key_kind kind)
 {
-	return kind == LENS_KEY_LIST || kind == LENS_KEY_TABLES || kind == LENS_KEY_POSITIONS;
+	return kind == LENS_KEY_LIST || kind == LENS_KEY_TABLES || kind == LENS_KEY_POSITIONS ||
+	       kind == LENS_KEY_HEADS || kind == LENS_KEY_GRIDS || kind == LENS_KEY_LAYERS ||
+	       kind == LENS_KEY_INTEGERS;
 }
 
 /* A document that holds one value, parsed as the key's kind requires. */

@@ -122,12 +122,16 @@ bool lens_parse_integer(const char *s, long *out)
 {
 	const char *digits = s && *s == '-' ? s + 1 : s;
 	char *end;
+	long x;
 
 	if (!s || *digits < '0' || *digits > '9')
 		return false;
 	errno = 0;
-	*out = strtol(s, &end, 10);
-	return !errno && !*end && *out >= -INT32_MAX && *out <= INT32_MAX;
+	x = strtol(s, &end, 10);
+	if (errno || *end || x < -INT32_MAX || x > INT32_MAX)
+		return false;
+	*out = x;
+	return true;
 }
 
 /* The bytes of a unit: 1024 for K and KiB, 1000 for KB, and so on. 0: no such unit. */
@@ -183,6 +187,11 @@ static enum lens_status set_text(struct lens_experiment *e, const struct lens_ya
 	char **field = lens_key_field(e, store), *copy;
 	const char *s = lens_yaml_text(node);
 
+	if (lens_find_word(s, store->words) == 0) {
+		lens_free(*field);
+		*field = NULL;
+		return LENS_OK;
+	}
 	if (!s || !*s || lens_yaml_is_null(node))
 		return lens_value_wrong(src, key, node, err);
 	if (store->kind == LENS_KEY_PATH && *s == '~' && strchr(s, '/'))
@@ -282,6 +291,15 @@ enum lens_status lens_value_set(struct lens_experiment *e, const struct lens_yam
 		return set_text(e, src, key, node, err);
 	case LENS_KEY_LIST:
 		return lens_value_set_list(e, src, key, node, err);
+	case LENS_KEY_HEADS:
+		return lens_value_set_heads(e, src, key, node, err);
+	case LENS_KEY_GRIDS:
+		return lens_value_set_grids(e, src, key, node, err);
+	case LENS_KEY_SETS:
+		return lens_value_set_sets(e, src, key, node, err);
+	case LENS_KEY_LAYERS:
+	case LENS_KEY_INTEGERS:
+		return lens_value_set_integers(e, src, key, node, err);
 	case LENS_KEY_TABLES:
 		return lens_value_set_tables(e, src, key, node, err);
 	case LENS_KEY_POSITIONS:
@@ -292,6 +310,9 @@ enum lens_status lens_value_set(struct lens_experiment *e, const struct lens_yam
 		return set_bos(e, src, key, node, err);
 	case LENS_KEY_BOOL:
 		good = parse_bool(s, lens_key_field(e, store));
+		break;
+	case LENS_KEY_INTEGER:
+		good = lens_parse_integer(s, lens_key_field(e, store));
 		break;
 	case LENS_KEY_COUNT:
 	case LENS_KEY_BYTES:

@@ -55,7 +55,40 @@ enum lens_status lens_value_set_read_pos(struct lens_experiment *e,
 					 const struct lens_yaml_source *src,
 					 const struct lens_key *key, const yaml_node_t *node,
 					 struct lens_error *err);
-/* The same for the kinds that are lists (list.c). */
+/* Some of words, in their order: those that are chosen. */
+enum lens_status lens_strings_choose(struct lens_strings *list, const char *const *words,
+				     const bool *chosen, struct lens_error *err);
+/* How many items a node has; a scalar is a list of one. */
+size_t lens_yaml_count(const yaml_node_t *node);
+/* One of them: a scalar that is not empty. */
+enum lens_status lens_yaml_item(const struct lens_yaml_source *src, const struct lens_key *key,
+				const yaml_node_t *node, size_t i, const yaml_node_t **item,
+				struct lens_error *err);
+/* Heads (heads.c): a list, which may not be empty, of "layer.head", each once. */
+enum lens_status lens_yaml_heads(struct lens_strings *list, const struct lens_yaml_source *src,
+				 const struct lens_key *key, const yaml_node_t *node,
+				 struct lens_error *err);
+enum lens_status lens_value_set_heads(struct lens_experiment *e,
+				      const struct lens_yaml_source *src,
+				      const struct lens_key *key, const yaml_node_t *node,
+				      struct lens_error *err);
+enum lens_status lens_value_set_sets(struct lens_experiment *e,
+				     const struct lens_yaml_source *src,
+				     const struct lens_key *key, const yaml_node_t *node,
+				     struct lens_error *err);
+/* Grids (grids.c). */
+enum lens_status lens_value_set_grids(struct lens_experiment *e,
+				      const struct lens_yaml_source *src,
+				      const struct lens_key *key, const yaml_node_t *node,
+				      struct lens_error *err);
+/* The same for the other kinds that are lists (list.c). */
+enum lens_status lens_yaml_list(struct lens_strings *list, const struct lens_yaml_source *src,
+				const struct lens_key *key, const yaml_node_t *node,
+				struct lens_error *err);
+enum lens_status lens_value_set_integers(struct lens_experiment *e,
+					 const struct lens_yaml_source *src,
+					 const struct lens_key *key, const yaml_node_t *node,
+					 struct lens_error *err);
 enum lens_status lens_value_set_list(struct lens_experiment *e,
 				     const struct lens_yaml_source *src,
 				     const struct lens_key *key, const yaml_node_t *node,

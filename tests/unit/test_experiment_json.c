@@ -25,13 +25,19 @@ static void test_json(void **state)
 	text = test_settings_json(&test_e, false);
 	assert_string_equal(
 		text,
-		"{\"cache\":{\"dtype\":\"f32\",\"hooks\":[\"*\"],\"positions\":\"all\"},"
+		"{\"ablate\":{\"grids\":[],\"heads\":\"all\",\"mean_over\":\"prompts\","
+		"\"resample\":\"drawn\",\"seed\":0,\"sets\":{},\"value\":\"zero\"},"
+		"\"cache\":{\"dtype\":\"f32\",\"hooks\":[\"*\"],\"positions\":\"all\"},"
 		"\"cpu\":\"auto\","
-		"\"data\":{\"answers\":[\"a\",\"b\"],\"bos\":\"auto\",\"csv\":\"/d.csv\",\"limit\":\"all\","
+		"\"data\":{\"answers\":[\"a\",\"b\"],\"bos\":\"auto\",\"corrupted\":\"none\","
+		"\"csv\":\"/d.csv\",\"limit\":\"all\","
 		"\"on_bad_row\":\"error\",\"prepend_bos\":true,\"prompt\":\"prompt\","
 		"\"read_pos\":-1,\"separator\":\"comma\"},"
 		"\"lens\":\"recompute\",\"lens_mid\":false,\"lens_positions\":\"read\","
 		"\"memory\":\"auto\",\"model\":\"/m\",\"output\":\"/o.h5\","
+		"\"patch\":{\"direction\":\"denoise\",\"grids\":[],\"heads\":\"all\","
+		"\"layers\":\"all\",\"metric\":\"logit_diff\",\"normalize\":false,"
+		"\"positions\":\"all\",\"reuse\":true},"
 		"\"shards\":{\"bytes\":1073741824,\"prompts\":\"auto\"},"
 		"\"tables\":[\"logit_diff\",\"answer_logit\",\"answer_prob\",\"answer_rank\","
 		"\"rank_per_layer\",\"lens_logit\",\"top_tokens\"],"
@@ -99,14 +105,30 @@ static void test_identity_of_each_key(void **state)
 						  { "lens", "cached_scale_no_bias" },
 						  { "lens_mid", "true" },
 						  { "lens_positions", "all" },
+						  { "data.corrupted", "x" },
+						  { "patch.grids", "resid_pre" },
+						  { "patch.direction", "noise" },
+						  { "patch.metric", "kl_divergence" },
+						  { "patch.normalize", "true" },
+						  { "patch.layers", "1" },
+						  { "patch.heads", "9.6" },
+						  { "patch.positions", "-1" },
+						  { "ablate.grids", "mlp_out" },
+						  { "ablate.value", "mean" },
+						  { "ablate.mean_over", "tokens" },
+						  { "ablate.resample", "x" },
+						  { "ablate.seed", "1" },
+						  { "ablate.heads", "9.6" },
+						  { "ablate.sets", "{a: [9.6]}" },
 						  { "shards.bytes", "1M" },
 						  { "shards.prompts", "5" } };
 	/* The CPU level and the BOS token that were chosen are in the identity, not how
 	 * (identity.c). */
-	static const char *const neutral[][2] = { { "model", "x" },   { "data.csv", "x" },
-						  { "output", "x" },  { "threads", "2" },
-						  { "memory", "1G" }, { "cpu", "avx2" },
-						  { "data.bos", "0" } };
+	static const char *const neutral[][2] = {
+		{ "model", "x" },    { "data.csv", "x" },    { "output", "x" },
+		{ "threads", "2" },  { "memory", "1G" },     { "cpu", "avx2" },
+		{ "data.bos", "0" }, { "patch.reuse", "no" }
+	};
 	char *base = test_settings_json(&test_e, true), *text;
 	size_t i;
 

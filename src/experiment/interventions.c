@@ -1,0 +1,120 @@
+/*
+ * experiment/interventions.c: do the keys of an intervention fit together, and with the
+ * data? In: the experiment; out: an error that names the key, and what is missing. What
+ * only the model can tell (its heads, its layers, what its family lacks) is not here.
+ */
+#include "experiment/keys_private.h"
+
+#include <string.h>
+
+static const char *const metric_names[] = { [LENS_METRIC_LOGIT_DIFF] = "logit_diff",
+					    [LENS_METRIC_ANSWER_LOGIT] = "answer_logit",
+					    [LENS_METRIC_ANSWER_LOGPROB] = "answer_logprob",
+					    [LENS_METRIC_KL_DIVERGENCE] = "kl_divergence" };
+
+size_t lens_metric_answers(enum lens_metric m)
+{
+	static const size_t answers[] = { [LENS_METRIC_LOGIT_DIFF] = 2,
+					  [LENS_METRIC_ANSWER_LOGIT] = 1,
+					  [LENS_METRIC_ANSWER_LOGPROB] = 1,
+					  [LENS_METRIC_KL_DIVERGENCE] = 0 };
+
+	return answers[m];
+}
+
+/* A group of keys without the one that says what to do: none of them may be set. */
+static enum lens_status check_unused(const struct lens_experiment *e, const char *group,
+				     const char *needed, struct lens_error *err)
+{
+	struct lens_experiment defaults;
+	const struct lens_key *keys;
+	enum lens_status st = LENS_OK;
+	bool equal = true;
+	size_t i, n;
+
+	keys = lens_keys(&n);
+	LENS_TRY(lens_experiment_init(&defaults, err));
+	for (i = 0; st == LENS_OK && equal && i < n; i++) {
+		if (!strncmp(keys[i].name, group, strlen(group)))
+			st = lens_key_equal(e, &defaults, &keys[i], &equal, err);
+	}
+	lens_experiment_release(&defaults);
+	if (st == LENS_OK && !equal)
+		st = lens_error_set(err, LENS_ERR_INVALID, "%s is set, but %s",
+				    keys[i - 1].name, needed);
+	return st;
+}
+
+static enum lens_status check_answers(const struct lens_experiment *e, const char *key,
+				      enum lens_metric m, struct lens_error *err)
+{
+	size_t needed = lens_metric_answers(m), n = e->data.answers.n;
+
+	if (n >= needed)
+		return LENS_OK;
+	return lens_error_set(err, LENS_ERR_INVALID,
+			      "%s measures %s, which needs %zu answer column%s; data.answers "
+			      "names %zu",
+			      key, metric_names[m], needed, needed > 1 ? "s" : "", n);
+}
+
+static enum lens_status check_patch(const struct lens_experiment *e, struct lens_error *err)
+{
+	if (!e->patch.grids.n && e->data.corrupted)
+		return lens_error_set(
+			err, LENS_ERR_INVALID,
+			"data.corrupted is set, but nothing uses it: list what to "
+			"patch in patch.grids (--patch)");
+	if (!e->patch.grids.n)
+		return check_unused(e, "patch.", "patch.grids lists nothing to patch", err);
+	if (!e->data.corrupted)
+		return lens_error_set(
+			err, LENS_ERR_INVALID,
+			"patch.grids needs corrupted prompts: name their column in "
+			"data.corrupted (--corrupted)");
+	if (!strcmp(e->data.corrupted, e->data.prompt))
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "data.prompt and data.corrupted are the same column, "
+				      "'%.200s'",
+				      e->data.prompt);
+	return check_answers(e, "patch.grids", e->patch.metric, err);
+}
+
+static bool lists(const struct lens_strings *grids, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < grids->n; i++) {
+		if (!strcmp(grids->v[i], name))
+			return true;
+	}
+	return false;
+}
+
+static enum lens_status check_ablate(const struct lens_experiment *e, struct lens_error *err)
+{
+	if (!e->ablate.grids.n && !e->ablate.n_sets)
+		return check_unused(e, "ablate.",
+				    "neither ablate.grids nor ablate.sets says what to ablate",
+				    err);
+	if (e->ablate.value != LENS_ABLATE_MEAN && e->ablate.mean_over)
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "ablate.mean_over is for ablate.value: mean");
+	if (e->ablate.value != LENS_ABLATE_RESAMPLE && (e->ablate.resample || e->ablate.seed))
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "ablate.%s is for ablate.value: resample",
+				      e->ablate.resample ? "resample" : "seed");
+	if (e->ablate.heads.n && !lists(&e->ablate.grids, "attn_head_out_all_pos"))
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "ablate.heads is for attn_head_out_all_pos, which "
+				      "ablate.grids does not list");
+	return check_answers(e, e->ablate.grids.n ? "ablate.grids" : "ablate.sets",
+			     LENS_METRIC_LOGIT_DIFF, err);
+}
+
+enum lens_status lens_experiment_check_interventions(const struct lens_experiment *e,
+						     struct lens_error *err)
+{
+	LENS_TRY(check_patch(e, err));
+	return check_ablate(e, err);
+}
