@@ -4,7 +4,7 @@
 # later one.
 set -u
 status=0
-order="core experiment tokenizer dataset kernels model hooks forward capture tables plan store sweep pipeline cli"
+order="core experiment tokenizer dataset kernels model hooks forward capture tables interventions plan store sweep pipeline cli"
 
 complain() {
 	if [ -n "$2" ]; then

@@ -53,12 +53,13 @@ struct lens_study_grid {
 	enum lens_axis axis[LENS_GRID_AXES];
 	enum lens_run base, source;
 	enum lens_table metric;
-	size_t outcome;      /* where its cells go */
-	const bool *head;    /* [n_layers, n_heads] which are asked for; NULL: all */
+	size_t outcome;       /* where its cells go */
+	const bool *head;     /* [n_layers, n_heads] which are asked for; NULL: all */
 	bool positions_asked; /* patch.positions holds for it */
 };
 
-/* One data set under /results: [prompt, axes] of float32. */
+/* One data set under /results: [prompt, axes] of float32; there are so many at most. */
+#define LENS_MOST_OUTCOMES 64
 #define LENS_OUTCOME_AXES (LENS_GRID_AXES + 1)
 #define LENS_OUTCOME_NAME 64
 enum lens_outcome_of { LENS_OUTCOME_CELLS, LENS_OUTCOME_NORMALIZED, LENS_OUTCOME_RUN };
@@ -69,9 +70,9 @@ struct lens_outcome {
 	int n_axes;
 	enum lens_axis axis[LENS_OUTCOME_AXES];
 	enum lens_outcome_of of;
-	size_t grid;             /* of cells, normalized: of the study */
-	enum lens_run run;       /* of a run itself */
-	enum lens_table metric;  /* of a run itself */
+	size_t grid;            /* of cells, normalized: of the study */
+	enum lens_run run;      /* of a run itself */
+	enum lens_table metric; /* of a run itself */
 };
 
 /* Refers to the model and the experiment; immutable. n_outcomes 0: no interventions. */
@@ -82,8 +83,8 @@ struct lens_study {
 	size_t n_grids;
 	struct lens_outcome *outcome;
 	size_t n_outcomes;
-	bool needs[LENS_RUN_COUNT];      /* runs that cells depart from, or take values of */
-	bool metric[LENS_TABLE_COUNT];   /* tables that say what became of the answers */
+	bool needs[LENS_RUN_COUNT];    /* runs that cells depart from, or take values of */
+	bool metric[LENS_TABLE_COUNT]; /* tables that say what became of the answers */
 	bool *layer, *head; /* [n_layers], [n_layers, n_heads] of patch.layers, .heads */
 };
 /*

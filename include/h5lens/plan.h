@@ -11,6 +11,7 @@
 #include "h5lens/capture.h"
 #include "h5lens/dataset.h"
 #include "h5lens/experiment.h"
+#include "h5lens/interventions.h"
 #include "h5lens/tables.h"
 
 /* --- a file ---------------------------------------------------------------------- */
@@ -25,8 +26,8 @@ struct lens_planned {
 	int rank;
 	enum lens_axis axis[LENS_MAX_RANK];
 	size_t extent[LENS_MAX_RANK], chunk[LENS_MAX_RANK];
-	enum { LENS_FROM_HOOK, LENS_FROM_TABLE } from;
-	size_t source;       /* index into capture.spec, or enum lens_table */
+	enum { LENS_FROM_HOOK, LENS_FROM_TABLE, LENS_FROM_OUTCOME } from;
+	size_t source;       /* index into capture.spec; enum lens_table; index of an outcome */
 	uint64_t data_bytes; /* values of real tokens */
 	uint64_t file_bytes; /* chunks that will be written, padding included */
 };
@@ -53,6 +54,7 @@ struct lens_plan {
 	struct lens_capture_plan capture;
 	struct lens_tables_options tables;
 	bool any_table;
+	struct lens_study study; /* interventions */
 	struct lens_planned *dataset;
 	size_t n_datasets;
 	struct lens_planned_link *link;
@@ -65,6 +67,10 @@ enum lens_status lens_plan_init(struct lens_plan *p, const struct lens_model *m,
 				const struct lens_prompts *prompts,
 				const struct lens_experiment *e, struct lens_error *err);
 void lens_plan_release(struct lens_plan *p);
+
+/* What a worker's interventions need to know. */
+struct lens_interventions_options lens_plan_interventions(const struct lens_plan *p,
+							  size_t threads);
 
 /* --- memory ----------------------------------------------------------------------- */
 

@@ -8,8 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-#define GROUP_ROWS 1020 /* of recorded runs, … */
-#define GROUP_PAIRS 64  /* … of so many pairs at most, … */
+#define GROUP_ROWS 1020                 /* of recorded runs, … */
+#define GROUP_PAIRS 64                  /* … of so many pairs at most, … */
 #define GROUP_BYTES ((size_t)256 << 20) /* … of so much; at least one pair */
 #define CELL_ROWS 1020                  /* of a batch of cells; at least one prompt's */
 
@@ -99,8 +99,8 @@ static struct lens_tables_options table_options(const struct lens_interventions_
 {
 	struct lens_tables_options t = { .sizes = o->sizes,
 					 .batch_rows = most->prompts,
-					 .max_rows = lens_max(most->record_rows,
-							      most->cell_rows),
+					 .max_rows =
+						 lens_max(most->record_rows, most->cell_rows),
 					 .threads = o->threads };
 
 	memcpy(t.wanted, o->study->metric, sizeof(t.wanted));
@@ -133,8 +133,8 @@ size_t lens_interventions_bytes(const struct lens_interventions_options *o)
 						   .max_rows = tables.max_rows,
 						   .max_length = o->sizes.n_pos,
 						   .threads = o->threads };
-	size_t floats = floats_of_rows(o) + kept_logits(o, &most) +
-			most.cell_rows * o->sizes.d_model;
+	size_t floats =
+		floats_of_rows(o) + kept_logits(o, &most) + most.cell_rows * o->sizes.d_model;
 
 	return floats * sizeof(float) + lens_record_bytes(&record) +
 	       lens_forward_bytes(m, &forward) + lens_tables_bytes(m, &tables) +
@@ -355,10 +355,9 @@ static size_t pack_group(struct lens_interventions *w)
 static struct lens_tables_batch tables_batch(const struct lens_interventions *w,
 					     const struct lens_batch *b)
 {
-	return (struct lens_tables_batch){ .batch = b,
-					   .answers = w->answers,
-					   .reference = w->reference,
-					   .keep = w->keep };
+	return (struct lens_tables_batch){
+		.batch = b, .answers = w->answers, .reference = w->reference, .keep = w->keep
+	};
 }
 
 static struct lens_visitor tables_visitor(struct lens_interventions *w)
@@ -371,8 +370,8 @@ static struct lens_visitor tables_visitor(struct lens_interventions *w)
 static const float *metric_row(const struct lens_interventions *w, enum lens_table metric,
 			       enum lens_run run, size_t pair)
 {
-	return w->metric[metric] + (pair * w->most.runs + w->run[run]) *
-					   lens_metric_floats(metric, &w->opt.sizes);
+	return w->metric[metric] +
+	       (pair * w->most.runs + w->run[run]) * lens_metric_floats(metric, &w->opt.sizes);
 }
 
 static enum lens_status run_group(struct lens_interventions *w, struct lens_error *err)
@@ -476,25 +475,25 @@ static enum lens_status add_cell(void *ctx, struct lens_cell *c, struct lens_err
 	const struct lens_prompts *p = w->in->prompts;
 	const struct lens_study *s = w->opt.study;
 	size_t row = row_of(w, c->pair), length = lens_prompt_length(p, row);
-	struct lens_pair pair = { .length = length,
-				  .read_pos = (size_t)p->read_pos[row],
-				  .parting = parting(w, c, length) };
+	const struct lens_pair pair = { .read_pos = (size_t)p->read_pos[row],
+					.parting = parting(w, c, length) };
 	bool changes = lens_cell_changes(s, &pair, c);
 
 	if (!s->experiment->patch.reuse) {
 		c->from = 0;
-	} else if (!changes) {
+	} else if (changes) {
+		length = pair.read_pos + 1; /* what follows is not read */
+	} else {
 		memcpy(c->out, metric_row(w, c->grid->metric, c->grid->base, c->pair),
 		       lens_metric_floats(c->grid->metric, &w->opt.sizes) * sizeof(float));
 		return LENS_OK;
 	}
 	if (w->editor.n == w->most.cells ||
-	    w->batch.n_rows + lens_batch_rows_from(pair.read_pos + 1, c->from) >
-		    w->most.cell_rows)
+	    w->batch.n_rows + lens_batch_rows_from(length, c->from) > w->most.cell_rows)
 		LENS_TRY(run_cells(w, err));
 	describe(w, w->editor.n, c->pair, false);
 	w->prompt[w->editor.n] = c->pair * w->most.runs + w->run[c->grid->base];
-	lens_batch_pack(&w->batch, tokens_of(w, c->grid->base, c->pair), pair.read_pos + 1,
+	lens_batch_pack(&w->batch, tokens_of(w, c->grid->base, c->pair), length,
 			p->read_pos[row], c->from);
 	w->editor.cell[w->editor.n++] = *c;
 	return LENS_OK;
@@ -523,7 +522,8 @@ static enum lens_status run_layer(struct lens_interventions *w, size_t layer, si
 	return run_cells(w, err);
 }
 
-/* --- what follows from them ---------------------------------------------------------------- */
+/* --- what follows from them ----------------------------------------------------------------
+ */
 
 /* (x − corrupted)/(clean − corrupted); NaN where the two are equal */
 static void normalize(struct lens_interventions *w, const struct lens_outcome *o, size_t pair,

@@ -6,14 +6,16 @@
 
 #define NOT_ONE SIZE_MAX /* all positions, heads or keys */
 
-/* --- study.c: how a result is measured ----------------------------------------------------- */
+/* --- study.c: how a result is measured -----------------------------------------------------
+ */
 
 /* Floats of a metric: one for each place of its axis, or one. */
 size_t lens_metric_floats(enum lens_table metric, const struct lens_sizes *s);
 /* Is the grid's layer asked for? */
 bool lens_layer_asked(const struct lens_study *s, size_t layer);
 
-/* --- cells.c: what becomes of a grid's cells ------------------------------------------------ */
+/* --- cells.c: what becomes of a grid's cells ------------------------------------------------
+ */
 
 /* What is replaced in a layer: a head of a hook point that has heads, or all of it. */
 struct lens_spot {
@@ -32,7 +34,7 @@ struct lens_cell {
 
 /* A prompt, as far as cells depend on it. */
 struct lens_pair {
-	size_t length, read_pos;
+	size_t read_pos;
 	size_t parting; /* the first position whose tokens differ in base and source */
 };
 /*
@@ -85,7 +87,8 @@ const float *lens_recorded(const struct lens_record *r, enum lens_hook hook, siz
 const float *lens_recorded_square(const struct lens_record *r, size_t layer, size_t prompt,
 				  size_t head, size_t query);
 
-/* --- edit.c: replacing --------------------------------------------------------------------- */
+/* --- edit.c: replacing ---------------------------------------------------------------------
+ */
 
 /* The cells of a batch, and where their values come from. */
 struct lens_editor {

@@ -47,7 +47,8 @@ size_t lens_metric_floats(enum lens_table table, const struct lens_sizes *s)
 	return 1;
 }
 
-/* --- data sets ------------------------------------------------------------------------------ */
+/* --- data sets ------------------------------------------------------------------------------
+ */
 
 static struct lens_outcome *add_outcome(struct lens_study *s, enum lens_outcome_of of,
 					const struct metric *m)
@@ -88,8 +89,8 @@ static void add_cells(struct lens_study *s, size_t grid, enum lens_outcome_of of
 		 share ? "_normalized" : "");
 	snprintf(o->long_name, sizeof(o->long_name), "%s%s: the %s run with %s of the %s run",
 		 share ? "(x - corrupted)/(clean - corrupted), x the " : "", m->long_name,
-		 run_name(g->base), strchr(hook, '.') ? strchr(strchr(hook, '.') + 1, '.') + 1
-						      : hook,
+		 run_name(g->base),
+		 strchr(hook, '.') ? strchr(strchr(hook, '.') + 1, '.') + 1 : hook,
 		 run_name(g->source));
 	if (share)
 		o->units = NULL;
@@ -116,7 +117,8 @@ static void add_run(struct lens_study *s, enum lens_run run, enum lens_metric me
 		 run_name(run));
 }
 
-/* --- what is asked for --------------------------------------------------------------------- */
+/* --- what is asked for ---------------------------------------------------------------------
+ */
 
 bool lens_layer_asked(const struct lens_study *s, size_t layer)
 {
@@ -274,4 +276,38 @@ size_t lens_outcome_floats(const struct lens_outcome *o, const struct lens_sizes
 	for (i = 0; i < o->n_axes; i++)
 		n *= lens_axis_extent(o->axis[i], sizes);
 	return n;
+}
+
+/*
+ * Cells of the layer l go through n_layers − l blocks, with the rows of their positions
+ * from the replaced one on: at all positions, all; at one, half of them on average. Each
+ * cell ends with the product with W_U.
+ */
+static double grid_flop(const struct lens_study *s, const struct lens_study_grid *g,
+			size_t length)
+{
+	const struct lens_config *c = &s->model->config;
+	const struct lens_outcome *o = &s->outcome[g->outcome];
+	struct lens_sizes sizes = lens_model_sizes(c);
+	double layers = (double)(c->n_layers + 1) / 2, n = (double)length, rows = n;
+	double cells;
+
+	sizes.n_pos = length;
+	sizes.n_answers = 2;
+	cells = (double)lens_outcome_floats(o, &sizes) /
+		(double)lens_metric_floats(g->metric, &sizes);
+	if (g->info->n_axes > 2 || g->info->axis[1] == LENS_AXIS_POS)
+		rows = (n + 1) / 2;
+	return cells * (rows * layers * 2 * (double)lens_block_weights(c) +
+			2 * (double)(c->d_model * c->d_vocab));
+}
+
+double lens_study_flop(const struct lens_study *s, size_t length)
+{
+	double flop = 0;
+	size_t i;
+
+	for (i = 0; i < s->n_grids; i++)
+		flop += grid_flop(s, &s->grid[i], length);
+	return flop;
 }

@@ -14,7 +14,8 @@ struct worker {
 	struct lens_sink sink;
 	struct lens_forward *forward;
 	struct lens_capture *capture;
-	struct lens_tables *tables; /* NULL without any */
+	struct lens_tables *tables;               /* NULL without any */
+	struct lens_interventions *interventions; /* NULL without any */
 	struct lens_visitor visitor[2];
 	struct lens_visitors visitors;
 	struct lens_batch batch; /* in hand */
@@ -34,6 +35,7 @@ static void worker_release(struct worker *w)
 	lens_forward_destroy(w->forward);
 	lens_capture_destroy(w->capture);
 	lens_tables_destroy(w->tables);
+	lens_interventions_destroy(w->interventions);
 	lens_batch_release(&w->batch);
 }
 
@@ -42,6 +44,8 @@ static enum lens_status worker_init(struct worker *w, struct lens_work *work,
 {
 	const struct lens_plan *p = work->plan;
 	struct lens_tables_options tables = p->tables;
+	const struct lens_interventions_options interventions =
+		lens_plan_interventions(p, work->memory->inner_threads);
 	const struct lens_forward_size size = { .visitors = &w->visitors,
 						.max_rows = p->max_packed,
 						.max_length = p->prompts->max_length,
@@ -55,6 +59,8 @@ static enum lens_status worker_init(struct worker *w, struct lens_work *work,
 	LENS_TRY(lens_capture_create(&p->capture, &w->sink, &w->capture, err));
 	if (p->any_table)
 		LENS_TRY(lens_tables_create(p->model, &tables, &w->tables, err));
+	if (p->study.n_outcomes)
+		LENS_TRY(lens_interventions_create(&interventions, &w->interventions, err));
 	w->visitor[0] = (struct lens_visitor){ .hooks = &p->hooks,
 					       .visit = lens_capture_visit,
 					       .ctx = w->capture };
@@ -77,21 +83,35 @@ static void pack(struct worker *w, size_t row0, size_t n)
 				p->read_pos[i], 0);
 }
 
-/* Rows of a table, as they are or as halves. */
+/* A batch's rows of a table or an outcome, as it was computed: [n, row bytes]. */
+static const char *rows_of(const struct worker *w, const struct lens_planned *d, size_t *row)
+{
+	enum lens_table table = (enum lens_table)d->source;
+
+	if (d->from == LENS_FROM_TABLE) {
+		*row = lens_table_row_bytes(table, &w->work->plan->tables);
+		return lens_tables_rows(w->tables, table);
+	}
+	*row = lens_outcome_floats(&w->work->plan->study.outcome[d->source],
+				   &w->work->plan->sizes) *
+	       sizeof(float);
+	return (const char *)lens_interventions_rows(w->interventions, d->source);
+}
+
+/* Rows of a table or an outcome, as they are or as halves. */
 static enum lens_status hand_over_rows(struct worker *w, const struct lens_planned *d,
 				       struct lens_captured c, size_t first,
 				       struct lens_error *err)
 {
-	enum lens_table table = (enum lens_table)d->source;
-	size_t row = lens_table_row_bytes(table, &w->work->plan->tables);
-	const char *rows = (const char *)lens_tables_rows(w->tables, table) + first * row;
+	size_t row;
+	const char *all = rows_of(w, d, &row), *rows = all + first * row;
 	size_t bytes = c.n_rows * row, n = bytes / sizeof(float);
 	bool halves = d->dtype == LENS_F16;
 
 	c.bytes = halves ? n * lens_dtype_size(LENS_F16) : bytes;
 	LENS_TRY(w->sink.acquire(w->sink.ctx, c.bytes, &c.data, err));
 	if (halves)
-		w->overflows[table] +=
+		w->overflows[d->source] +=
 			lens_vec()->to_f16(n, (const float *)(const void *)rows, c.data);
 	else
 		memcpy(c.data, rows, bytes);
@@ -99,8 +119,8 @@ static enum lens_status hand_over_rows(struct worker *w, const struct lens_plann
 }
 
 /* No block of rows crosses a chunk. */
-static enum lens_status hand_over_tables(struct worker *w, size_t row0, size_t n,
-					 struct lens_error *err)
+static enum lens_status hand_over_results(struct worker *w, size_t row0, size_t n,
+					  struct lens_error *err)
 {
 	const struct lens_plan *p = w->work->plan;
 	size_t i, first;
@@ -109,7 +129,7 @@ static enum lens_status hand_over_tables(struct worker *w, size_t row0, size_t n
 		const struct lens_planned *d = &p->dataset[i];
 		struct lens_captured c = { .dataset = (int)i, .by_rows = true };
 
-		if (d->from != LENS_FROM_TABLE)
+		if (d->from == LENS_FROM_HOOK)
 			continue;
 		for (first = 0; first < n; first += c.n_rows) {
 			c.row0 = row0 + first;
@@ -129,16 +149,20 @@ static enum lens_status run_batch(struct worker *w, size_t batch, size_t *flagge
 	const struct lens_tables_batch in = { .batch = &w->batch,
 					      .answers = q->answers + row0 * q->n_answers,
 					      .flags = q->flags + row0 };
+	const struct lens_interventions_batch cells = {
+		.prompts = q, .row0 = row0, .n = n, .stop = w->work->watch->stop
+	};
 
 	pack(w, row0, n);
 	lens_capture_begin(w->capture, row0);
 	if (w->tables)
 		lens_tables_begin(w->tables, &in);
 	LENS_TRY(lens_forward_run(w->forward, &w->batch, &w->visitors, err));
-	if (!w->tables)
-		return LENS_OK;
-	lens_tables_finish(w->tables, flagged);
-	return hand_over_tables(w, row0, n, err);
+	if (w->tables)
+		lens_tables_finish(w->tables, flagged);
+	if (w->interventions)
+		LENS_TRY(lens_interventions_run(w->interventions, &cells, err));
+	return hand_over_results(w, row0, n, err);
 }
 
 /* Counts a batch as done and tells the user. Under the critical section's lock. */

@@ -163,7 +163,7 @@ static void make_shape(const struct lens_plan *p, const struct lens_planned *d,
 
 	for (i = 0; i < d->rank; i++)
 		s->extent[i] = s->chunk[i] = lens_axis_extent(d->axis[i], &p->sizes);
-	s->by_rows = d->from == LENS_FROM_TABLE || p->batch_rows * row <= SMALL_BATCH;
+	s->by_rows = d->from != LENS_FROM_HOOK || p->batch_rows * row <= SMALL_BATCH;
 	if (s->by_rows)
 		s->chunk[0] = shared_rows(p, row);
 	else
@@ -176,8 +176,10 @@ static void make_shape(const struct lens_plan *p, const struct lens_planned *d,
 
 static size_t shape_index(const struct lens_plan *p, const struct lens_planned *d)
 {
-	return d->from == LENS_FROM_HOOK ? (size_t)p->capture.spec[d->source].hook
-					 : (size_t)LENS_HOOK_COUNT + d->source;
+	if (d->from == LENS_FROM_HOOK)
+		return p->capture.spec[d->source].hook;
+	return (size_t)LENS_HOOK_COUNT + d->source +
+	       (d->from == LENS_FROM_OUTCOME ? (size_t)LENS_TABLE_COUNT : 0);
 }
 
 const struct lens_shape *lens_shape_of(const struct lens_plan *p, const struct lens_planned *d,
@@ -209,7 +211,7 @@ static void take_shape(struct lens_planned *d, const struct lens_shape *s,
 	memcpy(d->chunk, s->chunk, sizeof(d->chunk));
 	d->data_bytes = s->data_bytes;
 	d->file_bytes = s->file_bytes;
-	if (d->from == LENS_FROM_TABLE)
+	if (d->from != LENS_FROM_HOOK)
 		return;
 	spec += d->source;
 	memcpy(spec->extent, s->extent, sizeof(spec->extent));

@@ -25,6 +25,7 @@ struct polynomial {
 };
 struct cost {
 	struct polynomial bytes, flop;
+	const struct lens_study *study; /* interventions: a polynomial of a higher degree */
 };
 
 static double at(const struct polynomial *p, double x)
@@ -125,7 +126,7 @@ static size_t cut(const struct lens_prompts *p, const struct cost *c,
 		/* All rows are as wide as the shard's longest. */
 		longest = x > longest ? x : longest;
 		bytes = (double)(row + 1 - start) * at(&c->bytes, longest);
-		flop += at(&c->flop, x);
+		flop += at(&c->flop, x) + lens_study_flop(c->study, lens_prompt_length(p, row));
 	}
 	if (first)
 		first[n] = p->n_rows;
@@ -136,7 +137,7 @@ enum lens_status lens_cut_make(struct lens_cut *c, const struct lens_plan *p,
 			       struct lens_error *err)
 {
 	const struct lens_experiment *e = p->experiment;
-	const struct cost cost = { bytes_of(p), flop_of(p) };
+	const struct cost cost = { bytes_of(p), flop_of(p), &p->study };
 	struct limits limit = { .prompts = e->shards.prompts ? e->shards.prompts : SIZE_MAX,
 				.bytes = (double)e->shards.bytes,
 				.flop = SHARD_FLOP };

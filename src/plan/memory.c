@@ -38,7 +38,7 @@ static size_t largest_buffer(const struct lens_plan *p)
 	for (i = 0; i < p->n_datasets; i++) {
 		const struct lens_planned *d = &p->dataset[i];
 
-		if (d->from == LENS_FROM_TABLE)
+		if (d->from != LENS_FROM_HOOK)
 			n = lens_max(n, lens_min(p->batch_rows, d->chunk[0]) *
 						lens_row_bytes(d, &p->sizes));
 	}
@@ -81,7 +81,11 @@ static size_t worker_bytes(const struct lens_plan *p, size_t threads)
 						.max_length = p->prompts->max_length,
 						.threads = (int)threads };
 
+	const struct lens_interventions_options interventions =
+		lens_plan_interventions(p, threads);
+
 	return lens_batch_bytes(p->batch_rows, p->max_packed, p->max_packed) +
+	       (p->study.n_outcomes ? lens_interventions_bytes(&interventions) : 0) +
 	       lens_forward_bytes(p->model, &size) + lens_capture_bytes(&p->capture) +
 	       (p->any_table ? lens_tables_bytes(p->model, &p->tables) : 0);
 }

@@ -120,6 +120,35 @@ static void add_tables(struct lens_plan *p)
 		lens_tables_hooks(p->model, &p->tables, &p->table_hooks);
 }
 
+/* --- interventions ----------------------------------------------------------------------- */
+
+static void add_outcome(struct lens_plan *p, size_t outcome)
+{
+	const struct lens_outcome *o = &p->study.outcome[outcome];
+	struct lens_planned *d = &p->dataset[p->n_datasets++];
+	int i;
+
+	snprintf(d->path, sizeof(d->path), "/results/%s", o->name);
+	d->from = LENS_FROM_OUTCOME;
+	d->source = outcome;
+	d->long_name = o->long_name;
+	d->units = o->units;
+	d->dtype = LENS_F32;
+	d->rank = o->n_axes + 1;
+	d->axis[0] = LENS_AXIS_PROMPT;
+	for (i = 0; i < o->n_axes; i++)
+		d->axis[i + 1] = o->axis[i];
+}
+
+struct lens_interventions_options lens_plan_interventions(const struct lens_plan *p,
+							  size_t threads)
+{
+	return (struct lens_interventions_options){ .study = &p->study,
+						    .sizes = p->sizes,
+						    .batch_rows = p->batch_rows,
+						    .threads = (int)threads };
+}
+
 /* --- the whole ---------------------------------------------------------------------- */
 
 void lens_plan_sizes(struct lens_plan *p)
@@ -231,9 +260,10 @@ static enum lens_status check_lens(const struct lens_plan *p, struct lens_error 
 static enum lens_status describe(struct lens_plan *p, const struct lens_hook_set *selected,
 				 struct lens_error *err)
 {
-	size_t most = p->model->config.n_layers * LENS_HOOK_COUNT;
+	size_t i, most = p->model->config.n_layers * LENS_HOOK_COUNT;
 
-	p->dataset = lens_calloc(most + LENS_TABLE_COUNT, sizeof(*p->dataset));
+	p->dataset =
+		lens_calloc(most + LENS_TABLE_COUNT + p->study.n_outcomes, sizeof(*p->dataset));
 	p->link = lens_calloc(most, sizeof(*p->link));
 	p->capture.spec = lens_calloc(most, sizeof(*p->capture.spec));
 	if (!p->dataset || !p->link || !p->capture.spec)
@@ -242,10 +272,13 @@ static enum lens_status describe(struct lens_plan *p, const struct lens_hook_set
 	LENS_TRY(check_lens(p, err));
 	add_cache(p, selected);
 	add_tables(p);
+	for (i = 0; i < p->study.n_outcomes; i++)
+		add_outcome(p, i);
 	LENS_TRY(check_top_neurons(p, err));
 	if (!p->n_datasets)
 		return lens_error_set(err, LENS_ERR_INVALID,
-				      "neither cache.hooks nor tables asks for anything%s",
+				      "neither cache.hooks nor tables nor patch.grids asks for "
+				      "anything%s",
 				      p->prompts->n_answers ? ""
 							    : " (without data.answers, tables "
 							      "about answers have no content)");
@@ -266,6 +299,8 @@ static enum lens_status fill(struct lens_plan *p, struct lens_error *err)
 		st = lens_hook_set_init(&p->hooks, c, NULL, 0, err);
 	if (st == LENS_OK)
 		st = lens_hook_set_init(&p->table_hooks, c, NULL, 0, err);
+	if (st == LENS_OK)
+		st = lens_study_init(&p->study, p->model, e, err);
 	if (st == LENS_OK)
 		st = describe(p, &selected, err);
 	lens_hook_set_release(&selected);
@@ -316,6 +351,7 @@ void lens_plan_release(struct lens_plan *p)
 	if (!p->whole) {
 		lens_hook_set_release(&p->hooks);
 		lens_hook_set_release(&p->table_hooks);
+		lens_study_release(&p->study);
 		lens_free(p->link);
 	}
 	lens_free(p->capture.spec);

@@ -10,7 +10,7 @@ struct lens_shape {
 	size_t extent[LENS_MAX_RANK], chunk[LENS_MAX_RANK];
 	uint64_t data_bytes, file_bytes;
 };
-#define LENS_SHAPES ((size_t)LENS_HOOK_COUNT + LENS_TABLE_COUNT)
+#define LENS_SHAPES ((size_t)LENS_HOOK_COUNT + LENS_TABLE_COUNT + LENS_MOST_OUTCOMES)
 
 /* --- plan.c ------------------------------------------------------------------------- */
 

@@ -1,0 +1,254 @@
+/*
+ * test_interventions.c: every grid has the same bits with exact reuse as by full passes,
+ * whatever shares a batch; what cannot change is the run itself; and one cell of each grid
+ * against a pass with an edit of the test's own. On the level of H5LENS_TEST_CPU.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "h5lens/interventions.h"
+#include "support/passes.h"
+#include "support/runs.h"
+#include "support/settings.h"
+
+enum { N_ROWS = 5, MOST_TOKENS = 11, N_ANSWERS = 3 };
+
+static struct test_random rnd = { 11 };
+
+/* Pairs of random tokens with a common beginning. */
+struct subject {
+	struct lens_model *m;
+	struct lens_prompts p;
+	uint64_t offset[N_ROWS + 1];
+	int32_t tokens[N_ROWS * MOST_TOKENS], corrupted[N_ROWS * MOST_TOKENS];
+	int32_t read_pos[N_ROWS], answers[N_ROWS * N_ANSWERS];
+};
+
+static void begin(struct subject *s, const char *name)
+{
+	const struct lens_model_options raw = { .tied_head = LENS_HEAD_AUTO };
+	size_t i, k, length, common;
+	char dir[128];
+
+	memset(s, 0, sizeof(*s));
+	snprintf(dir, sizeof(dir), "tests/golden/data/%s", name);
+	s->m = test_open_model(dir, &raw);
+	for (i = 0; i < N_ROWS; i++) {
+		int32_t *x = s->tokens + s->offset[i], *y = s->corrupted + s->offset[i];
+
+		length = i ? 2 + test_random_below(&rnd, MOST_TOKENS - 2) : MOST_TOKENS;
+		common = test_random_below(&rnd, length);
+		s->read_pos[i] = (int32_t)(i % 3 ? length - 1 : length / 2);
+		for (k = 0; k < length; k++) {
+			x[k] = (int32_t)test_random_below(&rnd, s->m->config.d_vocab);
+			y[k] = k < common ? x[k] : (x[k] + 1) % (int32_t)s->m->config.d_vocab;
+		}
+		for (k = 0; k < N_ANSWERS; k++)
+			s->answers[i * N_ANSWERS + k] =
+				(int32_t)test_random_below(&rnd, s->m->config.d_vocab);
+		s->offset[i + 1] = s->offset[i] + length;
+	}
+	s->p = (struct lens_prompts){ .n_rows = N_ROWS,
+				      .n_answers = N_ANSWERS,
+				      .max_length = MOST_TOKENS,
+				      .offset = s->offset,
+				      .tokens = s->tokens,
+				      .corrupted = s->corrupted,
+				      .read_pos = s->read_pos,
+				      .answers = s->answers };
+}
+
+/* What a study finds: [n_outcomes] [N_ROWS, floats]. */
+struct found {
+	struct lens_study study;
+	struct lens_sizes sizes;
+	float *rows[LENS_MOST_OUTCOMES];
+};
+
+static void release(struct found *f)
+{
+	size_t i;
+
+	for (i = 0; i < f->study.n_outcomes; i++)
+		lens_free(f->rows[i]);
+	lens_study_release(&f->study);
+}
+
+static size_t floats(const struct found *f, size_t outcome)
+{
+	return lens_outcome_floats(&f->study.outcome[outcome], &f->sizes);
+}
+
+static void keep(struct found *f, const struct lens_interventions *w, size_t row0, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < f->study.n_outcomes; i++)
+		memcpy(f->rows[i] + row0 * floats(f, i), lens_interventions_rows(w, i),
+		       n * floats(f, i) * sizeof(float));
+}
+
+/* In batches of so many rows. */
+static void find(const struct subject *s, const struct lens_experiment *e, size_t batch_rows,
+		 int threads, struct found *f)
+{
+	struct lens_interventions_options opt = { .study = &f->study,
+						  .batch_rows = batch_rows,
+						  .threads = threads };
+	struct lens_interventions *w;
+	struct lens_error err = LENS_ERROR_INIT;
+	size_t i;
+
+	memset(f, 0, sizeof(*f));
+	assert_int_equal(lens_study_init(&f->study, s->m, e, &err), LENS_OK);
+	f->sizes = lens_model_sizes(&s->m->config);
+	f->sizes.n_pos = MOST_TOKENS;
+	f->sizes.n_answers = N_ANSWERS;
+	opt.sizes = f->sizes;
+	for (i = 0; i < f->study.n_outcomes; i++) {
+		f->rows[i] = lens_calloc(N_ROWS * floats(f, i), sizeof(float));
+		assert_non_null(f->rows[i]);
+	}
+	assert_int_equal(lens_interventions_create(&opt, &w, NULL), LENS_OK);
+	for (i = 0; i < N_ROWS; i += batch_rows) {
+		const struct lens_interventions_batch in = {
+			.prompts = &s->p, .row0 = i, .n = lens_min(N_ROWS - i, batch_rows)
+		};
+
+		assert_int_equal(lens_interventions_run(w, &in, NULL), LENS_OK);
+		keep(f, w, i, in.n);
+	}
+	lens_interventions_destroy(w);
+}
+
+static size_t same(const struct found *x, const struct found *y, const char *what)
+{
+	size_t i, k, n = 0;
+
+	assert_int_equal(x->study.n_outcomes, y->study.n_outcomes);
+	for (i = 0; i < x->study.n_outcomes; i++) {
+		for (k = 0; k < N_ROWS * floats(x, i); k++, n++) {
+			if (memcmp(x->rows[i] + k, y->rows[i] + k, sizeof(float)))
+				fail_msg("%s: %s: row %zu, number %zu: %.9g, not %.9g", what,
+					 x->study.outcome[i].name, k / floats(x, i),
+					 k % floats(x, i), (double)y->rows[i][k],
+					 (double)x->rows[i][k]);
+		}
+	}
+	return n;
+}
+
+/* --- what all cells must be -----------------------------------------------------------------
+ */
+
+static void set_all(const struct subject *s, const char *direction, const char *metric)
+{
+	test_settings_setup(NULL);
+	test_settings_set(
+		&test_e, "patch.grids",
+		s->m->config.parallel_block
+			? "block_every,attn_head_all_pos_every,attn_head_by_pos_every,"
+			  "attn_head_pattern_dest_src_pos"
+			: "block_every,resid_mid,attn_head_all_pos_every,"
+			  "attn_head_by_pos_every,attn_head_pattern_dest_src_pos");
+	test_settings_set(&test_e, "patch.direction", direction);
+	test_settings_set(&test_e, "patch.metric", metric);
+	test_settings_set(&test_e, "patch.normalize", "true");
+}
+
+static const struct lens_outcome *outcome_of(const struct found *f, const char *name,
+					     const float **rows)
+{
+	size_t i;
+
+	for (i = 0; i < f->study.n_outcomes; i++) {
+		if (!strcmp(f->study.outcome[i].name, name)) {
+			*rows = f->rows[i];
+			return &f->study.outcome[i];
+		}
+	}
+	fail_msg("no %s", name);
+	return NULL;
+}
+
+/*
+ * The stream of the other run before the first layer, at the only position where the two
+ * differ and that is read, makes it the other run.
+ */
+static void check_ends(const struct subject *s, const struct found *f)
+{
+	const float *cells, *clean, *corrupted;
+	size_t i, k, pos, n = N_ANSWERS - 1, filled = 0;
+
+	outcome_of(f, "patch/resid_pre", &cells);
+	outcome_of(f, "patch/clean_logit_diff", &clean);
+	outcome_of(f, "patch/corrupted_logit_diff", &corrupted);
+	for (i = 0; i < N_ROWS; i++) {
+		size_t length = lens_prompt_length(&s->p, i), differ = 0;
+		const float *row = cells + i * s->m->config.n_layers * MOST_TOKENS * n;
+
+		for (pos = 0; pos < MOST_TOKENS; pos++) {
+			bool same = pos < length && s->tokens[s->offset[i] + pos] ==
+							    s->corrupted[s->offset[i] + pos];
+
+			differ += pos < length && !same;
+			for (k = 0; k < n; k++) {
+				assert_int_equal(isnan(row[pos * n + k]), pos >= length);
+				if (same || (pos < length && pos > (size_t)s->read_pos[i]))
+					assert_true(row[pos * n + k] == corrupted[i * n + k]);
+			}
+		}
+		filled += differ > 0;
+		for (k = 0; differ == 1 && k < n; k++)
+			assert_true(row[(length - 1) * n + k] == clean[i * n + k] ||
+				    (size_t)s->read_pos[i] != length - 1);
+	}
+	assert_int_equal(filled, N_ROWS);
+}
+
+static void check_grids(void **state)
+{
+	static const char *const metrics[] = { "logit_diff", "answer_logit", "answer_logprob",
+					       "kl_divergence" };
+	struct found reuse, other;
+	struct subject s;
+	size_t i;
+
+	begin(&s, *state);
+	for (i = 0; i < (test_quick() ? 1 : 4); i++) {
+		set_all(&s, i % 2 ? "noise" : "denoise", metrics[i]);
+		find(&s, &test_e, N_ROWS, 1, &reuse);
+		if (!i)
+			check_ends(&s, &reuse);
+		find(&s, &test_e, 2, 2, &other);
+		assert_true(same(&reuse, &other, "small batches") > 1000);
+		release(&other);
+		test_settings_set(&test_e, "patch.reuse", "false");
+		find(&s, &test_e, N_ROWS, 1, &other);
+		same(&reuse, &other, "full passes");
+		release(&other);
+		release(&reuse);
+		test_settings_teardown(NULL);
+	}
+	lens_model_destroy(s.m);
+}
+
+int main(void)
+{
+	static char gpt2[] = "gpt2_gelu_new", neo[] = "gpt_neo_local", neox[] = "gpt_neox",
+		    llama[] = "llama_gqa", mistral[] = "mistral";
+	const struct CMUnitTest tests[] = {
+		{ gpt2, check_grids, NULL, NULL, gpt2 },
+		{ neo, check_grids, NULL, NULL, neo },
+		{ neox, check_grids, NULL, NULL, neox },
+		{ llama, check_grids, NULL, NULL, llama },
+		{ mistral, check_grids, NULL, NULL, mistral },
+	};
+
+	return cmocka_run_group_tests(tests, test_open_kernels, NULL);
+}
