@@ -17,6 +17,7 @@ struct lens_dataset_options {
 	const char *csv; /* path */
 	char separator;  /* between fields: ',' */
 	const char *prompt_column;
+	const char *corrupted_column; /* NULL: none */
 	const char *const *answer_columns;
 	size_t n_answers;            /* 0 is allowed: then no answer tables */
 	const char *read_pos_column; /* NULL: none */
@@ -40,12 +41,13 @@ struct lens_dataset_options {
 
 /* What may be suspicious about a good row. */
 enum lens_row_warning {
-	LENS_ROW_SECOND_BOS,   /* the prompt begins with the BOS token that is prepended */
-	LENS_ROW_NO_SPACE,     /* an answer without its leading space */
-	LENS_ROW_SEAM,         /* white space where the prompt ends and an answer begins */
-	LENS_ROW_EQUAL_ANSWERS /* two answers are the same token */
+	LENS_ROW_SECOND_BOS,    /* the prompt begins with the BOS token that is prepended */
+	LENS_ROW_NO_SPACE,      /* an answer without its leading space */
+	LENS_ROW_SEAM,          /* white space where the prompt ends and an answer begins */
+	LENS_ROW_EQUAL_ANSWERS, /* two answers are the same token */
+	LENS_ROW_PARTS_LATE     /* the corrupted prompt parts behind the token that is read */
 };
-#define LENS_ROW_WARNINGS 4
+#define LENS_ROW_WARNINGS 5
 
 /* Bits of /results/flags that concern the row itself; the analysis uses 1 and 2. */
 #define LENS_FLAG_SEAM 4u
@@ -129,6 +131,7 @@ struct lens_prompts lens_prompts_part(const struct lens_prompts *p, size_t first
 struct lens_prompt_text {
 	size_t row;                /* index into the prompt set */
 	const char *prompt;        /* as in the file, without BOS */
+	const char *corrupted;     /* the same, or NULL */
 	const char *const *answer; /* [n_answers] */
 	const char *const *column; /* [n_columns] */
 };

@@ -1,7 +1,7 @@
 /*
- * dataset/check.c: one record → tokens, read position and answers, or what is wrong
- * with it. In: a record and the tokenizer; out: a struct lens_row. Here, a bad row is a
- * result, not a failure.
+ * dataset/check.c: one record → tokens (check_prompt.c), read position (read_pos.c) and
+ * answers, or what is wrong with it. In: a record and the tokenizer; out: a struct lens_row.
+ * Here, a bad row is a result, not a failure.
  */
 #include "dataset/check_private.h"
 
@@ -77,6 +77,7 @@ void lens_row_check_release(struct lens_row_check *c)
 void lens_row_release(struct lens_row *row)
 {
 	lens_ids_release(&row->tokens);
+	lens_ids_release(&row->corrupted);
 	lens_ids_release(&row->answers);
 }
 
@@ -103,10 +104,9 @@ static bool check_fields(const struct lens_row_check *c, const struct lens_csv_r
 	return row->bad.code == LENS_OK;
 }
 
-/* Appends the ids of a field; an answer continues its prompt. An error names the record. */
-static enum lens_status encode(const struct lens_row_check *c,
-			       const struct lens_csv_record *rec, size_t column, bool continues,
-			       struct lens_ids *ids, struct lens_error *err)
+enum lens_status lens_row_encode(const struct lens_row_check *c,
+				 const struct lens_csv_record *rec, size_t column,
+				 bool continues, struct lens_ids *ids, struct lens_error *err)
 {
 	struct lens_error inner = LENS_ERROR_INIT;
 	const char *text = rec->field[column];
@@ -126,9 +126,8 @@ static enum lens_status encode(const struct lens_row_check *c,
 			     c->columns->name[column], inner.text);
 }
 
-/* A token that the model lacks makes the row bad. */
-static bool check_ids(const struct lens_row_check *c, const struct lens_csv_record *rec,
-		      const struct lens_ids *ids, size_t column, struct lens_row *row)
+bool lens_row_check_ids(const struct lens_row_check *c, const struct lens_csv_record *rec,
+			const struct lens_ids *ids, size_t column, struct lens_row *row)
 {
 	size_t i;
 
@@ -141,39 +140,6 @@ static bool check_ids(const struct lens_row_check *c, const struct lens_csv_reco
 		return false;
 	}
 	return true;
-}
-
-static enum lens_status check_prompt(struct lens_row_check *c,
-				     const struct lens_csv_record *rec, struct lens_row *row,
-				     struct lens_error *err)
-{
-	size_t column = c->columns->prompt;
-
-	if (!rec->length[column]) {
-		lens_row_note(&row->bad, c, rec, "the prompt (column '%.200s') is empty",
-			      c->columns->name[column]);
-		return LENS_OK;
-	}
-	LENS_TRY(encode(c, rec, column, false, &row->tokens, err));
-	if (!row->tokens.n || (c->bos >= 0 && row->tokens.n == 1)) {
-		lens_row_note(&row->bad, c, rec, "the prompt (column '%.200s') has no tokens",
-			      c->columns->name[column]);
-		return LENS_OK;
-	}
-	if (row->tokens.n > c->opt->n_ctx || row->tokens.n > INT32_MAX) {
-		lens_row_note(&row->bad, c, rec,
-			      "the prompt has %zu tokens%s; the model takes %zu", row->tokens.n,
-			      c->bos >= 0 ? " with BOS" : "", c->opt->n_ctx);
-		return LENS_OK;
-	}
-	check_ids(c, rec, &row->tokens, column, row);
-	if (c->bos >= 0 && row->tokens.v[1] == c->bos)
-		lens_row_note(
-			&row->warning[LENS_ROW_SECOND_BOS], c, rec,
-			"the prompt (column '%.200s') begins with the BOS token already; with "
-			"prepend_bos it has two",
-			c->columns->name[column]);
-	return LENS_OK;
 }
 
 /*
@@ -305,10 +271,10 @@ static enum lens_status check_answer(struct lens_row_check *c,
 		return LENS_OK;
 	}
 	c->scratch.n = 0;
-	LENS_TRY(encode(c, rec, column, true, &c->scratch, err));
+	LENS_TRY(lens_row_encode(c, rec, column, true, &c->scratch, err));
 	if (c->scratch.n != 1)
 		return split_answer(c, rec, column, row, err);
-	if (!check_ids(c, rec, &c->scratch, column, row))
+	if (!lens_row_check_ids(c, rec, &c->scratch, column, row))
 		return LENS_OK;
 	LENS_TRY(lens_ids_push(&row->answers, c->scratch.v[0], err));
 	return warn_of_space(c, rec, column, row, err);
@@ -380,18 +346,18 @@ enum lens_status lens_row_check(struct lens_row_check *c, const struct lens_csv_
 {
 	size_t i;
 
-	row->tokens.n = row->answers.n = 0;
+	row->tokens.n = row->corrupted.n = row->answers.n = 0;
 	row->read_pos = 0;
 	row->bad.code = LENS_OK;
 	for (i = 0; i < LENS_ROW_WARNINGS; i++)
 		row->warning[i].code = LENS_OK;
 	if (!check_fields(c, rec, row))
 		return LENS_OK;
-	if (c->bos >= 0)
-		LENS_TRY(lens_ids_push(&row->tokens, c->bos, err));
-	LENS_TRY(check_prompt(c, rec, row, err));
+	LENS_TRY(lens_row_check_prompt(c, rec, row, err));
 	if (row->bad.code == LENS_OK)
 		LENS_TRY(lens_row_check_read_pos(c, rec, row, err));
+	if (row->bad.code == LENS_OK && c->columns->corrupted != LENS_NO_COLUMN)
+		LENS_TRY(lens_row_check_corrupted(c, rec, row, err));
 	for (i = 0; i < c->opt->n_answers && row->bad.code == LENS_OK; i++)
 		LENS_TRY(check_answer(c, rec, c->columns->answer[i], row, err));
 	if (row->bad.code == LENS_OK) {

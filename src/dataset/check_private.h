@@ -9,6 +9,7 @@
 /* The caller's storage; reused from row to row. */
 struct lens_row {
 	struct lens_ids tokens;                       /* the prompt, BOS included */
+	struct lens_ids corrupted;                    /* as many, or none */
 	int32_t read_pos;                             /* resolved: 0-based */
 	struct lens_ids answers;                      /* [n_answers] */
 	struct lens_error bad;                        /* code LENS_OK when the row is good */
@@ -32,6 +33,20 @@ void lens_row_check_release(struct lens_row_check *c);
 /* Fills *row. A bad row is not a failure: see row->bad. */
 enum lens_status lens_row_check(struct lens_row_check *c, const struct lens_csv_record *rec,
 				struct lens_row *row, struct lens_error *err);
+/* The prompt, and the corrupted one against it (check_prompt.c); as above. */
+enum lens_status lens_row_check_prompt(struct lens_row_check *c,
+				       const struct lens_csv_record *rec, struct lens_row *row,
+				       struct lens_error *err);
+enum lens_status lens_row_check_corrupted(struct lens_row_check *c,
+					  const struct lens_csv_record *rec,
+					  struct lens_row *row, struct lens_error *err);
+/* Appends the ids of a field; an answer continues its prompt. An error names the record. */
+enum lens_status lens_row_encode(const struct lens_row_check *c,
+				 const struct lens_csv_record *rec, size_t column,
+				 bool continues, struct lens_ids *ids, struct lens_error *err);
+/* A token that the model lacks makes the row bad. */
+bool lens_row_check_ids(const struct lens_row_check *c, const struct lens_csv_record *rec,
+			const struct lens_ids *ids, size_t column, struct lens_row *row);
 /* The read position (read_pos.c); as above. */
 enum lens_status lens_row_check_read_pos(struct lens_row_check *c,
 					 const struct lens_csv_record *rec,

@@ -178,7 +178,7 @@ static bool named(const struct lens_columns *c, const struct lens_dataset_option
 		if (c->answer[k] == i)
 			return true;
 	}
-	return i == c->prompt || i == c->read_pos;
+	return i == c->prompt || i == c->corrupted || i == c->read_pos;
 }
 
 enum lens_status lens_columns_init(struct lens_columns *c, struct lens_csv_reader *r,
@@ -189,7 +189,9 @@ enum lens_status lens_columns_init(struct lens_columns *c, struct lens_csv_reade
 	bool got;
 	size_t i;
 
-	*c = (struct lens_columns){ .read_pos = LENS_NO_COLUMN, .find = LENS_NO_COLUMN };
+	*c = (struct lens_columns){ .corrupted = LENS_NO_COLUMN,
+				    .read_pos = LENS_NO_COLUMN,
+				    .find = LENS_NO_COLUMN };
 	LENS_TRY(lens_csv_next(r, &rec, &got, err));
 	if (!got)
 		return lens_error_at(
@@ -197,6 +199,8 @@ enum lens_status lens_columns_init(struct lens_columns *c, struct lens_csv_reade
 			"the file is empty; a header row with column names is needed");
 	LENS_TRY(copy_names(c, &rec, opt, err));
 	LENS_TRY(find(c, opt->prompt_column, opt, &c->prompt, err));
+	if (opt->corrupted_column)
+		LENS_TRY(find(c, opt->corrupted_column, opt, &c->corrupted, err));
 	LENS_TRY(find_answers(c, opt, err));
 	if (opt->read_pos_column)
 		LENS_TRY(find(c, opt->read_pos_column, opt, &c->read_pos, err));

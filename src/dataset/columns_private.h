@@ -13,12 +13,13 @@ struct lens_columns {
 	size_t n;    /* fields of a record */
 	char **name; /* [n] */
 	size_t prompt;
-	size_t *answer;  /* [n_answers] */
-	size_t read_pos; /* or LENS_NO_COLUMN */
-	size_t find;     /* the same; it may be any column, and counts as one of the others */
-	size_t n_other;  /* the columns that the options do not name */
-	size_t *other;   /* [n_other] in file order */
-	char **stored;   /* [n_other] their names as HDF5 links, no two alike */
+	size_t corrupted; /* or LENS_NO_COLUMN */
+	size_t *answer;   /* [n_answers] */
+	size_t read_pos;  /* or LENS_NO_COLUMN */
+	size_t find;      /* the same; it may be any column, and counts as one of the others */
+	size_t n_other;   /* the columns that the options do not name */
+	size_t *other;    /* [n_other] in file order */
+	char **stored;    /* [n_other] their names as HDF5 links, no two alike */
 };
 
 /* Reads the header record. Release c even after an error. */

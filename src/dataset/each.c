@@ -61,10 +61,12 @@ static enum lens_status visit(struct walk *w, size_t row, const struct lens_csv_
 	for (i = 0; i < c->n_other; i++)
 		w->column[i] = rec->field[c->other[i]];
 	return w->fn(w->ctx,
-		     &(struct lens_prompt_text){ .row = row,
-						 .prompt = rec->field[c->prompt],
-						 .answer = w->answer,
-						 .column = w->column },
+		     &(struct lens_prompt_text){
+			     .row = row,
+			     .prompt = rec->field[c->prompt],
+			     .corrupted = w->p->corrupted ? rec->field[c->corrupted] : NULL,
+			     .answer = w->answer,
+			     .column = w->column },
 		     err);
 }
 
@@ -97,8 +99,8 @@ enum lens_status lens_prompts_each(const struct lens_dataset_options *opt,
 				   void *ctx, struct lens_error *err)
 {
 	struct walk w = { .opt = opt, .p = p, .fn = fn, .ctx = ctx };
-	enum lens_status st =
-		opt->n_answers == p->n_answers ? prepare(&w, err) : changed(&w, err);
+	bool same = opt->n_answers == p->n_answers && !opt->corrupted_column == !p->corrupted;
+	enum lens_status st = same ? prepare(&w, err) : changed(&w, err);
 
 	if (st == LENS_OK)
 		st = visit_rows(&w, err);

@@ -16,7 +16,7 @@ struct loader {
 	struct lens_row row;
 	struct lens_column_guess *guess; /* [n_columns] */
 	struct lens_prompts *p;
-	struct lens_ids tokens, read_pos, answers; /* handed to p at the end */
+	struct lens_ids tokens, corrupted, read_pos, answers; /* handed to p at the end */
 	size_t row_cap, n_records;
 };
 
@@ -38,6 +38,7 @@ void lens_prompts_destroy(struct lens_prompts *p)
 	lens_free(p->flags);
 	lens_free(p->offset);
 	lens_free(p->tokens);
+	lens_free(p->corrupted);
 	lens_free(p->read_pos);
 	lens_free(p->answers);
 	lens_free(p->record);
@@ -143,6 +144,7 @@ static enum lens_status add_row(struct loader *l, const struct lens_csv_record *
 	LENS_TRY(lens_csv_record_digest(rec, &p->place[p->n_rows].digest, err));
 	p->flags[p->n_rows] = lens_row_flags(&l->row);
 	LENS_TRY(append_ids(&l->tokens, &l->row.tokens, err));
+	LENS_TRY(append_ids(&l->corrupted, &l->row.corrupted, err));
 	LENS_TRY(append_ids(&l->answers, &l->row.answers, err));
 	LENS_TRY(lens_ids_push(&l->read_pos, l->row.read_pos, err));
 	p->offset[++p->n_rows] = l->tokens.n;
@@ -234,6 +236,8 @@ static enum lens_status load(struct loader *l, struct lens_dataset_report *repor
 	for (i = 0; i < l->p->n_columns; i++)
 		l->p->column_kind[i] = lens_column_guess_kind(&l->guess[i]);
 	l->p->tokens = take_ids(&l->tokens);
+	if (l->opt->corrupted_column)
+		l->p->corrupted = take_ids(&l->corrupted);
 	l->p->read_pos = take_ids(&l->read_pos);
 	l->p->answers = take_ids(&l->answers);
 	return LENS_OK;
@@ -255,6 +259,7 @@ enum lens_status lens_prompts_load(const struct lens_dataset_options *opt,
 	}
 	lens_prompts_destroy(l.p);
 	lens_ids_release(&l.tokens);
+	lens_ids_release(&l.corrupted);
 	lens_ids_release(&l.read_pos);
 	lens_ids_release(&l.answers);
 	lens_row_release(&l.row);

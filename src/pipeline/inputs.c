@@ -18,6 +18,7 @@ static struct lens_dataset_options dataset_options(const struct lens_experiment 
 		.csv = e->data.csv,
 		.separator = separators[e->data.separator],
 		.prompt_column = e->data.prompt,
+		.corrupted_column = e->data.corrupted,
 		.answer_columns = (const char *const *)e->data.answers.v,
 		.n_answers = e->data.answers.n,
 		.read_pos_column = e->data.read_pos_column,

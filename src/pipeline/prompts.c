@@ -84,7 +84,7 @@ static enum lens_status column_add(struct lens_store *s, struct column *c, const
 /* --- what the prompt set holds -------------------------------------------------------- */
 
 struct numbers {
-	struct column tokens, length, read_pos, id, answers, slot_pos;
+	struct column tokens, corrupted, length, read_pos, id, answers, slot_pos;
 	int32_t *row; /* scratch: the longest of a row of tokens and one of slots */
 };
 
@@ -102,6 +102,11 @@ static enum lens_status numbers_create(struct lens_store *s, const struct lens_p
 		column_create(s,
 			      row_each("/prompts/tokens", LENS_I32, rows, "pos", q->max_length),
 			      &n->tokens, err));
+	if (q->corrupted)
+		LENS_TRY(column_create(s,
+				       row_each("/prompts/corrupted_tokens", LENS_I32, rows,
+						"pos", q->max_length),
+				       &n->corrupted, err));
 	LENS_TRY(
 		column_create(s, one_each("/prompts/length", LENS_I32, rows), &n->length, err));
 	LENS_TRY(column_create(s, one_each("/prompts/read_pos", LENS_I32, rows), &n->read_pos,
@@ -121,6 +126,7 @@ static enum lens_status numbers_create(struct lens_store *s, const struct lens_p
 static void numbers_release(struct numbers *n)
 {
 	lens_free(n->tokens.buf);
+	lens_free(n->corrupted.buf);
 	lens_free(n->length.buf);
 	lens_free(n->read_pos.buf);
 	lens_free(n->id.buf);
@@ -140,16 +146,28 @@ static enum lens_status write_slots(struct lens_store *s, const struct lens_plan
 	return column_add(s, &n->slot_pos, n->row, err);
 }
 
+/* A row of packed tokens, −1 past its end. */
+static enum lens_status write_tokens(struct lens_store *s, const struct lens_prompts *q,
+				     const int32_t *tokens, size_t row, struct numbers *n,
+				     struct lens_error *err)
+{
+	size_t i, length = lens_prompt_length(q, row);
+
+	for (i = 0; i < q->max_length; i++)
+		n->row[i] = i < length ? tokens[q->offset[row] + i] : -1;
+	return column_add(s, tokens == q->tokens ? &n->tokens : &n->corrupted, n->row, err);
+}
+
 static enum lens_status write_row(struct lens_store *s, const struct lens_plan *p, size_t row,
 				  struct numbers *n, struct lens_error *err)
 {
 	const struct lens_prompts *q = p->prompts;
-	size_t i, length = lens_prompt_length(q, row);
+	size_t length = lens_prompt_length(q, row);
 	int32_t length32 = (int32_t)length;
 
-	for (i = 0; i < q->max_length; i++)
-		n->row[i] = i < length ? q->tokens[q->offset[row] + i] : -1;
-	LENS_TRY(column_add(s, &n->tokens, n->row, err));
+	LENS_TRY(write_tokens(s, q, q->tokens, row, n, err));
+	if (q->corrupted)
+		LENS_TRY(write_tokens(s, q, q->corrupted, row, n, err));
 	LENS_TRY(column_add(s, &n->length, &length32, err));
 	LENS_TRY(column_add(s, &n->read_pos, &q->read_pos[row], err));
 	LENS_TRY(column_add(s, &n->id, &q->record[row], err));
@@ -186,7 +204,7 @@ struct texts {
 struct reader {
 	struct lens_store *store;
 	const struct lens_plan *plan;
-	struct texts text, answer_text;
+	struct texts text, corrupted, answer_text;
 	struct texts *column;  /* [n_columns], the strings */
 	struct column *number; /* [n_columns], the numbers */
 };
@@ -254,6 +272,8 @@ static enum lens_status take_row(void *ctx, const struct lens_prompt_text *t,
 	size_t i;
 
 	LENS_TRY(texts_add(r, &r->text, t->row, &t->prompt, err));
+	if (t->corrupted)
+		LENS_TRY(texts_add(r, &r->corrupted, t->row, &t->corrupted, err));
 	if (q->n_answers)
 		LENS_TRY(texts_add(r, &r->answer_text, t->row, t->answer, err));
 	for (i = 0; i < q->n_columns; i++) {
@@ -306,16 +326,20 @@ static enum lens_status add_columns(struct reader *r, size_t most, struct lens_e
 static enum lens_status reader_create(struct reader *r, struct lens_error *err)
 {
 	const struct lens_prompts *q = r->plan->prompts;
-	size_t most = ALL_COLUMNS / (q->n_columns + 2);
+	size_t most = ALL_COLUMNS / (q->n_columns + 2 + (q->corrupted != NULL));
 
 	most = lens_min(lens_max(most, LEAST_CHUNK), CHUNK_BYTES);
 	r->column = lens_calloc(q->n_columns, sizeof(*r->column));
 	r->number = lens_calloc(q->n_columns, sizeof(*r->number));
 	if (!r->column || !r->number)
 		return lens_error_nomem(err, q->n_columns, sizeof(*r->number));
-	r->text.most = r->answer_text.most = most;
+	r->text.most = r->corrupted.most = r->answer_text.most = most;
 	LENS_TRY(texts_create(r->store, one_each("/prompts/text", LENS_STR, q->n_rows),
 			      &r->text, err));
+	if (q->corrupted)
+		LENS_TRY(texts_create(r->store,
+				      one_each("/prompts/corrupted_text", LENS_STR, q->n_rows),
+				      &r->corrupted, err));
 	if (q->n_answers)
 		LENS_TRY(texts_create(r->store,
 				      row_each("/prompts/answer_text", LENS_STR, q->n_rows,
@@ -335,6 +359,7 @@ static void reader_release(struct reader *r)
 			lens_free(r->number[i].buf);
 	}
 	texts_release(&r->text);
+	texts_release(&r->corrupted);
 	texts_release(&r->answer_text);
 	lens_free(r->column);
 	lens_free(r->number);

@@ -123,16 +123,17 @@ void lens_count_bytes(const struct lens_plan *p, const struct lens_planned *d,
 static void add_prompt_bytes(struct lens_plan *p)
 {
 	const struct lens_prompts *q = p->prompts;
-	uint64_t strings = 1 + q->n_answers, row = 8 + 4 + 4 + 4 * q->n_answers;
+	uint64_t prompts = q->corrupted ? 2 : 1, strings = prompts + q->n_answers;
+	uint64_t row = 8 + 4 + 4 + 4 * q->n_answers;
 	size_t i;
 
 	for (i = 0; i < q->n_columns; i++) {
 		strings += q->column_kind[i] == LENS_COLUMN_TEXT;
 		row += q->column_kind[i] != LENS_COLUMN_TEXT ? 8 : 0;
 	}
-	p->data_bytes +=
-		(q->offset[q->n_rows] - q->offset[0]) * 4 + row * q->n_rows + q->csv_bytes;
-	p->file_bytes += ((uint64_t)q->max_length * 4 + row + 32 * strings) * q->n_rows +
+	p->data_bytes += (q->offset[q->n_rows] - q->offset[0]) * 4 * prompts + row * q->n_rows +
+			 q->csv_bytes;
+	p->file_bytes += (q->max_length * 4 * prompts + row + 32 * strings) * q->n_rows +
 			 q->csv_bytes + ((uint64_t)p->n_datasets + q->n_columns + 64) * 4096;
 }
 
