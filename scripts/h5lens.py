@@ -1273,6 +1273,14 @@ class Run:
         """The prompts as they stood in the CSV file: a string for one row, else an array of them."""
         return _read(self.prompts.dataset("text"), rows)
 
+    def corrupted_tokens(self, rows: Rows = None) -> np.ndarray:
+        """The corrupted prompts' token ids as tokens() has the prompts'; with data.corrupted only."""
+        return _read(self.prompts.dataset("corrupted_tokens"), rows)
+
+    def corrupted_text(self, rows: Rows = None) -> Any:
+        """The corrupted prompts as text() has the prompts; with data.corrupted only."""
+        return _read(self.prompts.dataset("corrupted_text"), rows)
+
     def mask(self, rows: Rows = None) -> np.ndarray:
         """bool [row, pos]: True where there is a token."""
         n_pos = self.prompts.dataset("tokens").shape[1]

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Write experiments/ioi.csv and experiments/ioi_classic.csv.
+"""Write experiments/ioi.csv, ioi-pairs.csv and ioi_classic.csv.
 
 In: scripts/ioi_lists.json (names, places, objects, templates, and their split).
-Out: two CSV files of indirect-object prompts. ioi.csv takes only the test
+Out: three CSV files of indirect-object prompts. ioi.csv takes only the test
 split: every test pair of names once, every test template equally often.
 Rows 2k and 2k+1 are one pair. They differ in the acting name alone, so the
 answers swap and the token positions stay the same; one row is BABA and the
-other ABBA. ioi_classic.csv has the eight prompts of the exploratory analysis
+other ABBA. ioi-pairs.csv has the first of them with a column `corrupted`: the
+partner's prompt, in which the other name acts. Every name is one token, so both
+have as many. ioi_classic.csv has the eight prompts of the exploratory analysis
 demo of TransformerLens.
 
 Only the standard library is used. The bytes are the same at every run:
@@ -27,6 +29,8 @@ SCRIPTS = Path(__file__).resolve().parent
 LISTS = SCRIPTS / "ioi_lists.json"
 COLUMNS = ["prompt", "correct", "incorrect", "template", "order", "pair", "subject",
            "indirect_object", "place", "object", "words"]
+PAIR_COLUMNS = [COLUMNS[0], "corrupted", *COLUMNS[1:]]
+PAIR_ROWS = 480  # each of 24 templates in both orders, ten times
 # index of the test template, name A, name B, place, object, in the demo's order
 CLASSIC = [(0, "John", "Mary", "shops", "bag"), (0, "Tom", "James", "park", "ball"),
            (1, "Dan", "Sid", "shops", "apple"), (2, "Martin", "Amy", "park", "drink")]
@@ -109,10 +113,15 @@ def classic_rows(lists: dict) -> list[dict]:
     return rows
 
 
-def to_csv(rows: list[dict]) -> bytes:
+def corrupted_rows(rows: list[dict]) -> list[dict]:
+    """Rows 2k and 2k+1, each with the other's prompt as its corrupted one."""
+    return [{**row, "corrupted": rows[i ^ 1]["prompt"]} for i, row in enumerate(rows)]
+
+
+def to_csv(rows: list[dict], columns: list[str]) -> bytes:
     """Rows as CSV: UTF-8, LF, quotes only where they are needed."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode("utf-8")
@@ -121,14 +130,16 @@ def to_csv(rows: list[dict]) -> bytes:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=SCRIPTS.parent / "experiments",
-                        help="directory of the two files (default: experiments)")
+                        help="directory of the files (default: experiments)")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     lists = load_lists()
     args.out.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("ioi.csv", ioi_rows(lists, args.seed)),
-                       ("ioi_classic.csv", classic_rows(lists))):
-        (args.out / name).write_bytes(to_csv(rows))
+    ioi = ioi_rows(lists, args.seed)
+    for name, rows, columns in (("ioi.csv", ioi, COLUMNS),
+                                ("ioi-pairs.csv", corrupted_rows(ioi[:PAIR_ROWS]), PAIR_COLUMNS),
+                                ("ioi_classic.csv", classic_rows(lists), COLUMNS)):
+        (args.out / name).write_bytes(to_csv(rows, columns))
         print(f"{args.out / name}: {len(rows)} rows")
 
 

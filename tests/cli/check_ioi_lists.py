@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check the split of the IOI lists, and the two CSV files made from them.
+"""Check the split of the IOI lists, and the three CSV files made from them.
 
 Run from anywhere: python3 tests/cli/check_ioi_lists.py. Needs the standard
 library only. Prints each failure and a last line "N passed, N failed"; the
@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
@@ -25,7 +26,7 @@ SLOTS = ("A", "B", "S", "place", "object", "an object")
 
 
 class Files:
-    """What the checks look at: the lists and the rows of both files."""
+    """What the checks look at: the lists and the rows of the files."""
 
     def __init__(self, lists: Path, directory: Path) -> None:
         self.directory = directory
@@ -35,6 +36,7 @@ class Files:
             [frozenset((a, b)) for a, others in self.lists["name_pairs"][k].items()
              for b in others.split()] for k in ("train", "test"))
         self.rows = read(directory / "ioi.csv")
+        self.pairs = read(directory / "ioi-pairs.csv")
         self.classic = read(directory / "ioi_classic.csv")
 
 
@@ -181,6 +183,23 @@ def proper_swaps(f: Files) -> Iterator[str]:
                 yield f"pair {k}: the prompts differ in {apart}"
 
 
+def corrupted_prompts(f: Files) -> Iterator[str]:
+    """ioi-pairs.csv: rows of ioi.csv, and the prompt in which the other name acts."""
+    if not 200 <= len(f.pairs) <= 1000:
+        yield f"{len(f.pairs)} pairs"
+    uses = Counter((r["template"], r["order"]) for r in f.pairs)
+    if len(uses) != 2 * len(f.lists["templates"]["test"]) or len(set(uses.values())) != 1:
+        yield "not every template in both orders equally often"
+    for n, (pair, row) in enumerate(zip(f.pairs, f.rows)):
+        corrupted = pair.pop("corrupted", "")
+        if pair != row:
+            yield f"pair {n}: not row {n} of ioi.csv"
+        names = pair["subject"], pair["indirect_object"]
+        head, _, tail = pair["prompt"].rpartition(names[0])
+        if corrupted != head + names[1] + tail:
+            yield f"pair {n}: not the same prompt with the other name acting: {corrupted!r}"
+
+
 def classic_prompts(f: Files) -> Iterator[str]:
     """The eight prompts, in the order of the demo that they come from."""
     wanted = []
@@ -203,14 +222,14 @@ def reproduced(f: Files) -> Iterator[str]:
             command = [sys.executable, "-B", str(ROOT / "scripts/make_ioi.py"), "--out", out]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL,
                            env={"PYTHONHASHSEED": seed, "PATH": "/usr/bin:/bin"})
-            for name in ("ioi.csv", "ioi_classic.csv"):
+            for name in ("ioi.csv", "ioi-pairs.csv", "ioi_classic.csv"):
                 if (Path(out) / name).read_bytes() != (f.directory / name).read_bytes():
                     yield f"make_ioi.py does not reproduce {name}"
 
 
 CHECKS: list[Callable[[Files], Iterator[str]]] = [
     places_and_names, pairs_disjoint, objects_disjoint, templates_disjoint, templates_formed,
-    enough_rows, test_split_only, proper_swaps, classic_prompts, reproduced]
+    enough_rows, test_split_only, proper_swaps, corrupted_prompts, classic_prompts, reproduced]
 
 
 def main() -> None:
