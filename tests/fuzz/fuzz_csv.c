@@ -29,6 +29,7 @@ static void read_options(const uint8_t *data, struct lens_dataset_options *opt)
 	opt->csv = fuzz_path("in.csv");
 	opt->separator = data[1] & 32 ? ';' : data[1] & 64 ? '\t' : ',';
 	opt->prompt_column = "prompt";
+	opt->corrupted_column = (data[1] & 96) == 96 ? "corrupted" : NULL;
 	opt->answer_columns = answers;
 	opt->n_answers = data[0] % 3;
 	opt->prepend_bos = data[0] & 4;
@@ -72,6 +73,10 @@ static void check_rows(const struct lens_dataset_options *opt, const struct lens
 	for (k = 0; k < p->offset[p->n_rows]; k++)
 		fuzz_hold(p->tokens[k] >= 0 && (size_t)p->tokens[k] < opt->d_vocab,
 			  "the model has the token");
+	fuzz_hold(!opt->corrupted_column == !p->corrupted, "corrupted prompts if asked for");
+	for (k = 0; p->corrupted && k < p->offset[p->n_rows]; k++)
+		fuzz_hold(p->corrupted[k] >= 0 && (size_t)p->corrupted[k] < opt->d_vocab,
+			  "the model has the corrupted prompt's token");
 	for (k = 0; k < p->n_rows * p->n_answers; k++)
 		fuzz_hold(p->answers[k] >= 0 && (size_t)p->answers[k] < opt->d_vocab,
 			  "the model has the answer");

@@ -121,6 +121,8 @@ static void tell(const char *folder, struct lens_buf *told)
 	struct lens_prompts *p = NULL;
 	size_t i;
 
+	if (strstr(folder, "/corrupted"))
+		opt.corrupted_column = "corrupted";
 	if (strstr(folder, "/read-pos"))
 		opt.read_pos_column = "read_pos";
 	if (strstr(folder, "/find-column"))

@@ -340,6 +340,8 @@ static void test_flags(void **state)
 		{ "--lens-positions", "lens_positions" },
 		{ "--cpu", "cpu" },
 		{ "--bos-token", "data.bos" },
+		{ "--corrupted", "data.corrupted" },
+		{ "--patch", "patch.grids" },
 	};
 	const struct lens_key *keys;
 	size_t i, n, with_flag = 0;
