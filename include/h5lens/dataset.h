@@ -89,6 +89,7 @@ struct lens_prompts {
 	uint64_t *offset;                /* [n_rows + 1] into tokens */
 	int32_t *tokens;                 /* packed, BOS included */
 	int32_t *corrupted;              /* the corrupted prompts' likewise, or NULL */
+	int32_t *resampled;              /* another row's of as many tokens likewise, or NULL */
 	int32_t *read_pos;               /* [n_rows] 0-based index into the prompt's tokens */
 	int32_t *answers;                /* [n_rows, n_answers] token ids */
 	int64_t *record;                 /* [n_rows] 1-based data record of the CSV file */

@@ -43,19 +43,30 @@ const struct lens_grid_info *lens_grid_info(enum lens_grid g);
 
 /* --- what an experiment asks for ---------------------------------------------------------- */
 
-/* Whose activations. */
-enum lens_run { LENS_RUN_CLEAN, LENS_RUN_CORRUPTED, LENS_RUN_COUNT, LENS_RUN_ZERO };
+/* Whose activations: a prompt's own run, another's of as many tokens, or no run's at all. */
+enum lens_run {
+	LENS_RUN_CLEAN,
+	LENS_RUN_CORRUPTED,
+	LENS_RUN_OTHER, /* resampled: of another row */
+	LENS_RUN_COUNT,
+	LENS_RUN_ZERO,
+	LENS_RUN_MEAN /* the data set's */
+};
 
-/* A grid, with what replaces what. */
+/* What is replaced in a layer: a head of a hook point that has heads; SIZE_MAX: all of it. */
+struct lens_spot {
+	size_t layer, head;
+};
+
+/* Cells, and what replaces what in them. */
 struct lens_study_grid {
-	const struct lens_grid_info *info;
-	int n_axes; /* those of info, but for positions where all are replaced at once */
+	enum lens_hook hook;
+	int n_axes;
 	enum lens_axis axis[LENS_GRID_AXES];
 	enum lens_run base, source;
-	enum lens_table metric;
-	size_t outcome;       /* where its cells go */
-	const bool *head;     /* [n_layers, n_heads] which are asked for; NULL: all */
-	bool positions_asked; /* patch.positions holds for it */
+	size_t outcome, n_outcomes; /* the first of those that its cells go to */
+	const bool *head; /* [n_layers, n_heads] which are asked for; NULL: all */
+	bool patched;     /* patch.layers and patch.positions hold for it */
 };
 
 /* One data set under /results: [prompt, axes] of float32; there are so many at most. */
@@ -68,11 +79,19 @@ struct lens_outcome {
 	char long_name[192];
 	const char *units;
 	int n_axes;
-	enum lens_axis axis[LENS_OUTCOME_AXES];
+	enum lens_axis axis[LENS_OUTCOME_AXES]; /* the grid's, the metric's */
 	enum lens_outcome_of of;
+	enum lens_table metric; /* what is read off the logits */
 	size_t grid;            /* of cells, normalized: of the study */
+	size_t cells;           /* of normalized: the outcome that it is a share of */
 	enum lens_run run;      /* of a run itself */
-	enum lens_table metric; /* of a run itself */
+};
+
+/* Heads that are replaced together. */
+struct lens_spots {
+	struct lens_spot *spot;
+	size_t n;
+	size_t layer; /* the first of theirs */
 };
 
 /* Refers to the model and the experiment; immutable. n_outcomes 0: no interventions. */
@@ -83,13 +102,18 @@ struct lens_study {
 	size_t n_grids;
 	struct lens_outcome *outcome;
 	size_t n_outcomes;
+	struct lens_spots *set; /* [n_sets] */
+	const char **set_name;
+	size_t n_sets;
 	bool needs[LENS_RUN_COUNT];    /* runs that cells depart from, or take values of */
 	bool metric[LENS_TABLE_COUNT]; /* tables that say what became of the answers */
-	bool *layer, *head; /* [n_layers], [n_layers, n_heads] of patch.layers, .heads */
+	bool mean[LENS_HOOK_COUNT];    /* whose means are wanted */
+	bool *layer;                   /* [n_layers] patch.layers; NULL: all */
+	bool *head, *ablated_head;     /* [n_layers, n_heads] patch.heads, ablate.heads */
 };
 /*
- * What `patch` asks for. A grid that the model lacks, a layer or a head that does not exist:
- * LENS_ERR_INVALID by name.
+ * What `patch` and `ablate` ask for. A grid that the model lacks, a layer or a head that
+ * does not exist: LENS_ERR_INVALID by name.
  */
 enum lens_status lens_study_init(struct lens_study *s, const struct lens_model *m,
 				 const struct lens_experiment *e, struct lens_error *err);
@@ -100,6 +124,14 @@ size_t lens_outcome_floats(const struct lens_outcome *o, const struct lens_sizes
 /* Multiplications and additions for a prompt of that length at the most. */
 double lens_study_flop(const struct lens_study *s, size_t length);
 
+/* --- means over a data set ------------------------------------------------------------------ */
+
+/* Of the clean runs' activations, for `ablate.value: mean`. */
+struct lens_mean {
+	size_t n_pos;                  /* a mean for each position, or 1: over all tokens */
+	float *value[LENS_HOOK_COUNT]; /* [n_layers, n_pos, width]; NULL: not wanted */
+};
+
 /* --- one worker's ------------------------------------------------------------------------- */
 
 struct lens_interventions;
@@ -109,6 +141,7 @@ struct lens_interventions_options {
 	struct lens_sizes sizes; /* n_pos: tokens of the longest prompt */
 	size_t batch_rows;       /* prompts of a full batch */
 	int threads;             /* that one worker may use. No bit depends on it */
+	const struct lens_mean *mean; /* NULL: not wanted, or only sizes are asked for */
 };
 enum lens_status lens_interventions_create(const struct lens_interventions_options *opt,
 					   struct lens_interventions **out,

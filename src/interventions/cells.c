@@ -20,10 +20,10 @@ bool lens_cell_changes(const struct lens_study *s, const struct lens_pair *p,
 		if (c->pos < c->from || (c->key != NOT_ONE && c->key > c->pos))
 			return false;
 		c->from = c->pos;
-	} else if (last && acts_in_place(c->grid->info->hook) && c->from < p->read_pos) {
+	} else if (last && acts_in_place(c->grid->hook) && c->from < p->read_pos) {
 		c->from = p->read_pos;
 	}
-	if (last && acts_in_place(c->grid->info->hook) && c->from != p->read_pos)
+	if (last && acts_in_place(c->grid->hook) && c->from != p->read_pos)
 		return false;
 	return c->from <= p->read_pos;
 }
@@ -73,6 +73,8 @@ static size_t index_of(const struct lens_cells *l, const struct lens_cell *c)
 			k = c->spot.head;
 		else if (axis == LENS_AXIS_SRC_POS)
 			k = c->key;
+		else if (axis == LENS_AXIS_SET)
+			k = c->set;
 		at = at * lens_axis_extent(axis, l->sizes) + k;
 	}
 	return at;
@@ -100,7 +102,7 @@ static bool position_asked(const struct lens_cells *l, const struct lens_cell *c
 	const struct lens_experiment *e = l->study->experiment;
 	size_t i;
 
-	if (c->pos == NOT_ONE || !c->grid->positions_asked || !e->patch.n_positions)
+	if (c->pos == NOT_ONE || !c->grid->patched || !e->patch.n_positions)
 		return true;
 	for (i = 0; i < e->patch.n_positions; i++) {
 		long pos = e->patch.position[i];
@@ -111,8 +113,23 @@ static bool position_asked(const struct lens_cells *l, const struct lens_cell *c
 	return false;
 }
 
+/* The sets whose first layer it is. */
+static enum lens_status each_set(const struct lens_cells *l, size_t layer, struct lens_cell c,
+				 struct lens_error *err)
+{
+	const struct lens_study *s = l->study;
+
+	for (c.set = 0; c.set < s->n_sets; c.set++) {
+		c.spot = (struct lens_spot){ layer, NOT_ONE };
+		c.at = index_of(l, &c);
+		if (s->set[c.set].layer == layer)
+			LENS_TRY(l->fn(l->ctx, &c, err));
+	}
+	return LENS_OK;
+}
+
 enum lens_status lens_cells_each(const struct lens_cells *l, const struct lens_study_grid *g,
-				 size_t layer, struct lens_cell c, size_t length, float *rows,
+				 size_t layer, struct lens_cell c, size_t length,
 				 struct lens_error *err)
 {
 	static const enum lens_axis of_pos[] = { LENS_AXIS_POS, LENS_AXIS_DEST_POS };
@@ -122,15 +139,19 @@ enum lens_status lens_cells_each(const struct lens_cells *l, const struct lens_s
 			   key = range_of(l, g, of_key, 1);
 	size_t i, n_pos = pos.is_axis ? lens_min(pos.n, length) : 1;
 	size_t n_keys = key.is_axis ? lens_min(key.n, length) : 1;
-	size_t n = n_pos * head.n * n_keys;
 
-	for (i = 0; i < n; i++) {
-		c.grid = g;
+	c.grid = g;
+	c.set = c.pos = c.key = NOT_ONE;
+	if (has_axis(g, LENS_AXIS_SET))
+		return each_set(l, layer, c, err);
+	if (g->patched && l->study->layer && !l->study->layer[layer])
+		return LENS_OK;
+	for (i = 0; i < n_pos * head.n * n_keys; i++) {
 		c.spot = (struct lens_spot){ layer,
 					     head.is_axis ? i / n_keys % head.n : NOT_ONE };
 		c.pos = pos.is_axis ? i / n_keys / head.n : NOT_ONE;
 		c.key = key.is_axis ? i % n_keys : NOT_ONE;
-		c.out = rows + index_of(l, &c) * lens_metric_floats(g->metric, l->sizes);
+		c.at = index_of(l, &c);
 		if (head_asked(l, g, &c.spot) && position_asked(l, &c, length))
 			LENS_TRY(l->fn(l->ctx, &c, err));
 	}

@@ -12,25 +12,40 @@ static size_t source_prompt(const struct lens_editor *e, const struct lens_cell 
 	return c->pair * e->n_runs + e->run[c->grid->source];
 }
 
+/* What a position is given, [width]; NULL: zeros. */
+static const float *value_of(const struct lens_editor *e, const struct lens_cell *c,
+			     const struct lens_activation *a, size_t pos)
+{
+	const struct lens_mean *mean = e->mean;
+
+	switch (c->grid->source) {
+	case LENS_RUN_ZERO:
+		return NULL;
+	case LENS_RUN_MEAN:
+		return mean->value[a->hook] +
+		       (a->layer * mean->n_pos + (mean->n_pos > 1 ? pos : 0)) * a->width;
+	default:
+		return lens_recorded(e->record, a->hook, a->layer, source_prompt(e, c), pos);
+	}
+}
+
 /* One position: of one head, or all. */
-static void put_row(const struct lens_editor *e, const struct lens_cell *c,
+static void put_row(const struct lens_editor *e, const struct lens_cell *c, size_t head,
 		    const struct lens_activation *a, size_t pos, float *row)
 {
 	size_t heads = lens_hook_heads(&e->study->model->config, a->hook);
-	size_t width = c->spot.head == NOT_ONE ? a->width : a->width / heads;
-	size_t from = c->spot.head == NOT_ONE ? 0 : c->spot.head * width;
+	size_t width = head == NOT_ONE ? a->width : a->width / heads;
+	size_t from = head == NOT_ONE ? 0 : head * width;
+	const float *value = value_of(e, c, a, pos);
 
-	if (c->grid->source == LENS_RUN_ZERO)
-		memset(row + from, 0, width * sizeof(*row));
+	if (value)
+		memcpy(row + from, value + from, width * sizeof(*row));
 	else
-		memcpy(row + from,
-		       lens_recorded(e->record, a->hook, a->layer, source_prompt(e, c), pos) +
-			       from,
-		       width * sizeof(*row));
+		memset(row + from, 0, width * sizeof(*row));
 }
 
-static void put_rows(const struct lens_editor *e, size_t prompt, const struct lens_batch *b,
-		     const struct lens_activation *a, float *data)
+static void put_rows(const struct lens_editor *e, size_t prompt, size_t head,
+		     const struct lens_batch *b, const struct lens_activation *a, float *data)
 {
 	const struct lens_cell *c = &e->cell[prompt];
 	size_t pos = c->pos == NOT_ONE ? c->from : c->pos;
@@ -40,7 +55,7 @@ static void put_rows(const struct lens_editor *e, size_t prompt, const struct le
 		long row = lens_batch_row(b, prompt, pos);
 
 		if (row >= 0)
-			put_row(e, c, a, pos, data + (size_t)row * a->stride);
+			put_row(e, c, head, a, pos, data + (size_t)row * a->stride);
 	}
 }
 
@@ -74,18 +89,22 @@ static enum lens_status edit(void *ctx, const struct lens_batch *b,
 {
 	const struct lens_editor *e = ctx;
 	bool square = lens_hook_is_square(a->hook);
-	size_t i;
+	size_t i, k;
 
 	(void)err;
 	for (i = square ? a->prompt : 0; i < (square ? a->prompt + 1 : e->n); i++) {
 		const struct lens_cell *c = &e->cell[i];
+		const struct lens_spots own = { &e->cell[i].spot, 1, 0 };
+		const struct lens_spots *at = c->set == NOT_ONE ? &own : &e->study->set[c->set];
 
-		if (c->grid->info->hook != a->hook || c->spot.layer != a->layer)
-			continue;
-		if (square)
-			put_pattern(e, a, data);
-		else
-			put_rows(e, i, b, a, data);
+		for (k = 0; k < at->n && c->grid->hook == a->hook; k++) {
+			if (at->spot[k].layer != a->layer)
+				continue;
+			if (square)
+				put_pattern(e, a, data);
+			else
+				put_rows(e, i, at->spot[k].head, b, a, data);
+		}
 	}
 	return LENS_OK;
 }

@@ -6,30 +6,41 @@
 
 #define NOT_ONE SIZE_MAX /* all positions, heads or keys */
 
-/* --- study.c: how a result is measured -----------------------------------------------------
- */
+/* --- study.c: data sets and metrics -------------------------------------------------------- */
 
-/* Floats of a metric: one for each place of its axis, or one. */
+/* Floats of a metric in one cell. */
 size_t lens_metric_floats(enum lens_table metric, const struct lens_sizes *s);
-/* Is the grid's layer asked for? */
-bool lens_layer_asked(const struct lens_study *s, size_t layer);
+struct lens_outcome *lens_add_outcome(struct lens_study *s, enum lens_outcome_of of,
+				      enum lens_table metric);
+/* The metric of a grid's cells, put behind their axes. */
+struct lens_outcome *lens_add_cells(struct lens_study *s, enum lens_outcome_of of, size_t grid,
+				    enum lens_table metric);
+/* "9.6" → a spot of the model, or LENS_ERR_INVALID that names the key. */
+enum lens_status lens_spot_parse(const struct lens_study *s, const char *key, const char *text,
+				 struct lens_spot *out, struct lens_error *err);
+/* heads → [n_layers, n_heads]; NULL if the list is empty. */
+enum lens_status lens_ask_heads(const struct lens_study *s, const char *key,
+				const struct lens_strings *heads, bool **out,
+				struct lens_error *err);
+/* "attn.hook_z": without its block */
+const char *lens_hook_leaf(enum lens_hook hook);
 
-/* --- cells.c: what becomes of a grid's cells ------------------------------------------------
- */
+/* --- patching.c, ablation.c: what the experiment asks for ------------------------------------ */
 
-/* What is replaced in a layer: a head of a hook point that has heads, or all of it. */
-struct lens_spot {
-	size_t layer, head;
-};
+enum lens_status lens_study_add_patching(struct lens_study *s, struct lens_error *err);
+enum lens_status lens_study_add_ablation(struct lens_study *s, struct lens_error *err);
+
+/* --- cells.c: what becomes of a grid's cells ------------------------------------------------ */
 
 /* A run in which something is replaced. */
 struct lens_cell {
 	const struct lens_study_grid *grid;
 	size_t pair; /* of the group in hand */
 	struct lens_spot spot;
+	size_t set;      /* the spots of which set; NOT_ONE: spot alone */
 	size_t pos, key; /* of the position, or query, and key that are replaced; NOT_ONE */
 	size_t from;     /* the first position that may change */
-	float *out;      /* [metric] where its result goes */
+	size_t at;       /* its place among the cells of the grid */
 };
 
 /* A prompt, as far as cells depend on it. */
@@ -44,7 +55,7 @@ struct lens_pair {
 bool lens_cell_changes(const struct lens_study *s, const struct lens_pair *p,
 		       struct lens_cell *c);
 
-/* Calls fn for each cell of a grid's layer that is asked for, its pair and its place set. */
+/* Calls fn for each cell that starts in a layer and is asked for; c has its pair. */
 struct lens_cells {
 	const struct lens_study *study;
 	const struct lens_sizes *sizes;
@@ -52,7 +63,7 @@ struct lens_cells {
 	void *ctx;
 };
 enum lens_status lens_cells_each(const struct lens_cells *l, const struct lens_study_grid *g,
-				 size_t layer, struct lens_cell c, size_t length, float *rows,
+				 size_t layer, struct lens_cell c, size_t length,
 				 struct lens_error *err);
 
 /* --- record.c: runs that are kept --------------------------------------------------------- */
@@ -94,6 +105,7 @@ const float *lens_recorded_square(const struct lens_record *r, size_t layer, siz
 struct lens_editor {
 	const struct lens_study *study;
 	const struct lens_record *record;
+	const struct lens_mean *mean;
 	const size_t *run; /* [LENS_RUN_COUNT] which of a pair's runs, of n_runs */
 	size_t n_runs;
 	struct lens_cell *cell; /* [n] prompt by prompt of the batch */
@@ -101,5 +113,39 @@ struct lens_editor {
 	struct lens_hook_set hooks;
 };
 struct lens_visitor lens_editor_visitor(struct lens_editor *e);
+
+/* --- setup.c: one worker's -------------------------------------------------------------------- */
+
+/* How much a worker holds. */
+struct lens_capacity {
+	size_t runs;        /* of a pair */
+	size_t pairs;       /* of a group */
+	size_t record_rows; /* of a group */
+	size_t cells, cell_rows;
+	size_t prompts; /* of either batch */
+	bool hook[LENS_HOOK_COUNT];
+};
+
+struct lens_interventions {
+	struct lens_interventions_options opt;
+	struct lens_capacity most;
+	size_t run[LENS_RUN_COUNT]; /* which of a pair's runs */
+	struct lens_forward *forward;
+	struct lens_tables *tables;
+	struct lens_hook_set table_hooks;
+	struct lens_record record;
+	struct lens_editor editor;
+	struct lens_batch batch; /* of cells */
+	float *resid;            /* [cell_rows, D] from which they start */
+	size_t *prompt;          /* [cells] the recorded run that they depart from */
+	int32_t *answers;        /* [prompts, n_answers] */
+	float *logits;           /* [pairs, V] of the clean runs, for kl_divergence; or NULL */
+	float **reference;       /* [prompts] which of them is a prompt's */
+	bool *keep;              /* [prompts] */
+	float *metric[LENS_TABLE_COUNT]; /* [pairs·runs, floats] of the runs themselves */
+	float **rows;                    /* [n_outcomes] [batch_rows, floats] */
+	const struct lens_interventions_batch *in; /* the rows in hand */
+	size_t first;                              /* the first pair of the group in hand */
+};
 
 #endif

@@ -174,6 +174,8 @@ void lens_plan_sizes(struct lens_plan *p)
 	p->sizes.answer = (const char *const *)e->data.answers.v;
 	p->sizes.top_k = lens_min(lens_min(e->top_k, LENS_TOP_K_MAX), p->sizes.d_vocab);
 	p->sizes.lens_mid = e->lens_mid;
+	p->sizes.set = p->study.set_name;
+	p->sizes.n_sets = p->study.n_sets;
 	p->tables.sizes = p->sizes;
 	p->tables.lens = e->lens;
 	p->tables.lens_positions = e->lens_positions;
@@ -300,8 +302,6 @@ static enum lens_status fill(struct lens_plan *p, struct lens_error *err)
 	if (st == LENS_OK)
 		st = lens_hook_set_init(&p->table_hooks, c, NULL, 0, err);
 	if (st == LENS_OK)
-		st = lens_study_init(&p->study, p->model, e, err);
-	if (st == LENS_OK)
 		st = describe(p, &selected, err);
 	lens_hook_set_release(&selected);
 	LENS_TRY(st);
@@ -317,9 +317,12 @@ enum lens_status lens_plan_init(struct lens_plan *p, const struct lens_model *m,
 	enum lens_status st;
 
 	*p = (struct lens_plan){ .model = m, .prompts = prompts, .experiment = e };
-	lens_plan_batches(p);
-	lens_plan_sizes(p);
-	st = fill(p, err);
+	st = lens_study_init(&p->study, m, e, err);
+	if (st == LENS_OK) {
+		lens_plan_batches(p);
+		lens_plan_sizes(p);
+		st = fill(p, err);
+	}
 	if (st != LENS_OK)
 		lens_plan_release(p);
 	return st;

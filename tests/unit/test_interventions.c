@@ -26,6 +26,7 @@ struct subject {
 	struct lens_prompts p;
 	uint64_t offset[N_ROWS + 1];
 	int32_t tokens[N_ROWS * MOST_TOKENS], corrupted[N_ROWS * MOST_TOKENS];
+	struct lens_mean mean; /* made up */
 	int32_t read_pos[N_ROWS], answers[N_ROWS * N_ANSWERS];
 };
 
@@ -59,6 +60,7 @@ static void begin(struct subject *s, const char *name)
 				      .offset = s->offset,
 				      .tokens = s->tokens,
 				      .corrupted = s->corrupted,
+				      .resampled = s->corrupted,
 				      .read_pos = s->read_pos,
 				      .answers = s->answers };
 }
@@ -99,7 +101,8 @@ static void find(const struct subject *s, const struct lens_experiment *e, size_
 {
 	struct lens_interventions_options opt = { .study = &f->study,
 						  .batch_rows = batch_rows,
-						  .threads = threads };
+						  .threads = threads,
+						  .mean = &s->mean };
 	struct lens_interventions *w;
 	struct lens_error err = LENS_ERROR_INIT;
 	size_t i;
@@ -109,6 +112,7 @@ static void find(const struct subject *s, const struct lens_experiment *e, size_
 	f->sizes = lens_model_sizes(&s->m->config);
 	f->sizes.n_pos = MOST_TOKENS;
 	f->sizes.n_answers = N_ANSWERS;
+	f->sizes.n_sets = f->study.n_sets;
 	opt.sizes = f->sizes;
 	for (i = 0; i < f->study.n_outcomes; i++) {
 		f->rows[i] = lens_calloc(N_ROWS * floats(f, i), sizeof(float));
@@ -238,6 +242,82 @@ static void check_grids(void **state)
 	lens_model_destroy(s.m);
 }
 
+/* --- ablation ------------------------------------------------------------------------------- */
+
+static void make_mean(struct subject *s, bool by_position)
+{
+	static const enum lens_hook hooks[] = { LENS_HOOK_Z, LENS_HOOK_ATTN_OUT,
+						LENS_HOOK_MLP_OUT };
+	const struct lens_config *c = &s->m->config;
+	size_t i;
+
+	s->mean.n_pos = by_position ? MOST_TOKENS : 1;
+	for (i = 0; i < 3; i++) {
+		size_t width = i ? c->d_model : c->n_heads * c->d_head;
+
+		s->mean.value[hooks[i]] =
+			test_random_floats(&rnd, c->n_layers * s->mean.n_pos * width);
+	}
+}
+
+static void release_mean(struct subject *s)
+{
+	int i;
+
+	for (i = 0; i < LENS_HOOK_COUNT; i++)
+		lens_free(s->mean.value[i]);
+	memset(&s->mean, 0, sizeof(s->mean));
+}
+
+/* A set of one head is that head's cell; every cell is another number than the run's. */
+static void check_sets(const struct subject *s, const struct found *f)
+{
+	const struct lens_config *c = &s->m->config;
+	size_t i, k, n = N_ANSWERS - 1, cells = c->n_layers * c->n_heads;
+	const float *sets, *heads;
+
+	outcome_of(f, "ablate/sets", &sets);
+	outcome_of(f, "ablate/attn_head_out_all_pos", &heads);
+	for (i = 0; i < N_ROWS; i++) {
+		for (k = 0; k < n; k++) {
+			assert_true(sets[i * 2 * n + k] ==
+				    heads[(i * cells + c->n_heads) * n + k]);
+			assert_true(sets[(i * 2 + 1) * n + k] != sets[i * 2 * n + k]);
+		}
+	}
+}
+
+static void check_ablation(void **state)
+{
+	static const char *const values[] = { "zero", "mean", "mean", "resample" };
+	struct found reuse, other;
+	struct subject s;
+	size_t i;
+
+	begin(&s, *state);
+	for (i = 0; i < (test_quick() ? 2 : 4); i++) {
+		make_mean(&s, i == 1);
+		test_settings_setup(NULL);
+		test_settings_set(&test_e, "ablate.grids", "attn_head_out_all_pos,attn_out,mlp_out");
+		test_settings_set(&test_e, "ablate.sets", "{one: [1.0], two: [0.1, 1.0]}");
+		test_settings_set(&test_e, "ablate.value", values[i]);
+		find(&s, &test_e, N_ROWS, 1, &reuse);
+		if (i < 3)
+			check_sets(&s, &reuse);
+		find(&s, &test_e, 2, 2, &other);
+		assert_true(same(&reuse, &other, "small batches") > 50);
+		release(&other);
+		test_settings_set(&test_e, "patch.reuse", "false");
+		find(&s, &test_e, N_ROWS, 1, &other);
+		same(&reuse, &other, "full passes");
+		release(&other);
+		release(&reuse);
+		test_settings_teardown(NULL);
+		release_mean(&s);
+	}
+	lens_model_destroy(s.m);
+}
+
 int main(void)
 {
 	static char gpt2[] = "gpt2_gelu_new", neo[] = "gpt_neo_local", neox[] = "gpt_neox",
@@ -248,6 +328,9 @@ int main(void)
 		{ neox, check_grids, NULL, NULL, neox },
 		{ llama, check_grids, NULL, NULL, llama },
 		{ mistral, check_grids, NULL, NULL, mistral },
+		{ "ablation: gpt2", check_ablation, NULL, NULL, gpt2 },
+		{ "ablation: neox", check_ablation, NULL, NULL, neox },
+		{ "ablation: llama", check_ablation, NULL, NULL, llama },
 	};
 
 	return cmocka_run_group_tests(tests, test_open_kernels, NULL);
