@@ -48,7 +48,7 @@ struct lens_sizes {
 	size_t n_slots; /* positions of a prompt that are stored; n_pos for all */
 	size_t n_answers;
 	const char *const *answer; /* [n_answers] the columns they come from */
-	const char *const *set; /* [n_sets] of ablate.sets */
+	const char *const *set;    /* [n_sets] of ablate.sets */
 	size_t n_sets;
 	size_t top_k;
 	bool lens_mid; /* has each layer two lens layers, before and behind attention? */

@@ -65,8 +65,8 @@ struct lens_study_grid {
 	enum lens_axis axis[LENS_GRID_AXES];
 	enum lens_run base, source;
 	size_t outcome, n_outcomes; /* the first of those that its cells go to */
-	const bool *head; /* [n_layers, n_heads] which are asked for; NULL: all */
-	bool patched;     /* patch.layers and patch.positions hold for it */
+	const bool *head;           /* [n_layers, n_heads] which are asked for; NULL: all */
+	bool patched;               /* patch.layers and patch.positions hold for it */
 };
 
 /* One data set under /results: [prompt, axes] of float32; there are so many at most. */
@@ -121,10 +121,17 @@ void lens_study_release(struct lens_study *s);
 
 /* Floats of one prompt's row of an outcome. */
 size_t lens_outcome_floats(const struct lens_outcome *o, const struct lens_sizes *sizes);
-/* Multiplications and additions for a prompt of that length at the most. */
-double lens_study_flop(const struct lens_study *s, size_t length);
+/* Cells that have to be run, and their multiplications and additions; heads are not told apart.
+ */
+struct lens_study_cost {
+	double cells, flop;
+};
+/* Adds a row's. */
+void lens_study_add_cost(const struct lens_study *s, const struct lens_prompts *p, size_t row,
+			 struct lens_study_cost *out);
 
-/* --- means over a data set ------------------------------------------------------------------ */
+/* --- means over a data set ------------------------------------------------------------------
+ */
 
 /* Of the clean runs' activations, for `ablate.value: mean`. */
 struct lens_mean {
@@ -138,9 +145,9 @@ struct lens_interventions;
 
 struct lens_interventions_options {
 	const struct lens_study *study;
-	struct lens_sizes sizes; /* n_pos: tokens of the longest prompt */
-	size_t batch_rows;       /* prompts of a full batch */
-	int threads;             /* that one worker may use. No bit depends on it */
+	struct lens_sizes sizes;      /* n_pos: tokens of the longest prompt */
+	size_t batch_rows;            /* prompts of a full batch */
+	int threads;                  /* that one worker may use. No bit depends on it */
 	const struct lens_mean *mean; /* NULL: not wanted, or only sizes are asked for */
 };
 enum lens_status lens_interventions_create(const struct lens_interventions_options *opt,

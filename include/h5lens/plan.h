@@ -129,6 +129,11 @@ enum lens_status lens_parts_plan(const struct lens_parts *s, size_t shard,
 				 struct lens_plan *out, struct lens_error *err);
 const struct lens_memory *lens_parts_memory(const struct lens_parts *s, size_t shard);
 
+/* What a core is taken to compute in a second, to plan with and to tell of. */
+#define LENS_CORE_FLOPS 5e10
+/* Multiplications and additions that end a shard: six minutes of a core. */
+#define LENS_SHARD_FLOP (360 * LENS_CORE_FLOPS)
+
 /* --- what a plan comes to, to be shown ----------------------------------------------- */
 
 struct lens_dataset_summary {
@@ -149,6 +154,9 @@ struct lens_plan_summary {
 	size_t asked_prompts;        /* shards.prompts; 0: not set */
 	const uint64_t *shard_bytes; /* [cut->n] */
 	const struct lens_memory *memory;
+	struct lens_study_cost interventions; /* of all rows; of cells 0: there are none … */
+	struct lens_study_cost largest;       /* … of the row that takes longest, … */
+	size_t largest_row;                   /* … and which it is */
 };
 /* Refers to the parts. */
 enum lens_status lens_plan_summary_make(struct lens_plan_summary *out,

@@ -92,6 +92,8 @@ const atomic_int *catch_signals(void);
 const char *plural(size_t n);
 /* 1536 → "1.5 KiB"; buf of 32 */
 const char *human_bytes(double n, char *buf);
+/* "95 s", "5 min", "2.5 h"; buf is [32]. */
+const char *human_time(double seconds, char *buf);
 /* s with control characters as escapes, in one of a few static buffers. */
 const char *visible(const char *s, size_t n);
 void print_summary(const struct lens_summary *s);

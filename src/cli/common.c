@@ -238,6 +238,17 @@ const char *human_bytes(double n, char *buf)
 	return buf;
 }
 
+const char *human_time(double seconds, char *buf)
+{
+	if (seconds < 120)
+		snprintf(buf, 32, "%.0f s", seconds < 1 ? 1 : seconds);
+	else if (seconds < 7200)
+		snprintf(buf, 32, "%.0f min", seconds / 60);
+	else
+		snprintf(buf, 32, "%.1f h", seconds / 3600);
+	return buf;
+}
+
 const char *visible(const char *s, size_t n)
 {
 	static char ring[4][520];

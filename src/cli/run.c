@@ -120,6 +120,26 @@ static void show_memory(const struct lens_memory *m)
 	       human_bytes((double)m->buffer, a), human_bytes((double)m->shared, b));
 }
 
+/* A night's work should be known in the evening. */
+static void show_interventions(const struct lens_plan_summary *p)
+{
+	double cores = (double)(p->memory->workers * p->memory->inner_threads);
+	char time[32];
+
+	if (p->interventions.cells <= 0)
+		return;
+	printf("interventions: %.0f passes from a layer and a position on, %.3g TFLOP; about "
+	       "%s on %.0f thread%s at %.0f GFLOP/s each\n",
+	       p->interventions.cells, p->interventions.flop / 1e12,
+	       human_time(p->interventions.flop / LENS_CORE_FLOPS / cores, time), cores,
+	       plural((size_t)cores), LENS_CORE_FLOPS / 1e9);
+	if (p->largest.flop > LENS_SHARD_FLOP)
+		printf("prompt %zu alone takes %.0f passes, about %s of a thread: a stop before "
+		       "it is done loses them\n",
+		       p->largest_row, p->largest.cells,
+		       human_time(p->largest.flop / LENS_CORE_FLOPS, time));
+}
+
 static void show_plan(void *ctx, const struct lens_plan_summary *p)
 {
 	const struct screen *s = ctx;
@@ -143,6 +163,7 @@ static void show_plan(void *ctx, const struct lens_plan_summary *p)
 	printf("file%s %s, %s of it padding\n", p->cut->n == 1 ? "" : "s",
 	       human_bytes((double)p->file_bytes, a), human_bytes((double)padding, b));
 	show_memory(p->memory);
+	show_interventions(p);
 	if (s->task)
 		show_task(s->task, p);
 	fflush(stdout);

@@ -42,8 +42,9 @@ static void add_grid(struct lens_study *s, const char *name, struct lens_study_g
 	s->mean[g->hook] |= g->source == LENS_RUN_MEAN;
 	o = lens_add_cells(s, LENS_OUTCOME_CELLS, s->n_grids - 1, LENS_TABLE_logit_diff);
 	snprintf(o->name, sizeof(o->name), "ablate/%s", name);
-	snprintf(o->long_name, sizeof(o->long_name), "%s of the clean run with %s replaced by %s",
-		 lens_table_name(o->metric), lens_hook_leaf(g->hook), source_name(g->source));
+	snprintf(o->long_name, sizeof(o->long_name),
+		 "%s of the clean run with %s replaced by %s", lens_table_name(o->metric),
+		 lens_hook_leaf(g->hook), source_name(g->source));
 }
 
 static enum lens_status add_named(struct lens_study *s, const char *name,
@@ -54,7 +55,9 @@ static enum lens_status add_named(struct lens_study *s, const char *name,
 		struct lens_study_grid grid;
 	} grids[] = {
 		{ "attn_head_out_all_pos",
-		  { .hook = LENS_HOOK_Z, .n_axes = 2, .axis = { LENS_AXIS_LAYER, LENS_AXIS_HEAD } } },
+		  { .hook = LENS_HOOK_Z,
+		    .n_axes = 2,
+		    .axis = { LENS_AXIS_LAYER, LENS_AXIS_HEAD } } },
 		{ "attn_out",
 		  { .hook = LENS_HOOK_ATTN_OUT, .n_axes = 1, .axis = { LENS_AXIS_LAYER } } },
 		{ "mlp_out",

@@ -28,7 +28,7 @@ bool lens_cell_changes(const struct lens_study *s, const struct lens_pair *p,
 	return c->from <= p->read_pos;
 }
 
-static bool has_axis(const struct lens_study_grid *g, enum lens_axis axis)
+bool lens_grid_has(const struct lens_study_grid *g, enum lens_axis axis)
 {
 	int i;
 
@@ -51,7 +51,7 @@ static struct range range_of(const struct lens_cells *l, const struct lens_study
 	size_t i;
 
 	for (i = 0; i < n_axes; i++) {
-		if (has_axis(g, axis[i]))
+		if (lens_grid_has(g, axis[i]))
 			return (struct range){ lens_axis_extent(axis[i], l->sizes), true };
 	}
 	return (struct range){ 1, false };
@@ -85,7 +85,7 @@ static bool head_asked(const struct lens_cells *l, const struct lens_study_grid 
 		       const struct lens_spot *spot)
 {
 	const struct lens_config *c = &l->study->model->config;
-	bool kv = has_axis(g, LENS_AXIS_KV_HEAD);
+	bool kv = lens_grid_has(g, LENS_AXIS_KV_HEAD);
 	size_t i, group = kv ? c->n_heads / c->n_kv_heads : 1;
 
 	if (spot->head == NOT_ONE || !g->head)
@@ -142,7 +142,7 @@ enum lens_status lens_cells_each(const struct lens_cells *l, const struct lens_s
 
 	c.grid = g;
 	c.set = c.pos = c.key = NOT_ONE;
-	if (has_axis(g, LENS_AXIS_SET))
+	if (lens_grid_has(g, LENS_AXIS_SET))
 		return each_set(l, layer, c, err);
 	if (g->patched && l->study->layer && !l->study->layer[layer])
 		return LENS_OK;

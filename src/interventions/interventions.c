@@ -15,16 +15,6 @@ static size_t row_of(const struct lens_interventions *w, size_t pair)
 	return w->in->row0 + w->first + pair;
 }
 
-static const int32_t *tokens_of(const struct lens_interventions *w, enum lens_run run,
-				size_t pair)
-{
-	const struct lens_prompts *p = w->in->prompts;
-	const int32_t *const tokens[LENS_RUN_COUNT] = { p->tokens, p->corrupted,
-							p->resampled };
-
-	return tokens[run] + p->offset[row_of(w, pair)];
-}
-
 /* What the tables need to know of a batch's prompt. */
 static void describe(struct lens_interventions *w, size_t prompt, size_t pair, bool keep)
 {
@@ -57,7 +47,7 @@ static size_t pack_group(struct lens_interventions *w)
 			if (!w->opt.study->needs[run])
 				continue;
 			describe(w, b->n_prompts, pair, run == LENS_RUN_CLEAN);
-			lens_batch_pack(b, tokens_of(w, (enum lens_run)run, pair), length,
+			lens_batch_pack(b, lens_run_tokens(p, (enum lens_run)run, row), length,
 					p->read_pos[row], 0);
 		}
 	}
@@ -147,8 +137,7 @@ static float *place_of(const struct lens_interventions *w, const struct lens_cel
 {
 	const struct lens_outcome *out = &w->opt.study->outcome[o];
 
-	return w->rows[o] +
-	       (w->first + c->pair) * lens_outcome_floats(out, &w->opt.sizes) +
+	return w->rows[o] + (w->first + c->pair) * lens_outcome_floats(out, &w->opt.sizes) +
 	       c->at * lens_metric_floats(out->metric, &w->opt.sizes);
 }
 
@@ -189,21 +178,6 @@ static enum lens_status run_cells(struct lens_interventions *w, struct lens_erro
 	return LENS_OK;
 }
 
-/* The first position at which the runs of a cell have different tokens. */
-static size_t parting(const struct lens_interventions *w, const struct lens_cell *c,
-		      size_t length)
-{
-	const int32_t *x = tokens_of(w, c->grid->base, c->pair), *y;
-	size_t pos = 0;
-
-	if (c->grid->source >= LENS_RUN_COUNT)
-		return 0;
-	y = tokens_of(w, c->grid->source, c->pair);
-	while (pos < length && x[pos] == y[pos])
-		pos++;
-	return pos;
-}
-
 static enum lens_status add_cell(void *ctx, struct lens_cell *c, struct lens_error *err)
 {
 	struct lens_interventions *w = ctx;
@@ -211,7 +185,7 @@ static enum lens_status add_cell(void *ctx, struct lens_cell *c, struct lens_err
 	const struct lens_study *s = w->opt.study;
 	size_t row = row_of(w, c->pair), length = lens_prompt_length(p, row);
 	const struct lens_pair pair = { .read_pos = (size_t)p->read_pos[row],
-					.parting = parting(w, c, length) };
+					.parting = lens_parting(c->grid, p, row) };
 	bool changes = lens_cell_changes(s, &pair, c);
 
 	if (!s->experiment->patch.reuse) {
@@ -227,7 +201,7 @@ static enum lens_status add_cell(void *ctx, struct lens_cell *c, struct lens_err
 		LENS_TRY(run_cells(w, err));
 	describe(w, w->editor.n, c->pair, false);
 	w->prompt[w->editor.n] = c->pair * w->most.runs + w->run[c->grid->base];
-	lens_batch_pack(&w->batch, tokens_of(w, c->grid->base, c->pair), length,
+	lens_batch_pack(&w->batch, lens_run_tokens(p, c->grid->base, row), length,
 			p->read_pos[row], c->from);
 	w->editor.cell[w->editor.n++] = *c;
 	return LENS_OK;

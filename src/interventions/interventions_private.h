@@ -6,7 +6,8 @@
 
 #define NOT_ONE SIZE_MAX /* all positions, heads or keys */
 
-/* --- study.c: data sets and metrics -------------------------------------------------------- */
+/* --- study.c: data sets and metrics --------------------------------------------------------
+ */
 
 /* Floats of a metric in one cell. */
 size_t lens_metric_floats(enum lens_table metric, const struct lens_sizes *s);
@@ -25,12 +26,23 @@ enum lens_status lens_ask_heads(const struct lens_study *s, const char *key,
 /* "attn.hook_z": without its block */
 const char *lens_hook_leaf(enum lens_hook hook);
 
-/* --- patching.c, ablation.c: what the experiment asks for ------------------------------------ */
+/* --- patching.c, ablation.c: what the experiment asks for ------------------------------------
+ */
 
 enum lens_status lens_study_add_patching(struct lens_study *s, struct lens_error *err);
 enum lens_status lens_study_add_ablation(struct lens_study *s, struct lens_error *err);
 
-/* --- cells.c: what becomes of a grid's cells ------------------------------------------------ */
+/* --- cost.c: what a row's cells depend on ------------------------------------------------ */
+
+/* A row's tokens in a run of the prompt set. */
+const int32_t *lens_run_tokens(const struct lens_prompts *p, enum lens_run run, size_t row);
+/* The first position at which a grid's base and source have different tokens. */
+size_t lens_parting(const struct lens_study_grid *g, const struct lens_prompts *p, size_t row);
+
+/* --- cells.c: what becomes of a grid's cells ------------------------------------------------
+ */
+
+bool lens_grid_has(const struct lens_study_grid *g, enum lens_axis axis);
 
 /* A run in which something is replaced. */
 struct lens_cell {
@@ -114,7 +126,8 @@ struct lens_editor {
 };
 struct lens_visitor lens_editor_visitor(struct lens_editor *e);
 
-/* --- setup.c: one worker's -------------------------------------------------------------------- */
+/* --- setup.c: one worker's
+ * -------------------------------------------------------------------- */
 
 /* How much a worker holds. */
 struct lens_capacity {

@@ -24,7 +24,8 @@ static const char *run_name(enum lens_run run)
 	return run == LENS_RUN_CLEAN ? "clean" : "corrupted";
 }
 
-/* --- data sets ------------------------------------------------------------------------------ */
+/* --- data sets ------------------------------------------------------------------------------
+ */
 
 static void add_cells(struct lens_study *s, const char *name)
 {
@@ -45,7 +46,8 @@ static void add_cells(struct lens_study *s, const char *name)
 	o->units = NULL;
 	snprintf(o->name, sizeof(o->name), "patch/%s_normalized", name);
 	snprintf(o->long_name, sizeof(o->long_name),
-		 "(x - corrupted)/(clean - corrupted) of %s, NaN where the two are equal", name);
+		 "(x - corrupted)/(clean - corrupted) of %s, NaN where the two are equal",
+		 name);
 }
 
 static void add_run(struct lens_study *s, enum lens_run run)
@@ -60,7 +62,8 @@ static void add_run(struct lens_study *s, enum lens_run run)
 	s->needs[run] = true;
 }
 
-/* --- what is asked for --------------------------------------------------------------------- */
+/* --- what is asked for ---------------------------------------------------------------------
+ */
 
 static enum lens_status ask_layers(struct lens_study *s, struct lens_error *err)
 {

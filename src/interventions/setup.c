@@ -176,8 +176,7 @@ static enum lens_status make_editor(struct lens_interventions *w, struct lens_er
 	LENS_TRY(lens_hook_set_init(&e->hooks, &s->model->config, NULL, 0, err));
 	for (i = 0; i < s->n_grids; i++) {
 		for (layer = 0; layer < s->model->config.n_layers; layer++)
-			lens_hook_want(&e->hooks, s->grid[i].hook, layer,
-				       LENS_WANT_READ_POS);
+			lens_hook_want(&e->hooks, s->grid[i].hook, layer, LENS_WANT_READ_POS);
 	}
 	return LENS_OK;
 }

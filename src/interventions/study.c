@@ -1,6 +1,6 @@
 /*
  * interventions/study.c: what an experiment asks for. In: the experiment, the model; out:
- * grids, the data sets that their cells and the runs themselves fill, and what they cost.
+ * grids, and the data sets that their cells and the runs themselves fill.
  */
 #include "interventions/interventions_private.h"
 
@@ -63,7 +63,8 @@ struct lens_outcome *lens_add_cells(struct lens_study *s, enum lens_outcome_of o
 	return o;
 }
 
-/* --- heads ---------------------------------------------------------------------------------- */
+/* --- heads ----------------------------------------------------------------------------------
+ */
 
 enum lens_status lens_spot_parse(const struct lens_study *s, const char *key, const char *text,
 				 struct lens_spot *out, struct lens_error *err)
@@ -109,7 +110,8 @@ const char *lens_hook_leaf(enum lens_hook hook)
 	return last ? last + 1 : name;
 }
 
-/* --- the whole ------------------------------------------------------------------------------- */
+/* --- the whole -------------------------------------------------------------------------------
+ */
 
 enum lens_status lens_study_init(struct lens_study *s, const struct lens_model *m,
 				 const struct lens_experiment *e, struct lens_error *err)
@@ -146,42 +148,4 @@ void lens_study_release(struct lens_study *s)
 	lens_free(s->head);
 	lens_free(s->ablated_head);
 	memset(s, 0, sizeof(*s));
-}
-
-/*
- * Cells of the layer l go through n_layers − l blocks, with the rows of their positions
- * from the replaced one on: at all positions, all; at one, half of them on average. Each
- * cell ends with the product with W_U.
- */
-static double grid_flop(const struct lens_study *s, const struct lens_study_grid *g,
-			size_t length)
-{
-	const struct lens_config *c = &s->model->config;
-	const struct lens_outcome *o = &s->outcome[g->outcome];
-	struct lens_sizes sizes = lens_model_sizes(c);
-	double layers = (double)(c->n_layers + 1) / 2, n = (double)length, rows = n;
-	double cells;
-	int i;
-
-	sizes.n_pos = length;
-	sizes.n_answers = 2;
-	sizes.n_sets = s->n_sets;
-	cells = (double)lens_outcome_floats(o, &sizes) /
-		(double)lens_metric_floats(o->metric, &sizes);
-	for (i = 0; i < g->n_axes; i++) {
-		if (g->axis[i] == LENS_AXIS_POS || g->axis[i] == LENS_AXIS_DEST_POS)
-			rows = (n + 1) / 2;
-	}
-	return cells * (rows * layers * 2 * (double)lens_block_weights(c) +
-			2 * (double)(c->d_model * c->d_vocab));
-}
-
-double lens_study_flop(const struct lens_study *s, size_t length)
-{
-	double flop = 0;
-	size_t i;
-
-	for (i = 0; i < s->n_grids; i++)
-		flop += grid_flop(s, &s->grid[i], length);
-	return flop;
 }

@@ -12,8 +12,6 @@
 
 #include <string.h>
 
-/* Multiplications and additions of a shard: six minutes of a core at 50 GFLOP/s. */
-#define SHARD_FLOP 1.8e13
 #define OUTLIER_FACTOR 8   /* a row longer than so many medians is an outlier … */
 #define OUTLIER_TOKENS 256 /* … if it has at least so many tokens */
 #define MOST_OUTLIERS 32   /* runs of outliers that get shards of their own */
@@ -25,7 +23,7 @@ struct polynomial {
 };
 struct cost {
 	struct polynomial bytes, flop;
-	const struct lens_study *study; /* interventions: a polynomial of a higher degree */
+	const struct lens_study *study; /* interventions: as each row's tokens have it */
 };
 
 static double at(const struct polynomial *p, double x)
@@ -93,6 +91,15 @@ static enum lens_status outlier_limit(const struct lens_prompts *p, size_t *out,
 	return LENS_OK;
 }
 
+/* A row's interventions. */
+static double row_flop(const struct lens_study *s, const struct lens_prompts *p, size_t row)
+{
+	struct lens_study_cost cost = { 0, 0 };
+
+	lens_study_add_cost(s, p, row, &cost);
+	return cost.flop;
+}
+
 struct limits {
 	size_t outlier, prompts;
 	double bytes, flop;
@@ -126,7 +133,7 @@ static size_t cut(const struct lens_prompts *p, const struct cost *c,
 		/* All rows are as wide as the shard's longest. */
 		longest = x > longest ? x : longest;
 		bytes = (double)(row + 1 - start) * at(&c->bytes, longest);
-		flop += at(&c->flop, x) + lens_study_flop(c->study, lens_prompt_length(p, row));
+		flop += at(&c->flop, x) + row_flop(c->study, p, row);
 	}
 	if (first)
 		first[n] = p->n_rows;
@@ -140,7 +147,7 @@ enum lens_status lens_cut_make(struct lens_cut *c, const struct lens_plan *p,
 	const struct cost cost = { bytes_of(p), flop_of(p), &p->study };
 	struct limits limit = { .prompts = e->shards.prompts ? e->shards.prompts : SIZE_MAX,
 				.bytes = (double)e->shards.bytes,
-				.flop = SHARD_FLOP };
+				.flop = LENS_SHARD_FLOP };
 
 	memset(c, 0, sizeof(*c));
 	LENS_TRY(outlier_limit(p->prompts, &limit.outlier, err));

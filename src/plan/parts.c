@@ -105,6 +105,23 @@ static struct lens_dataset_summary show(const struct lens_parts *s,
 	return out;
 }
 
+static void add_interventions(struct lens_plan_summary *out, const struct lens_plan *p)
+{
+	size_t row;
+
+	for (row = 0; row < p->prompts->n_rows; row++) {
+		struct lens_study_cost cost = { 0, 0 };
+
+		lens_study_add_cost(&p->study, p->prompts, row, &cost);
+		out->interventions.cells += cost.cells;
+		out->interventions.flop += cost.flop;
+		if (cost.flop > out->largest.flop) {
+			out->largest = cost;
+			out->largest_row = row;
+		}
+	}
+}
+
 enum lens_status lens_plan_summary_make(struct lens_plan_summary *out,
 					const struct lens_parts *s, struct lens_error *err)
 {
@@ -131,6 +148,7 @@ enum lens_status lens_plan_summary_make(struct lens_plan_summary *out,
 		out->dataset[i] = show(s, &p->dataset[i]);
 	for (i = 0; i < s->cut.n; i++)
 		out->file_bytes += s->file_bytes[i];
+	add_interventions(out, p);
 	return LENS_OK;
 }
 

@@ -1,0 +1,79 @@
+/*
+ * interventions/cost.c: what a row's interventions cost, before anything is computed. In:
+ * the study, a row of the prompt set; out: cells that will be run, and their arithmetic.
+ */
+#include "interventions/interventions_private.h"
+
+const int32_t *lens_run_tokens(const struct lens_prompts *p, enum lens_run run, size_t row)
+{
+	const int32_t *const tokens[LENS_RUN_COUNT] = { p->tokens, p->corrupted, p->resampled };
+
+	return tokens[run] + p->offset[row];
+}
+
+size_t lens_parting(const struct lens_study_grid *g, const struct lens_prompts *p, size_t row)
+{
+	const int32_t *x = lens_run_tokens(p, g->base, row), *y;
+	size_t pos = 0, length = lens_prompt_length(p, row);
+
+	if (g->source >= LENS_RUN_COUNT)
+		return 0;
+	y = lens_run_tokens(p, g->source, row);
+	while (pos < length && x[pos] == y[pos])
+		pos++;
+	return pos;
+}
+
+/* Of cells that start in a layer and a position: so many. */
+static void add(const struct lens_study *s, double n, size_t layer, size_t rows,
+		struct lens_study_cost *out)
+{
+	const struct lens_config *c = &s->model->config;
+	double blocks = (double)(c->n_layers - layer) * 2 * (double)lens_block_weights(c);
+
+	out->cells += n;
+	out->flop += n * (blocks * (double)rows + 2 * (double)(c->d_model * c->d_vocab));
+}
+
+/* How many heads, and how many keys of a position, a grid has a cell for. */
+static double heads_of(const struct lens_study *s, const struct lens_study_grid *g)
+{
+	bool heads = lens_grid_has(g, LENS_AXIS_HEAD);
+
+	if (!heads && !lens_grid_has(g, LENS_AXIS_KV_HEAD))
+		return 1;
+	return (double)(heads ? s->model->config.n_heads : s->model->config.n_kv_heads);
+}
+
+static void add_grid(const struct lens_study *s, const struct lens_study_grid *g,
+		     const struct lens_prompts *p, size_t row, struct lens_study_cost *out)
+{
+	bool by_pos = lens_grid_has(g, LENS_AXIS_POS) || lens_grid_has(g, LENS_AXIS_DEST_POS);
+	bool by_key = lens_grid_has(g, LENS_AXIS_SRC_POS), reuse = s->experiment->patch.reuse;
+	size_t first = reuse ? lens_parting(g, p, row) : 0, layer, pos;
+	size_t length = lens_prompt_length(p, row);
+	size_t end = reuse ? (size_t)p->read_pos[row] + 1 : length;
+
+	for (layer = 0; layer < s->model->config.n_layers; layer++) {
+		if (g->patched && s->layer && !s->layer[layer])
+			continue;
+		for (pos = first; pos < (by_pos ? end : lens_min(first + 1, end)); pos++)
+			add(s, heads_of(s, g) * (double)(by_key ? pos + 1 : 1),
+			    reuse ? layer : 0, reuse ? end - pos : length, out);
+	}
+}
+
+void lens_study_add_cost(const struct lens_study *s, const struct lens_prompts *p, size_t row,
+			 struct lens_study_cost *out)
+{
+	size_t i, k, rows = (size_t)p->read_pos[row] + 1;
+
+	for (i = 0; i < s->n_grids; i++) {
+		if (!lens_grid_has(&s->grid[i], LENS_AXIS_SET)) {
+			add_grid(s, &s->grid[i], p, row, out);
+			continue;
+		}
+		for (k = 0; k < s->n_sets; k++)
+			add(s, 1, s->set[k].layer, rows, out);
+	}
+}
