@@ -88,6 +88,8 @@ struct lens_ids {
 		NULL, 0, 0                                                                     \
 	}
 enum lens_status lens_ids_push(struct lens_ids *ids, int32_t id, struct lens_error *err);
+enum lens_status lens_ids_append(struct lens_ids *to, const struct lens_ids *from,
+				 struct lens_error *err);
 void lens_ids_release(struct lens_ids *ids);
 
 /* --- files ----------------------------------------------------------------- */

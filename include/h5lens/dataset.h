@@ -20,6 +20,7 @@ struct lens_dataset_options {
 	const char *corrupted_column; /* NULL: none */
 	const char *const *answer_columns;
 	size_t n_answers;            /* 0 is allowed: then no answer tables */
+	bool any_tokens;             /* an answer may be several tokens; else it is one */
 	const char *read_pos_column; /* NULL: none */
 	/*
 	 * NULL, or a text (of a column) that is looked for in each prompt: where the nth
@@ -44,7 +45,7 @@ enum lens_row_warning {
 	LENS_ROW_SECOND_BOS,    /* the prompt begins with the BOS token that is prepended */
 	LENS_ROW_NO_SPACE,      /* an answer without its leading space */
 	LENS_ROW_SEAM,          /* white space where the prompt ends and an answer begins */
-	LENS_ROW_EQUAL_ANSWERS, /* two answers are the same token */
+	LENS_ROW_EQUAL_ANSWERS, /* two answers are the same tokens */
 	LENS_ROW_PARTS_LATE     /* the corrupted prompt parts behind the token that is read */
 };
 #define LENS_ROW_WARNINGS 5
@@ -91,7 +92,13 @@ struct lens_prompts {
 	int32_t *corrupted;              /* the corrupted prompts' likewise, or NULL */
 	int32_t *resampled;              /* another row's of as many tokens likewise, or NULL */
 	int32_t *read_pos;               /* [n_rows] 0-based index into the prompt's tokens */
-	int32_t *answers;                /* [n_rows, n_answers] token ids */
+	/*
+	 * Token ids. Of one token each: [n_rows, n_answers]. With any_tokens packed, and
+	 * answer_offset, [n_rows * n_answers + 1], tells where each answer begins.
+	 */
+	int32_t *answers;
+	uint64_t *answer_offset;         /* or NULL */
+	size_t n_answer_pos;             /* with it: tokens of the longest answer of the file */
 	int64_t *record;                 /* [n_rows] 1-based data record of the CSV file */
 	struct lens_prompt_place *place; /* [n_rows] */
 	size_t n_columns;                /* the other columns, in file order */
@@ -112,6 +119,26 @@ double lens_cell_real(const char *text);
 static inline size_t lens_prompt_length(const struct lens_prompts *p, size_t row)
 {
 	return (size_t)(p->offset[row + 1] - p->offset[row]);
+}
+
+/* Tokens of an answer. */
+static inline size_t lens_answer_length(const struct lens_prompts *p, size_t row, size_t answer)
+{
+	size_t i = row * p->n_answers + answer;
+
+	return p->answer_offset ? (size_t)(p->answer_offset[i + 1] - p->answer_offset[i]) : 1;
+}
+
+/*
+ * Tokens of a prompt up to its read position with an answer behind it, but for the answer's
+ * last token; 0 for an answer of one.
+ */
+static inline size_t lens_continued_length(const struct lens_prompts *p, size_t row,
+					   size_t answer)
+{
+	size_t n = lens_answer_length(p, row, answer);
+
+	return n > 1 ? (size_t)p->read_pos[row] + n : 0;
 }
 
 /*

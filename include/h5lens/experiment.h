@@ -14,6 +14,7 @@ enum lens_lens_mode {
 	LENS_LENS_CACHED_SCALE_NO_BIAS /* a TransformerLens notebook's numbers */
 };
 enum lens_lens_positions { LENS_LENS_AT_READ, LENS_LENS_AT_ALL };
+enum lens_answer_tokens { LENS_ANSWERS_OF_ONE_TOKEN, LENS_ANSWERS_OF_ANY };
 enum lens_separator { LENS_SEPARATOR_COMMA, LENS_SEPARATOR_SEMICOLON, LENS_SEPARATOR_TAB };
 enum lens_head_choice { LENS_HEAD_IS_AUTO, LENS_HEAD_IS_TIED, LENS_HEAD_IS_STORED };
 enum lens_positions_kind { LENS_POS_ALL, LENS_POS_LAST, LENS_POS_READ, LENS_POS_LIST };
@@ -59,6 +60,7 @@ struct lens_experiment {
 		char *corrupted; /* the column of the corrupted prompts, or NULL */
 		enum lens_separator separator;
 		struct lens_strings answers;
+		enum lens_answer_tokens answer_tokens; /* how many an answer may have */
 		char *read_pos_column; /* at most one of these three is not NULL */
 		char *find, *find_column;
 		long nth;      /* of what is found, from 0; negative: from the last */
@@ -135,8 +137,9 @@ enum lens_status lens_experiment_set(struct lens_experiment *e, const char *key,
 enum lens_status lens_experiment_check(const struct lens_experiment *e, struct lens_error *err);
 
 /*
- * Is this table to be made, that is, listed and with enough answers in data.answers?
- * Without answers, only the default tables that need none are made.
+ * Is this table to be made, that is, listed, with enough answers in data.answers, of as
+ * many tokens as it can take? Without answers, only the default tables that need none are
+ * made.
  */
 bool lens_experiment_wants_table(const struct lens_experiment *e, const char *table);
 

@@ -67,6 +67,9 @@ enum lens_status lens_plan_init(struct lens_plan *p, const struct lens_model *m,
 				const struct lens_prompts *prompts,
 				const struct lens_experiment *e, struct lens_error *err);
 void lens_plan_release(struct lens_plan *p);
+/* Of the largest pass that a worker runs: over a batch, or its prompts with answers. */
+struct lens_forward_size lens_plan_pass(const struct lens_plan *p,
+					const struct lens_visitors *visitors, size_t threads);
 
 /* What a worker's interventions need to know. */
 struct lens_interventions_options lens_plan_interventions(const struct lens_plan *p,

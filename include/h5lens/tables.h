@@ -15,6 +15,9 @@
  * final_post. The tables of lens_positions are read at every position where that is
  * all; at the read position their values are the same bits either way.
  *
+ * Answers of several tokens (data.answer_tokens: any): log P of an answer is the sum of its
+ * tokens' log P, each given the prompt up to the read position and the tokens before it.
+ *
  * Every position: token_logprobs[t] = log P(token t+1 | tokens 0 … t), in nats, at
  * t = 0 … length − 2; NaN from length − 1 on, because the last token's successor is
  * not in the prompt. Its axis is the file's pos, so it stands beside the activations
@@ -45,7 +48,8 @@ enum lens_logits_at {
 	LENS_AT_NEXT_TOKEN = 4, /* the model's own, at every position but the last */
 	LENS_AT_EVERY_POS = 8,  /* the model's own, at every position */
 	LENS_AT_LENS_POS = 16,  /* each lens layer's, at every position */
-	LENS_BESIDE_MODEL = 32  /* with LENS_AT_LENS_LAYER: the model's own beside each */
+	LENS_BESIDE_MODEL = 32, /* with LENS_AT_LENS_LAYER: the model's own beside each */
+	LENS_AT_ANSWER = 64     /* the model's own, before each token of each answer */
 };
 
 /* Whose attributions to the answers' logits at the read position. */
@@ -69,6 +73,8 @@ struct lens_table_type {
 	const struct lens_table_type *state_of;
 	/* With lens_positions: all, the table is this one; NULL: they do not change it. */
 	const struct lens_table_type *at_all_pos;
+	/* With answers of any number of tokens, the table is this one; NULL: as it is. */
+	const struct lens_table_type *of_any;
 };
 struct lens_tables_options;
 /* What a table is under these options. */
@@ -92,8 +98,14 @@ struct lens_tables_options {
 	struct lens_sizes sizes;       /* n_answers, top_k, n_pos, and the model's */
 	enum lens_lens_mode lens;
 	enum lens_lens_positions lens_positions;
+	enum lens_answer_tokens answer_tokens;
 	size_t batch_rows; /* prompts of a full batch */
 	size_t max_rows;   /* rows of activations in the largest batch */
+	/*
+	 * Tokens of the longest prompt up to its read position, with an answer of several
+	 * behind it but for the last one; 0: there is none.
+	 */
+	size_t max_continued;
 	int threads;       /* that one worker may use; 0 is 1. No bit depends on it */
 };
 
@@ -108,6 +120,8 @@ void lens_tables_destroy(struct lens_tables *t);
 size_t lens_tables_bytes(const struct lens_model *m, const struct lens_tables_options *opt);
 /* Where the selected tables read logits: LENS_AT_…. */
 unsigned lens_tables_logits(const struct lens_tables_options *opt);
+/* Rows of the largest batch of the second pass (lens_tables_continue); 0: there is none. */
+size_t lens_tables_second_rows(const struct lens_tables_options *opt);
 /* Bytes of one prompt's row. */
 size_t lens_table_row_bytes(enum lens_table t, const struct lens_tables_options *opt);
 
@@ -118,7 +132,9 @@ void lens_tables_hooks(const struct lens_model *m, const struct lens_tables_opti
 /* What the tables see of a batch besides activations. */
 struct lens_tables_batch {
 	const struct lens_batch *batch;
-	const int32_t *answers; /* [n_prompts, n_answers] */
+	/* [n_prompts, n_answers]; of any number of tokens: where answer_offset says. */
+	const int32_t *answers;
+	const uint64_t *answer_offset; /* [n_prompts * n_answers + 1], or NULL */
 	const uint8_t *flags;   /* [n_prompts] what is odd about the rows themselves; or NULL */
 	/*
 	 * For kl_divergence: the logits of the other run, [d_vocab], of each prompt. Where
@@ -132,7 +148,13 @@ void lens_tables_begin(struct lens_tables *t, const struct lens_tables_batch *in
 /* For struct lens_visitor; ctx is the tables. */
 enum lens_status lens_tables_visit(void *ctx, const struct lens_batch *b,
 				   const struct lens_activation *a, struct lens_error *err);
-/* After it. Adds to *n_flagged the prompts with logits that are not finite. */
+/*
+ * After it, before lens_tables_finish: runs what answers of several tokens need besides,
+ * on f, which has room for lens_tables_second_rows and max_continued tokens.
+ */
+enum lens_status lens_tables_continue(struct lens_tables *t, struct lens_forward *f,
+				      struct lens_error *err);
+/* At the end. Adds to *n_flagged the prompts with logits that are not finite. */
 void lens_tables_finish(struct lens_tables *t, size_t *n_flagged);
 
 /*

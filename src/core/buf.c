@@ -79,6 +79,16 @@ enum lens_status lens_ids_push(struct lens_ids *ids, int32_t id, struct lens_err
 	return LENS_OK;
 }
 
+enum lens_status lens_ids_append(struct lens_ids *to, const struct lens_ids *from,
+				 struct lens_error *err)
+{
+	size_t i;
+
+	for (i = 0; i < from->n; i++)
+		LENS_TRY(lens_ids_push(to, from->v[i], err));
+	return LENS_OK;
+}
+
 void lens_ids_release(struct lens_ids *ids)
 {
 	lens_free(ids->v);

@@ -11,7 +11,8 @@ struct lens_row {
 	struct lens_ids tokens;                       /* the prompt, BOS included */
 	struct lens_ids corrupted;                    /* as many, or none */
 	int32_t read_pos;                             /* resolved: 0-based */
-	struct lens_ids answers;                      /* [n_answers] */
+	struct lens_ids answers;                      /* of all answers, one after another */
+	struct lens_ids answer_length;                /* [n_answers] of each */
 	struct lens_error bad;                        /* code LENS_OK when the row is good */
 	struct lens_error warning[LENS_ROW_WARNINGS]; /* code LENS_OK: no such warning */
 };
@@ -51,6 +52,10 @@ bool lens_row_check_ids(const struct lens_row_check *c, const struct lens_csv_re
 enum lens_status lens_row_check_read_pos(struct lens_row_check *c,
 					 const struct lens_csv_record *rec,
 					 struct lens_row *row, struct lens_error *err);
+/* An answer (check_answer.c); as above. */
+enum lens_status lens_row_check_answer(struct lens_row_check *c,
+				       const struct lens_csv_record *rec, size_t column,
+				       struct lens_row *row, struct lens_error *err);
 
 /* Says in *e what is wrong with a record, and which it is. */
 void lens_row_note(struct lens_error *e, const struct lens_row_check *c,

@@ -17,6 +17,7 @@ struct loader {
 	struct lens_column_guess *guess; /* [n_columns] */
 	struct lens_prompts *p;
 	struct lens_ids tokens, corrupted, read_pos, answers; /* handed to p at the end */
+	struct lens_ids answer_length; /* with any_tokens */
 	size_t row_cap, n_records;
 };
 
@@ -41,6 +42,7 @@ void lens_prompts_destroy(struct lens_prompts *p)
 	lens_free(p->corrupted);
 	lens_free(p->read_pos);
 	lens_free(p->answers);
+	lens_free(p->answer_offset);
 	lens_free(p->record);
 	lens_free(p->place);
 	lens_free(p);
@@ -55,7 +57,9 @@ struct lens_prompts lens_prompts_part(const struct lens_prompts *p, size_t first
 	part.csv_bytes = p->csv_bytes * n / p->n_rows;
 	part.offset += first;
 	part.read_pos += first;
-	if (p->n_answers)
+	if (p->answer_offset)
+		part.answer_offset += first * p->n_answers;
+	else if (p->n_answers)
 		part.answers += first * p->n_answers;
 	part.record += first;
 	part.place += first;
@@ -120,16 +124,6 @@ static enum lens_status reserve_row(struct loader *l, struct lens_error *err)
 	return LENS_OK;
 }
 
-static enum lens_status append_ids(struct lens_ids *to, const struct lens_ids *from,
-				   struct lens_error *err)
-{
-	size_t i;
-
-	for (i = 0; i < from->n; i++)
-		LENS_TRY(lens_ids_push(to, from->v[i], err));
-	return LENS_OK;
-}
-
 static enum lens_status add_row(struct loader *l, const struct lens_csv_record *rec,
 				struct lens_error *err)
 {
@@ -143,9 +137,11 @@ static enum lens_status add_row(struct loader *l, const struct lens_csv_record *
 		(struct lens_prompt_place){ .offset = rec->offset, .line = rec->line };
 	LENS_TRY(lens_csv_record_digest(rec, &p->place[p->n_rows].digest, err));
 	p->flags[p->n_rows] = lens_row_flags(&l->row);
-	LENS_TRY(append_ids(&l->tokens, &l->row.tokens, err));
-	LENS_TRY(append_ids(&l->corrupted, &l->row.corrupted, err));
-	LENS_TRY(append_ids(&l->answers, &l->row.answers, err));
+	LENS_TRY(lens_ids_append(&l->tokens, &l->row.tokens, err));
+	LENS_TRY(lens_ids_append(&l->corrupted, &l->row.corrupted, err));
+	LENS_TRY(lens_ids_append(&l->answers, &l->row.answers, err));
+	if (l->opt->any_tokens)
+		LENS_TRY(lens_ids_append(&l->answer_length, &l->row.answer_length, err));
 	LENS_TRY(lens_ids_push(&l->read_pos, l->row.read_pos, err));
 	p->offset[++p->n_rows] = l->tokens.n;
 	p->max_length = lens_max(p->max_length, l->row.tokens.n);
@@ -217,6 +213,26 @@ static int32_t *take_ids(struct lens_ids *ids)
 	return v;
 }
 
+/* Where each answer begins, and how long the longest is. */
+static enum lens_status place_answers(struct loader *l, struct lens_error *err)
+{
+	const struct lens_ids *length = &l->answer_length;
+	size_t i;
+
+	if (!length->n)
+		return LENS_OK;
+	l->p->answer_offset = lens_calloc(length->n + 1, sizeof(*l->p->answer_offset));
+	if (!l->p->answer_offset)
+		return lens_error_nomem(err, length->n + 1, sizeof(*l->p->answer_offset));
+	for (i = 0; i < length->n; i++) {
+		size_t n = (size_t)length->v[i];
+
+		l->p->answer_offset[i + 1] = l->p->answer_offset[i] + n;
+		l->p->n_answer_pos = lens_max(l->p->n_answer_pos, n);
+	}
+	return LENS_OK;
+}
+
 static enum lens_status load(struct loader *l, struct lens_dataset_report *report,
 			     struct lens_error *err)
 {
@@ -233,6 +249,7 @@ static enum lens_status load(struct loader *l, struct lens_dataset_report *repor
 	LENS_TRY(copy_columns(l, err));
 	LENS_TRY(read_rows(l, report, err));
 	LENS_TRY(judge(l, report, err));
+	LENS_TRY(place_answers(l, err));
 	for (i = 0; i < l->p->n_columns; i++)
 		l->p->column_kind[i] = lens_column_guess_kind(&l->guess[i]);
 	l->p->tokens = take_ids(&l->tokens);
@@ -262,6 +279,7 @@ enum lens_status lens_prompts_load(const struct lens_dataset_options *opt,
 	lens_ids_release(&l.corrupted);
 	lens_ids_release(&l.read_pos);
 	lens_ids_release(&l.answers);
+	lens_ids_release(&l.answer_length);
 	lens_row_release(&l.row);
 	lens_free(l.guess);
 	lens_row_check_release(&l.check);

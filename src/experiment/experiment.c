@@ -67,13 +67,24 @@ static bool listed(const struct lens_experiment *e, const char *table)
 	return false;
 }
 
+/* Listed, or of `default`; and does it go with data.answer_tokens? */
+static bool included(const struct lens_experiment *e, enum lens_table_word table)
+{
+	bool any = e->data.answer_tokens == LENS_ANSWERS_OF_ANY;
+	enum lens_table_any rule = lens_table_rules[table].any;
+
+	if (listed(e, lens_table_words[table]))
+		return rule != (any ? LENS_ANY_no : LENS_ANY_only);
+	return any && !e->tables_listed && (rule == LENS_ANY_added || rule == LENS_ANY_only);
+}
+
 bool lens_experiment_wants_table(const struct lens_experiment *e, const char *table)
 {
-	size_t i;
+	int i;
 
 	for (i = 0; i < LENS_TABLE_WORDS; i++) {
 		if (!strcmp(lens_table_words[i], table))
-			return listed(e, table) &&
+			return included(e, (enum lens_table_word)i) &&
 			       e->data.answers.n >= lens_table_rules[i].answers;
 	}
 	return false;
@@ -99,22 +110,39 @@ static enum lens_status check_required(const struct lens_experiment *e, struct l
 	return LENS_OK;
 }
 
+/* One that was named and cannot be made. */
+static enum lens_status check_named(const struct lens_experiment *e, enum lens_table_word table,
+				    struct lens_error *err)
+{
+	const char *name = lens_table_words[table];
+	size_t n = e->data.answers.n, needed = lens_table_rules[table].answers;
+
+	if (!included(e, table) && e->data.answer_tokens == LENS_ANSWERS_OF_ANY)
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "the table %s needs answers of one token; "
+				      "data.answer_tokens is any",
+				      name);
+	if (!included(e, table))
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "the table %s needs data.answer_tokens: any", name);
+	if (n < needed)
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "the table %s needs %zu answer column%s; "
+				      "data.answers names %zu",
+				      name, needed, needed > 1 ? "s" : "", n);
+	return LENS_OK;
+}
+
 static enum lens_status check_tables(const struct lens_experiment *e, struct lens_error *err)
 {
 	bool any =
 		e->cache.hooks.n || e->patch.grids.n || e->ablate.grids.n || e->ablate.n_sets;
-	size_t i, n = e->data.answers.n;
+	int i;
 
 	for (i = 0; i < LENS_TABLE_WORDS; i++) {
-		const char *table = lens_table_words[i];
-
-		any |= lens_experiment_wants_table(e, table);
-		if (e->tables_listed && listed(e, table) && n < lens_table_rules[i].answers)
-			return lens_error_set(err, LENS_ERR_INVALID,
-					      "the table %s needs %zu answer column%s; "
-					      "data.answers names %zu",
-					      table, lens_table_rules[i].answers,
-					      lens_table_rules[i].answers > 1 ? "s" : "", n);
+		any |= lens_experiment_wants_table(e, lens_table_words[i]);
+		if (e->tables_listed && listed(e, lens_table_words[i]))
+			LENS_TRY(check_named(e, (enum lens_table_word)i, err));
 	}
 	if (!any)
 		return lens_error_set(err, LENS_ERR_INVALID,

@@ -50,6 +50,11 @@ static enum lens_status check_answers(const struct lens_experiment *e, const cha
 {
 	size_t needed = lens_metric_answers(m), n = e->data.answers.n;
 
+	if (needed && e->data.answer_tokens == LENS_ANSWERS_OF_ANY)
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "%s measures %s, which needs answers of one token; "
+				      "data.answer_tokens is any",
+				      key, metric_names[m]);
 	if (n >= needed)
 		return LENS_OK;
 	return lens_error_set(err, LENS_ERR_INVALID,

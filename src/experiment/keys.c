@@ -13,7 +13,7 @@ const char *const lens_table_words[LENS_TABLE_WORDS + 1] = {
 #include "h5lens/tables.def"
 	NULL
 };
-#define LENS_TABLE(id, answers, by_default) { answers, by_default },
+#define LENS_TABLE(id, answers, by_default, any) { answers, by_default, LENS_ANY_##any },
 #define LENS_TABLE_GROUP LENS_TABLE
 const struct lens_table_rule lens_table_rules[LENS_TABLE_WORDS] = {
 #include "h5lens/tables.def"
@@ -45,6 +45,7 @@ COUNTED(patch.position, patch.n_positions);
 COUNTED(ablate.set, ablate.n_sets);
 
 static const char *const on_bad_row[] = { "error", "skip", NULL };
+static const char *const answer_tokens[] = { "one", "any", NULL };
 static const char *const separators[] = { "comma", "semicolon", "tab", NULL };
 static const char *const dtypes[] = { "f32", "f16", NULL };
 static const char *const positions[] = { "all", "last", "read", NULL };
@@ -102,6 +103,9 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	X("data.answers", "--answers", NULL, NULL, "a column | [column, …]", "[]",             \
 	  LIST, data.answers, NULL, true,                                                      \
 	  "the columns with the answers; logit_diff is the first minus each other")            \
+	X("data.answer_tokens", "--answer-tokens", NULL, NULL, "one | any", "one",            \
+	  CHOICE, data.answer_tokens, answer_tokens, true,                                     \
+	  "of how many tokens an answer may be; any: its log probability is the sum of theirs") \
 	X("data.prepend_bos", NULL, NULL, NULL, BOOLS, "true",                                 \
 	  BOOL, data.prepend_bos, NULL, true, "put the BOS token in front of each prompt")     \
 	X("data.bos", "--bos-token", NULL, NULL, "auto | an id | \"a token\"", "auto",         \

@@ -83,9 +83,12 @@ enum lens_table_word {
 	LENS_TABLE_WORDS
 };
 extern const char *const lens_table_words[LENS_TABLE_WORDS + 1]; /* ends with NULL */
+/* What of answers of several tokens (tables.def). */
+enum lens_table_any { LENS_ANY_no, LENS_ANY_yes, LENS_ANY_added, LENS_ANY_only };
 struct lens_table_rule {
 	size_t answers; /* that it needs at the least */
 	bool by_default;
+	enum lens_table_any any;
 };
 extern const struct lens_table_rule lens_table_rules[LENS_TABLE_WORDS];
 

@@ -21,7 +21,7 @@ static void describe(struct lens_interventions *w, size_t prompt, size_t pair, b
 	const struct lens_prompts *p = w->in->prompts;
 	size_t n = p->n_answers, v = w->opt.sizes.d_vocab;
 
-	if (n)
+	if (n && !p->answer_offset)
 		memcpy(w->answers + prompt * n, p->answers + row_of(w, pair) * n,
 		       n * sizeof(*w->answers));
 	if (w->logits)

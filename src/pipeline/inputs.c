@@ -21,6 +21,7 @@ static struct lens_dataset_options dataset_options(const struct lens_experiment 
 		.corrupted_column = e->data.corrupted,
 		.answer_columns = (const char *const *)e->data.answers.v,
 		.n_answers = e->data.answers.n,
+		.any_tokens = e->data.answer_tokens == LENS_ANSWERS_OF_ANY,
 		.read_pos_column = e->data.read_pos_column,
 		.read_pos = e->data.read_pos,
 		.find = e->data.find,

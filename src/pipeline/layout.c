@@ -46,6 +46,8 @@ static enum lens_status add_axes(struct lens_store *s, const struct lens_plan *p
 	LENS_TRY(add_axis(s, LENS_AXIS_POS, &p->sizes, known, err));
 	if (p->prompts->n_answers)
 		LENS_TRY(add_axis(s, LENS_AXIS_ANSWER, &p->sizes, known, err));
+	if (p->prompts->answer_offset)
+		LENS_TRY(add_axis(s, LENS_AXIS_ANSWER_POS, &p->sizes, known, err));
 	if (p->capture.positions.kind != LENS_POS_ALL)
 		LENS_TRY(add_axis(s, LENS_AXIS_SLOT, &p->sizes, known, err));
 	for (i = 0; i < p->n_datasets; i++) {

@@ -48,14 +48,18 @@ static enum lens_status column_create(struct lens_store *s, struct lens_dataset_
 				      struct column *c, struct lens_error *err)
 {
 	size_t rows;
+	int i;
 
 	c->dtype = spec.dtype;
-	c->row_bytes = spec.extent[1] * lens_dtype_size(spec.dtype);
+	c->row_bytes = lens_dtype_size(spec.dtype);
+	for (i = 1; i < spec.rank; i++) {
+		c->row_bytes *= spec.extent[i];
+		spec.chunk[i] = spec.extent[i];
+	}
 	c->n_rows = spec.extent[0];
 	rows = (c->most ? c->most : CHUNK_BYTES) / c->row_bytes;
 	c->chunk_rows = lens_min(lens_max(rows, 1), c->n_rows);
 	spec.chunk[0] = c->chunk_rows;
-	spec.chunk[1] = spec.extent[1];
 	c->buf = lens_calloc(c->chunk_rows, c->row_bytes);
 	if (!c->buf)
 		return lens_error_nomem(err, c->chunk_rows, c->row_bytes);
@@ -85,15 +89,31 @@ static enum lens_status column_add(struct lens_store *s, struct column *c, const
 
 struct numbers {
 	struct column tokens, corrupted, length, read_pos, id, answers, slot_pos;
-	int32_t *row; /* scratch: the longest of a row of tokens and one of slots */
+	int32_t *row; /* scratch: the longest of a row of tokens, of slots, of answers */
 };
+
+/* Of one token each, or of any number. */
+static enum lens_status answers_create(struct lens_store *s, const struct lens_prompts *q,
+				       struct numbers *n, struct lens_error *err)
+{
+	struct lens_dataset_spec spec = row_each("/prompts/answers", LENS_I32, q->n_rows,
+						 "answer", q->n_answers);
+
+	if (q->answer_offset) {
+		spec.path = "/prompts/answer_tokens";
+		spec.rank = 3;
+		spec.dim[2] = "answer_pos";
+		spec.extent[2] = q->n_answer_pos;
+	}
+	return column_create(s, spec, &n->answers, err);
+}
 
 static enum lens_status numbers_create(struct lens_store *s, const struct lens_plan *p,
 				       struct numbers *n, struct lens_error *err)
 {
 	const struct lens_prompts *q = p->prompts;
 	size_t rows = q->n_rows, slots = p->capture.positions.n_slots;
-	size_t width = lens_max(q->max_length, slots);
+	size_t width = lens_max(lens_max(q->max_length, slots), q->n_answers * q->n_answer_pos);
 
 	n->row = lens_calloc(width, sizeof(*n->row));
 	if (!n->row)
@@ -113,10 +133,7 @@ static enum lens_status numbers_create(struct lens_store *s, const struct lens_p
 			       err));
 	LENS_TRY(column_create(s, one_each("/prompts/id", LENS_I64, rows), &n->id, err));
 	if (q->n_answers)
-		LENS_TRY(column_create(s,
-				       row_each("/prompts/answers", LENS_I32, rows, "answer",
-						q->n_answers),
-				       &n->answers, err));
+		LENS_TRY(answers_create(s, q, n, err));
 	if (p->capture.positions.kind == LENS_POS_ALL)
 		return LENS_OK;
 	return column_create(s, row_each("/prompts/slot_pos", LENS_I32, rows, "slot", slots),
@@ -158,6 +175,22 @@ static enum lens_status write_tokens(struct lens_store *s, const struct lens_pro
 	return column_add(s, tokens == q->tokens ? &n->tokens : &n->corrupted, n->row, err);
 }
 
+static enum lens_status write_answers(struct lens_store *s, const struct lens_prompts *q,
+				      size_t row, struct numbers *n, struct lens_error *err)
+{
+	size_t i, width = q->n_answer_pos;
+
+	if (!q->answer_offset)
+		return column_add(s, &n->answers, q->answers + row * q->n_answers, err);
+	for (i = 0; i < q->n_answers * width; i++)
+		n->row[i] = -1;
+	for (i = 0; i < q->n_answers; i++)
+		memcpy(n->row + i * width,
+		       q->answers + q->answer_offset[row * q->n_answers + i],
+		       lens_answer_length(q, row, i) * sizeof(*n->row));
+	return column_add(s, &n->answers, n->row, err);
+}
+
 static enum lens_status write_row(struct lens_store *s, const struct lens_plan *p, size_t row,
 				  struct numbers *n, struct lens_error *err)
 {
@@ -172,7 +205,7 @@ static enum lens_status write_row(struct lens_store *s, const struct lens_plan *
 	LENS_TRY(column_add(s, &n->read_pos, &q->read_pos[row], err));
 	LENS_TRY(column_add(s, &n->id, &q->record[row], err));
 	if (q->n_answers)
-		LENS_TRY(column_add(s, &n->answers, q->answers + row * q->n_answers, err));
+		LENS_TRY(write_answers(s, q, row, n, err));
 	if (p->capture.positions.kind != LENS_POS_ALL)
 		return write_slots(s, p, row, length, n, err);
 	return LENS_OK;

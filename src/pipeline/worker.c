@@ -39,20 +39,16 @@ static void worker_release(struct worker *w)
 	lens_batch_release(&w->batch);
 }
 
-static enum lens_status worker_init(struct worker *w, struct lens_work *work,
-				    struct lens_error *err)
+static enum lens_status worker_init(struct worker *w, struct lens_error *err)
 {
+	struct lens_work *work = w->work;
 	const struct lens_plan *p = work->plan;
 	struct lens_tables_options tables = p->tables;
 	const struct lens_interventions_options interventions =
 		lens_plan_interventions(p, work->memory->inner_threads);
-	const struct lens_forward_size size = { .visitors = &w->visitors,
-						.max_rows = p->max_packed,
-						.max_length = p->prompts->max_length,
-						.threads = (int)work->memory->inner_threads };
+	const struct lens_forward_size size =
+		lens_plan_pass(p, &w->visitors, work->memory->inner_threads);
 
-	memset(w, 0, sizeof(*w));
-	w->work = work;
 	w->sink = lens_writer_sink(work->writer);
 	tables.threads = size.threads;
 	LENS_TRY(lens_batch_init(&w->batch, p->batch_rows, p->max_packed, p->max_packed, err));
@@ -146,20 +142,26 @@ static enum lens_status run_batch(struct worker *w, size_t batch, size_t *flagge
 	const struct lens_plan *p = w->work->plan;
 	const struct lens_prompts *q = p->prompts;
 	size_t row0 = batch * p->batch_rows, n = lens_min(q->n_rows - row0, p->batch_rows);
-	const struct lens_tables_batch in = { .batch = &w->batch,
-					      .answers = q->answers + row0 * q->n_answers,
-					      .flags = q->flags + row0 };
+	struct lens_tables_batch in = { .batch = &w->batch,
+					.answers = q->answers,
+					.flags = q->flags + row0 };
 	const struct lens_interventions_batch cells = {
 		.prompts = q, .row0 = row0, .n = n, .stop = w->work->watch->stop
 	};
 
+	if (q->answer_offset)
+		in.answer_offset = q->answer_offset + row0 * q->n_answers;
+	else
+		in.answers += row0 * q->n_answers;
 	pack(w, row0, n);
 	lens_capture_begin(w->capture, row0);
 	if (w->tables)
 		lens_tables_begin(w->tables, &in);
 	LENS_TRY(lens_forward_run(w->forward, &w->batch, &w->visitors, err));
-	if (w->tables)
+	if (w->tables) {
+		LENS_TRY(lens_tables_continue(w->tables, w->forward, err));
 		lens_tables_finish(w->tables, flagged);
+	}
 	if (w->interventions)
 		LENS_TRY(lens_interventions_run(w->interventions, &cells, err));
 	return hand_over_results(w, row0, n, err);
@@ -223,8 +225,8 @@ static void add_counts(const struct worker *w)
 static void one_worker(struct lens_work *work, struct lens_error *first)
 {
 	struct lens_error e = LENS_ERROR_INIT;
-	struct worker w;
-	enum lens_status st = worker_init(&w, work, &e);
+	struct worker w = { .work = work };
+	enum lens_status st = worker_init(&w, &e);
 
 	if (st == LENS_OK)
 		st = work_through(&w, &e);

@@ -29,9 +29,21 @@ static size_t slots_held(const struct lens_plan *p, size_t row)
 	return n;
 }
 
+/* Of a row: each answer's tokens, beside what is past their ends. */
+static uint64_t answer_tokens(const struct lens_prompts *q, size_t row)
+{
+	uint64_t sum = 0;
+	size_t i;
+
+	for (i = 0; i < q->n_answers; i++)
+		sum += lens_answer_length(q, row, i);
+	return sum;
+}
+
 /* A row holds as much as it would in a file where no prompt is longer. */
 static uint64_t data_bytes(const struct lens_plan *p, const struct lens_planned *d)
 {
+	bool of_answers = d->axis[d->rank - 1] == LENS_AXIS_ANSWER_POS;
 	struct lens_sizes s = p->sizes;
 	uint64_t sum = 0;
 	size_t row;
@@ -45,7 +57,8 @@ static uint64_t data_bytes(const struct lens_plan *p, const struct lens_planned 
 		    lens_table_type((enum lens_table)d->source, &p->tables)->logits &
 			    LENS_AT_NEXT_TOKEN)
 			s.n_pos--;
-		sum += lens_row_bytes(d, &s);
+		sum += of_answers ? answer_tokens(p->prompts, row) * lens_dtype_size(d->dtype)
+				  : lens_row_bytes(d, &s);
 	}
 	return sum;
 }
@@ -124,16 +137,19 @@ static void add_prompt_bytes(struct lens_plan *p)
 {
 	const struct lens_prompts *q = p->prompts;
 	uint64_t prompts = q->corrupted ? 2 : 1, strings = prompts + q->n_answers;
-	uint64_t row = 8 + 4 + 4 + 4 * q->n_answers;
+	uint64_t tokens = (q->offset[q->n_rows] - q->offset[0]) * prompts, row = 8 + 4 + 4;
+	uint64_t answers = 4 * (uint64_t)q->n_answers * lens_max(q->n_answer_pos, 1);
 	size_t i;
 
 	for (i = 0; i < q->n_columns; i++) {
 		strings += q->column_kind[i] == LENS_COLUMN_TEXT;
 		row += q->column_kind[i] != LENS_COLUMN_TEXT ? 8 : 0;
 	}
-	p->data_bytes += (q->offset[q->n_rows] - q->offset[0]) * 4 * prompts + row * q->n_rows +
-			 q->csv_bytes;
-	p->file_bytes += (q->max_length * 4 * prompts + row + 32 * strings) * q->n_rows +
+	for (i = 0; i < q->n_rows; i++)
+		tokens += answer_tokens(q, i);
+	p->data_bytes += tokens * 4 + row * q->n_rows + q->csv_bytes;
+	p->file_bytes += (q->max_length * 4 * prompts + row + answers + 32 * strings) *
+				 q->n_rows +
 			 q->csv_bytes + ((uint64_t)p->n_datasets + q->n_columns + 64) * 4096;
 }
 

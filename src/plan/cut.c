@@ -23,6 +23,9 @@ struct polynomial {
 };
 struct cost {
 	struct polynomial bytes, flop;
+	struct polynomial block; /* operations of the blocks alone */
+	double unembed;          /* of one row's logits */
+	bool second;             /* are prompts run with their answers, too? */
 	const struct lens_study *study; /* interventions: as each row's tokens have it */
 };
 
@@ -53,23 +56,44 @@ static struct polynomial bytes_of(const struct lens_plan *p)
 	return (struct polynomial){ { y0, y1 - y0 - square, square } };
 }
 
-static struct polynomial flop_of(const struct lens_plan *p)
+static struct cost cost_of(const struct lens_plan *p)
 {
 	const struct lens_config *c = &p->model->config;
 	double layers = (double)c->n_layers;
 	double unembed = 2 * (double)c->d_model * (double)c->d_vocab;
 	double lens_layers = (double)lens_axis_extent(LENS_AXIS_LENS_LAYER, &p->sizes);
 	unsigned logits = lens_tables_logits(&p->tables);
-	struct polynomial flop = { { unembed, 2 * (double)lens_block_weights(c) * layers,
-				     4 * (double)(c->n_heads * c->d_head) * layers } };
+	const struct polynomial block = { { 0, 2 * (double)lens_block_weights(c) * layers,
+					    4 * (double)(c->n_heads * c->d_head) * layers } };
+	struct cost cost = { .bytes = bytes_of(p),
+			     .flop = block,
+			     .block = block,
+			     .unembed = unembed,
+			     .second = logits & LENS_AT_ANSWER,
+			     .study = &p->study };
 
+	cost.flop.c[0] = unembed;
 	if (logits & LENS_AT_LENS_LAYER)
-		flop.c[0] *= lens_layers;
+		cost.flop.c[0] *= lens_layers;
 	if (logits & (LENS_AT_NEXT_TOKEN | LENS_AT_EVERY_POS))
-		flop.c[1] += unembed;
+		cost.flop.c[1] += unembed;
 	if (logits & LENS_AT_LENS_POS)
-		flop.c[1] += unembed * lens_layers;
-	return flop;
+		cost.flop.c[1] += unembed * lens_layers;
+	return cost;
+}
+
+/* Of a row: its pass, those of its prompt with each answer of several tokens, cells. */
+static double row_flop(const struct cost *c, const struct lens_prompts *p, size_t row)
+{
+	struct lens_study_cost cells = { 0, 0 };
+	double sum = at(&c->flop, (double)lens_prompt_length(p, row));
+	size_t i;
+
+	for (i = 0; c->second && i < p->n_answers; i++)
+		sum += at(&c->block, (double)lens_continued_length(p, row, i)) +
+		       c->unembed * (double)(lens_answer_length(p, row, i) - 1);
+	lens_study_add_cost(c->study, p, row, &cells);
+	return sum + cells.flop;
 }
 
 /* Rows with more tokens than this stand in shards of their own. */
@@ -89,15 +113,6 @@ static enum lens_status outlier_limit(const struct lens_prompts *p, size_t *out,
 	} while (runs > MOST_OUTLIERS);
 	*out = limit;
 	return LENS_OK;
-}
-
-/* A row's interventions. */
-static double row_flop(const struct lens_study *s, const struct lens_prompts *p, size_t row)
-{
-	struct lens_study_cost cost = { 0, 0 };
-
-	lens_study_add_cost(s, p, row, &cost);
-	return cost.flop;
 }
 
 struct limits {
@@ -133,7 +148,7 @@ static size_t cut(const struct lens_prompts *p, const struct cost *c,
 		/* All rows are as wide as the shard's longest. */
 		longest = x > longest ? x : longest;
 		bytes = (double)(row + 1 - start) * at(&c->bytes, longest);
-		flop += at(&c->flop, x) + row_flop(c->study, p, row);
+		flop += row_flop(c, p, row);
 	}
 	if (first)
 		first[n] = p->n_rows;
@@ -144,7 +159,7 @@ enum lens_status lens_cut_make(struct lens_cut *c, const struct lens_plan *p,
 			       struct lens_error *err)
 {
 	const struct lens_experiment *e = p->experiment;
-	const struct cost cost = { bytes_of(p), flop_of(p), &p->study };
+	const struct cost cost = cost_of(p);
 	struct limits limit = { .prompts = e->shards.prompts ? e->shards.prompts : SIZE_MAX,
 				.bytes = (double)e->shards.bytes,
 				.flop = LENS_SHARD_FLOP };

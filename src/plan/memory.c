@@ -70,16 +70,27 @@ static enum lens_status too_little(const struct lens_memory *m, size_t needed,
 		lens_memory_name(m->from), given ? "gives" : "are", m->limit >> 20);
 }
 
+struct lens_forward_size lens_plan_pass(const struct lens_plan *p,
+					const struct lens_visitors *visitors, size_t threads)
+{
+	size_t second = lens_tables_second_rows(&p->tables);
+	size_t continued = second ? p->tables.max_continued : 0;
+
+	return (struct lens_forward_size){
+		.visitors = visitors,
+		.max_rows = lens_max(p->max_packed, second),
+		.max_length = lens_max(p->prompts->max_length, continued),
+		.threads = (int)threads,
+	};
+}
+
 /* A worker that uses so many threads. */
 static size_t worker_bytes(const struct lens_plan *p, size_t threads)
 {
 	const struct lens_visitor of[] = { { .hooks = &p->hooks },
 					   { .hooks = &p->table_hooks } };
 	const struct lens_visitors both = { of, 2 };
-	const struct lens_forward_size size = { .visitors = &both,
-						.max_rows = p->max_packed,
-						.max_length = p->prompts->max_length,
-						.threads = (int)threads };
+	const struct lens_forward_size size = lens_plan_pass(p, &both, threads);
 
 	const struct lens_interventions_options interventions =
 		lens_plan_interventions(p, threads);

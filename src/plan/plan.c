@@ -151,6 +151,17 @@ struct lens_interventions_options lens_plan_interventions(const struct lens_plan
 
 /* --- the whole ---------------------------------------------------------------------- */
 
+static size_t longest_continued(const struct lens_prompts *q)
+{
+	size_t row, i, most = 0;
+
+	for (row = 0; q->n_answer_pos > 1 && row < q->n_rows; row++) {
+		for (i = 0; i < q->n_answers; i++)
+			most = lens_max(most, lens_continued_length(q, row, i));
+	}
+	return most;
+}
+
 void lens_plan_sizes(struct lens_plan *p)
 {
 	const struct lens_experiment *e = p->experiment;
@@ -171,6 +182,7 @@ void lens_plan_sizes(struct lens_plan *p)
 	p->sizes.n_pos = p->prompts->max_length;
 	p->sizes.n_slots = positions->n_slots;
 	p->sizes.n_answers = p->prompts->n_answers;
+	p->sizes.n_answer_pos = p->prompts->n_answer_pos;
 	p->sizes.answer = (const char *const *)e->data.answers.v;
 	p->sizes.top_k = lens_min(lens_min(e->top_k, LENS_TOP_K_MAX), p->sizes.d_vocab);
 	p->sizes.lens_mid = e->lens_mid;
@@ -179,6 +191,8 @@ void lens_plan_sizes(struct lens_plan *p)
 	p->tables.sizes = p->sizes;
 	p->tables.lens = e->lens;
 	p->tables.lens_positions = e->lens_positions;
+	p->tables.answer_tokens = e->data.answer_tokens;
+	p->tables.max_continued = longest_continued(p->prompts);
 	p->tables.batch_rows = p->batch_rows;
 	p->tables.max_rows = p->max_packed;
 }

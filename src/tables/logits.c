@@ -52,7 +52,7 @@ static size_t own_prompts(const struct lens_model *m, const struct lens_tables_o
 
 static bool has_places(unsigned logits)
 {
-	return logits & (LENS_AT_ALL_POS | LENS_AT_LENS_POS);
+	return logits & (LENS_AT_ALL_POS | LENS_AT_LENS_POS | LENS_AT_ANSWER);
 }
 
 size_t lens_logits_bytes(const struct lens_model *m, const struct lens_tables_options *opt)
@@ -207,7 +207,9 @@ static struct lens_logits logits_of(struct lens_tables *t, size_t prompt, size_t
 				     .next = -1,
 				     .logit = logit,
 				     .d_vocab = v,
-				     .answer = n ? t->in.answers + prompt * n : NULL,
+				     .answer = n && !t->in.answer_offset
+						       ? t->in.answers + prompt * n
+						       : NULL,
 				     .n_answers = n,
 				     .finite = !isnan(max),
 				     .max = max,
@@ -284,8 +286,10 @@ static void show_row(struct lens_tables *t, const struct reading *r, size_t i, s
 
 	if (model_itself && t->own)
 		keep_own(t, &l, prompt);
-	if (model_itself)
+	if (model_itself) {
 		lens_show_logits(t, LENS_AT_READ_POS, &l);
+		lens_first_tokens(t, &l);
+	}
 	l.layer = source;
 	l.model = t->own ? &t->own[prompt] : NULL;
 	if (r->lens)

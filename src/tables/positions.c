@@ -43,6 +43,7 @@ static struct lens_logits logits_of(struct lens_tables *t, size_t slot)
 	size_t v = t->model->config.d_vocab;
 
 	return (struct lens_logits){ .prompt = p->prompt,
+				     .of_answer = p->of_answer,
 				     .pos = p->pos,
 				     .next = p->next,
 				     .logit = t->logit + slot * v,
@@ -126,49 +127,62 @@ struct stream {
 	size_t stride;
 };
 
-static void flush_lens(struct lens_tables *t, size_t layer, size_t n)
-{
-	size_t i, slots = lens_row_slots(n);
-
-	lens_unembed_tile(t, slots, !lens_cached_scale(t));
-	measure(t, slots);
-	for (i = 0; i < n; i++) {
-		struct lens_logits l = logits_of(t, lens_row_slot(i));
-
-		l.layer = layer;
-		lens_show_logits(t, LENS_AT_LENS_POS, &l);
-	}
-}
-
 static void clear_tile(struct lens_tables *t)
 {
 	memset(t->normed, 0, t->tile * t->model->config.d_model * sizeof(*t->normed));
 	memset(t->place, 0, t->tile * sizeof(*t->place));
 }
 
+void lens_tile_flush(struct lens_tables *t, struct lens_tile *tile)
+{
+	size_t i, slots = lens_row_slots(tile->n);
+
+	if (!tile->n)
+		return;
+	lens_unembed_tile(t, slots, tile->bias);
+	measure(t, slots);
+	for (i = 0; i < tile->n; i++) {
+		struct lens_logits l = logits_of(t, lens_row_slot(i));
+
+		l.layer = tile->layer;
+		lens_show_logits(t, tile->at, &l);
+	}
+	tile->n = 0;
+}
+
+void lens_tile_add(struct lens_tables *t, struct lens_tile *tile, const float *x,
+		   const float *last, const struct lens_place *place)
+{
+	size_t slot;
+
+	if (tile->n == lens_tile_rows(t))
+		lens_tile_flush(t, tile);
+	if (!tile->n)
+		clear_tile(t);
+	slot = lens_row_slot(tile->n++);
+	lens_norm_row(t, x, last, slot);
+	t->place[slot] = *place;
+	t->place[slot].used = true;
+}
+
 static void read_layer(struct lens_tables *t, const struct lens_batch *b,
 		       const struct stream *s)
 {
-	size_t i, pos, n = 0;
+	struct lens_tile tile = { .at = LENS_AT_LENS_POS,
+				  .layer = s->layer,
+				  .bias = !lens_cached_scale(t) };
+	size_t i, pos;
 
-	clear_tile(t);
 	for (i = 0; i < b->n_prompts; i++) {
 		for (pos = 0; pos < b->length[i]; pos++) {
 			size_t at = (size_t)lens_batch_row(b, i, pos) * s->stride;
 
-			if (n == lens_tile_rows(t)) {
-				flush_lens(t, s->layer, n);
-				clear_tile(t);
-				n = 0;
-			}
-			lens_norm_row(t, s->x + at, s->last ? s->last + at : NULL,
-				      lens_row_slot(n));
-			t->place[lens_row_slot(n++)] = (struct lens_place){
-				.prompt = i, .pos = pos, .used = true, .next = -1
-			};
+			lens_tile_add(
+				t, &tile, s->x + at, s->last ? s->last + at : NULL,
+				&(struct lens_place){ .prompt = i, .pos = pos, .next = -1 });
 		}
 	}
-	flush_lens(t, s->layer, n);
+	lens_tile_flush(t, &tile);
 }
 
 /* The scale is known when the last layer is: until then the streams are kept. */

@@ -24,6 +24,8 @@ const struct lens_table_type *lens_table_type(enum lens_table t,
 {
 	if (opt->lens_positions == LENS_LENS_AT_ALL && lens_table_has_positions(t))
 		return registered(t)->at_all_pos;
+	if (opt->answer_tokens == LENS_ANSWERS_OF_ANY && registered(t)->of_any)
+		return registered(t)->of_any;
 	return registered(t);
 }
 

@@ -38,7 +38,7 @@ static size_t state_bytes(const struct lens_table_type *t,
 
 size_t lens_tables_bytes(const struct lens_model *m, const struct lens_tables_options *opt)
 {
-	size_t bytes = lens_logits_bytes(m, opt) + lens_attrs_bytes(opt);
+	size_t bytes = lens_logits_bytes(m, opt) + lens_attrs_bytes(opt) + lens_continue_bytes(opt);
 	int i;
 
 	for (i = 0; i < LENS_TABLE_COUNT; i++) {
@@ -99,6 +99,8 @@ enum lens_status lens_tables_create(const struct lens_model *m,
 		     : lens_error_nomem(err, LENS_TABLE_COUNT, sizeof(*t->view));
 	if (st == LENS_OK)
 		st = lens_attrs_create(t, err);
+	if (st == LENS_OK)
+		st = lens_continue_create(t, err);
 	for (i = 0; st == LENS_OK && i < LENS_TABLE_COUNT; i++) {
 		if (opt->wanted[i])
 			st = add_view(t, (enum lens_table)i, err);
@@ -124,6 +126,7 @@ void lens_tables_destroy(struct lens_tables *t)
 	lens_free(t->view);
 	lens_logits_destroy(t);
 	lens_attrs_destroy(t);
+	lens_continue_destroy(t);
 	lens_free(t);
 }
 

@@ -9,8 +9,9 @@ struct lens_logits {
 	enum lens_logits_at at;
 	size_t prompt;
 	size_t layer; /* the lens layer, or 0 */
-	size_t pos;   /* at every position: which; else 0 */
-	int32_t next; /* at every position: the token to come; −1: none, or elsewhere */
+	size_t pos;   /* at every position: which; of an answer: which of its tokens; else 0 */
+	int32_t next; /* at every position, of an answer: the token to come; −1: none, or elsewhere */
+	size_t of_answer; /* LENS_AT_ANSWER: which answer */
 	const float *logit;
 	size_t d_vocab;
 	const int32_t *answer; /* [n_answers] of the prompt */
@@ -107,7 +108,7 @@ double lens_direction_bias(const struct lens_model *m, int32_t token);
 
 /* What a slot of the tile holds. */
 struct lens_place {
-	size_t prompt, pos;
+	size_t prompt, of_answer, pos;
 	bool used;    /* else nothing is here */
 	int32_t next; /* the token to come; −1: none */
 	float max;    /* NaN: a logit is not finite */
@@ -122,6 +123,20 @@ struct lens_attrs_state {
 	float *pad;
 	double *one;   /* [D] */
 	double *value; /* [n_answers, heads or neurons] */
+};
+
+/* A prompt's answer, of n tokens. */
+struct lens_continued {
+	size_t prompt, answer;
+	const int32_t *token;
+	size_t n;
+};
+/* continue.c's, if a second pass is needed. */
+struct lens_second_pass {
+	struct lens_batch batch; /* of the sequences in hand, whose answers are of */
+	struct lens_hook_set hooks;
+	int32_t *tokens; /* of all its sequences */
+	struct lens_continued *of;
 };
 
 /* One worker's tables, and what those that read logits share. */
@@ -144,8 +159,9 @@ struct lens_tables {
 	float *logit;  /* [tile, V] */
 	float *pad;
 	int32_t top[LENS_TOP_K_MAX];
-	struct lens_place *place; /* [tile], for logits at every position */
+	struct lens_place *place; /* [tile], for logits at more than the read position */
 	struct lens_attrs_state attrs;
+	struct lens_second_pass second;
 };
 
 /* Shows logits to the tables that read them there. */
@@ -182,6 +198,27 @@ void lens_every_pos_read(struct lens_tables *t, const struct lens_batch *b,
 /* Shows those of a lens layer, or keeps it until the last one; a is the stream, all rows. */
 void lens_every_pos_lens(struct lens_tables *t, const struct lens_batch *b,
 			 const struct lens_activation *a, size_t layer);
+
+/* A tile that is filled row by row; begins as { at, layer, bias }. */
+struct lens_tile {
+	enum lens_logits_at at; /* what its logits are shown as */
+	size_t layer;
+	bool bias;
+	size_t n; /* rows in it */
+};
+/* One more row of the stream, as lens_norm_row takes it; shows the tile if it is full. */
+void lens_tile_add(struct lens_tables *t, struct lens_tile *tile, const float *x,
+		   const float *last, const struct lens_place *place);
+/* Shows what is in it. */
+void lens_tile_flush(struct lens_tables *t, struct lens_tile *tile);
+
+/* --- continue.c ----------------------------------------------------------------------- */
+
+size_t lens_continue_bytes(const struct lens_tables_options *opt);
+enum lens_status lens_continue_create(struct lens_tables *t, struct lens_error *err);
+void lens_continue_destroy(struct lens_tables *t);
+/* Shows a read position's logits as those of each answer's first token. */
+void lens_first_tokens(struct lens_tables *t, struct lens_logits *l);
 
 /* --- attrs.c -------------------------------------------------------------------------- */
 
