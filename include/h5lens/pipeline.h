@@ -116,9 +116,11 @@ struct lens_model_options lens_model_options_of(const struct lens_experiment *e)
 struct lens_summary {
 	size_t n_prompts, n_answers, n_layers; /* lens layers */
 	size_t n_flagged;
+	bool any_tokens; /* answers are of any number of tokens, differences of log P */
 	bool has_loss;
 	double loss_mean;                                  /* nats, over prompts */
-	double logit_diff_mean, logit_diff_positive, top1; /* fractions of prompts */
+	/* Fractions of prompts. top1: every token of the first answer has rank 0 */
+	double logit_diff_mean, logit_diff_positive, top1;
 	double *median_rank;                               /* [n_layers] of the first answer */
 	char **layer;                                      /* [n_layers] */
 };

@@ -294,11 +294,17 @@ void print_summary(const struct lens_summary *s)
 
 	printf("results\n  %-34s%zu\n", "prompts", s->n_prompts);
 	if (s->n_answers > 1) {
-		print_number("logit difference > 0", 100 * s->logit_diff_positive, "%.1f %%");
-		print_number("mean logit difference", s->logit_diff_mean, "%.3f");
+		print_number(s->any_tokens ? "log probability difference > 0"
+					   : "logit difference > 0",
+			     100 * s->logit_diff_positive, "%.1f %%");
+		print_number(s->any_tokens ? "mean log probability difference"
+					   : "mean logit difference",
+			     s->logit_diff_mean, "%.3f");
 	}
 	if (s->n_answers)
-		print_number("answer is the top token", 100 * s->top1, "%.1f %%");
+		print_number(s->any_tokens ? "answer's tokens are all on top"
+					   : "answer is the top token",
+			     100 * s->top1, "%.1f %%");
 	if (s->has_loss)
 		print_number("mean loss, nats a token", s->loss_mean, "%.4f");
 	for (i = 0; i < s->n_layers; i++) {

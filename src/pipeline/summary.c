@@ -75,6 +75,37 @@ static void summarize_diff(const struct table *t, struct lens_summary *s)
 	s->logit_diff_positive = n ? (double)positive / (double)t->extent[0] : NAN;
 }
 
+static void summarize_top(const struct table *rank, struct lens_summary *s)
+{
+	size_t i, top = 0;
+
+	s->n_answers = rank->extent[1];
+	for (i = 0; i < rank->extent[0]; i++)
+		top += rank->v[i * rank->extent[1]] == 0;
+	s->top1 = rank->extent[0] ? (double)top / (double)rank->extent[0] : NAN;
+}
+
+/* The same of answers of any number of tokens, [prompt, answer, answer_pos]; −1: no token. */
+static void summarize_tokens(const struct table *tokens, const struct table *rank,
+			     struct lens_summary *s)
+{
+	size_t i, k, width = tokens->extent[2], stride = tokens->extent[1] * width, top = 0;
+
+	s->any_tokens = true;
+	s->n_answers = tokens->extent[1];
+	s->top1 = NAN;
+	if (memcmp(tokens->extent, rank->extent, sizeof(rank->extent)) != 0)
+		return;
+	for (i = 0; i < rank->extent[0]; i++) {
+		for (k = 0; k < width && tokens->v[i * stride + k] >= 0; k++) {
+			if (rank->v[i * stride + k] != 0)
+				break;
+		}
+		top += k == width || tokens->v[i * stride + k] < 0;
+	}
+	s->top1 = (double)top / (double)rank->extent[0];
+}
+
 /* Over the prompts that have one: more than one token, finite logits. */
 static void summarize_loss(const struct table *t, struct lens_summary *s)
 {
@@ -120,31 +151,35 @@ static enum lens_status summarize_ranks(const char *file, const struct table *t,
 enum lens_status lens_summary_read(const char *file, struct lens_summary *s,
 				   struct lens_error *err)
 {
-	struct table diff, rank, layers, loss, flags, length;
+	struct table diff, rank, tokens, token_rank, layers, loss, flags, length;
 	enum lens_status st;
-	size_t i, top = 0;
+	size_t i;
 
 	memset(s, 0, sizeof(*s));
 	/* This one is in every file of ours: without it the file cannot be read. */
 	LENS_TRY(read_table(file, "/prompts/length", 1, &length, err));
 	read_table(file, "/results/logit_diff", 2, &diff, NULL);
 	read_table(file, "/results/answer_rank", 2, &rank, NULL);
+	read_table(file, "/prompts/answer_tokens", 3, &tokens, NULL);
+	read_table(file, "/results/answer_token_rank", 3, &token_rank, NULL);
 	read_table(file, "/results/rank_per_layer", 3, &layers, NULL);
 	read_table(file, "/results/loss", 1, &loss, NULL);
 	read_table(file, "/results/flags", 1, &flags, NULL);
 	s->n_prompts = length.extent[0];
-	s->n_answers = rank.extent[1];
 	summarize_diff(&diff, s);
 	summarize_loss(&loss, s);
-	for (i = 0; i < rank.extent[0]; i++)
-		top += rank.v[i * rank.extent[1]] == 0;
-	s->top1 = rank.extent[0] ? (double)top / (double)rank.extent[0] : NAN;
+	if (tokens.v)
+		summarize_tokens(&tokens, &token_rank, s);
+	else
+		summarize_top(&rank, s);
 	for (i = 0; i < flags.extent[0]; i++)
 		s->n_flagged += ((unsigned)flags.v[i] & LENS_FLAGS_NONFINITE) != 0;
 	st = summarize_ranks(file, &layers, s, err);
 	lens_free(length.v);
 	lens_free(diff.v);
 	lens_free(rank.v);
+	lens_free(tokens.v);
+	lens_free(token_rank.v);
 	lens_free(layers.v);
 	lens_free(loss.v);
 	lens_free(flags.v);
