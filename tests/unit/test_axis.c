@@ -66,6 +66,7 @@ static const struct lens_sizes sizes = {
 	.n_slots = 14,
 	.n_answers = 3,
 	.answer = answers,
+	.n_answer_pos = 16,
 	.top_k = 15,
 };
 
@@ -104,6 +105,7 @@ static void extents(void **state)
 	assert_int_equal(lens_axis_extent(LENS_AXIS_ANSWER, &sizes), 3);
 	assert_int_equal(lens_axis_extent(LENS_AXIS_ANSWER_OTHER, &sizes), 2);
 	assert_int_equal(lens_axis_extent(LENS_AXIS_ANSWER_OTHER, &none), 0);
+	assert_int_equal(lens_axis_extent(LENS_AXIS_ANSWER_POS, &sizes), 16);
 	assert_int_equal(lens_axis_extent(LENS_AXIS_LENS_LAYER, &sizes), 3);
 	assert_int_equal(lens_axis_extent(LENS_AXIS_COUNT, &sizes), 0);
 }

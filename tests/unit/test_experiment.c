@@ -105,6 +105,7 @@ static const struct {
 	{ "data.read_pos", "{find: 5, nth: -1}", "\"read_pos\":{\"find\":\"5\",\"nth\":-1}" },
 	{ "data", "{read_pos: {nth: 1, find_column: subject}}",
 	  "\"read_pos\":{\"find_column\":\"subject\",\"nth\":1}" },
+	{ "data.answer_tokens", "any", "\"answer_tokens\":\"any\"" },
 	{ "data.on_bad_row", "skip", "\"on_bad_row\":\"skip\"" },
 	{ "data.limit", "12", "\"limit\":12" },
 	{ "data.limit", "all", "\"limit\":\"all\"" },
@@ -190,6 +191,7 @@ static const struct {
 	{ "data.answers", "[a, [b]]",
 	  "data.answers: expected a column | [column, …], not a list" },
 	{ "data.answers", "{a: b}", "not a mapping" },
+	{ "data.answer_tokens", "two", "data.answer_tokens: expected one | any, not 'two'" },
 	{ "data.read_pos", "[1]",
 	  "data.read_pos: expected an integer | a column | {find: text, nth: N} | "
 	  "{find_column: a column, nth: N}, not a list" },
@@ -331,6 +333,7 @@ static void test_flags(void **state)
 		{ "--tied-head", "tied_head" },
 		{ "--separator", "data.separator" },
 		{ "--prompt", "data.prompt" },
+		{ "--answer-tokens", "data.answer_tokens" },
 		{ "--read-pos", "data.read_pos" },
 		{ "--on-bad-row", "data.on_bad_row" },
 		{ "--tables", "tables" },
@@ -372,7 +375,7 @@ static void test_flags(void **state)
 		if (keys[i].deflt) /* a default is a value like any other */
 			test_settings_set(&test_e, keys[i].name, keys[i].deflt);
 	}
-	assert_int_equal(with_flag, 25);
+	assert_int_equal(with_flag, 26);
 	assert_true(test_e.weights.fold_ln);
 }
 

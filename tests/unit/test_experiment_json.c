@@ -8,6 +8,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -29,8 +30,8 @@ static void test_json(void **state)
 		"\"resample\":\"drawn\",\"seed\":0,\"sets\":{},\"value\":\"zero\"},"
 		"\"cache\":{\"dtype\":\"f32\",\"hooks\":[\"*\"],\"positions\":\"all\"},"
 		"\"cpu\":\"auto\","
-		"\"data\":{\"answers\":[\"a\",\"b\"],\"bos\":\"auto\",\"corrupted\":\"none\","
-		"\"csv\":\"/d.csv\",\"limit\":\"all\","
+		"\"data\":{\"answer_tokens\":\"one\",\"answers\":[\"a\",\"b\"],\"bos\":\"auto\","
+		"\"corrupted\":\"none\",\"csv\":\"/d.csv\",\"limit\":\"all\","
 		"\"on_bad_row\":\"error\",\"prepend_bos\":true,\"prompt\":\"prompt\","
 		"\"read_pos\":-1,\"separator\":\"comma\"},"
 		"\"lens\":\"recompute\",\"lens_mid\":false,\"lens_positions\":\"read\","
@@ -90,6 +91,7 @@ static void test_identity_of_each_key(void **state)
 						  { "weights.fold_ln", "no" },
 						  { "data.prompt", "x" },
 						  { "data.answers", "a,b" },
+						  { "data.answer_tokens", "any" },
 						  { "data.prepend_bos", "no" },
 						  { "data.separator", "tab" },
 						  { "tied_head", "tied" },
@@ -201,6 +203,45 @@ static void test_check(void **state)
 	assert_check(LENS_ERR_INVALID, "nothing to do");
 }
 
+/* `default` follows data.answer_tokens; a table that is named and does not is refused. */
+static void test_answer_tokens(void **state)
+{
+	static const char *const single[] = { "answer_logit",	 "answer_prob",	 "answer_rank",
+					      "rank_per_layer",	 "lens_logit",	 "lens_logit_diff",
+					      "logit_attrs",	 "head_attrs",	 "neuron_attrs",
+					      "top_neurons" };
+	char *text, want[200];
+	size_t i;
+
+	(void)state;
+	test_settings_load(&test_e, "model: /m\noutput: /o.h5\n"
+				    "data: {csv: /d.csv, answers: [a, b], answer_tokens: any}\n");
+	text = test_settings_json(&test_e, true);
+	assert_non_null(strstr(text, "\"tables\":[\"logit_diff\",\"top_tokens\","
+				     "\"answer_logprob\",\"answer_token_rank\"]"));
+	lens_free(text);
+	for (i = 0; i < sizeof(single) / sizeof(*single); i++) {
+		test_settings_set(&test_e, "tables", single[i]);
+		snprintf(want, sizeof(want),
+			 "the table %s needs answers of one token; data.answer_tokens is any",
+			 single[i]);
+		assert_check(LENS_ERR_INVALID, want);
+		assert_false(lens_experiment_wants_table(&test_e, single[i]));
+	}
+	test_settings_set(&test_e, "tables", "answer_token_rank,lens_kl,loss,head_scores");
+	assert_check(LENS_OK, NULL);
+	assert_false(lens_experiment_wants_table(&test_e, "answer_logprob"));
+	test_settings_set(&test_e, "data.answer_tokens", "one");
+	assert_check(LENS_ERR_INVALID,
+		     "the table answer_token_rank needs data.answer_tokens: any");
+	test_settings_set(&test_e, "tables", "all");
+	assert_check(LENS_OK, NULL);
+	assert_false(lens_experiment_wants_table(&test_e, "answer_token_rank"));
+	test_settings_set(&test_e, "tables", "none");
+	test_settings_set(&test_e, "data.answer_tokens", "any");
+	assert_false(lens_experiment_wants_table(&test_e, "answer_token_rank"));
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, test_settings_setup, test_settings_teardown)
 
 int main(void)
@@ -210,6 +251,7 @@ int main(void)
 		T(test_identity),
 		T(test_identity_of_each_key),
 		T(test_check),
+		T(test_answer_tokens),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
