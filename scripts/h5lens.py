@@ -1314,8 +1314,21 @@ class Run:
         tokenizer: a model directory or a tokenizer.json; by default the model's directory at the time of the run, and
         an error if its tokenizer is another one by now (with a directory given here, a warning).
         """
+        return self._str_tokens(row, self.tokens(int(row))[: self.lengths[row]].tolist(), tokenizer)
+
+    def answer_tokens(self, row: int) -> list[list[int]]:
+        """The token ids of each of one prompt's answers: one id each, or with `data.answer_tokens: any` as many as it has."""
+        if "answers" in self.prompts:
+            return self.prompts.dataset("answers")[int(row)][:, None].tolist()
+        ids = self.prompts.dataset("answer_tokens")[int(row)]
+        return [answer[answer >= 0].tolist() for answer in ids]
+
+    def str_answers(self, row: int, tokenizer: str | os.PathLike[str] | None = None) -> list[list[str]]:
+        """The same as texts, each token decoded by itself; tokenizer as in `str_tokens`. `answer_text` has the CSV's texts."""
+        return [self._str_tokens(row, answer, tokenizer) for answer in self.answer_tokens(row)]
+
+    def _str_tokens(self, row: int, ids: list[int], tokenizer: str | os.PathLike[str] | None) -> list[str]:
         where = Path(tokenizer or self.file.attrs.get("path_model", self.experiment["model"]))
-        ids = self.tokens(int(row))[: self.lengths[row]].tolist()
         key = where, tokenizer is not None
         if key not in self._pieces:
             self._pieces[key] = self._load_pieces(*key)

@@ -175,10 +175,11 @@ def draw_diff(run: h5lens.Run, by: str | None) -> Figure:
                   borderpad=0, handlelength=1.8)
         ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         ax.set_xlim(bins[0] - width / 2, bins[-1] + width / 2)
-    axes[-1, 0].set_xlabel(f"logit({names[0]}) − logit({other})  [nats]")
+    what = "log P" if "answer_tokens" in run.prompts else "logit"
+    axes[-1, 0].set_xlabel(f"{what}({names[0]}) − {what}({other})  [nats]")
     fig.supylabel(f"prompts per bin of {width:.3g}", fontsize=STYLE["axes.labelsize"])
     dropped = int((~finite).sum())
-    titles(axes[0, 0], f"Logit difference, {names[0]} against {other}" + (f", by {by}" if by else ""),
+    titles(axes[0, 0], f"{what[0].upper() + what[1:]} difference, {names[0]} against {other}" + (f", by {by}" if by else ""),
            origin(run) + "; accuracy: share above zero" + (f"; {dropped} not finite left out" if dropped else ""),
            lift=26)
     return fig
