@@ -86,12 +86,12 @@ struct lens_prompt_place {
 /* A checked prompt set; everything below is owned by it and immutable. */
 struct lens_prompts {
 	size_t n_rows, n_answers;
-	size_t max_length;               /* tokens of the longest prompt */
-	uint64_t *offset;                /* [n_rows + 1] into tokens */
-	int32_t *tokens;                 /* packed, BOS included */
-	int32_t *corrupted;              /* the corrupted prompts' likewise, or NULL */
-	int32_t *resampled;              /* another row's of as many tokens likewise, or NULL */
-	int32_t *read_pos;               /* [n_rows] 0-based index into the prompt's tokens */
+	size_t max_length;  /* tokens of the longest prompt */
+	uint64_t *offset;   /* [n_rows + 1] into tokens */
+	int32_t *tokens;    /* packed, BOS included */
+	int32_t *corrupted; /* the corrupted prompts' likewise, or NULL */
+	int32_t *resampled; /* another row's of as many tokens likewise, or NULL */
+	int32_t *read_pos;  /* [n_rows] 0-based index into the prompt's tokens */
 	/*
 	 * Token ids. Of one token each: [n_rows, n_answers]. With any_tokens packed, and
 	 * answer_offset, [n_rows * n_answers + 1], tells where each answer begins.

@@ -118,11 +118,11 @@ struct lens_summary {
 	size_t n_flagged;
 	bool any_tokens; /* answers are of any number of tokens, differences of log P */
 	bool has_loss;
-	double loss_mean;                                  /* nats, over prompts */
+	double loss_mean; /* nats, over prompts */
 	/* Fractions of prompts. top1: every token of the first answer has rank 0 */
 	double logit_diff_mean, logit_diff_positive, top1;
-	double *median_rank;                               /* [n_layers] of the first answer */
-	char **layer;                                      /* [n_layers] */
+	double *median_rank; /* [n_layers] of the first answer */
+	char **layer;        /* [n_layers] */
 };
 enum lens_status lens_summary_read(const char *file, struct lens_summary *s,
 				   struct lens_error *err);

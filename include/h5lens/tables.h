@@ -106,7 +106,7 @@ struct lens_tables_options {
 	 * behind it but for the last one; 0: there is none.
 	 */
 	size_t max_continued;
-	int threads;       /* that one worker may use; 0 is 1. No bit depends on it */
+	int threads; /* that one worker may use; 0 is 1. No bit depends on it */
 };
 
 /* One worker's tables. */
@@ -135,7 +135,7 @@ struct lens_tables_batch {
 	/* [n_prompts, n_answers]; of any number of tokens: where answer_offset says. */
 	const int32_t *answers;
 	const uint64_t *answer_offset; /* [n_prompts * n_answers + 1], or NULL */
-	const uint8_t *flags;   /* [n_prompts] what is odd about the rows themselves; or NULL */
+	const uint8_t *flags; /* [n_prompts] what is odd about the rows themselves; or NULL */
 	/*
 	 * For kl_divergence: the logits of the other run, [d_vocab], of each prompt. Where
 	 * keep is set, it is the other run: its logits are put there. NULL: not wanted.

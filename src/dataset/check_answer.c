@@ -152,12 +152,12 @@ static void check_room(const struct lens_row_check *c, const struct lens_csv_rec
 
 	if (c->scratch.n == 1 || (n <= c->opt->n_ctx && n <= INT32_MAX))
 		return;
-	lens_row_note(&row->bad, c, rec,
-		      "answer %s (column '%.200s') is %zu tokens; with the prompt's %d before it "
-		      "the model would read %zu and takes %zu",
-		      lens_row_quote(q, rec->field[column], rec->length[column]),
-		      c->columns->name[column], c->scratch.n, row->read_pos + 1, n,
-		      c->opt->n_ctx);
+	lens_row_note(
+		&row->bad, c, rec,
+		"answer %s (column '%.200s') is %zu tokens; with the prompt's %d before it "
+		"the model would read %zu and takes %zu",
+		lens_row_quote(q, rec->field[column], rec->length[column]),
+		c->columns->name[column], c->scratch.n, row->read_pos + 1, n, c->opt->n_ctx);
 }
 
 enum lens_status lens_row_check_answer(struct lens_row_check *c,

@@ -17,7 +17,7 @@ struct loader {
 	struct lens_column_guess *guess; /* [n_columns] */
 	struct lens_prompts *p;
 	struct lens_ids tokens, corrupted, read_pos, answers; /* handed to p at the end */
-	struct lens_ids answer_length; /* with any_tokens */
+	struct lens_ids answer_length;                        /* with any_tokens */
 	size_t row_cap, n_records;
 };
 

@@ -96,8 +96,8 @@ struct numbers {
 static enum lens_status answers_create(struct lens_store *s, const struct lens_prompts *q,
 				       struct numbers *n, struct lens_error *err)
 {
-	struct lens_dataset_spec spec = row_each("/prompts/answers", LENS_I32, q->n_rows,
-						 "answer", q->n_answers);
+	struct lens_dataset_spec spec =
+		row_each("/prompts/answers", LENS_I32, q->n_rows, "answer", q->n_answers);
 
 	if (q->answer_offset) {
 		spec.path = "/prompts/answer_tokens";

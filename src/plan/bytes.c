@@ -148,9 +148,9 @@ static void add_prompt_bytes(struct lens_plan *p)
 	for (i = 0; i < q->n_rows; i++)
 		tokens += answer_tokens(q, i);
 	p->data_bytes += tokens * 4 + row * q->n_rows + q->csv_bytes;
-	p->file_bytes += (q->max_length * 4 * prompts + row + answers + 32 * strings) *
-				 q->n_rows +
-			 q->csv_bytes + ((uint64_t)p->n_datasets + q->n_columns + 64) * 4096;
+	p->file_bytes +=
+		(q->max_length * 4 * prompts + row + answers + 32 * strings) * q->n_rows +
+		q->csv_bytes + ((uint64_t)p->n_datasets + q->n_columns + 64) * 4096;
 }
 
 void lens_sum_bytes(struct lens_plan *p)

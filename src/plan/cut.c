@@ -23,9 +23,9 @@ struct polynomial {
 };
 struct cost {
 	struct polynomial bytes, flop;
-	struct polynomial block; /* operations of the blocks alone */
-	double unembed;          /* of one row's logits */
-	bool second;             /* are prompts run with their answers, too? */
+	struct polynomial block;        /* operations of the blocks alone */
+	double unembed;                 /* of one row's logits */
+	bool second;                    /* are prompts run with their answers, too? */
 	const struct lens_study *study; /* interventions: as each row's tokens have it */
 };
 

@@ -36,7 +36,7 @@ size_t lens_continue_bytes(const struct lens_tables_options *opt)
 	size_t rows = lens_tables_second_rows(opt), n = most_sequences(rows);
 
 	return rows ? lens_batch_bytes(n, rows, rows) + rows * sizeof(int32_t) +
-			      n * sizeof(struct lens_continued)
+			       n * sizeof(struct lens_continued)
 		    : 0;
 }
 
@@ -69,8 +69,7 @@ void lens_continue_destroy(struct lens_tables *t)
 static struct lens_continued answer_of(const struct lens_tables *t, size_t prompt,
 				       size_t answer)
 {
-	const uint64_t *offset =
-		t->in.answer_offset + prompt * t->opt.sizes.n_answers + answer;
+	const uint64_t *offset = t->in.answer_offset + prompt * t->opt.sizes.n_answers + answer;
 
 	return (struct lens_continued){ .prompt = prompt,
 					.answer = answer,

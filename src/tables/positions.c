@@ -177,9 +177,9 @@ static void read_layer(struct lens_tables *t, const struct lens_batch *b,
 		for (pos = 0; pos < b->length[i]; pos++) {
 			size_t at = (size_t)lens_batch_row(b, i, pos) * s->stride;
 
-			lens_tile_add(
-				t, &tile, s->x + at, s->last ? s->last + at : NULL,
-				&(struct lens_place){ .prompt = i, .pos = pos, .next = -1 });
+			lens_tile_add(t, &tile, s->x + at, s->last ? s->last + at : NULL,
+				      &(struct lens_place){
+					      .prompt = i, .pos = pos, .next = -1 });
 		}
 	}
 	lens_tile_flush(t, &tile);

@@ -38,7 +38,8 @@ static size_t state_bytes(const struct lens_table_type *t,
 
 size_t lens_tables_bytes(const struct lens_model *m, const struct lens_tables_options *opt)
 {
-	size_t bytes = lens_logits_bytes(m, opt) + lens_attrs_bytes(opt) + lens_continue_bytes(opt);
+	size_t bytes =
+		lens_logits_bytes(m, opt) + lens_attrs_bytes(opt) + lens_continue_bytes(opt);
 	int i;
 
 	for (i = 0; i < LENS_TABLE_COUNT; i++) {

@@ -10,7 +10,8 @@ struct lens_logits {
 	size_t prompt;
 	size_t layer; /* the lens layer, or 0 */
 	size_t pos;   /* at every position: which; of an answer: which of its tokens; else 0 */
-	int32_t next; /* at every position, of an answer: the token to come; −1: none, or elsewhere */
+	int32_t next; /* at every position, of an answer: the token to come; −1: none, or
+			 elsewhere */
 	size_t of_answer; /* LENS_AT_ANSWER: which answer */
 	const float *logit;
 	size_t d_vocab;

@@ -24,13 +24,13 @@
 
 enum { ROWS = 40, ANSWERS = 2, MOST_WORDS = 9, MOST_TOKENS = 6 };
 
-static const char *const models[] = { "gpt2_gelu",     "gpt2_unscaled",     "gpt_neo",
-				      "gpt_neo_local", "gpt_neox",          "gpt_neox_sequential",
-				      "llama",         "llama_gqa",         "mistral",
+static const char *const models[] = { "gpt2_gelu",     "gpt2_unscaled", "gpt_neo",
+				      "gpt_neo_local", "gpt_neox",      "gpt_neox_sequential",
+				      "llama",         "llama_gqa",     "mistral",
 				      "qwen2",         "llama_llama3" };
 /* One token each, behind any other. */
-static const char *const words[] = { " the", " dog", " and", " cat", " to",
-				     " gave", " Mary", " John" };
+static const char *const words[] = { " the", " dog",  " and",  " cat",
+				     " to",  " gave", " Mary", " John" };
 
 /* Texts as indices into words; read at the token of word at − 1, BOS being token 0. */
 struct row {
@@ -160,7 +160,7 @@ static struct test_array read_array(const char *path, const char *name)
 /* --- against prompts that end before each token ----------------------------------------- */
 
 struct outcome {
-	struct test_array logprob, diff, rank, tokens; /* with any */
+	struct test_array logprob, diff, rank, tokens;  /* with any */
 	struct test_array plain, plain_rank, plain_ids; /* a row a token */
 };
 
@@ -222,14 +222,15 @@ static void check_outcome(const struct outcome *o)
 
 static void test_token_by_token(void **state)
 {
-	char *csv = write_rows("any.csv", MOST_TOKENS, false), *single = write_plain("plain.csv");
+	char *csv = write_rows("any.csv", MOST_TOKENS, false),
+	     *single = write_plain("plain.csv");
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < sizeof(models) / sizeof(*models); i++) {
 		char *any = run(models[i], csv, "any.h5", "default", true);
-		char *plain = run(models[i], single, "plain.h5", "answer_logprob,answer_rank",
-				  false);
+		char *plain =
+			run(models[i], single, "plain.h5", "answer_logprob,answer_rank", false);
 		struct outcome o = { read_array(any, "/results/answer_logprob"),
 				     read_array(any, "/results/logit_diff"),
 				     read_array(any, "/results/answer_token_rank"),
@@ -284,7 +285,8 @@ static void test_one_token(void **state)
 	drop(csv);
 }
 
-/* --- the same bits --------------------------------------------------------------------------- */
+/* --- the same bits ---------------------------------------------------------------------------
+ */
 
 static void remove_shards(const char *output)
 {
@@ -332,7 +334,8 @@ static void test_same_whatever(void **state)
 	lens_free(other);
 }
 
-/* --- the summary ------------------------------------------------------------------------------ */
+/* --- the summary
+ * ------------------------------------------------------------------------------ */
 
 /* Every token of the first answer on top: the greedy continuation of each prompt. */
 static void test_summary(void **state)

@@ -31,9 +31,8 @@ static void assert_answer(const struct test_data *f, const struct lens_prompts *
 	size_t n = lens_answer_length(p, row, answer);
 	struct lens_buf b = LENS_BUF_INIT;
 
-	assert_int_equal(
-		lens_tokenizer_decode_continuation(f->opt.tokenizer, ids, n, &b, NULL),
-		LENS_OK);
+	assert_int_equal(lens_tokenizer_decode_continuation(f->opt.tokenizer, ids, n, &b, NULL),
+			 LENS_OK);
 	assert_string_equal(b.data, text);
 	lens_buf_release(&b);
 }
@@ -73,8 +72,9 @@ static void test_one(void **state)
 	assert_int_equal(lens_answer_length(f.p, 0, 1), 1);
 	test_data_end(&f);
 	f = test_data_begin(H "a, Mary John, John\n");
-	test_load_bad(&f, LENS_ERR_FORMAT, "is 2 tokens, not one: ' Mary' + ' John'; "
-					   "data.answer_tokens: any takes several");
+	test_load_bad(&f, LENS_ERR_FORMAT,
+		      "is 2 tokens, not one: ' Mary' + ' John'; "
+		      "data.answer_tokens: any takes several");
 	test_data_end(&f);
 }
 

@@ -206,16 +206,17 @@ static void test_check(void **state)
 /* `default` follows data.answer_tokens; a table that is named and does not is refused. */
 static void test_answer_tokens(void **state)
 {
-	static const char *const single[] = { "answer_logit",	 "answer_prob",	 "answer_rank",
-					      "rank_per_layer",	 "lens_logit",	 "lens_logit_diff",
-					      "logit_attrs",	 "head_attrs",	 "neuron_attrs",
-					      "top_neurons" };
+	static const char *const single[] = {
+		"answer_logit",    "answer_prob", "answer_rank", "rank_per_layer", "lens_logit",
+		"lens_logit_diff", "logit_attrs", "head_attrs",  "neuron_attrs",   "top_neurons"
+	};
 	char *text, want[200];
 	size_t i;
 
 	(void)state;
-	test_settings_load(&test_e, "model: /m\noutput: /o.h5\n"
-				    "data: {csv: /d.csv, answers: [a, b], answer_tokens: any}\n");
+	test_settings_load(&test_e,
+			   "model: /m\noutput: /o.h5\n"
+			   "data: {csv: /d.csv, answers: [a, b], answer_tokens: any}\n");
 	text = test_settings_json(&test_e, true);
 	assert_non_null(strstr(text, "\"tables\":[\"logit_diff\",\"top_tokens\","
 				     "\"answer_logprob\",\"answer_token_rank\"]"));
@@ -247,11 +248,8 @@ static void test_answer_tokens(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_json),
-		T(test_identity),
-		T(test_identity_of_each_key),
-		T(test_check),
-		T(test_answer_tokens),
+		T(test_json),  T(test_identity),      T(test_identity_of_each_key),
+		T(test_check), T(test_answer_tokens),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

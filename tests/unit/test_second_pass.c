@@ -18,9 +18,7 @@
 enum { N = 3, ANSWERS = 2, MOST = 4, CAT = 270 };
 
 /* Ids of the golden models' tokenizer; none of the prompts holds CAT. */
-static const int32_t prompts[N][5] = { { 258, 287, 273 },
-				       { 259, 258, 277, 287, 11 },
-				       { 258 } };
+static const int32_t prompts[N][5] = { { 258, 287, 273 }, { 259, 258, 277, 287, 11 }, { 258 } };
 static const struct test_prompt packed[N] = { { prompts[0], 3, 2 },
 					      { prompts[1], 5, 3 },
 					      { prompts[2], 1, 0 } };
@@ -101,7 +99,8 @@ static void same_tables(const struct subject *x, const struct subject *y)
 		enum lens_table t = (enum lens_table)i;
 
 		if (x->opt.wanted[i])
-			assert_memory_equal(lens_tables_rows(x->t, t), lens_tables_rows(y->t, t),
+			assert_memory_equal(lens_tables_rows(x->t, t),
+					    lens_tables_rows(y->t, t),
 					    N * lens_table_row_bytes(t, &x->opt));
 	}
 }
@@ -147,7 +146,8 @@ static void test_not_finite(void **state)
 	rank = lens_tables_rows(s.t, LENS_TABLE_answer_token_rank);
 	was = lens_tables_rows(sound.t, LENS_TABLE_answer_token_rank);
 	flags = lens_tables_rows(s.t, LENS_TABLE_flags);
-	/* Prompt 0's second answer has it before its last token; of the last two it is the last. */
+	/* Prompt 0's second answer has it before its last token; of the last two it is the
+	 * last. */
 	for (i = 0; i < N * ANSWERS; i++)
 		assert_true(i == 1 ? isnan(logprob[i]) : logprob[i] == other[i]);
 	for (i = 0; i < N * ANSWERS * MOST; i++)
