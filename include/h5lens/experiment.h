@@ -13,7 +13,8 @@ enum lens_lens_mode {
 	LENS_LENS_RECOMPUTE,           /* ln_final recomputed at each layer, with b_U */
 	LENS_LENS_CACHED_SCALE_NO_BIAS /* a TransformerLens notebook's numbers */
 };
-enum lens_lens_positions { LENS_LENS_AT_READ, LENS_LENS_AT_ALL };
+/* At the read position, or at every one: lens_positions, attrs.positions. */
+enum lens_read_at { LENS_READ_AT_READ, LENS_READ_AT_ALL };
 enum lens_answer_tokens { LENS_ANSWERS_OF_ONE_TOKEN, LENS_ANSWERS_OF_ANY };
 enum lens_separator { LENS_SEPARATOR_COMMA, LENS_SEPARATOR_SEMICOLON, LENS_SEPARATOR_TAB };
 enum lens_head_choice { LENS_HEAD_IS_AUTO, LENS_HEAD_IS_TIED, LENS_HEAD_IS_STORED };
@@ -81,7 +82,10 @@ struct lens_experiment {
 	size_t top_k;               /* tokens in top_tokens */
 	enum lens_lens_mode lens;
 	bool lens_mid; /* the stream between attention and MLP is a lens layer, too */
-	enum lens_lens_positions lens_positions;
+	enum lens_read_at lens_positions;
+	struct {
+		enum lens_read_at positions; /* of logit_attrs and head_attrs */
+	} attrs;
 	struct {
 		struct lens_strings grids; /* in the order of grids.def, no duplicates */
 		enum lens_direction direction;

@@ -13,7 +13,8 @@
  *   where they are not folded, and without b_U.
  * Lens layers are 0_pre … (n−1)_pre, final_post; with lens_mid 0_pre, 0_mid, 1_pre, …,
  * final_post. The tables of lens_positions are read at every position where that is
- * all; at the read position their values are the same bits either way.
+ * all; at the read position their values are the same bits either way. So are those of
+ * attrs.positions, each position's stream divided by its own ln_final.hook_scale.
  *
  * Answers of several tokens (data.answer_tokens: any): log P of an answer is the sum of its
  * tokens' log P, each given the prompt up to the read position and the tokens before it.
@@ -49,11 +50,15 @@ enum lens_logits_at {
 	LENS_AT_EVERY_POS = 8,  /* the model's own, at every position */
 	LENS_AT_LENS_POS = 16,  /* each lens layer's, at every position */
 	LENS_BESIDE_MODEL = 32, /* with LENS_AT_LENS_LAYER: the model's own beside each */
-	LENS_AT_ANSWER = 64     /* the model's own, before each token of each answer */
+	LENS_AT_ANSWER = 64,    /* the model's own, before each token of each answer */
+	LENS_AT_OTHER_POS = 128 /* the answers' alone, at every position but the read one */
 };
 
-/* Whose attributions to the answers' logits at the read position. */
+/* Whose attributions to the answers' logits. */
 enum lens_attrs_of { LENS_ATTRS_HEADS = 1, LENS_ATTRS_NEURONS = 2 };
+
+/* The keys that say where tables look. */
+enum lens_positions_key { LENS_LENS_POSITIONS, LENS_ATTRS_POSITIONS };
 
 /* One data set under /results: [prompt, axes]. */
 #define LENS_TABLE_AXES 4
@@ -71,7 +76,8 @@ struct lens_table_type {
 	const struct lens_table_ops *ops;
 	/* It reads what this one keeps, which comes before it in tables.def; or NULL. */
 	const struct lens_table_type *state_of;
-	/* With lens_positions: all, the table is this one; NULL: they do not change it. */
+	/* Where this key says all, the table is that one; NULL: none changes it. */
+	enum lens_positions_key positions_key;
 	const struct lens_table_type *at_all_pos;
 	/* With answers of any number of tokens, the table is this one; NULL: as it is. */
 	const struct lens_table_type *of_any;
@@ -80,8 +86,8 @@ struct lens_tables_options;
 /* What a table is under these options. */
 const struct lens_table_type *lens_table_type(enum lens_table t,
 					      const struct lens_tables_options *opt);
-/* Is it one of those that lens_positions changes? */
-bool lens_table_has_positions(enum lens_table t);
+/* Is it one of those that this key changes? */
+bool lens_table_has_positions(enum lens_table t, enum lens_positions_key key);
 /* Under /results. */
 const char *lens_table_name(enum lens_table t);
 /* What `tables` calls it: its own name, or that of the one it comes with; "any". */
@@ -97,7 +103,7 @@ struct lens_tables_options {
 	bool wanted[LENS_TABLE_COUNT]; /* flags come with any other */
 	struct lens_sizes sizes;       /* n_answers, top_k, n_pos, and the model's */
 	enum lens_lens_mode lens;
-	enum lens_lens_positions lens_positions;
+	enum lens_read_at lens_positions, attrs_positions;
 	enum lens_answer_tokens answer_tokens;
 	size_t batch_rows; /* prompts of a full batch */
 	size_t max_rows;   /* rows of activations in the largest batch */

@@ -50,7 +50,7 @@ static const char *const separators[] = { "comma", "semicolon", "tab", NULL };
 static const char *const dtypes[] = { "f32", "f16", NULL };
 static const char *const positions[] = { "all", "last", "read", NULL };
 static const char *const lenses[] = { "recompute", "cached_scale_no_bias", NULL };
-static const char *const lens_positions[] = { "read", "all", NULL };
+static const char *const read_or_all[] = { "read", "all", NULL };
 static const char *const cpus[] = { "auto", "avx2", "avx512", NULL };
 static const char *const all[] = { "all", NULL };
 static const char *const heads[] = { "auto", "tied", "stored", NULL };
@@ -136,8 +136,11 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  BOOL, lens_mid, NULL, true,                                                          \
 	  "add the stream between attention and MLP to the lens layers: 0_mid, 1_mid, …")      \
 	X("lens_positions", "--lens-positions", NULL, NULL, "read | all", "read",              \
-	  CHOICE, lens_positions, lens_positions, true,                                        \
+	  CHOICE, lens_positions, read_or_all, true,                                           \
 	  "where lens_top_token, lens_top_prob and lens_entropy look")                         \
+	X("attrs.positions", "--attrs-positions", NULL, NULL, "read | all", "read",            \
+	  CHOICE, attrs.positions, read_or_all, true,                                          \
+	  "where logit_attrs and head_attrs look (neurons: at the read position)")             \
 	X("patch.grids", "--patch", NULL, NULL, grids_shape, "none",                           \
 	  GRIDS, patch.grids, lens_grid_words, true,                                           \
 	  "patch these activations, one at a time, from the run of one prompt into the other's")  \

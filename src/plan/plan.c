@@ -193,6 +193,7 @@ void lens_plan_sizes(struct lens_plan *p)
 	p->tables.lens_positions = e->lens_positions;
 	p->tables.answer_tokens = e->data.answer_tokens;
 	p->tables.max_continued = longest_continued(p->prompts);
+	p->tables.attrs_positions = e->attrs.positions;
 	p->tables.batch_rows = p->batch_rows;
 	p->tables.max_rows = p->max_packed;
 }
@@ -235,8 +236,9 @@ static enum lens_status check_top_neurons(const struct lens_plan *p, struct lens
 			      s->top_k, s->n_layers * s->d_mlp);
 }
 
-/* lens_positions: all needs a table that it changes. */
-static enum lens_status check_lens_positions(const struct lens_plan *p, struct lens_error *err)
+/* A key that says all needs a table that it changes. */
+static enum lens_status check_read_at(const struct lens_plan *p, enum lens_positions_key key,
+				      const char *name, struct lens_error *err)
 {
 	struct lens_buf names = LENS_BUF_INIT;
 	enum lens_status st = LENS_OK;
@@ -245,7 +247,7 @@ static enum lens_status check_lens_positions(const struct lens_plan *p, struct l
 	for (i = 0; i < LENS_TABLE_COUNT; i++) {
 		enum lens_table t = (enum lens_table)i;
 
-		if (!lens_table_has_positions(t))
+		if (!lens_table_has_positions(t, key))
 			continue;
 		if (lens_experiment_wants_table(p->experiment, lens_table_group(t)))
 			break;
@@ -255,8 +257,7 @@ static enum lens_status check_lens_positions(const struct lens_plan *p, struct l
 	}
 	if (st == LENS_OK && i == LENS_TABLE_COUNT)
 		st = lens_error_set(err, LENS_ERR_INVALID,
-				    "lens_positions: all is for %s; tables asks for none of "
-				    "them",
+				    "%s: all is for %s; tables asks for none of them", name,
 				    names.data);
 	lens_buf_release(&names);
 	return st;
@@ -268,8 +269,16 @@ static enum lens_status check_lens(const struct lens_plan *p, struct lens_error 
 		return lens_error_set(err, LENS_ERR_INVALID,
 				      "lens_mid: in this model's parallel blocks attention and "
 				      "MLP read the same stream; there is none between them");
-	return p->experiment->lens_positions == LENS_LENS_AT_ALL ? check_lens_positions(p, err)
-								 : LENS_OK;
+	if (p->experiment->lens_positions == LENS_READ_AT_ALL)
+		LENS_TRY(check_read_at(p, LENS_LENS_POSITIONS, "lens_positions", err));
+	return LENS_OK;
+}
+
+static enum lens_status check_attrs(const struct lens_plan *p, struct lens_error *err)
+{
+	if (p->experiment->attrs.positions == LENS_READ_AT_ALL)
+		LENS_TRY(check_read_at(p, LENS_ATTRS_POSITIONS, "attrs.positions", err));
+	return check_top_neurons(p, err);
 }
 
 /* What is stored, by what name and with which axes. */
@@ -290,7 +299,7 @@ static enum lens_status describe(struct lens_plan *p, const struct lens_hook_set
 	add_tables(p);
 	for (i = 0; i < p->study.n_outcomes; i++)
 		add_outcome(p, i);
-	LENS_TRY(check_top_neurons(p, err));
+	LENS_TRY(check_attrs(p, err));
 	if (!p->n_datasets)
 		return lens_error_set(err, LENS_ERR_INVALID,
 				      "neither cache.hooks nor tables nor patch.grids asks for "

@@ -1,7 +1,8 @@
 /*
  * tables/attrs.c: what parts of a layer add to the answers' logits, before the division by
  * ln_final.hook_scale: shown to the tables of heads and of neurons. In: hook_z and
- * hook_post at the read position; out: attributions, one a head or a neuron.
+ * hook_post at the read position, hook_z perhaps at every one; out: attributions, one a
+ * head or a neuron.
  *
  * A head's result is z·W_O, and its product with an answer's direction d is z·(W_O·d);
  * a neuron's is its activation times the product of its row of W_out with d. So each
@@ -22,6 +23,34 @@ unsigned lens_attrs_needed(const struct lens_tables_options *opt)
 			of |= lens_table_type((enum lens_table)i, opt)->attrs;
 	}
 	return of;
+}
+
+bool lens_attrs_at_all(const struct lens_table_type *t)
+{
+	return t->logits & LENS_AT_OTHER_POS;
+}
+
+struct lens_attrs_span lens_attrs_span(const struct lens_batch *b, size_t prompt, bool all)
+{
+	size_t read = (size_t)b->read_pos[prompt];
+
+	return all ? (struct lens_attrs_span){ 0, b->length[prompt] }
+		   : (struct lens_attrs_span){ read, read + 1 };
+}
+
+size_t lens_attrs_places(const struct lens_table_view *v)
+{
+	return lens_attrs_at_all(v->type) ? v->opt->sizes.n_pos : 1;
+}
+
+size_t lens_attrs_place(const struct lens_table_view *v, size_t pos)
+{
+	return lens_attrs_at_all(v->type) ? pos : 0;
+}
+
+static bool heads_at_all(const struct lens_tables_options *opt)
+{
+	return opt->attrs_positions == LENS_READ_AT_ALL;
 }
 
 static size_t heads_width(const struct lens_sizes *s)
@@ -99,7 +128,9 @@ void lens_attrs_hooks(const struct lens_model *m, const struct lens_tables_optio
 
 	for (i = 0; i < m->config.n_layers; i++) {
 		if (of & LENS_ATTRS_HEADS)
-			lens_hook_want(hooks, LENS_HOOK_Z, i, LENS_WANT_READ_POS);
+			lens_hook_want(hooks, LENS_HOOK_Z, i,
+				       heads_at_all(opt) ? LENS_WANT_ALL
+							 : LENS_WANT_READ_POS);
 		if (of & LENS_ATTRS_NEURONS)
 			lens_hook_want(hooks, LENS_HOOK_MLP_POST, i, LENS_WANT_READ_POS);
 	}
@@ -168,6 +199,19 @@ static void show(struct lens_tables *t, const struct lens_attribution *a)
 	}
 }
 
+/* A prompt's at one position; each: columns of a head or a neuron. */
+static void show_row(struct lens_tables *t, const float *row, size_t each,
+		     const struct lens_attribution *x)
+{
+	size_t k, n_answers = t->opt.sizes.n_answers;
+
+	for (k = 0; k < n_answers; k++)
+		multiply(t->attrs.value + k * x->n, x->n, each, row,
+			 t->attrs.through +
+				 lens_row_slot(x->prompt * n_answers + k) * x->n * each);
+	show(t, x);
+}
+
 void lens_attrs_visit(struct lens_tables *t, const struct lens_batch *b,
 		      const struct lens_activation *a)
 {
@@ -179,20 +223,19 @@ void lens_attrs_visit(struct lens_tables *t, const struct lens_batch *b,
 				      .layer = a->layer,
 				      .value = t->attrs.value,
 				      .n = heads ? s->n_heads : s->d_mlp };
-	size_t k, each = heads ? s->d_head : 1, width = x.n * each;
+	size_t each = heads ? s->d_head : 1;
 
 	if (!heads && !neurons)
 		return;
-	bring_through(t, heads ? block->w_o : block->w_out, width);
+	bring_through(t, heads ? block->w_o : block->w_out, x.n * each);
 	for (x.prompt = 0; x.prompt < b->n_prompts; x.prompt++) {
-		size_t pos = (size_t)b->read_pos[x.prompt];
-		const float *row =
-			a->data + (size_t)lens_batch_row(b, x.prompt, pos) * a->stride;
+		struct lens_attrs_span span =
+			lens_attrs_span(b, x.prompt, heads && heads_at_all(&t->opt));
 
-		for (k = 0; k < s->n_answers; k++)
-			multiply(t->attrs.value + k * x.n, x.n, each, row,
-				 t->attrs.through +
-					 lens_row_slot(x.prompt * s->n_answers + k) * width);
-		show(t, &x);
+		for (x.pos = span.from; x.pos < span.end; x.pos++) {
+			size_t row = (size_t)lens_batch_row(b, x.prompt, x.pos);
+
+			show_row(t, a->data + row * a->stride, each, &x);
+		}
 	}
 }

@@ -43,7 +43,7 @@ const struct lens_table_type lens_table_flags = {
 	.dtype = LENS_U8,
 	.long_name = LONG_NAME("token_logprobs or loss", "token"),
 	.logits = LENS_AT_READ_POS,
-	.logits_if_made = LENS_AT_NEXT_TOKEN | LENS_AT_EVERY_POS,
+	.logits_if_made = LENS_AT_NEXT_TOKEN | LENS_AT_EVERY_POS | LENS_AT_OTHER_POS,
 	.ops = &ops,
 	.of_any = &of_any,
 };

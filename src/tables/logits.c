@@ -64,6 +64,8 @@ size_t lens_logits_bytes(const struct lens_model *m, const struct lens_tables_op
 		(sources(opt, logits) * opt->batch_rows + stream_rows(opt, logits)) * d +
 		tile * (d + 1 + v) + own * v + lens_unembed_pad_floats(&m->config);
 
+	if (logits & LENS_AT_OTHER_POS)
+		floats += opt->sizes.n_answers * sizeof(double) / sizeof(float);
 	return floats * sizeof(float) + own * sizeof(struct lens_logits) +
 	       (has_places(logits) ? tile * sizeof(struct lens_place) : 0);
 }
@@ -77,13 +79,16 @@ static bool create_rest(struct lens_tables *t)
 	t->n_own = own_prompts(m, &t->opt, t->logits);
 	if (has_places(t->logits))
 		t->place = lens_calloc(t->tile, sizeof(*t->place));
+	if (t->logits & LENS_AT_OTHER_POS)
+		t->answer_logit = lens_calloc(t->opt.sizes.n_answers, sizeof(double));
 	if (rows)
 		t->stream = lens_alloc_aligned(rows * m->config.d_model, sizeof(float));
 	if (t->n_own) {
 		t->own = lens_calloc(t->n_own, sizeof(*t->own));
 		t->own_logit = lens_alloc_aligned(t->n_own * m->config.d_vocab, sizeof(float));
 	}
-	return (t->place || !has_places(t->logits)) && (t->stream || !rows) &&
+	return (t->place || !has_places(t->logits)) &&
+	       (t->answer_logit || !(t->logits & LENS_AT_OTHER_POS)) && (t->stream || !rows) &&
 	       ((t->own && t->own_logit) || !t->n_own);
 }
 
@@ -115,6 +120,7 @@ void lens_logits_destroy(struct lens_tables *t)
 	lens_free(t->logit);
 	lens_free(t->pad);
 	lens_free(t->place);
+	lens_free(t->answer_logit);
 }
 
 void lens_logits_hooks(const struct lens_model *m, const struct lens_tables_options *opt,
@@ -131,6 +137,8 @@ void lens_logits_hooks(const struct lens_model *m, const struct lens_tables_opti
 				lens_hook_want(hooks, LENS_HOOK_RESID_MID, i, want);
 		}
 	}
+	if (logits & LENS_AT_OTHER_POS)
+		want = LENS_WANT_ALL;
 	lens_hook_want(hooks, LENS_HOOK_RESID_POST, n - 1, want);
 	if (logits & LENS_AT_ALL_POS)
 		lens_hook_want(hooks, LENS_HOOK_LN_FINAL_NORMALIZED, 0, LENS_WANT_ALL);
@@ -163,6 +171,8 @@ void lens_logits_visit(struct lens_tables *t, const struct lens_batch *b,
 		return;
 	if (t->logits & LENS_AT_LENS_POS)
 		lens_every_pos_lens(t, b, a, layer);
+	if (t->logits & LENS_AT_OTHER_POS && a->hook == LENS_HOOK_RESID_POST)
+		lens_other_pos_read(t, b, a);
 	if (a->hook != LENS_HOOK_RESID_POST && t->n_sources == 1)
 		return;
 	source = a->hook == LENS_HOOK_RESID_POST ? t->n_sources - 1 : layer;
@@ -204,6 +214,7 @@ static struct lens_logits logits_of(struct lens_tables *t, size_t prompt, size_t
 	float max = lens_vec()->max_finite(v, logit);
 
 	return (struct lens_logits){ .prompt = prompt,
+				     .pos = (size_t)t->in.batch->read_pos[prompt],
 				     .next = -1,
 				     .logit = logit,
 				     .d_vocab = v,

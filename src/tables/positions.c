@@ -1,7 +1,8 @@
 /*
  * tables/positions.c: the logits at every position: the model's own, and each lens
  * layer's. In: ln_final.hook_normalized, or the stream, at all rows of a batch; out:
- * logits, shown to the tables that read them.
+ * logits, shown to the tables that read them. And the answers' logits alone, which need no
+ * product with W_U.
  *
  * The rows go through the unembedding a tile at a time, so that a batch's
  * logits are never held. For the model's own a prompt starts at a multiple of
@@ -116,6 +117,56 @@ void lens_every_pos_read(struct lens_tables *t, const struct lens_batch *b,
 	}
 	if (slot)
 		flush(t, slot);
+}
+
+/* --- the answers' alone --------------------------------------------------------- */
+
+/* A token's logit of ln_final's output; float64 of what is float32. */
+static double logit_of(const struct lens_model *m, const float *y, int32_t token)
+{
+	size_t j, d = m->config.d_model;
+	const float *u = m->w_u + (size_t)token * d;
+	double sum = m->b_u ? (double)m->b_u[token] : 0;
+
+	for (j = 0; j < d; j++)
+		sum += (double)y[j] * (double)u[j];
+	return sum;
+}
+
+static void show_answers(struct lens_tables *t, const float *x, size_t prompt, size_t pos)
+{
+	size_t k, n = t->opt.sizes.n_answers;
+	struct lens_logits l = { .prompt = prompt,
+				 .pos = pos,
+				 .next = -1,
+				 .answer = t->in.answers + prompt * n,
+				 .n_answers = n,
+				 .answer_logit = t->answer_logit,
+				 .finite = true };
+
+	lens_final_norm(t->model, 1, x, t->normed, t->scale);
+	l.scale = t->scale[0];
+	for (k = 0; k < n; k++) {
+		t->answer_logit[k] = logit_of(t->model, t->normed, l.answer[k]);
+		l.finite &= isfinite(t->answer_logit[k]) != 0;
+	}
+	lens_show_logits(t, LENS_AT_OTHER_POS, &l);
+}
+
+void lens_other_pos_read(struct lens_tables *t, const struct lens_batch *b,
+			 const struct lens_activation *a)
+{
+	size_t i, pos;
+
+	for (i = 0; i < b->n_prompts; i++) {
+		for (pos = 0; pos < b->length[i]; pos++) {
+			if (pos == (size_t)b->read_pos[i])
+				continue;
+			show_answers(t,
+				     a->data + (size_t)lens_batch_row(b, i, pos) * a->stride, i,
+				     pos);
+		}
+	}
 }
 
 /* --- the lens ------------------------------------------------------------------ */

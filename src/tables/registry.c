@@ -14,19 +14,22 @@ static const struct lens_table_type *registered(enum lens_table t)
 	return types[t];
 }
 
-bool lens_table_has_positions(enum lens_table t)
+bool lens_table_has_positions(enum lens_table t, enum lens_positions_key key)
 {
-	return registered(t)->at_all_pos != NULL;
+	return registered(t)->at_all_pos && registered(t)->positions_key == key;
 }
 
 const struct lens_table_type *lens_table_type(enum lens_table t,
 					      const struct lens_tables_options *opt)
 {
-	if (opt->lens_positions == LENS_LENS_AT_ALL && lens_table_has_positions(t))
-		return registered(t)->at_all_pos;
-	if (opt->answer_tokens == LENS_ANSWERS_OF_ANY && registered(t)->of_any)
-		return registered(t)->of_any;
-	return registered(t);
+	const struct lens_table_type *type = registered(t);
+	enum lens_read_at at = type->positions_key == LENS_ATTRS_POSITIONS
+				       ? opt->attrs_positions
+				       : opt->lens_positions;
+
+	if (at == LENS_READ_AT_ALL && type->at_all_pos)
+		return type->at_all_pos;
+	return opt->answer_tokens == LENS_ANSWERS_OF_ANY && type->of_any ? type->of_any : type;
 }
 
 const char *lens_table_name(enum lens_table t)

@@ -4,28 +4,37 @@
 
 #include "h5lens/tables.h"
 
-/* One row of logits: at a prompt's read position, of one lens layer, or at one position. */
+/*
+ * One row of logits: at a prompt's read position, of one lens layer, or at one position;
+ * or at one position the answers' alone.
+ */
 struct lens_logits {
 	enum lens_logits_at at;
 	size_t prompt;
 	size_t layer; /* the lens layer, or 0 */
-	size_t pos;   /* at every position: which; of an answer: which of its tokens; else 0 */
+	size_t pos;   /* which position; of an answer: which of its tokens */
 	int32_t next; /* at every position, of an answer: the token to come; −1: none, or
 			 elsewhere */
-	size_t of_answer; /* LENS_AT_ANSWER: which answer */
-	const float *logit;
+	size_t of_answer;   /* LENS_AT_ANSWER: which answer */
+	const float *logit; /* [d_vocab]; LENS_AT_OTHER_POS: NULL */
 	size_t d_vocab;
 	const int32_t *answer; /* [n_answers] of the prompt */
 	size_t n_answers;
+	const double *answer_logit; /* LENS_AT_OTHER_POS: [n_answers]; else NULL */
 	bool finite;
 	float max;      /* if finite */
 	double sum_exp; /* Σ exp(logit − max), if finite; 0: nobody has asked yet */
-	float scale;    /* at the read position: ln_final.hook_scale of the model itself */
+	float scale;    /* at the read position and others: the model's ln_final.hook_scale */
 	const struct lens_logits *model; /* of a lens layer, for LENS_BESIDE_MODEL: its own */
 	int32_t *top;                    /* the top_k largest: lens_top */
 	bool has_top;
 };
 
+/* One of its answers' logits. */
+static inline double lens_answer_logit(const struct lens_logits *l, size_t answer)
+{
+	return l->answer_logit ? l->answer_logit[answer] : (double)l->logit[l->answer[answer]];
+}
 /* softmax, in float64: exp(logit − max)/Σ; NaN where a logit is not finite */
 double lens_prob(struct lens_logits *l, int32_t token);
 /* its logarithm */
@@ -39,10 +48,13 @@ int32_t lens_argmax(const struct lens_logits *l);
 /* Tokens with a strictly larger logit; −1 where a logit is not finite. */
 int32_t lens_rank(const struct lens_logits *l, int32_t token);
 
-/* What each part of a layer adds to the answers' logits of a prompt, times hook_scale. */
+/*
+ * What each part of a layer adds to the answers' logits of a prompt, times hook_scale: at
+ * the read position, or of heads with attrs.positions: all at one after the other.
+ */
 struct lens_attribution {
 	enum lens_attrs_of of;
-	size_t layer, prompt;
+	size_t layer, prompt, pos;
 	size_t n;            /* heads, or neurons */
 	const double *value; /* [n_answers, n] */
 };
@@ -160,7 +172,11 @@ struct lens_tables {
 	float *logit;  /* [tile, V] */
 	float *pad;
 	int32_t top[LENS_TOP_K_MAX];
-	struct lens_place *place; /* [tile], for logits at more than the read position */
+	size_t pos;   /* which position; of an answer: which of its tokens */
+	int32_t next; /* at every position, of an answer: the token to come; −1: none, or
+			 elsewhere */
+	size_t of_answer;   /* LENS_AT_ANSWER: which answer */
+	const float *logit; /* [d_vocab]; LENS_AT_OTHER_POS: NULL */
 	struct lens_attrs_state attrs;
 	struct lens_second_pass second;
 };
@@ -196,6 +212,9 @@ void lens_logits_read(struct lens_tables *t);
 /* Shows the logits of every position; a is ln_final.hook_normalized of all rows. */
 void lens_every_pos_read(struct lens_tables *t, const struct lens_batch *b,
 			 const struct lens_activation *a);
+/* Shows the answers' logits of every other position; a is the last resid_post, all rows. */
+void lens_other_pos_read(struct lens_tables *t, const struct lens_batch *b,
+			 const struct lens_activation *a);
 /* Shows those of a lens layer, or keeps it until the last one; a is the stream, all rows. */
 void lens_every_pos_lens(struct lens_tables *t, const struct lens_batch *b,
 			 const struct lens_activation *a, size_t layer);
@@ -224,6 +243,16 @@ void lens_first_tokens(struct lens_tables *t, struct lens_logits *l);
 /* --- attrs.c -------------------------------------------------------------------------- */
 
 unsigned lens_attrs_needed(const struct lens_tables_options *opt);
+/* Where a table of attributions looks: at every position, or at the one that is read. */
+bool lens_attrs_at_all(const struct lens_table_type *t);
+/* The positions of a prompt from which on, and before which. */
+struct lens_attrs_span {
+	size_t from, end;
+};
+struct lens_attrs_span lens_attrs_span(const struct lens_batch *b, size_t prompt, bool all);
+/* Its places along the axis pos, 1 without one; and a position's. */
+size_t lens_attrs_places(const struct lens_table_view *v);
+size_t lens_attrs_place(const struct lens_table_view *v, size_t pos);
 size_t lens_attrs_bytes(const struct lens_tables_options *opt);
 enum lens_status lens_attrs_create(struct lens_tables *t, struct lens_error *err);
 void lens_attrs_destroy(struct lens_tables *t);

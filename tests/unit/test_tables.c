@@ -191,10 +191,10 @@ static void types(void **state)
 	opt.sizes.n_pos = 11;
 	opt.sizes.n_answer_pos = 6;
 	for (i = 0; i < LENS_TABLE_COUNT; i++) {
-		opt.lens_positions = LENS_LENS_AT_READ;
+		opt.lens_positions = LENS_READ_AT_READ;
 		check_type((enum lens_table)i, &opt);
 		check_group((enum lens_table)i);
-		opt.lens_positions = LENS_LENS_AT_ALL;
+		opt.lens_positions = LENS_READ_AT_ALL;
 		check_type((enum lens_table)i, &opt);
 		opt.answer_tokens = LENS_ANSWERS_OF_ANY;
 		check_type((enum lens_table)i, &opt);

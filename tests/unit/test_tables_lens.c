@@ -95,7 +95,7 @@ static struct lens_tables_options options(const struct lens_model *m, bool cache
 	struct lens_tables_options o = {
 		.sizes = lens_model_sizes(&m->config),
 		.lens = cached ? LENS_LENS_CACHED_SCALE_NO_BIAS : LENS_LENS_RECOMPUTE,
-		.lens_positions = all ? LENS_LENS_AT_ALL : LENS_LENS_AT_READ,
+		.lens_positions = all ? LENS_READ_AT_ALL : LENS_READ_AT_READ,
 		.batch_rows = BATCH,
 		.max_rows = (BATCH + 2) * 24,
 	};
@@ -204,7 +204,7 @@ static struct values values_at(const struct lens_tables *t,
 			       const struct lens_tables_options *opt, size_t prompt,
 			       size_t layer, size_t pos)
 {
-	bool all = opt->lens_positions == LENS_LENS_AT_ALL;
+	bool all = opt->lens_positions == LENS_READ_AT_ALL;
 	size_t i = all ? layer * N_POS + pos : layer;
 	const int32_t *token = test_table_row(t, opt, LENS_TABLE_lens_top_token, prompt);
 	const float *prob = test_table_row(t, opt, LENS_TABLE_lens_top_prob, prompt);
@@ -241,7 +241,7 @@ static void check_layer(const struct lens_model *m, const struct streams *s,
 			const struct lens_tables *t, const struct lens_tables_options *opt,
 			const size_t of[2])
 {
-	bool all = opt->lens_positions == LENS_LENS_AT_ALL;
+	bool all = opt->lens_positions == LENS_READ_AT_ALL;
 	size_t prompt = of[0], layer = of[1], pos, read = (size_t)s->b.read_pos[prompt];
 
 	for (pos = all ? 0 : read; pos < (all ? N_POS : read + 1); pos++) {
