@@ -10,6 +10,7 @@ and TransformerLens in float32, and compares both with float64 (scripts/truth.py
     logit_attrs       cache.logit_attrs(cache.decompose_resid(mode="all", return_labels=True, …), answer, …)
     head_attrs        cache.logit_attrs(cache.stack_head_results(…), answer, …)
     neuron_attrs      cache.logit_attrs(cache.stack_neuron_results(…), answer, …)
+    all/…             the first two with attrs.positions: all, and no pos_slice
     lens_logit_diff   accumulated_resid(apply_ln=True) @ W_U; and, recomputed, unembed(ln_final(accumulated_resid()))
     entropy, pos_top_*  of the logits
 
@@ -18,7 +19,8 @@ compared with what its weights say: unembed_bias with b_U, and b @ W_U where ln_
 ln_final's weight, which its logit_attrs forgets, goes into W_U for the call. So processed weights are compared as they
 are, raw ones with a TransformerLens that was helped: its own sums would not be the logit. Then the sum of each
 prompt's logit_attrs is compared with its answer_logit, and the file's largest_deviation with both, and with its bound
-(include/h5lens/tables.h).
+(include/h5lens/tables.h). Those of every position are compared with the stored logits there, and at the read position
+with the bits of attrs.positions: read.
 
 Errors are in units of the RMS of a model's float64 values. A table passes if, over the models of a family and all ways
 together, it is as close to float64 as TransformerLens (RMS no larger, the largest error at most 1.5 times its largest:
@@ -56,8 +58,10 @@ from make_golden import UNDECIDED, decided
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_FACTOR = 1.5  # fidelity.py's
-LIMIT = {"logit_attrs": 8e-6, "head_attrs": 6e-6, "neuron_attrs": 2.4e-5, "entropy": 8e-6, "pos_top_logits": 6e-6,
+TABLES = "answer_logit,logit_attrs,head_attrs,neuron_attrs,lens_logit_diff,pos_top_tokens,entropy"
+LIMIT = {"logit_attrs": 8e-6, "head_attrs": 6e-6, "all/logit_attrs": 8e-6, "all/head_attrs": 6e-6, "neuron_attrs": 2.4e-5, "entropy": 8e-6, "pos_top_logits": 6e-6,
          "pos_top_probs": 3e-5, **{f"{mode}/lens_logit_diff": 7e-6 for mode in truth.LENS_MODES}}
+AT_ALL = ("logit_attrs", "head_attrs")  # with attrs.positions: all
 BY_POS = ("entropy", "pos_top_tokens", "pos_top_logits", "pos_top_probs")
 WAYS = {"avx2": ("--cpu", "avx2"), "auto": ("--cpu", "auto", "--set", "shards.prompts=3")}
 Tables = dict[str, np.ndarray]
@@ -75,11 +79,18 @@ def weight_in_unembed(model: Any) -> Iterator[None]:
     model.unembed.W_U.data = plain
 
 
-def attrs_of(model: Any, cache: Any, stack: torch.Tensor, answers: list[int]) -> np.ndarray:
-    """stack [part, 1, D] -> [part, answer]"""
+def attrs_of(model: Any, cache: Any, stack: torch.Tensor, answers: list[int], pos: int | None = -1) -> np.ndarray:
+    """stack [part, 1, D] -> [part, answer]; pos None: [part, 1, pos, D] -> [part, pos, answer]"""
     with weight_in_unembed(model):
-        each = [cache.logit_attrs(stack, torch.tensor(a), pos_slice=-1)[:, 0].numpy() for a in answers]
+        each = [cache.logit_attrs(stack, torch.tensor(a), pos_slice=pos)[:, 0].numpy() for a in answers]
     return np.stack(each, -1)
+
+
+def at_every_position(model: Any, cache: Any, answers: list[int], bias: np.ndarray) -> Tables:
+    parts = attrs_of(model, cache, cache.decompose_resid(mode="all"), answers, None)
+    heads = attrs_of(model, cache, cache.stack_head_results(), answers, None)
+    return {"all/logit_attrs": np.concatenate([parts, np.broadcast_to(bias, parts[:1].shape)]),
+            "all/head_attrs": heads.reshape(model.cfg.n_layers, -1, *heads.shape[1:])}
 
 
 def by_transformer_lens(model: Any, t: Tokens, answers: list[int]) -> tuple[Tables, list[list[str]]]:
@@ -101,6 +112,7 @@ def by_transformer_lens(model: Any, t: Tokens, answers: list[int]) -> tuple[Tabl
            "pos_top_tokens": top.indices.numpy(), "pos_top_logits": top.values.numpy(),
            "pos_top_probs": torch.softmax(logits[0], -1).gather(-1, top.indices).numpy(),
            "entropy": -(logprobs.exp() * logprobs).sum(-1).numpy()}
+    out |= at_every_position(model, cache, answers, bias[answers].numpy())
     for mode in truth.LENS_MODES:
         lens = tl_lens(model, cache, mode)
         out[f"{mode}/lens_logit_diff"] = lens[:, answers[:1]] - lens[:, answers[1:]]
@@ -113,6 +125,7 @@ def in_float64(model: Any, t: Tokens, answers: list[int]) -> Tables:
     cache = truth.run(model, t)
     out = {**truth.tables(model, cache, answers), **truth.attr_tables(model, cache, answers),
            **truth.position_tables(cache)}
+    out |= {f"all/{name}": x for name, x in truth.attr_position_tables(model, cache, answers).items()}
     out["pos_top_tokens"] = decided(out["pos_top_tokens"], cache["logits"])
     return {name: out[name] for name in (*LIMIT, "pos_top_tokens")}
 
@@ -131,9 +144,8 @@ def write_data(folder: Path, path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def run_program(binary: Path, folder: Path, data: Path, out: Path, *more: str) -> None:
-    tables = "answer_logit,logit_attrs,head_attrs,neuron_attrs,lens_logit_diff,pos_top_tokens,entropy"
-    subprocess.run([str(binary), "run", "--model", str(folder), "--data", str(data), "--answers", "a,b,c", "--hooks",
-                    "none", "--tables", tables, "-o", str(out), "--overwrite", "--quiet", *more], check=True)
+    subprocess.run([str(binary), "run", "--model", str(folder), "--data", str(data), "--answers", "a,b,c", "-o",
+                    str(out), "--overwrite", "--quiet", *more], check=True)
 
 
 def read_tables(f: h5py.File, lens: str) -> tuple[list[Tokens], list[Tables]]:
@@ -151,11 +163,34 @@ def read_tables(f: h5py.File, lens: str) -> tuple[list[Tokens], list[Tables]]:
     return [t[:n].tolist() for t, n in zip(f["prompts/tokens"][:], lengths)], rows
 
 
+def off_and_limit(attrs: np.ndarray, logit: np.ndarray, d: int) -> tuple[float, float]:
+    """How far Σ components is off at most, and the bound of include/h5lens/tables.h."""
+    attrs = attrs.astype(np.float64)
+    off = np.nanmax(np.abs(attrs.sum(1) - logit) / np.abs(attrs).sum(1))
+    return off, (attrs.shape[1] + min(d, 128) + d // 128 + 4) * 2.0 ** -24 * d ** 0.5
+
+
+def read_at_all(c: Checks, what: str, f: h5py.File, read: h5py.File, d: int) -> list[Tables]:
+    """What attrs.positions: all wrote, beside the logits and what `read` wrote."""
+    lengths, at = f["prompts/length"][:], f["prompts/read_pos"][:]
+    every = {name: np.moveaxis(f[f"results/{name}"][:], -2, 1) for name in AT_ALL}  # [prompt, pos, …]
+    for name, x in every.items():
+        dims = [str(one[0].name) for one in f[f"results/{name}"].dims]
+        c.that(dims[-2:] == ["/pos", "/answer"] and f[f"results/{name}"].dtype == np.float32, f"{what}: {name}, {dims}")
+        there = np.arange(x.shape[1]) < lengths[:, None]
+        c.that(bool((np.isfinite(x).reshape(*there.shape, -1) == there[..., None]).all()), f"{what}: {name}: where it is NaN")
+        c.that(x[np.arange(len(x)), at].tobytes() == read[f"results/{name}"][:].tobytes(), f"{what}: {name}: other bits than read")
+    logits = np.take_along_axis(f["cache/logits"][:], f["prompts/answers"][:][:, None], 2).astype(np.float64)
+    off, limit = off_and_limit(np.moveaxis(every["logit_attrs"], 1, 2), logits, d)
+    said = float(f["results/logit_attrs"].attrs["largest_deviation"])
+    c.that(max(off, said) <= limit, f"{what}: at every position off {off:.1e}, said {said:.1e}, bound {limit:.1e}")
+    c.that(said >= float(read["results/logit_attrs"].attrs["largest_deviation"]), f"{what}: {said:.1e} is less than read's")
+    return [{f"all/{name}": np.moveaxis(x[i, :n], 0, -2) for name, x in every.items()} for i, n in enumerate(lengths)]
+
+
 def check_sums(c: Checks, what: str, f: h5py.File, d: int) -> float:
     """Σ logit_attrs beside answer_logit. Returns the file's largest_deviation in units of the bound."""
-    attrs, logit = f["results/logit_attrs"][:].astype(np.float64), f["results/answer_logit"][:].astype(np.float64)
-    off = (np.abs(attrs.sum(1) - logit) / np.abs(attrs).sum(1)).max()
-    limit = (attrs.shape[1] + min(d, 128) + d // 128 + 4) * 2.0 ** -24 * d ** 0.5
+    off, limit = off_and_limit(f["results/logit_attrs"][:], f["results/answer_logit"][:].astype(np.float64), d)
     said = float(f["results/logit_attrs"].attrs["largest_deviation"])
     c.that(said <= limit, f"{what}: largest_deviation {said:.1e}, bound {limit:.1e}")
     c.that(abs(said - off) <= 2.0 ** -24 + 1e-3 * said, f"{what}: largest_deviation {said:.3e}, of the rounded values {off:.3e}")
@@ -250,8 +285,8 @@ def check_model(c: Checks, pools: Pools, binary: Path, folder: Path, tmp: Path, 
     sums, different = [], [wrong_tokens([tables for tables, _ in found], want)]
     for way, more in WAYS.items():
         for lens in truth.LENS_MODES:
-            run_program(binary, folder, tmp / "data.csv", tmp / "out.h5", "--set", f"lens={lens}", *more,
-                        *(("--raw-weights",) if raw else ()))
+            run_program(binary, folder, tmp / "data.csv", tmp / "out.h5", "--hooks", "none", "--tables", TABLES,
+                        "--set", f"lens={lens}", *more, *(("--raw-weights",) if raw else ()))
             with h5py.File(tmp / "out.h5") as f:
                 got, tables = read_tables(f, lens)
                 c.that(got == tokens, f"{what}: h5lens's tokens")
@@ -262,6 +297,13 @@ def check_model(c: Checks, pools: Pools, binary: Path, folder: Path, tmp: Path, 
             for name, e in errors.items():
                 ours[name][way] = e
             different.append(wrong_tokens(tables, want))
+        run_program(binary, folder, tmp / "data.csv", tmp / "all.h5", "--hooks", "logits", "--tables", ",".join(AT_ALL),
+                    "--attrs-positions", "all", *more, *(("--raw-weights",) if raw else ()))
+        errors = {}
+        with h5py.File(tmp / "all.h5") as f, h5py.File(tmp / "out.h5") as read:
+            add(errors, read_at_all(c, f"{what} {way}", f, read, exact.weights["unembed.W_U"].shape[0]), want)
+        for name, e in errors.items():
+            ours[name][way] = e
     c.that(not any(different), f"{what}: pos_top_tokens that differ: {different}")
     lengths = sorted({len(t) for t in tokens})
     print(f"  {what}: {len(tokens)} prompts of {lengths[0]} to {lengths[-1]} tokens; rms and largest error; "

@@ -214,8 +214,10 @@ def tables(model: Model, cache: Cache, answers: list[int], read_pos: int = -1,
 
 
 def added_logits(model: Model, cache: Cache, parts: Array, answers: list[int],
-                 read_pos: int) -> Array:
+                 read_pos: int | slice) -> Array:
     """parts [..., D] of the stream at read_pos -> [..., answer]: what each adds to the logits.
+
+    Of a slice: parts [..., pos, D].
 
     As ln_final takes the whole stream: centred (LayerNorm), divided by the scale that the
     whole stream has, times the weight where it is not folded.
@@ -225,6 +227,13 @@ def added_logits(model: Model, cache: Cache, parts: Array, answers: list[int],
     if not model.ln_folded:
         parts = parts * model.weights["ln_final.w"]
     return parts @ model.weights["unembed.W_U"][:, answers]
+
+
+def component_names(model: Model) -> list[str]:
+    """Of the hooks that the stream is the sum of."""
+    return ["hook_embed", *([] if model.cfg.rotary_dim else ["hook_pos_embed"]),
+            *(f"blocks.{l}.hook_{part}_out" for l in range(model.cfg.n_layers)
+              for part in ("attn", "mlp"))]
 
 
 def attr_tables(model: Model, cache: Cache, answers: list[int],
@@ -238,9 +247,7 @@ def attr_tables(model: Model, cache: Cache, answers: list[int],
     neuron_attrs [layer, neuron, answer]: of the activation times its row of W_out.
     """
     w, layers = model.weights, range(model.cfg.n_layers)
-    names = ["hook_embed", *([] if model.cfg.rotary_dim else ["hook_pos_embed"]),
-             *(f"blocks.{l}.hook_{part}_out" for l in layers for part in ("attn", "mlp"))]
-    stream = np.stack([cache[name][read_pos] for name in names])
+    stream = np.stack([cache[name][read_pos] for name in component_names(model)])
     results = np.stack([cache[f"blocks.{l}.attn.hook_result"][read_pos] for l in layers])
     neurons = np.stack([cache[f"blocks.{l}.mlp.hook_post"][read_pos][:, None]
                         * w[f"blocks.{l}.mlp.W_out"] for l in layers])
@@ -251,6 +258,21 @@ def attr_tables(model: Model, cache: Cache, answers: list[int],
     return {"logit_attrs": np.concatenate([attrs, bias[None]]),
             "head_attrs": added_logits(model, cache, results, answers, read_pos),
             "neuron_attrs": added_logits(model, cache, neurons, answers, read_pos)}
+
+
+def attr_position_tables(model: Model, cache: Cache, answers: list[int]) -> dict[str, Array]:
+    """logit_attrs [component, pos, answer] and head_attrs [layer, head, pos, answer].
+
+    As attr_tables has them at one position, each position's stream by its own scale.
+    """
+    every = slice(None)
+    at = [attr_tables(model, cache, answers, 0)["logit_attrs"][-1]] * len(cache["logits"])
+    stream = np.stack([cache[name] for name in component_names(model)])
+    results = np.stack([np.moveaxis(cache[f"blocks.{l}.attn.hook_result"], 1, 0)
+                        for l in range(model.cfg.n_layers)])
+    attrs = added_logits(model, cache, stream, answers, every)
+    return {"logit_attrs": np.concatenate([attrs, np.stack(at)[None]]),
+            "head_attrs": added_logits(model, cache, results, answers, every)}
 
 
 def top_neurons(attrs: Array, k: int = 10) -> dict[str, NDArray]:

@@ -128,6 +128,8 @@ size_t lens_tables_bytes(const struct lens_model *m, const struct lens_tables_op
 unsigned lens_tables_logits(const struct lens_tables_options *opt);
 /* Rows of the largest batch of the second pass (lens_tables_continue); 0: there is none. */
 size_t lens_tables_second_rows(const struct lens_tables_options *opt);
+/* Whose attributions they are shown: LENS_ATTRS_…. */
+unsigned lens_tables_attrs(const struct lens_tables_options *opt);
 /* Bytes of one prompt's row. */
 size_t lens_table_row_bytes(enum lens_table t, const struct lens_tables_options *opt);
 

@@ -56,6 +56,25 @@ static struct polynomial bytes_of(const struct lens_plan *p)
 	return (struct polynomial){ { y0, y1 - y0 - square, square } };
 }
 
+/* Of a prompt, and of each position at which they are made. */
+static void add_attrs(const struct lens_plan *p, struct polynomial *flop)
+{
+	const struct lens_sizes *s = &p->sizes;
+	unsigned of = lens_tables_attrs(&p->tables);
+	double each = 2 * (double)s->n_answers, layers = (double)s->n_layers;
+	double heads = of & LENS_ATTRS_HEADS ? (double)(s->n_heads * s->d_head) * layers : 0;
+	double neurons = of & LENS_ATTRS_NEURONS ? (double)s->d_mlp * layers : 0;
+	double components = (double)lens_axis_extent(LENS_AXIS_COMPONENT, s);
+	double d = (double)s->d_model;
+	bool all = p->tables.attrs_positions == LENS_READ_AT_ALL;
+
+	if (!p->tables.wanted[LENS_TABLE_logit_attrs])
+		components = 0;
+	/* Directions go through W_O and W_out once; then each part's products are summed. */
+	flop->c[0] += each * (d * (heads + neurons) + neurons);
+	flop->c[all ? 1 : 0] += each * (d * components + heads);
+}
+
 static struct cost cost_of(const struct lens_plan *p)
 {
 	const struct lens_config *c = &p->model->config;
@@ -79,6 +98,7 @@ static struct cost cost_of(const struct lens_plan *p)
 		cost.flop.c[1] += unembed;
 	if (logits & LENS_AT_LENS_POS)
 		cost.flop.c[1] += unembed * lens_layers;
+	add_attrs(p, &cost.flop);
 	return cost;
 }
 

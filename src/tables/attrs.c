@@ -13,7 +13,7 @@
 
 #include <string.h>
 
-unsigned lens_attrs_needed(const struct lens_tables_options *opt)
+unsigned lens_tables_attrs(const struct lens_tables_options *opt)
 {
 	unsigned of = 0;
 	int i;
@@ -61,7 +61,7 @@ static size_t heads_width(const struct lens_sizes *s)
 /* Columns of the widest product. */
 static size_t most_width(const struct lens_tables_options *opt)
 {
-	unsigned of = lens_attrs_needed(opt);
+	unsigned of = lens_tables_attrs(opt);
 
 	return lens_max(of & LENS_ATTRS_HEADS ? heads_width(&opt->sizes) : 0,
 			of & LENS_ATTRS_NEURONS ? opt->sizes.d_mlp : 0);
@@ -85,7 +85,7 @@ size_t lens_attrs_bytes(const struct lens_tables_options *opt)
 {
 	const struct lens_sizes *s = &opt->sizes;
 
-	if (!lens_attrs_needed(opt))
+	if (!lens_tables_attrs(opt))
 		return 0;
 	return (most_slots(opt) * (s->d_model + most_width(opt)) + pad_floats(opt)) *
 		       sizeof(float) +
@@ -98,7 +98,7 @@ enum lens_status lens_attrs_create(struct lens_tables *t, struct lens_error *err
 	const struct lens_sizes *s = &opt->sizes;
 	struct lens_attrs_state *a = &t->attrs;
 
-	a->of = lens_attrs_needed(opt);
+	a->of = lens_tables_attrs(opt);
 	if (!a->of)
 		return LENS_OK;
 	a->direction = lens_alloc_aligned(most_slots(opt) * s->d_model, sizeof(float));
@@ -123,7 +123,7 @@ void lens_attrs_destroy(struct lens_tables *t)
 void lens_attrs_hooks(const struct lens_model *m, const struct lens_tables_options *opt,
 		      struct lens_hook_set *hooks)
 {
-	unsigned of = lens_attrs_needed(opt);
+	unsigned of = lens_tables_attrs(opt);
 	size_t i;
 
 	for (i = 0; i < m->config.n_layers; i++) {

@@ -242,7 +242,6 @@ void lens_first_tokens(struct lens_tables *t, struct lens_logits *l);
 
 /* --- attrs.c -------------------------------------------------------------------------- */
 
-unsigned lens_attrs_needed(const struct lens_tables_options *opt);
 /* Where a table of attributions looks: at every position, or at the one that is read. */
 bool lens_attrs_at_all(const struct lens_table_type *t);
 /* The positions of a prompt from which on, and before which. */

@@ -81,7 +81,8 @@ static int prepare(void **state)
 		order[i] = i;
 	test_csv_write(&s->csv, order, s->rows, s->data);
 	test_experiment(&e, s->model, s->data, s->whole);
-	test_set(&e, "cache.hooks", EVERYTHING, "tables", "all", "lens_positions", "all", NULL);
+	test_set(&e, "cache.hooks", EVERYTHING, "tables", "all", "lens_positions", "all",
+		 "attrs.positions", "all", NULL);
 	test_run(&e);
 	lens_experiment_release(&e);
 	return 0;
@@ -106,7 +107,8 @@ static struct lens_experiment variation(const struct subject *s)
 	char *output = test_tmp_path("other.h5");
 
 	test_experiment(&e, s->model, s->data, output);
-	test_set(&e, "lens", s->lens, "tables", "all", "lens_positions", "all", NULL);
+	test_set(&e, "lens", s->lens, "tables", "all", "lens_positions", "all",
+		 "attrs.positions", "all", NULL);
 	lens_free(output);
 	return e;
 }
@@ -339,7 +341,7 @@ static void test_tables_only(void **state)
 	test_set(&e, "cache.hooks", "none", "threads", "2", NULL);
 	assert_int_equal(compare(s, &e, NULL, true), TABLES);
 	test_set(&one, "cache.hooks", "none", "tables", "rank_per_layer", "lens_positions",
-		 "read", NULL);
+		 "read", "attrs.positions", "read", NULL);
 	assert_int_equal(compare(s, &one, NULL, true), 2); /* and the flags */
 }
 
@@ -363,7 +365,7 @@ static void test_hooks_alone(void **state)
 		e = variation(s);
 		snprintf(pattern, sizeof(pattern), "%s", names.v[i]);
 		test_set(&e, "cache.hooks", pattern, "tables", "none", "lens_positions", "read",
-			 NULL);
+			 "attrs.positions", "read", NULL);
 		assert_int_equal(compare(s, &e, NULL, true), 1);
 	}
 	test_names_release(&names);

@@ -1,7 +1,7 @@
 /*
- * test_attrs_sum.c: logit_attrs adds up to answer_logit: the bound of its deviation, on
- * the models of tests/golden/data, and past it where a stream is not the sum of its
- * parts; on the level of H5LENS_TEST_CPU.
+ * test_attrs_sum.c: logit_attrs adds up to answer_logit, at every position to the logits
+ * there: the bound of its deviation, on the models of tests/golden/data, and past it where
+ * a stream is not the sum of its parts; on the level of H5LENS_TEST_CPU.
  */
 #include <glob.h>
 #include <math.h>
@@ -52,29 +52,127 @@ static void more_than_its_parts(void **state)
 	lens_model_destroy(m);
 }
 
-/* A whole pass of one model. */
-static double deviation_of(const struct lens_model *m, double *limit)
+enum { PROMPTS = 3, MOST = 20 }; /* tokens of the longest */
+static const size_t length[PROMPTS] = { 1, 7, MOST };
+
+/* Random prompts of one model, and its tables. */
+struct whole {
+	const struct lens_model *m;
+	int32_t token[PROMPTS][MOST], answers[2 * PROMPTS];
+	struct lens_tables_options opt, all;
+	struct lens_tables *t, *at_all;
+};
+
+/* Each a pass of its own: at the read positions alone, the last block is of fewer rows. */
+static struct lens_tables *pass(const struct whole *w, const struct lens_tables_options *opt)
 {
-	int32_t token[3][20], answers[6];
-	const int32_t *tokens[3] = { token[0], token[1], token[2] };
-	static const size_t length[3] = { 1, 7, 20 };
-	const struct lens_tables_prompts in = { tokens, length, answers, 3 };
-	struct lens_tables_options opt = test_attrs_options(m, 2);
+	const int32_t *tokens[PROMPTS] = { w->token[0], w->token[1], w->token[2] };
+	const struct lens_tables_prompts in = { tokens, length, w->answers, PROMPTS };
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_tables *t;
-	double deviation;
+
+	if (lens_tables_once(w->m, opt, &in, &t, &err) != LENS_OK)
+		fail_msg("%s", err.text);
+	return t;
+}
+
+static void start(struct whole *w, const struct lens_model *m)
+{
 	size_t i;
 
-	for (i = 0; i < 60; i++)
-		token[i / 20][i % 20] = (int32_t)test_random_below(&rnd, m->config.d_vocab);
-	for (i = 0; i < 6; i++)
-		answers[i] = (int32_t)test_random_below(&rnd, m->config.d_vocab);
-	if (lens_tables_once(m, &opt, &in, &t, &err) != LENS_OK)
-		fail_msg("%s", err.text);
-	deviation = lens_tables_deviation(t, LENS_TABLE_logit_attrs);
-	*limit = lens_tables_deviation_bound(&opt.sizes);
-	lens_tables_destroy(t);
-	return deviation;
+	w->m = m;
+	for (i = 0; i < PROMPTS * MOST; i++)
+		w->token[i / MOST][i % MOST] =
+			(int32_t)test_random_below(&rnd, m->config.d_vocab);
+	for (i = 0; i < 2 * PROMPTS; i++)
+		w->answers[i] = (int32_t)test_random_below(&rnd, m->config.d_vocab);
+	w->opt = w->all = test_attrs_options(m, 2);
+	w->t = pass(w, &w->opt);
+	w->all.attrs_positions = LENS_READ_AT_ALL;
+	w->all.sizes.n_pos = MOST;
+	w->all.sizes.top_k = m->config.d_vocab; /* so these are all logits */
+	w->all.wanted[LENS_TABLE_pos_top_tokens] = w->all.wanted[LENS_TABLE_pos_top_logits] =
+		true;
+	w->all.wanted[LENS_TABLE_top_neuron_layer] = w->all.wanted[LENS_TABLE_top_neuron] =
+		w->all.wanted[LENS_TABLE_top_neuron_attr] = false;
+	w->at_all = pass(w, &w->all);
+}
+
+/* A token's at a position, as pos_top_logits has it. */
+static double logit_at(const struct whole *w, size_t prompt, size_t pos, int32_t token)
+{
+	size_t i, k = w->all.sizes.top_k;
+	const int32_t *id =
+		test_table_row(w->at_all, &w->all, LENS_TABLE_pos_top_tokens, prompt);
+	const float *logit =
+		test_table_row(w->at_all, &w->all, LENS_TABLE_pos_top_logits, prompt);
+
+	for (i = 0; i < k; i++) {
+		if (id[pos * k + i] == token)
+			return (double)logit[pos * k + i];
+	}
+	fail_msg("token %d has no logit", (int)token);
+	return 0;
+}
+
+static void check_sum(const struct whole *w, size_t prompt, size_t pos, size_t answer)
+{
+	const float *row = test_table_row(w->at_all, &w->all, LENS_TABLE_logit_attrs, prompt);
+	size_t c, n = lens_axis_extent(LENS_AXIS_COMPONENT, &w->all.sizes);
+	double x, sum = 0, magnitude = 0;
+
+	for (c = 0; c < n; c++) {
+		x = (double)row[(c * MOST + pos) * 2 + answer];
+		sum += x;
+		magnitude += fabs(x);
+	}
+	/* each component is rounded as well */
+	test_near(sum, logit_at(w, prompt, pos, w->answers[2 * prompt + answer]),
+		  (lens_tables_deviation_bound(&w->all.sizes) + TEST_U) * magnitude,
+		  "sum of logit_attrs", (double)pos);
+}
+
+static void same_as_read(const struct whole *w, enum lens_table table, size_t prompt)
+{
+	const float *is = test_table_row(w->at_all, &w->all, table, prompt);
+	const float *read = test_table_row(w->t, &w->opt, table, prompt);
+	size_t i, n = lens_table_row_bytes(table, &w->opt) / sizeof(float);
+
+	for (i = 0; i < n; i++)
+		assert_int_equal(
+			test_bits(is[(i / 2 * MOST + length[prompt] - 1) * 2 + i % 2]),
+			test_bits(read[i]));
+}
+
+static void check_positions(const struct whole *w)
+{
+	size_t i, pos;
+
+	for (i = 0; i < PROMPTS; i++) {
+		same_as_read(w, LENS_TABLE_logit_attrs, i);
+		same_as_read(w, LENS_TABLE_head_attrs, i);
+		for (pos = 0; pos < length[i]; pos++) {
+			check_sum(w, i, pos, 0);
+			check_sum(w, i, pos, 1);
+		}
+	}
+}
+
+/* Whole passes of one model. */
+static double deviation_of(const struct lens_model *m, double *limit)
+{
+	double deviation, of_all;
+	struct whole w;
+
+	start(&w, m);
+	check_positions(&w);
+	deviation = lens_tables_deviation(w.t, LENS_TABLE_logit_attrs);
+	of_all = lens_tables_deviation(w.at_all, LENS_TABLE_logit_attrs);
+	assert_true(of_all >= deviation);
+	*limit = lens_tables_deviation_bound(&w.opt.sizes);
+	lens_tables_destroy(w.t);
+	lens_tables_destroy(w.at_all);
+	return of_all;
 }
 
 /* Every family, weights as they are and processed. */

@@ -240,6 +240,66 @@ static void test_compute(void **state)
 	assert_true(rows[1] <= rows[0]);
 }
 
+/* Rows of the first shard, of tables that compute ends. */
+static size_t rows_by_compute(const struct lens_model *m, length_fn length, size_t n_answers,
+			      const char *const set[2])
+{
+	struct cut c;
+	size_t n;
+
+	start(&c, 4000, length);
+	c.prompts.n_answers = n_answers;
+	test_set(&c.e, "cache.hooks", "none", "shards.bytes", "1TiB", "tables", set[0],
+		 "attrs.positions", set[1], NULL);
+	cut(&c, m);
+	assert_true(c.parts.cut.n > 1);
+	n = rows_of(&c, 0);
+	finish(&c);
+	return n;
+}
+
+static size_t one(size_t row)
+{
+	(void)row;
+	return 1;
+}
+
+static size_t thousand(size_t row)
+{
+	(void)row;
+	return 1000;
+}
+
+/* Attributions count: of a token by a wide model, and at every position. */
+static void test_attrs(void **state)
+{
+	static const char *const none[] = { "logit_diff", "read" },
+				 *const heads[] = { "logit_diff,head_attrs", "read" },
+				 *const neurons[] = { "logit_diff,top_neurons", "read" },
+				 *const read[] = { "logit_attrs,head_attrs", "read" },
+				 *const all[] = { "logit_attrs,head_attrs", "all" };
+	struct lens_model m = shapes;
+	size_t rows;
+
+	(void)state;
+	m.config.n_layers = 32;
+	m.config.d_model = m.config.d_vocab = 4096;
+	m.config.n_heads = m.config.n_kv_heads = 32;
+	m.config.d_head = 128;
+	m.config.d_mlp = 16384;
+	/* 1.3e10 operations; for two answers 2.1e9 more of the heads, 8.6e9 of the neurons */
+	rows = rows_by_compute(&m, one, 2, none);
+	assert_in_range(rows_by_compute(&m, one, 2, heads), rows * 3 / 4, rows * 9 / 10 + 64);
+	assert_in_range(rows_by_compute(&m, one, 2, neurons), rows / 2, rows * 2 / 3);
+	/* A narrow one and many answers: 1e10 operations a row, and 3e9 of the attributions */
+	m.config.d_model = 64;
+	m.config.n_heads = m.config.n_kv_heads = 4;
+	m.config.d_head = 16;
+	m.config.d_mlp = 256;
+	rows = rows_by_compute(&m, thousand, 256, read);
+	assert_in_range(rows_by_compute(&m, thousand, 256, all), rows / 2, rows * 9 / 10);
+}
+
 /* Never more than HDF5 can open at once: then they grow. */
 static void test_most(void **state)
 {
@@ -451,7 +511,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_prompts), cmocka_unit_test(test_bytes),
-		cmocka_unit_test(test_compute), cmocka_unit_test(test_most),
+		cmocka_unit_test(test_compute), cmocka_unit_test(test_attrs),
+		cmocka_unit_test(test_most),
 		cmocka_unit_test(test_outlier), cmocka_unit_test(test_many_outliers),
 		cmocka_unit_test(test_pure),    cmocka_unit_test(test_parts),
 		cmocka_unit_test(test_summary), cmocka_unit_test(test_alloc),

@@ -28,6 +28,7 @@ static void test_json(void **state)
 		text,
 		"{\"ablate\":{\"grids\":[],\"heads\":\"all\",\"mean_over\":\"prompts\","
 		"\"resample\":\"drawn\",\"seed\":0,\"sets\":{},\"value\":\"zero\"},"
+		"\"attrs\":{\"positions\":\"read\"},"
 		"\"cache\":{\"dtype\":\"f32\",\"hooks\":[\"*\"],\"positions\":\"all\"},"
 		"\"cpu\":\"auto\","
 		"\"data\":{\"answer_tokens\":\"one\",\"answers\":[\"a\",\"b\"],\"bos\":\"auto\","
@@ -107,6 +108,7 @@ static void test_identity_of_each_key(void **state)
 						  { "lens", "cached_scale_no_bias" },
 						  { "lens_mid", "true" },
 						  { "lens_positions", "all" },
+						  { "attrs.positions", "all" },
 						  { "data.corrupted", "x" },
 						  { "patch.grids", "resid_pre" },
 						  { "patch.direction", "noise" },

@@ -125,6 +125,63 @@ static void refuse_lens(const struct lens_prompts *prompts)
 	expect_lens(prompts, true, neither, NULL);
 }
 
+/* attrs.positions: all needs a table that it changes; neurons are none. */
+static void refuse_attrs(const struct lens_prompts *prompts)
+{
+	struct lens_experiment e = test_plan_experiment("none", "all", "f32");
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_plan p;
+
+	test_set(&e, "tables", "neuron_attrs,top_neurons,answer_logit", "attrs.positions",
+		 "all", NULL);
+	assert_int_equal(lens_plan_init(&p, &test_shapes, prompts, &e, &err), LENS_ERR_INVALID);
+	assert_string_equal(err.text, "attrs.positions: all is for logit_attrs, head_attrs; "
+				      "tables asks for none of them");
+	lens_experiment_release(&e);
+}
+
+/* The axes, bytes, memory and hooks of what attrs.positions changes. */
+static void attrs_at_all(void **state)
+{
+	struct lens_experiment e = test_plan_experiment("none", "all", "f32");
+	struct lens_prompts *prompts = test_random_prompts(&rnd, TEST_SHORT, 20);
+	size_t i, n = 0, layers = test_shapes.config.n_layers, parts, least;
+	struct lens_plan p;
+
+	(void)state;
+	refuse_attrs(prompts);
+	test_set(&e, "tables", "logit_attrs,head_attrs,neuron_attrs", "attrs.positions", "all",
+		 NULL);
+	assert_int_equal(lens_plan_init(&p, &test_shapes, prompts, &e, NULL), LENS_OK);
+	for (i = 0; i < p.n_datasets; i++) {
+		const struct lens_planned *d = &p.dataset[i];
+		bool heads = !strcmp(d->path, "/results/head_attrs");
+
+		if (!heads && strcmp(d->path, "/results/logit_attrs") != 0)
+			continue;
+		parts = heads ? layers * test_shapes.config.n_heads : 3 + 2 * layers;
+		assert_int_equal(d->rank, heads ? 5 : 4);
+		assert_true(d->axis[d->rank - 2] == LENS_AXIS_POS);
+		assert_true(d->axis[d->rank - 1] == LENS_AXIS_ANSWER);
+		assert_int_equal(d->data_bytes, 4 * parts * 2 * prompts->offset[20]);
+		n++;
+	}
+	assert_int_equal(n, 2);
+	for (i = 0; i < layers; i++) {
+		assert_true(lens_hook_wanted(&p.table_hooks, LENS_HOOK_MLP_OUT, i) ==
+			    LENS_WANT_ALL);
+		assert_true(lens_hook_wanted(&p.table_hooks, LENS_HOOK_Z, i) == LENS_WANT_ALL);
+		assert_true(lens_hook_wanted(&p.table_hooks, LENS_HOOK_MLP_POST, i) ==
+			    LENS_WANT_READ_POS);
+	}
+	/* The sums are float64, and laid out as the row. */
+	least = 3 * p.batch_rows * lens_table_row_bytes(LENS_TABLE_logit_attrs, &p.tables);
+	assert_true(lens_tables_bytes(&test_shapes, &p.tables) > least);
+	lens_plan_release(&p);
+	lens_experiment_release(&e);
+	lens_prompts_destroy(prompts);
+}
+
 /* The axes, bytes and hooks of what lens_positions changes. */
 static void lens_at_all(void **state)
 {
@@ -283,6 +340,7 @@ int main(void)
 		cmocka_unit_test(loss),
 		cmocka_unit_test(refusals),
 		cmocka_unit_test(lens_at_all),
+		cmocka_unit_test(attrs_at_all),
 		cmocka_unit_test(allocation_failures),
 		cmocka_unit_test(memory),
 	};
