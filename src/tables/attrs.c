@@ -48,6 +48,11 @@ size_t lens_attrs_place(const struct lens_table_view *v, size_t pos)
 	return lens_attrs_at_all(v->type) ? pos : 0;
 }
 
+size_t lens_attrs_pos(const struct lens_table_view *v, const struct lens_logits *l)
+{
+	return l->at == LENS_AT_READ_POS ? (size_t)v->in->batch->read_pos[l->prompt] : l->pos;
+}
+
 static bool heads_at_all(const struct lens_tables_options *opt)
 {
 	return opt->attrs_positions == LENS_READ_AT_ALL;

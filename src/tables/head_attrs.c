@@ -30,11 +30,11 @@ static void keep(struct lens_table_view *v, const struct lens_attribution *a)
 
 static void divide(struct lens_table_view *v, struct lens_logits *l)
 {
-	size_t i, k, n_answers = v->opt->sizes.n_answers;
+	size_t i, k, n_answers = v->opt->sizes.n_answers, pos = lens_attrs_pos(v, l);
 	size_t parts = v->row_bytes / sizeof(float) / lens_attrs_places(v) / n_answers;
 
 	for (i = 0; i < parts; i++) {
-		float *out = answers_of(v, l->prompt, i, l->pos);
+		float *out = answers_of(v, l->prompt, i, pos);
 
 		if (!l->finite) /* as in logit_attrs */
 			lens_fill(LENS_F32, out, n_answers);

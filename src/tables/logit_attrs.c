@@ -153,13 +153,13 @@ static void visit(struct lens_table_view *v, const struct lens_batch *b,
 /* One answer's column of a prompt's row, at one position. */
 static void finish_answer(struct lens_table_view *v, const struct lens_logits *l, size_t answer)
 {
-	size_t c, n = n_components(v->opt);
+	size_t c, n = n_components(v->opt), pos = lens_attrs_pos(v, l);
 	float *out = (float *)lens_table_row(v, l->prompt) + answer;
 	const double *sum = sums(v, l->prompt) + answer;
 	double total = 0, magnitude = 0, off;
 
 	for (c = 0; c < n; c++) {
-		size_t at = place(v, c, l->pos);
+		size_t at = place(v, c, pos);
 		double x = c + 1 < n ? sum[at] / (double)l->scale
 				     : lens_direction_bias(v->model, l->answer[answer]);
 

@@ -214,7 +214,6 @@ static struct lens_logits logits_of(struct lens_tables *t, size_t prompt, size_t
 	float max = lens_vec()->max_finite(v, logit);
 
 	return (struct lens_logits){ .prompt = prompt,
-				     .pos = (size_t)t->in.batch->read_pos[prompt],
 				     .next = -1,
 				     .logit = logit,
 				     .d_vocab = v,

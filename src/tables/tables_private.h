@@ -12,7 +12,8 @@ struct lens_logits {
 	enum lens_logits_at at;
 	size_t prompt;
 	size_t layer; /* the lens layer, or 0 */
-	size_t pos;   /* which position; of an answer: which of its tokens */
+	/* At every position, and at others: which; of an answer: which of its tokens; or 0. */
+	size_t pos;
 	int32_t next; /* at every position, of an answer: the token to come; −1: none, or
 			 elsewhere */
 	size_t of_answer;   /* LENS_AT_ANSWER: which answer */
@@ -252,6 +253,8 @@ struct lens_attrs_span lens_attrs_span(const struct lens_batch *b, size_t prompt
 /* Its places along the axis pos, 1 without one; and a position's. */
 size_t lens_attrs_places(const struct lens_table_view *v);
 size_t lens_attrs_place(const struct lens_table_view *v, size_t pos);
+/* The position that these are the logits of. */
+size_t lens_attrs_pos(const struct lens_table_view *v, const struct lens_logits *l);
 size_t lens_attrs_bytes(const struct lens_tables_options *opt);
 enum lens_status lens_attrs_create(struct lens_tables *t, struct lens_error *err);
 void lens_attrs_destroy(struct lens_tables *t);

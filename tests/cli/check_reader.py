@@ -279,6 +279,8 @@ def check_tables(c: Checks, f: File) -> None:
         check_top(c, f)
     if f.has("token_logprobs"):
         check_log_probs(c, f)
+    if f.has("logit_attrs", "answer_logit"):
+        check_logit_attrs(c, f)
     if "logits" in f.run.hooks and f.has("answer_logit"):
         check_logits(c, f)
 
@@ -309,6 +311,20 @@ def check_log_probs(c: Checks, f: File) -> None:
     if f.has("loss"):
         mean = -np.where(there, each, 0).sum(1) / np.where(n > 0, n, np.nan)
         c.close(f.result("loss"), mean, 1e-6, "loss is the mean of -token_logprobs")
+
+
+def check_logit_attrs(c: Checks, f: File) -> None:
+    """Their sum over the components is answer_logit, in xarray by the labels; NaN past a prompt's end."""
+    each = f.run.tree["results"]["logit_attrs"][f.rows].astype(np.float64)
+    if "pos" in each.dims:
+        there = each.pos < xarray.DataArray(f.length, dims="prompt")
+        c.that(bool((each.notnull() == there)[f.sound].all()), "logit_attrs are NaN past a prompt's end, and only there")
+        each = each.isel(pos=xarray.DataArray(f.run.prompts["read_pos"][f.rows], dims="prompt"))
+    c.that(str(each.component.values[0]) == "embed" and str(each.component.values[-1]) == "unembed_bias",
+           f"the labels of component: {each.component.values}")
+    sums, size = each.sum("component", skipna=False), np.abs(each).sum("component")
+    want = f.run.tree["results"]["answer_logit"][f.rows]
+    c.that(bool((np.abs(sums - want) <= 1e-5 * size)[f.sound].all()), "logit_attrs sum to answer_logit")
 
 
 def check_logits(c: Checks, f: File) -> None:
