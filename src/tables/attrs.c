@@ -134,8 +134,7 @@ void lens_attrs_hooks(const struct lens_model *m, const struct lens_tables_optio
 	for (i = 0; i < m->config.n_layers; i++) {
 		if (of & LENS_ATTRS_HEADS)
 			lens_hook_want(hooks, LENS_HOOK_Z, i,
-				       heads_at_all(opt) ? LENS_WANT_ALL
-							 : LENS_WANT_READ_POS);
+				       heads_at_all(opt) ? LENS_WANT_ALL : LENS_WANT_READ_POS);
 		if (of & LENS_ATTRS_NEURONS)
 			lens_hook_want(hooks, LENS_HOOK_MLP_POST, i, LENS_WANT_READ_POS);
 	}

@@ -11,8 +11,8 @@ static float *answers_of(const struct lens_table_view *v, size_t prompt, size_t 
 {
 	float *row = lens_table_row(v, prompt);
 
-	return row + (i * lens_attrs_places(v) + lens_attrs_place(v, pos)) *
-			     v->opt->sizes.n_answers;
+	return row +
+	       (i * lens_attrs_places(v) + lens_attrs_place(v, pos)) * v->opt->sizes.n_answers;
 }
 
 /* As yet not divided. */

@@ -138,8 +138,7 @@ static void visit(struct lens_table_view *v, const struct lens_batch *b,
 	if (!component_of(v, a, &component))
 		return;
 	for (i = 0; i < b->n_prompts; i++) {
-		struct lens_attrs_span span =
-			lens_attrs_span(b, i, lens_attrs_at_all(v->type));
+		struct lens_attrs_span span = lens_attrs_span(b, i, lens_attrs_at_all(v->type));
 
 		for (pos = span.from; pos < span.end; pos++) {
 			size_t row = (size_t)lens_batch_row(b, i, pos);

@@ -162,9 +162,8 @@ void lens_other_pos_read(struct lens_tables *t, const struct lens_batch *b,
 		for (pos = 0; pos < b->length[i]; pos++) {
 			if (pos == (size_t)b->read_pos[i])
 				continue;
-			show_answers(t,
-				     a->data + (size_t)lens_batch_row(b, i, pos) * a->stride, i,
-				     pos);
+			show_answers(t, a->data + (size_t)lens_batch_row(b, i, pos) * a->stride,
+				     i, pos);
 		}
 	}
 }

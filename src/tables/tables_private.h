@@ -14,9 +14,9 @@ struct lens_logits {
 	size_t layer; /* the lens layer, or 0 */
 	/* At every position, and at others: which; of an answer: which of its tokens; or 0. */
 	size_t pos;
-	int32_t next; /* at every position, of an answer: the token to come; −1: none, or
-			 elsewhere */
-	size_t of_answer;   /* LENS_AT_ANSWER: which answer */
+	int32_t next;     /* at every position, of an answer: the token to come; −1: none, or
+			     elsewhere */
+	size_t of_answer; /* LENS_AT_ANSWER: which answer */
 	const float *logit; /* [d_vocab]; LENS_AT_OTHER_POS: NULL */
 	size_t d_vocab;
 	const int32_t *answer; /* [n_answers] of the prompt */
@@ -173,10 +173,10 @@ struct lens_tables {
 	float *logit;  /* [tile, V] */
 	float *pad;
 	int32_t top[LENS_TOP_K_MAX];
-	size_t pos;   /* which position; of an answer: which of its tokens */
-	int32_t next; /* at every position, of an answer: the token to come; −1: none, or
-			 elsewhere */
-	size_t of_answer;   /* LENS_AT_ANSWER: which answer */
+	size_t pos;       /* which position; of an answer: which of its tokens */
+	int32_t next;     /* at every position, of an answer: the token to come; −1: none, or
+			     elsewhere */
+	size_t of_answer; /* LENS_AT_ANSWER: which answer */
 	const float *logit; /* [d_vocab]; LENS_AT_OTHER_POS: NULL */
 	struct lens_attrs_state attrs;
 	struct lens_second_pass second;

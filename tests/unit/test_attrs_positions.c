@@ -115,11 +115,10 @@ static void adds_up(const struct both *b, size_t prompt, size_t pos)
 /* What is at the read position only does not know of the others. */
 static void same_neurons(const struct both *b, size_t prompt)
 {
-	static const enum lens_table tables[] = { LENS_TABLE_neuron_attrs,
-						  LENS_TABLE_top_neuron_layer,
-						  LENS_TABLE_top_neuron,
-						  LENS_TABLE_top_neuron_attr,
-						  LENS_TABLE_answer_logit };
+	static const enum lens_table tables[] = {
+		LENS_TABLE_neuron_attrs, LENS_TABLE_top_neuron_layer, LENS_TABLE_top_neuron,
+		LENS_TABLE_top_neuron_attr, LENS_TABLE_answer_logit
+	};
 	size_t i;
 
 	for (i = 0; i < sizeof(tables) / sizeof(*tables); i++)

@@ -139,9 +139,8 @@ static void same_as_read(const struct whole *w, enum lens_table table, size_t pr
 	size_t i, n = lens_table_row_bytes(table, &w->opt) / sizeof(float);
 
 	for (i = 0; i < n; i++)
-		assert_int_equal(
-			test_bits(is[(i / 2 * MOST + length[prompt] - 1) * 2 + i % 2]),
-			test_bits(read[i]));
+		assert_int_equal(test_bits(is[(i / 2 * MOST + length[prompt] - 1) * 2 + i % 2]),
+				 test_bits(read[i]));
 }
 
 static void check_positions(const struct whole *w)

@@ -510,12 +510,12 @@ static void test_alloc(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_prompts), cmocka_unit_test(test_bytes),
-		cmocka_unit_test(test_compute), cmocka_unit_test(test_attrs),
-		cmocka_unit_test(test_most),
-		cmocka_unit_test(test_outlier), cmocka_unit_test(test_many_outliers),
-		cmocka_unit_test(test_pure),    cmocka_unit_test(test_parts),
-		cmocka_unit_test(test_summary), cmocka_unit_test(test_alloc),
+		cmocka_unit_test(test_prompts),       cmocka_unit_test(test_bytes),
+		cmocka_unit_test(test_compute),       cmocka_unit_test(test_attrs),
+		cmocka_unit_test(test_most),          cmocka_unit_test(test_outlier),
+		cmocka_unit_test(test_many_outliers), cmocka_unit_test(test_pure),
+		cmocka_unit_test(test_parts),         cmocka_unit_test(test_summary),
+		cmocka_unit_test(test_alloc),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

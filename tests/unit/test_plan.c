@@ -336,12 +336,9 @@ static void memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(links),
-		cmocka_unit_test(loss),
-		cmocka_unit_test(refusals),
-		cmocka_unit_test(lens_at_all),
-		cmocka_unit_test(attrs_at_all),
-		cmocka_unit_test(allocation_failures),
+		cmocka_unit_test(links),        cmocka_unit_test(loss),
+		cmocka_unit_test(refusals),     cmocka_unit_test(lens_at_all),
+		cmocka_unit_test(attrs_at_all), cmocka_unit_test(allocation_failures),
 		cmocka_unit_test(memory),
 	};
 
