@@ -24,22 +24,22 @@ static bool ends_with(const char *s, const char *end)
 /* Positions are the axes whose extent is the longest prompt of a file. */
 static bool counts_positions(const char *path, int axis)
 {
-	static const char *const by_pos[] = {
-		"/prompts/tokens",         "/results/token_logprobs", "/results/entropy",
-		"/results/pos_top_tokens", "/results/pos_top_logits", "/results/pos_top_probs"
+	static const struct {
+		const char *path;
+		int axis;
+	} by_pos[] = {
+		{ "/prompts/tokens", 1 },         { "/results/token_logprobs", 1 },
+		{ "/results/entropy", 1 },        { "/results/pos_top_tokens", 1 },
+		{ "/results/pos_top_logits", 1 }, { "/results/pos_top_probs", 1 },
+		{ "/results/lens_top_token", 2 }, { "/results/lens_top_prob", 2 },
+		{ "/results/lens_entropy", 2 },   { "/results/logit_attrs", 2 },
+		{ "/results/head_attrs", 3 },
 	};
-	static const char *const by_layer[] = { "/results/lens_top_token",
-						"/results/lens_top_prob",
-						"/results/lens_entropy" };
 	size_t i;
 
 	for (i = 0; i < sizeof(by_pos) / sizeof(*by_pos); i++) {
-		if (!strcmp(path, by_pos[i]))
-			return axis == 1;
-	}
-	for (i = 0; i < sizeof(by_layer) / sizeof(*by_layer); i++) {
-		if (!strcmp(path, by_layer[i]))
-			return axis == 2;
+		if (!strcmp(path, by_pos[i].path))
+			return axis == by_pos[i].axis;
 	}
 	if (strncmp(path, "/cache/", 7) != 0)
 		return false;
