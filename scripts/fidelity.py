@@ -23,7 +23,7 @@
         in DIRs (tests/golden/data/*). What TransformerLens can't hold is said and left out.
 
     fidelity.py --make-random NAME DIR --tokenizer tokenizer.json[.gz]
-        makes a random model of a known one's shape (RANDOM_MODELS) with a prompts.csv.
+        makes a random model of a known one's shape (random_models.py) with a prompts.csv.
 
 Families: gpt2, gpt_neo, gpt_neox, llama, mistral, qwen2. Weights of 16 bits are widened for
 all three. Needs torch, transformers, transformer_lens and h5py.
@@ -34,17 +34,15 @@ from __future__ import annotations
 import argparse
 import csv
 import decimal
-import gzip
 import logging
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import h5py
@@ -57,6 +55,7 @@ import truth_weights
 from fidelity_check import check
 from fidelity_errors import Error, Errors, Prompt, by_kind, pooled, read_prompts
 from fidelity_refs import load_hf, load_tl, run_tl, tl_cannot, tl_notes, tl_tables
+from random_models import SHAPES, write_random
 from truth_weights import REFACTOR
 
 warnings.filterwarnings("ignore")
@@ -333,33 +332,6 @@ def compare(args: argparse.Namespace) -> bool:
 
 # --- random models ------------------------------------------------------------------------
 
-RANDOM_MODELS: dict[str, dict] = {
-    "gpt2-small": {
-        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2",
-        "activation_function": "gelu_new", "n_layer": 12, "n_embd": 768, "n_head": 12,
-        "n_positions": 1024, "n_ctx": 1024, "vocab_size": 50257, "layer_norm_epsilon": 1e-5},
-    "tiny-stories-1M": {
-        "architectures": ["GPTNeoForCausalLM"], "model_type": "gpt_neo",
-        "activation_function": "gelu_new", "attention_types": [[["global", "local"], 4]],
-        "attention_layers": ["global", "local"] * 4, "num_layers": 8, "hidden_size": 64,
-        "num_heads": 16, "intermediate_size": None, "window_size": 256,
-        "max_position_embeddings": 2048, "vocab_size": 50257, "layer_norm_epsilon": 1e-5},
-    "pythia-70m": {
-        "architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox",
-        "hidden_act": "gelu", "num_hidden_layers": 6, "hidden_size": 512,
-        "num_attention_heads": 8, "intermediate_size": 2048, "rotary_pct": 0.25,
-        "rotary_emb_base": 10000, "use_parallel_residual": True,
-        "max_position_embeddings": 2048, "vocab_size": 50304, "layer_norm_eps": 1e-5,
-        "tie_word_embeddings": False},
-    "smollm2-135m": {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-        "num_hidden_layers": 30, "hidden_size": 576, "num_attention_heads": 9,
-        "num_key_value_heads": 3, "intermediate_size": 1536, "rope_theta": 100000,
-        "rope_scaling": None, "attention_bias": False, "max_position_embeddings": 8192,
-        "vocab_size": 49152, "rms_norm_eps": 1e-5, "tie_word_embeddings": True},
-}
-
-
 def random_prompts(tok: Tokenizer, seed: int, n: int, longest: int) -> Iterator[list[str]]:
     """Random words that are one token each, between 1 and `longest` of them."""
     rng = np.random.RandomState(seed)
@@ -374,26 +346,9 @@ def random_prompts(tok: Tokenizer, seed: int, n: int, longest: int) -> Iterator[
 
 
 def make_random(args: argparse.Namespace) -> None:
-    import make_golden
     name, out = args.make_random
-    os.makedirs(out, exist_ok=True)
-    opener: Callable = gzip.open if args.tokenizer.endswith(".gz") else open
-    path = os.path.join(out, "tokenizer.json")
-    with opener(args.tokenizer, "rb") as f, open(path, "wb") as g:
-        shutil.copyfileobj(f, g)
-    tok, shape = Tokenizer.from_file(path), RANDOM_MODELS[name]
-    if tok.get_vocab_size() > shape["vocab_size"] or tok.token_to_id(args.bos) is None:
-        sys.exit(f"{args.tokenizer}: {tok.get_vocab_size()} tokens for {shape['vocab_size']} "
-                 f"embeddings, {args.bos}: id {tok.token_to_id(args.bos)}")
-    bos = tok.token_to_id(args.bos)
-    config = {**shape, "bos_token_id": bos, "eos_token_id": bos, "torch_dtype": "float32"}
-    make_golden.write_json(os.path.join(out, "config.json"), config)
-    make_golden.write_json(os.path.join(out, "tokenizer_config.json"),
-                           {"tokenizer_class": "GPT2Tokenizer", "bos_token": args.bos,
-                            "eos_token": args.bos, "unk_token": args.bos,
-                            "add_prefix_space": False})
-    weights = make_golden.make_weights(config, args.seed)
-    make_golden.write_safetensors(os.path.join(out, "model.safetensors"), weights, "F32")
+    write_random(name, out, args.tokenizer, args.seed, args.bos)
+    tok = Tokenizer.from_file(os.path.join(out, "tokenizer.json"))
     with open(os.path.join(out, "prompts.csv"), "w", encoding="utf-8", newline="") as f:
         rows = csv.writer(f, lineterminator="\n")
         rows.writerow(("prompt", "correct", "incorrect"))
@@ -418,7 +373,7 @@ def main() -> None:
     p.add_argument("--record", metavar="FILE.csv")
     p.add_argument("--check", nargs="+", metavar="DIR")
     p.add_argument("--make-random", nargs=2, metavar=("NAME", "DIR"),
-                   help=f"NAME: {', '.join(RANDOM_MODELS)}")
+                   help=f"NAME: {', '.join(SHAPES)}")
     p.add_argument("--tokenizer", help="tokenizer.json, or .gz, for --make-random")
     p.add_argument("--bos", default="<|endoftext|>", help="its name, for --make-random")
     p.add_argument("--seed", type=int, default=1)
@@ -429,8 +384,8 @@ def main() -> None:
     if args.check:
         sys.exit(0 if check(args.check) else 1)
     if args.make_random:
-        if not args.tokenizer or args.make_random[0] not in RANDOM_MODELS:
-            p.error(f"--make-random: one of {', '.join(RANDOM_MODELS)}, and --tokenizer")
+        if not args.tokenizer or args.make_random[0] not in SHAPES:
+            p.error(f"--make-random: one of {', '.join(SHAPES)}, and --tokenizer")
         make_random(args)
         return
     if not args.model_dir:

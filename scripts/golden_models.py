@@ -2,7 +2,7 @@
 
 MODELS lists them; write_model and write_tokenizer make an ordinary Hugging Face directory.
 make_golden.py adds the prompts and the truth. make_weights also serves larger shapes
-(scripts/fidelity.py --make-random).
+(scripts/random_models.py).
 
 Gains are not 1 and biases not 0, so that a forgotten one shows. RandomState's stream is
 frozen, so that the same seed gives the same bytes everywhere. torch is needed only for the
@@ -438,10 +438,10 @@ def byte_symbols() -> dict[int, str]:
     return {b: chr(b) for b in keep} | {b: chr(256 + i) for i, b in enumerate(rest)}
 
 
-def tokenizer_json(merges_as_pairs: bool) -> dict:
+def tokenizer_json(merges_as_pairs: bool, words: tuple[str, ...] = WORDS) -> dict:
     symbols = byte_symbols()
     merges: list[tuple[str, str]] = []
-    for word in WORDS:
+    for word in words:
         chars = [symbols[b] for b in word.encode()]
         for i in range(1, len(chars)):
             pair = ("".join(chars[:i]), chars[i])

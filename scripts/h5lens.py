@@ -1110,6 +1110,55 @@ class Run:
             self._scale(out, where, norm)
         return out.view(Stack)._tell(labels, ("component", *where.axes, "d_model"), where)
 
+    def stack_neuron_results(self, rows: Rows = None, layer: int | None = -1, *, neurons: slice = slice(None),
+                             apply_ln: bool = False, pos: Pos = None,
+                             weights: Mapping[str, Any] | None = None) -> Stack:
+        """What each neuron of the layers before `layer` writes to the residual stream, without b_out: L0N0, L0N1, …
+
+        From mlp.hook_post and the W_out of weights; neurons: which of each layer. All of them are d_mlp · d_model numbers
+        a position and layer: the table `neuron_attrs` has what they add to the answers' logits, at no such cost.
+        """
+        what, last, where = "stack_neuron_results", self._layer(layer), self._where(rows, pos)
+        d_model, d_mlp = int(self.model_config["d_model"]), int(self.model_config["d_mlp"])
+        which = range(d_mlp)[neurons]
+        out = np.empty((last * len(which), *where.shape, d_model), np.float32)
+        stored = self._stored(what, [(f"blocks.{i}.mlp.hook_post",) for i in range(last)])
+        for i, d in enumerate(stored):
+            post = np.moveaxis(self._at(d, where), -1, 0)[neurons]  # [neuron, …]
+            w_out = np.asarray(_weight(weights, f"blocks.{i}.mlp.W_out", what), np.float32)
+            if w_out.shape != (d_mlp, d_model):
+                raise ValueError(f"blocks.{i}.mlp.W_out is {w_out.shape}, not {(d_mlp, d_model)}")
+            for mine, x, w in zip(out[i * len(which):], post, w_out[neurons]):
+                np.multiply(x[..., None], w, out=mine)
+        if apply_ln:
+            self._scale(out, where, self._norm(last))
+        labels = [f"L{i}N{n}" for i in range(last) for n in which]
+        return out.view(Stack)._tell(labels, ("component", *where.axes, "d_model"), where)
+
+    def get_full_resid_decomposition(self, rows: Rows = None, layer: int | None = -1, *, expand_neurons: bool = True,
+                                     apply_ln: bool = False, pos: Pos = None,
+                                     weights: Mapping[str, Any] | None = None) -> Stack:
+        """The residual stream at a layer's input in its smallest parts: each head, each neuron (or, without
+        expand_neurons, 0_mlp_out, …), embed, pos_embed, and bias: the b_O, and with neurons the b_out, of those layers.
+
+        As TransformerLens's, which has a bias of zeros without layers, too. The parts' sum is the stream.
+        """
+        last, what = self._layer(layer), "get_full_resid_decomposition"
+        heads = self.stack_head_results(rows, last, pos=pos, weights=weights)
+        mlps = self.stack_neuron_results(rows, last, pos=pos, weights=weights) if expand_neurons else \
+            self.decompose_resid(rows, last, mode="mlp", incl_embeds=False, pos=pos)
+        embeds, where = self.decompose_resid(rows, 0, pos=pos), self._where(rows, pos)
+        bias = np.zeros((1, *heads.shape[1:]), np.float32)
+        for i in range(last):
+            for name in ("attn.b_O", "mlp.b_out")[:1 + expand_neurons]:
+                bias += np.asarray(_weight(weights, f"blocks.{i}.{name}", what), np.float32)
+        bias[np.broadcast_to((where.at < 0).reshape(where.shape)[..., None], bias.shape[1:])[None]] = np.nan
+        out = np.concatenate([heads, mlps, embeds, bias])
+        if apply_ln:
+            self._scale(out, where, self._norm(last))
+        labels = [*(heads.labels or []), *(mlps.labels or []), *(embeds.labels or []), "bias"]
+        return out.view(Stack)._tell(labels, ("component", *where.axes, "d_model"), where)
+
     def apply_ln_to_stack(self, stack: np.ndarray, layer: int | None = -1, *, mlp_input: bool = False,
                           recompute_ln: bool = False, weights: Mapping[str, Any] | None = None, rows: Rows = None,
                           pos: Pos = None) -> Stack:
@@ -1314,7 +1363,7 @@ class Run:
         tokenizer: a model directory or a tokenizer.json; by default the model's directory at the time of the run, and
         an error if its tokenizer is another one by now (with a directory given here, a warning).
         """
-        return self._str_tokens(row, self.tokens(int(row))[: self.lengths[row]].tolist(), tokenizer)
+        return self.to_str_tokens(self.tokens(int(row))[: self.lengths[row]], tokenizer)
 
     def answer_tokens(self, row: int) -> list[list[int]]:
         """The token ids of each of one prompt's answers: one id each, or with `data.answer_tokens: any` as many as it has."""
@@ -1325,21 +1374,22 @@ class Run:
 
     def str_answers(self, row: int, tokenizer: str | os.PathLike[str] | None = None) -> list[list[str]]:
         """The same as texts, each token decoded by itself; tokenizer as in `str_tokens`. `answer_text` has the CSV's texts."""
-        return [self._str_tokens(row, answer, tokenizer) for answer in self.answer_tokens(row)]
+        return [self.to_str_tokens(answer, tokenizer) for answer in self.answer_tokens(row)]
 
-    def _str_tokens(self, row: int, ids: list[int], tokenizer: str | os.PathLike[str] | None) -> list[str]:
+    def to_str_tokens(self, ids: Iterable[int], tokenizer: str | os.PathLike[str] | None = None) -> list[str]:
+        """The same of any token ids: run.to_str_tokens(run.results["top_tokens"][0])."""
         where = Path(tokenizer or self.file.attrs.get("path_model", self.experiment["model"]))
         key = where, tokenizer is not None
         if key not in self._pieces:
             self._pieces[key] = self._load_pieces(*key)
-        pieces = self._pieces[key]
+        pieces, ids = self._pieces[key], [int(t) for t in ids]
         if unknown := [t for t in ids if t not in pieces]:
-            raise H5LensError(f"{self.path}: row {row} has the token {unknown[0]}, which the tokenizer in {where} does "
-                              "not know; str_tokens(row, tokenizer=…) takes another directory")
+            raise H5LensError(f"{self.path}: the tokenizer in {where} does not know the token {unknown[0]}; "
+                              "tokenizer= takes another directory")
         return [pieces[t].decode(errors="replace") for t in ids]
 
     def _load_pieces(self, where: Path, given: bool) -> dict[int, bytes]:
-        other = "str_tokens(row, tokenizer=…) takes another directory, or a tokenizer.json"
+        other = "tokenizer= takes another directory, or a tokenizer.json"
         if not given and not where.exists():
             raise FileNotFoundError(f"{where}: the model's directory at the time of the run is not there; {other}")
         want = self.file.attrs.get("sha256_tokenizer")

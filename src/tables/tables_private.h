@@ -173,11 +173,8 @@ struct lens_tables {
 	float *logit;  /* [tile, V] */
 	float *pad;
 	int32_t top[LENS_TOP_K_MAX];
-	size_t pos;       /* which position; of an answer: which of its tokens */
-	int32_t next;     /* at every position, of an answer: the token to come; −1: none, or
-			     elsewhere */
-	size_t of_answer; /* LENS_AT_ANSWER: which answer */
-	const float *logit; /* [d_vocab]; LENS_AT_OTHER_POS: NULL */
+	struct lens_place *place; /* [tile], for logits at more than the read position */
+	double *answer_logit;     /* [n_answers], for LENS_AT_OTHER_POS; or NULL */
 	struct lens_attrs_state attrs;
 	struct lens_second_pass second;
 };
