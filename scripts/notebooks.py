@@ -168,6 +168,9 @@ def beside_notebook(figure: dict[str, Any], ours: Any, labels: list[str] | None)
                    None if theirs is None else both and same(ours[i], known[i], within, relative))
     elif isinstance(theirs, dict) and isinstance(ours, dict):
         yield from by_name(theirs, ours)
+    elif isinstance(theirs, list) and floats(theirs) and isinstance(theirs[0], list) and isinstance(ours, list) and len(ours) == len(theirs):
+        for i, row in enumerate(theirs):
+            yield from beside_notebook({**figure, "what": f"{what} [{i}]", "figure": row}, ours[i], None)
     else:
         yield what, shown(theirs, digits), shown(ours, digits), same(ours, theirs, within, relative)
 
@@ -251,7 +254,9 @@ def lines_of(known: dict[str, Any], run: h5lens.Run, w: h5lens.Weights | None, r
         if "theirs" in figure:
             yield beside_reference(figure, ours, refs["figures"].get(figure["what"]))
         if figure.get("any_weights") and refs["shape"] == "real":
-            yield from ((f"{what} (the notebook's)", *rest) for what, *rest in beside_notebook(figure, ours, None))
+            theirs = expanded(figure["figure"], figure.get("layers"))
+            agree = all(line[3] for line in beside_notebook(figure, ours, None))
+            yield f"{figure['what']}: the notebook's", shown(theirs), shown(ours), agree
 
 
 def print_table(lines: list[Line], who: str) -> bool:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check scripts/notebooks.py on the shipped model, and scripts/get_model.py without a network.
+"""Check scripts/notebooks.py on the shipped model and on small random ones, and scripts/get_model.py without a network.
 
 Run by tests/run-cli.sh: the program is $H5LENS, temporary files go to $WORK. Needs NumPy and
 h5py. Prints each failure and a last line "N passed, N failed".
@@ -13,6 +13,8 @@ import csv
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 import get_model  # noqa: E402
 import h5lens  # noqa: E402
+from notebooks import numbers  # noqa: E402
 
 DEMO = ROOT / "experiments" / "demo-gpt2"
 H5LENS = os.environ.get("H5LENS", str(ROOT / "build" / "h5lens"))
@@ -49,84 +52,84 @@ def notebooks(*args: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def experiment(folder: Path) -> None:
-    """A small experiment with every table that figures can be read from."""
+    """A small experiment."""
     folder.mkdir(parents=True)
     with (folder / "prompts.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([["prompt", "correct", "incorrect", "set"],
-                          ["When John and Mary went to the shops, John gave the bag to", " Mary", " John", "a"],
-                          ["When Tom and James went to the park, Tom gave the ball to", " James", " Tom", "b"]])
+        writer.writerows([["prompt", "correct", "incorrect"],
+                          ["When John and Mary went to the shops, John gave the bag to", " Mary", " John"],
+                          ["When Tom and James went to the park, Tom gave the ball to", " James", " Tom"]])
     (folder / "experiment.yaml").write_text(
         "model: nowhere\ndata: {csv: prompts.csv, answers: [correct, incorrect]}\n"
-        "cache: {hooks: ['*', logits]}\ntables: all\noutput: x.h5\n", encoding="utf-8")
+        "weights: {fold_ln: false}\ncache: {hooks: ['*']}\noutput: x.h5\n", encoding="utf-8")
 
 
 def figures_of(run: h5lens.Run) -> dict[str, Any]:
     """A figures.json that agrees with a file, with one figure of each kind."""
     at = run.results
-    shapes = {name: list(run.dataset(name).shape[1:]) for name in run.hooks}
-    layer = {name.split(".", 2)[2]: shape for name, shape in shapes.items() if name.startswith("blocks.0.")}
-    ranks = at["rank_per_layer"][:, :, 0]
+    shapes = {name: list(run.dataset(name).shape) for name in run.hooks}
+    layers = int(run.model_config["n_layers"])
+    folded = {(re.sub(r"^blocks\.\d+", "blocks.*", name)): shape for name, shape in shapes.items()}
     found = [
-        {"kind": "value", "what": "v", "table": "answer_rank", "row": 1, "column": 1,
-         "figure": int(at["answer_rank"][1, 1]), "within": 0},
-        {"kind": "mean", "what": "m", "table": "logit_diff", "where": {"set": "b"},
-         "figure": float(at["logit_diff"][1, 0]), "within": 1e-4},
-        {"kind": "share", "what": "s", "table": "logit_diff", "above": 0,
-         "figure": 100 * float((at["logit_diff"][:, 0] > 0).mean()), "within": 0.1},
-        {"kind": "layers", "what": "l", "table": "rank_per_layer", "row": 0, "figure": ranks[0].tolist()},
-        {"kind": "median by layer", "what": "d", "table": "rank_per_layer", "figure": np.median(ranks, axis=0).tolist()},
-        {"kind": "top", "row": 0, "within": 1e-4, "tokens": [
-            [int(t), "?", float(v)] for t, v in zip(at["top_tokens"][0][:3], at["top_logits"][0][:3])]},
-        {"kind": "argmax", "what": "a", "row": 0,
-         "figure": run.cache("logits", rows=0)[: run.lengths[0]].argmax(-1).tolist()},
-        {"kind": "hooks", "what": "h", "layers": run.model_config["n_layers"], "layer": layer,
-         "once": {name: shape for name, shape in shapes.items() if not name.startswith("blocks.")}}]
-    if "token_logprobs" in at:
-        found += [{"kind": "loss", "what": "loss", "row": 0, "figure": 0, "within": 1e-5},
-                  {"kind": "tokens", "row": 0}, {"kind": "word", "what": "w", "row": 0, "word": "John"}]
-    return {"model": "demo", "source": "itself", "figures": found}
+        {"what": "whole", "line": 'run.results["answer_rank"][1, 1]', "figure": int(at["answer_rank"][1, 1])},
+        {"name": "diff", "line": 'run.results["logit_diff"][:, 0]'},
+        {"what": "number", "line": "diff.mean()", "figure": round(float(at["logit_diff"].mean()), 3), "within": 1e-3},
+        {"what": "list", "line": "diff", "names": ["a", "b"], "figure": at["logit_diff"][:, 0].tolist(), "within": 1e-5},
+        {"what": "rows", "line": 'run.results["lens_logit"][0]', "figure": at["lens_logit"][0].tolist(), "relative": 1e-5},
+        {"what": "texts", "line": "run.str_tokens(0)", "names": "run.str_tokens(0)", "figure": run.str_tokens(0)},
+        {"what": "truth", "line": "bool(diff[0] == diff[0])", "figure": True},
+        {"what": "weights", "line": 'w["ln_final.w"].shape', "figure": [run.model_config["d_model"]]},
+        {"what": "shapes", "line": "{h: run.dataset(h).shape for h in run.hooks}", "figure": folded, "layers": layers},
+        {"what": "not known", "line": "diff + 1"}]
+    return {"model": "demo", "source": "itself", "weights": True, "figures": found}
 
 
 def wrong(figure: dict[str, Any]) -> dict[str, Any] | None:
-    """The same figure with another number; None where there is none to change."""
-    bad = copy.deepcopy(figure)
-    if figure["kind"] == "hooks":
-        bad["layer"]["hook_resid_pre"][-1] += 1
-    elif figure["kind"] == "top":
-        bad["tokens"][1][0] += 1
-    elif isinstance(figure.get("figure"), list):
-        bad["figure"][-1] += 1
-    elif "figure" in figure:
-        bad["figure"] += 1
-    else:
+    """The same figure with another value; None where there is none to change."""
+    if "figure" not in figure:
         return None
+    bad = copy.deepcopy(figure)
+    if isinstance(bad["figure"], dict):
+        bad["figure"]["blocks.*.hook_resid_pre"][-1] += 1
+    elif bad["figure"] is True:
+        bad["figure"] = False
+    elif isinstance(bad["figure"], list):
+        last = bad["figure"][-1]
+        bad["figure"][-1] = last + "x" if isinstance(last, str) else [v + 1 for v in last] if isinstance(last, list) else last + 1
+    else:
+        bad["figure"] += 1
     return bad
 
 
 def check_notebooks(work: Path) -> None:
-    """Every kind of figure, right and wrong; a missing model; all of experiments/."""
+    """Every kind of figure, right and wrong; a missing model; a line that cannot be."""
     folder, out = work / "experiments" / "one", work / "out"
     experiment(folder)
     common = ("--experiments", folder.parent, "-o", out)
-    (folder / "figures.json").write_text(json.dumps({"model": "demo", "source": "", "figures": [
-        {"kind": "value", "what": "v", "table": "answer_rank", "row": 0}]}), encoding="utf-8")
-    got = notebooks("one", "--model", DEMO, *common)
+
+    def write(figures: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+        (folder / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
+        return notebooks("one", "--model", DEMO, *common)
+
+    got = write({"model": "demo", "source": "", "figures": [{"what": "v", "line": "len(run)"}]})
     check("a run without figures to compare", got.returncode == 0 and "nothing to compare" in got.stdout,
           got.stdout + got.stderr)
     with h5lens.open_run(out / "one.h5") as run:
         figures = figures_of(run)
-    (folder / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
-    got = notebooks("one", "--model", DEMO, *common)
+    got = write(figures)
     check("equal figures", got.returncode == 0 and "all the same" in got.stdout, got.stdout + got.stderr)
-    for i, figure in enumerate(figures["figures"]):
-        if (bad := wrong(figure)) is None:
-            continue
-        changed = figures | {"figures": [*figures["figures"][:i], bad, *figures["figures"][i + 1:]]}
-        (folder / "figures.json").write_text(json.dumps(changed), encoding="utf-8")
-        got = notebooks("one", "--model", DEMO, *common)
-        check(f"another figure: {figure['kind']}", got.returncode == 1 and "figures differ: 1 of" in got.stdout,
-              got.stdout + got.stderr)
+    known = figures["figures"]
+    bad = [wrong(figure) or figure for figure in known]
+    got = write(figures | {"figures": bad})
+    for figure in known:
+        if "figure" in figure:
+            ours = {"shapes": "blocks.{0…"}.get(figure["what"], f"  {figure['what']}")
+            lines = [line for line in got.stdout.splitlines() if ours in line and line.endswith("DIFFERS")]
+            check(f"another figure: {figure['what']}", got.returncode == 1 and bool(lines), got.stdout + got.stderr)
+    for line, said in (("nothing", "NameError"), ('run.cache("hook_nothing")', "no activation 'hook_nothing'")):
+        got = write(figures | {"figures": [{"what": "a line", "line": line}]})
+        check(f"a line that cannot be: {line}", got.returncode == 1 and f"a line: {line}: " in got.stdout
+              and said in got.stdout, got.stdout + got.stderr)
     got = notebooks("one", "--models", work / "none", *common)
     check("no model", got.returncode == 3 and "make get-demo" in got.stdout, got.stdout + got.stderr)
     got = notebooks("two", *common)
@@ -134,15 +137,58 @@ def check_notebooks(work: Path) -> None:
 
 
 def check_shipped(work: Path) -> None:
-    """The folders that are shipped: what they name is there, and the GPT-2 one runs."""
+    """The folders that are shipped: what they name is there, the README has their lines, and the GPT-2 one runs."""
+    page = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
     for path in sorted((ROOT / "experiments").glob("*/figures.json")):
-        known = json.loads(path.read_text(encoding="utf-8"))
+        name, known = path.parent.name, json.loads(path.read_text(encoding="utf-8"))
         yaml = (path.parent / "experiment.yaml").read_text(encoding="utf-8")
-        check(f"{path.parent.name} has a README and its model's name",
+        check(f"{name} has a README and its model's name",
               (path.parent / "README.md").is_file() and f"build/models/{known['model']}\n" in yaml)
+        if (path.parent / "random.json").is_file():
+            missing = [f["line"] for f in known["figures"] if "what" in f and f["line"] not in page]
+            check(f"{name}: experiments/README.md has every line", not missing, "\n".join(missing))
     got = notebooks("gpt2-ioi", "--model", DEMO, "-o", work / "out")
     check("gpt2-ioi on another model", got.returncode == 1 and "figures differ" in got.stdout
-          and "logit difference, eight prompts, two spaces (8 prompts)" in got.stdout, got.stdout + got.stderr)
+          and "logit difference, mean of the eight" in got.stdout, got.stdout + got.stderr)
+
+
+def check_random(work: Path) -> None:
+    """The shipped lines on small random models, against what TransformerLens and float64 had on them."""
+    names = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/random.json"))
+    got = notebooks(*names, "--models", work / "none", "-o", work / "out")
+    check("the five on random models", len(names) == 5 and got.returncode == 0 and got.stdout.count("all the same") == 5,
+          got.stdout + got.stderr)
+    copied = work / "experiments"
+    for name in names:
+        shutil.copytree(ROOT / "experiments" / name, copied / name)
+        known = json.loads((copied / name / "figures.json").read_text(encoding="utf-8"))
+        refs = json.loads((copied / name / "random.json").read_text(encoding="utf-8"))
+        asked = [f["what"] for f in known["figures"] if "what" in f and "theirs" in f]
+        check(f"{name}: random.json has every figure", asked == list(refs["figures"]))
+        for values in refs["figures"].values():
+            values["float64"] = moved(values["float64"])
+        (copied / name / "random.json").write_text(json.dumps(refs), encoding="utf-8")
+        got = notebooks(name, "--models", work / "none", "--experiments", copied, "-o", work / "out")
+        check(f"{name}: every figure can differ", got.returncode == 1
+              and f"figures differ: {len(asked)} of {len(asked)}" in got.stdout, got.stdout + got.stderr)
+    refs["sha256_weights"] = "0" * 64
+    (copied / names[-1] / "random.json").write_text(json.dumps(refs), encoding="utf-8")
+    got = notebooks(names[-1], "--models", work / "none", "--experiments", copied, "-o", work / "out")
+    check("references of another model", got.returncode == 1 and "is of another model" in got.stdout, got.stdout + got.stderr)
+
+
+def moved(value: Any) -> Any:
+    """A value that is not the same any more: numbers by some of notebooks.LIMIT, of what has a scale of 100, too."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return value + "x"
+    if isinstance(value, dict):
+        return {name + "x": v for name, v in value.items()}
+    if not numbers(value):
+        return [*value[:-1], moved(value[-1])]
+    flat = np.asarray(value)
+    return (flat + (1 if flat.dtype.kind == "i" else 1e-4 * np.sqrt(np.mean(flat * flat)) + 2e-3)).tolist()
 
 
 # --- get_model.py ---------------------------------------------------------------------
@@ -200,6 +246,7 @@ def main() -> int:
         check_get_model(Path(name) / "get")
         check_notebooks(Path(name) / "notebooks")
         check_shipped(Path(name) / "shipped")
+        check_random(Path(name) / "random")
     print(f"{count['passed']} passed, {count['failed']} failed")
     return 1 if count["failed"] else 0
 
