@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Whether decompose_resid, accumulated_resid, stack_head_results, logit_attrs and apply_ln_to_stack of scripts/h5lens.py
-give what TransformerLens 2.16's ActivationCache does.
+"""Whether decompose_resid, accumulated_resid, stack_head_results, stack_neuron_results, get_full_resid_decomposition,
+logit_attrs and apply_ln_to_stack of scripts/h5lens.py give what TransformerLens 2.16's ActivationCache does.
 
     check_activation_cache.py [--h5lens build/h5lens] [MODEL_DIR …]
 
@@ -191,6 +191,23 @@ def check_heads(m: Model) -> None:
                                   not ln and not rest and weights is None, run)
 
 
+def check_parts(m: Model) -> None:
+    """Neurons, and the whole decomposition with neurons and without."""
+    for layer in sorted({1, m.n}) + [-1]:
+        for ln in (False, True):
+            for pos in POSITIONS:
+                m.compare(f"stack_neuron_results({layer}, {ln}, pos={pos})",
+                          lambda: m.run.stack_neuron_results(layer=layer, apply_ln=ln, pos=pos, weights=m.weights),
+                          lambda i, cache: cache.stack_neuron_results(layer, pos_slice=pos, return_labels=True, apply_ln=ln),
+                          not ln)
+                for expand in (False, True):
+                    more: dict[str, Any] = {"layer": layer, "expand_neurons": expand, "apply_ln": ln}
+                    m.compare(f"get_full_resid_decomposition({more}, pos={pos})",
+                              lambda: m.run.get_full_resid_decomposition(pos=pos, weights=m.weights, **more),
+                              lambda i, cache: cache.get_full_resid_decomposition(pos_slice=pos, return_labels=True, **more),
+                              False)
+
+
 def norm_of(tl: Any, n: int, layer: int, mlp: bool) -> Any:
     return tl.ln_final if layer in (-1, n) else getattr(tl.blocks[layer], "ln2" if mlp else "ln1")
 
@@ -337,7 +354,8 @@ def check_model(c: Checks, binary: Path, folder: Path, tmp: Path, raw: bool) -> 
         run_program(binary, folder, tmp / name, hooks, *(["--raw-weights"] if raw else []))
     with h5lens.open_run(tmp / "result.h5") as run, h5lens.open_run(tmp / "z.h5") as by_z:
         m = Model(c, what, run, by_z, tl)
-        for check in (check_decompose, check_accumulated, check_heads, check_ln, check_attrs, check_one_row, bugs):
+        for check in (check_decompose, check_accumulated, check_heads, check_parts, check_ln, check_attrs, check_one_row,
+                      bugs):
             check(m)
     print(f"  {what}: lengths {sorted(set(run.lengths.tolist()))}; largest errors over the RMS, against float64 / TransformerLens's "
           "against it / ours against its own run: "

@@ -1119,10 +1119,10 @@ class Run:
         a position and layer: the table `neuron_attrs` has what they add to the answers' logits, at no such cost.
         """
         what, last, where = "stack_neuron_results", self._layer(layer), self._where(rows, pos)
-        d_model, d_mlp = int(self.model_config["d_model"]), int(self.model_config["d_mlp"])
+        stored = self._stored(what, [(f"blocks.{i}.mlp.hook_post",) for i in range(last)])
+        d_model, d_mlp = int(self.model_config["d_model"]), stored[0].shape[-1] if stored else 0
         which = range(d_mlp)[neurons]
         out = np.empty((last * len(which), *where.shape, d_model), np.float32)
-        stored = self._stored(what, [(f"blocks.{i}.mlp.hook_post",) for i in range(last)])
         for i, d in enumerate(stored):
             post = np.moveaxis(self._at(d, where), -1, 0)[neurons]  # [neuron, …]
             w_out = np.asarray(_weight(weights, f"blocks.{i}.mlp.W_out", what), np.float32)

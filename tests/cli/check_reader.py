@@ -476,6 +476,9 @@ def random_weights(run: h5lens.Run) -> dict[str, np.ndarray]:
     got = {f"blocks.{i}.attn.W_O": rng.normal(0, 1, (config["n_heads"], config["d_head"], config["d_model"]))
            for i in range(config["n_layers"])}
     got["unembed.W_U"] = rng.normal(0, 1, (config["d_model"], config["d_vocab"]))
+    for i in range(config["n_layers"]):
+        got[f"blocks.{i}.mlp.W_out"] = rng.normal(0, 1, (config.get("d_mlp", 8), config["d_model"]))
+        got |= {f"blocks.{i}.{name}": rng.normal(0, 1, config["d_model"]) for name in ("attn.b_O", "mlp.b_out")}
     return {name: w.astype(np.float32) for name, w in got.items()}
 
 
@@ -529,6 +532,34 @@ def stack_cases(run: h5lens.Run, weights: dict[str, np.ndarray]) -> list[tuple[s
             cases.append((f"stack_head_results {last} {rest}",
                           lambda *a, last=last, rest=rest, **k: run.stack_head_results(
                               *a, last if last < n else None, incl_remainder=rest, weights=weights, **k), labels, naive))
+    return cases + part_cases(run, weights, embeds)
+
+
+def part_cases(run: h5lens.Run, weights: dict[str, np.ndarray],
+               embeds: list[tuple[str, str]]) -> list[tuple[str, Callable[..., Any], list[str], Any]]:
+    """The same of neurons and of the whole decomposition."""
+    cases: list[tuple[str, Callable[..., Any], list[str], Any]] = []
+    n, heads, some = run.model_config["n_layers"], run.model_config["n_heads"], range(1, 7, 2)
+    for last in (n, 1, 0):
+        labels = [f"L{i}H{h}" for i in range(last) for h in range(heads)] + [f"{i}_mlp_out" for i in range(last)]
+        parts = [f"blocks.{i}.hook_mlp_out" for i in range(last)] + [name for _, name in embeds]
+        bias = sum((weights[f"blocks.{i}.attn.b_O"] for i in range(last)), np.zeros(run.model_config["d_model"]))
+
+        def whole(r: int, e: int, last: int = last, parts: list[str] = parts, bias: np.ndarray = bias) -> list[np.ndarray]:
+            return [*plain_heads(run, last, r, e, weights), *plain_stack(run, parts, r, e, None), bias]
+
+        def neurons(r: int, e: int, last: int = last) -> list[np.ndarray]:
+            return [one_row(run, f"blocks.{i}.mlp.hook_post", r)[e, k] * weights[f"blocks.{i}.mlp.W_out"][k]
+                    for i in range(last) for k in some]
+        cases.append((f"get_full_resid_decomposition {last}",
+                      lambda *a, last=last, **k: run.get_full_resid_decomposition(*a, last, expand_neurons=False,
+                                                                                  weights=weights, **k),
+                      [*labels, *(label for label, _ in embeds), "bias"], whole))
+        if "blocks.0.mlp.hook_post" in run.hooks:  # the fixture has none
+            cases.append((f"stack_neuron_results {last}",
+                          lambda *a, last=last, **k: run.stack_neuron_results(*a, last, neurons=slice(1, 7, 2),
+                                                                              weights=weights, **k),
+                          [f"L{i}N{k}" for i in range(last) for k in some], neurons))
     return cases
 
 
@@ -871,6 +902,9 @@ def check_stack_errors(c: Checks, tmp: Path) -> None:
             (KeyError, lambda: bad.decompose_resid(mode="mlp", incl_embeds=False, apply_ln=True), ["'ln_final.hook_scale'"]),
             (KeyError, lambda: bad.stack_head_results(weights=w),
              ["hook_result or blocks.0.attn.hook_z", "'blocks.*.attn.hook_result'"]),
+            (KeyError, lambda: run.get_full_resid_decomposition(weights=w), ["stack_neuron_results needs blocks.0.mlp.hook_post"]),
+            (h5lens.H5LensError, lambda: run.get_full_resid_decomposition(expand_neurons=False, weights={
+                k: v for k, v in w.items() if "b_O" not in k}), ["blocks.0.attn.b_O"]),
             (KeyError, lambda: bad.logit_attrs(stack, 1, weights=w, rows=[0, 1]), ["logit_attrs needs ln_final.hook_scale"]),
             (h5lens.H5LensError, run.stack_head_results, ["from hook_z", "blocks.0.attn.W_O", "weights=h5lens.open_weights"]),
             (h5lens.H5LensError, lambda: run.logit_attrs(stack, 1), ["unembed.W_U", "h5lens weights"]),
