@@ -193,6 +193,29 @@ absent b.h5
 t "bad rows can be skipped" 0 'prompts +1$' run -o "$work/b.h5" --set data.on_bad_row=skip
 csv=experiments/ioi.csv
 
+# Pairs of prompts, and the keys of patching.
+patch() { "$h5lens" run experiments/ioi-patching.yaml -o "$work/p.h5" "$@"; }
+t "pairs: dry run" 0 'plan: 480 prompts' patch --dry-run
+t "pairs: no such grid" 2 "patch.grids: there is no grid 'resid_per'; did you mean 'resid_pre'" patch --patch resid_per
+t "pairs: a hook point" 2 "'hook_v_input' is no grid: attn_head_v_all_pos and" patch --patch attn_out,hook_v_input
+t "pairs: nothing uses them" 2 'data.corrupted is set, but nothing uses it: list what to patch in patch.grids' \
+	run -o "$work/p.h5" --corrupted corrupted
+t "pairs: no pairs" 2 'patch.grids needs corrupted prompts: name their column in data.corrupted' run -o "$work/p.h5" --patch resid_pre
+t "pairs: keys without grids" 2 'patch.metric is set, but patch.grids lists nothing to patch' \
+	run -o "$work/p.h5" --set patch.metric=answer_logit
+t "pairs: too few answers" 2 'patch.grids measures logit_diff, which needs 2 answer columns; data.answers names 1' \
+	patch --answers correct --tables default
+t "pairs: no such column" 1 "no column 'corupted' .did you mean 'corrupted'" patch --corrupted corupted
+t "pairs: a set of heads" 2 "ablate.sets measures logit_diff, which needs 2 answer" \
+	"$h5lens" run experiments/ioi.yaml -o "$work/p.h5" --set 'ablate.sets={a: [9.9, 10.0]}' --answers correct --tables none
+t "pairs: not a head" 2 "ablate.sets: '9' is not a head" patch --set 'ablate.sets={a: [9]}'
+printf 'prompt,corrupted,correct,incorrect\nthe Mary went,the John, Mary, John\na,a, Mary, John\n' > "$work/pairs.csv"
+t "pairs: bad ones" 1 "pairs.csv:2: record 1: the prompt has 4 tokens and the corrupted one [(]column 'corrupted'[)] 3 [(]BOS included[)]; they must be as many. They part at token 2: ' Mary' and ' John'" \
+	patch --data "$work/pairs.csv"
+t "pairs: all bad ones" 1 "pairs.csv:3: record 2: the corrupted prompt [(]column 'corrupted'[)] has the prompt's tokens" \
+	patch --data "$work/pairs.csv"
+absent p.h5
+
 # A file that was changed after it was written.
 cp "$work/a.h5" "$work/damaged.h5"
 size=$(stat -c %s "$work/damaged.h5")

@@ -178,6 +178,11 @@ def check_prompts(c: Checks, f: File) -> None:
     ids = run.prompts["id"]
     c.that(ids.dtype == np.int64 and ids[0] >= 1 and bool((np.diff(ids) > 0).all()), "id ascends from 1")
     c.that(all(isinstance(t, str) and t for t in run.text(f.rows)), "text is there")
+    if "corrupted_tokens" in run.prompts:
+        corrupted = run.corrupted_tokens(f.rows)
+        c.that(np.array_equal(corrupted >= 0, run.mask(f.rows)), "corrupted prompts are as long as the prompts")
+        c.that(bool((corrupted != tokens).any(1).all()), "no corrupted prompt is the prompt")
+        c.that(all(isinstance(t, str) and t for t in run.corrupted_text(f.rows)), "corrupted_text is there")
     positions = run.positions(f.rows)
     c.that(bool(((positions >= -1) & (positions < length[:, None])).all()), "slot_pos is inside the prompt")
     for name in run.columns:

@@ -270,6 +270,10 @@ def make(path: Path, n_rows: int = 40, layers: int = 3, vocab: int = 200, f16: b
     for row, t in zip(tokens, ids):
         row[:len(t)] = t
     w.array("prompts/tokens", tokens, "prompt pos")
+    if schema > 1:
+        corrupted = np.where(np.arange(n_pos) == length[:, None] - 1, (tokens + 1) % vocab, tokens)
+        w.array("prompts/corrupted_tokens", corrupted, "prompt pos")
+        w.strings("prompts/corrupted_text", [t + "?" for t in texts], "prompt")
     w.array("prompts/length", length, "prompt")
     w.array("prompts/read_pos", length - 1, "prompt")
     w.array("prompts/answers", answers, "prompt answer")
