@@ -31,6 +31,7 @@ static void test_every_key_in_a_file(void **state)
 		"  read_pos: at\n"
 		"  on_bad_row: skip\n"
 		"  limit: 100\n"
+		"  corrupted: other\n"
 		"cache:\n"
 		"  hooks: [\"*.hook_z\", blocks.0.hook_resid_pre]\n"
 		"  positions: [0, -2]\n"
@@ -40,6 +41,10 @@ static void test_every_key_in_a_file(void **state)
 		"  - logit_diff\n"
 		"top_k: 5\n"
 		"lens: cached_scale_no_bias\n"
+		"patch: {grids: [resid_pre, mlp_out], direction: noise, metric: kl_divergence,\n"
+		"        normalize: yes, reuse: no, layers: [1], heads: [0.1], positions: [-1]}\n"
+		"ablate: {grids: [attn_head_out_all_pos], value: resample, resample: third,\n"
+		"         heads: [1.0], sets: {both: [0.1, 1.0]}}\n"
 		"cpu: avx512\n"
 		"output: /out/ioi.h5\n"
 		"threads: 4\n"
@@ -65,6 +70,19 @@ static void test_every_key_in_a_file(void **state)
 	assert_true(test_e.tables_listed);
 	assert_int_equal(test_e.top_k, 5);
 	assert_int_equal(test_e.lens, LENS_LENS_CACHED_SCALE_NO_BIAS);
+	assert_string_equal(test_e.data.corrupted, "other");
+	ASSERT_STRINGS(&test_e.patch.grids, "resid_pre", "mlp_out");
+	assert_int_equal(test_e.patch.direction, LENS_NOISE);
+	assert_int_equal(test_e.patch.metric, LENS_METRIC_KL_DIVERGENCE);
+	assert_true(test_e.patch.normalize && !test_e.patch.reuse);
+	assert_int_equal(test_e.patch.layer[0], 1);
+	ASSERT_STRINGS(&test_e.patch.heads, "0.1");
+	assert_int_equal(test_e.patch.position[0], -1);
+	ASSERT_STRINGS(&test_e.ablate.grids, "attn_head_out_all_pos");
+	assert_int_equal(test_e.ablate.value, LENS_ABLATE_RESAMPLE);
+	assert_string_equal(test_e.ablate.resample, "third");
+	ASSERT_STRINGS(&test_e.ablate.heads, "1.0");
+	ASSERT_STRINGS(&test_e.ablate.set[0].heads, "0.1", "1.0");
 	assert_int_equal(test_e.cpu, LENS_CPU_AVX512);
 	assert_string_equal(test_e.output, "/out/ioi.h5");
 	assert_int_equal(test_e.threads, 4);

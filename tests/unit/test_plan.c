@@ -89,6 +89,27 @@ static void loss(void **state)
 	lens_prompts_destroy(prompts);
 }
 
+/* The tokens of corrupted prompts, and their strings, are counted. */
+static void pairs(void **state)
+{
+	struct lens_experiment e = test_plan_experiment("none", "all", "f32");
+	struct lens_prompts *prompts = test_random_prompts(&rnd, TEST_SHORT, 20);
+	struct lens_plan without, with;
+
+	(void)state;
+	assert_int_equal(lens_plan_init(&without, &test_shapes, prompts, &e, NULL), LENS_OK);
+	prompts->corrupted = lens_calloc(prompts->offset[20], sizeof(*prompts->corrupted));
+	assert_non_null(prompts->corrupted);
+	assert_int_equal(lens_plan_init(&with, &test_shapes, prompts, &e, NULL), LENS_OK);
+	assert_int_equal(with.data_bytes - without.data_bytes, 4 * prompts->offset[20]);
+	assert_int_equal(with.file_bytes - without.file_bytes,
+			 20 * (4 * prompts->max_length + 32));
+	lens_plan_release(&with);
+	lens_plan_release(&without);
+	lens_experiment_release(&e);
+	lens_prompts_destroy(prompts);
+}
+
 /* What a plan says of the lens's keys: NULL, or a part of an error. */
 static void expect_lens(const struct lens_prompts *prompts, bool parallel,
 			const char *const set[3], const char *text)
@@ -339,7 +360,7 @@ int main(void)
 		cmocka_unit_test(links),        cmocka_unit_test(loss),
 		cmocka_unit_test(refusals),     cmocka_unit_test(lens_at_all),
 		cmocka_unit_test(attrs_at_all), cmocka_unit_test(allocation_failures),
-		cmocka_unit_test(memory),
+		cmocka_unit_test(pairs),        cmocka_unit_test(memory),
 	};
 
 	return cmocka_run_group_tests(tests, test_open_kernels, NULL);
