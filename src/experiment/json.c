@@ -117,22 +117,47 @@ static json_t *bos(const char *text)
 		       : json_string(text);
 }
 
+static json_t *list_of(const struct lens_experiment *e, const struct lens_key_store *s)
+{
+	const void *field = lens_key_cfield(e, s);
+
+	switch (s->kind) {
+	case LENS_KEY_TABLES:
+		return table_list(e);
+	case LENS_KEY_POSITIONS:
+		return positions(e, s->words);
+	case LENS_KEY_HEADS:
+		return heads(field, s->words);
+	case LENS_KEY_SETS:
+	case LENS_KEY_LAYERS:
+	case LENS_KEY_INTEGERS:
+		return counted(e, s);
+	default:
+		return string_list(field);
+	}
+}
+
+static json_t *text_of(const char *s, const char *const *words)
+{
+	if (!s && words)
+		s = words[0];
+	return s ? json_string(s) : json_null();
+}
+
 static json_t *value_of(const struct lens_experiment *e, const struct lens_key_store *s)
 {
 	const void *field = lens_key_cfield(e, s);
-	const char *text;
 	unsigned word;
 	size_t count;
 
 	switch (s->kind) {
 	case LENS_KEY_TEXT:
 	case LENS_KEY_PATH:
-		text = *(char *const *)field;
-		if (!text && s->words)
-			text = s->words[0];
-		return text ? json_string(text) : json_null();
+		return text_of(*(char *const *)field, s->words);
 	case LENS_KEY_BOS:
 		return bos(*(char *const *)field);
+	case LENS_KEY_READ_POS:
+		return read_pos(e);
 	case LENS_KEY_BOOL:
 		return json_boolean(*(const bool *)field);
 	case LENS_KEY_SWITCH:
@@ -147,25 +172,9 @@ static json_t *value_of(const struct lens_experiment *e, const struct lens_key_s
 		memcpy(&count, field, sizeof(count));
 		return count || !s->words ? json_integer((json_int_t)count)
 					  : json_string(s->words[0]);
-	case LENS_KEY_LIST:
-	case LENS_KEY_GRIDS:
-		return string_list(field);
-	case LENS_KEY_HEADS:
-		return heads(field, s->words);
-	case LENS_KEY_SETS:
-	case LENS_KEY_LAYERS:
-	case LENS_KEY_INTEGERS:
-		return counted(e, s);
-	case LENS_KEY_TABLES:
-		return table_list(e);
-	case LENS_KEY_POSITIONS:
-		return positions(e, s->words);
-	case LENS_KEY_READ_POS:
-		return read_pos(e);
-	case LENS_KEY_WEIGHTS:
-		break;
+	default:
+		return list_of(e, s);
 	}
-	return NULL;
 }
 
 enum lens_status lens_key_equal(const struct lens_experiment *a,

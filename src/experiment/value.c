@@ -276,53 +276,52 @@ static bool set_count(struct lens_experiment *e, const struct lens_key_store *st
 	return true;
 }
 
+/* The kinds that are more than a word or a number. */
+static enum lens_status (*const setters[])(struct lens_experiment *e,
+					   const struct lens_yaml_source *src,
+					   const struct lens_key *key, const yaml_node_t *node,
+					   struct lens_error *err) = {
+	[LENS_KEY_TEXT] = set_text,
+	[LENS_KEY_PATH] = set_text,
+	[LENS_KEY_BOS] = set_bos,
+	[LENS_KEY_READ_POS] = lens_value_set_read_pos,
+	[LENS_KEY_LIST] = lens_value_set_list,
+	[LENS_KEY_HEADS] = lens_value_set_heads,
+	[LENS_KEY_GRIDS] = lens_value_set_grids,
+	[LENS_KEY_SETS] = lens_value_set_sets,
+	[LENS_KEY_LAYERS] = lens_value_set_integers,
+	[LENS_KEY_INTEGERS] = lens_value_set_integers,
+	[LENS_KEY_TABLES] = lens_value_set_tables,
+	[LENS_KEY_POSITIONS] = lens_value_set_positions,
+	[LENS_KEY_WEIGHTS] = NULL, /* the last kind */
+};
+
+static bool set_scalar(struct lens_experiment *e, const struct lens_key_store *store,
+		       const char *s)
+{
+	switch (store->kind) {
+	case LENS_KEY_BOOL:
+		return parse_bool(s, lens_key_field(e, store));
+	case LENS_KEY_INTEGER:
+		return lens_parse_integer(s, lens_key_field(e, store));
+	case LENS_KEY_COUNT:
+	case LENS_KEY_BYTES:
+		return set_count(e, store, s);
+	default:
+		return set_word(e, store, s);
+	}
+}
+
 enum lens_status lens_value_set(struct lens_experiment *e, const struct lens_yaml_source *src,
 				const struct lens_key *key, const yaml_node_t *node,
 				struct lens_error *err)
 {
 	const struct lens_key_store *store = lens_key_store(key);
-	const char *s = lens_yaml_text(node);
-	bool good = false;
 
 	LENS_TRY(lens_yaml_plain(src, node, err));
-	switch (store->kind) {
-	case LENS_KEY_TEXT:
-	case LENS_KEY_PATH:
-		return set_text(e, src, key, node, err);
-	case LENS_KEY_LIST:
-		return lens_value_set_list(e, src, key, node, err);
-	case LENS_KEY_HEADS:
-		return lens_value_set_heads(e, src, key, node, err);
-	case LENS_KEY_GRIDS:
-		return lens_value_set_grids(e, src, key, node, err);
-	case LENS_KEY_SETS:
-		return lens_value_set_sets(e, src, key, node, err);
-	case LENS_KEY_LAYERS:
-	case LENS_KEY_INTEGERS:
-		return lens_value_set_integers(e, src, key, node, err);
-	case LENS_KEY_TABLES:
-		return lens_value_set_tables(e, src, key, node, err);
-	case LENS_KEY_POSITIONS:
-		return lens_value_set_positions(e, src, key, node, err);
-	case LENS_KEY_READ_POS:
-		return lens_value_set_read_pos(e, src, key, node, err);
-	case LENS_KEY_BOS:
-		return set_bos(e, src, key, node, err);
-	case LENS_KEY_BOOL:
-		good = parse_bool(s, lens_key_field(e, store));
-		break;
-	case LENS_KEY_INTEGER:
-		good = lens_parse_integer(s, lens_key_field(e, store));
-		break;
-	case LENS_KEY_COUNT:
-	case LENS_KEY_BYTES:
-		good = set_count(e, store, s);
-		break;
-	case LENS_KEY_SWITCH:
-	case LENS_KEY_CHOICE:
-	case LENS_KEY_WEIGHTS:
-		good = set_word(e, store, s);
-		break;
-	}
-	return good ? LENS_OK : lens_value_wrong(src, key, node, err);
+	if (setters[store->kind])
+		return setters[store->kind](e, src, key, node, err);
+	return set_scalar(e, store, lens_yaml_text(node))
+		       ? LENS_OK
+		       : lens_value_wrong(src, key, node, err);
 }
