@@ -179,7 +179,10 @@ static void test_alloc(void **state)
 {
 	const char *yaml = "model: m\noutput: o.h5\ndata: {csv: d, answers: [a, b], read_pos: "
 			   "{find_column: c}}\n"
-			   "cache: {hooks: [x, y], positions: [1, 2]}\ntables: [top_tokens]\n";
+			   "cache: {hooks: [x, y], positions: [1, 2]}\ntables: [top_tokens]\n"
+			   "ablate: {grids: [mlp_out], value: resample, resample: r,\n"
+			   "         sets: {a: [0.1, 0.2], b: [1.0]}}\n"
+			   "patch: {layers: [1, 0], heads: [0.1, 1.0]}\n";
 	char *path = test_write_file("alloc.yaml", yaml, strlen(yaml));
 
 	(void)state;
