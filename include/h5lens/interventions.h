@@ -133,11 +133,56 @@ void lens_study_add_cost(const struct lens_study *s, const struct lens_prompts *
 /* --- means over a data set ------------------------------------------------------------------
  */
 
+/* Are there any, for `ablate.value: mean`? */
+bool lens_study_wants_mean(const struct lens_study *s);
+
+/* Of sums and means of the hook points of study->mean. */
+struct lens_mean_shape {
+	bool per_position; /* ablate.mean_over: prompts */
+	size_t n_layers;
+	size_t n_pos;                  /* 1 unless per_position */
+	size_t width[LENS_HOOK_COUNT]; /* 0: not wanted */
+};
+
+/*
+ * Sums of the clean runs' activations over some rows, in the order of the rows, in
+ * float64: so they depend on nothing but the rows.
+ */
+struct lens_sums {
+	struct lens_mean_shape shape;
+	double *value[LENS_HOOK_COUNT]; /* [n_layers, n_pos, width]; NULL: not wanted */
+	double *count;                  /* [n_pos] tokens that were added */
+	struct lens_hook_set hooks;
+};
+/* longest: tokens of the rows' longest prompt. Release it even after an error. */
+enum lens_status lens_sums_init(struct lens_sums *s, const struct lens_study *study,
+				size_t longest, struct lens_error *err);
+void lens_sums_release(struct lens_sums *s);
+size_t lens_sums_bytes(const struct lens_study *study, size_t longest);
+/* The next rows: a batch in which every position has its row. Before it is run. */
+void lens_sums_count(struct lens_sums *s, const struct lens_batch *b);
+struct lens_visitor lens_sums_visitor(struct lens_sums *s);
+/*
+ * Those of the rows that come next. A sweep's sums are its shards', added in this way:
+ * their rounding is a function of the cut, which is one of model, data and experiment.
+ */
+void lens_sums_add(struct lens_sums *s, const struct lens_sums *next);
+
 /* Of the clean runs' activations, for `ablate.value: mean`. */
 struct lens_mean {
-	size_t n_pos;                  /* a mean for each position, or 1: over all tokens */
+	struct lens_mean_shape shape;
 	float *value[LENS_HOOK_COUNT]; /* [n_layers, n_pos, width]; NULL: not wanted */
+	char sha256[LENS_SHA256_HEX];  /* of the values, hook by hook as they are listed */
 };
+/* Zeros. Release it even after an error. */
+enum lens_status lens_mean_init(struct lens_mean *m, const struct lens_study *study,
+				size_t longest, struct lens_error *err);
+void lens_mean_release(struct lens_mean *m);
+size_t lens_mean_bytes(const struct lens_study *study, size_t longest);
+/* sum/count, of sums of the same shape; 0 at a position that no prompt has. */
+void lens_mean_take(struct lens_mean *m, const struct lens_sums *s);
+/* Once the values are there. */
+enum lens_status lens_mean_digest(struct lens_mean *m, struct lens_error *err);
 
 /* --- one worker's ------------------------------------------------------------------------- */
 

@@ -23,7 +23,8 @@ static const float *value_of(const struct lens_editor *e, const struct lens_cell
 		return NULL;
 	case LENS_RUN_MEAN:
 		return mean->value[a->hook] +
-		       (a->layer * mean->n_pos + (mean->n_pos > 1 ? pos : 0)) * a->width;
+		       (a->layer * mean->shape.n_pos + (mean->shape.per_position ? pos : 0)) *
+			       a->width;
 	default:
 		return lens_recorded(e->record, a->hook, a->layer, source_prompt(e, c), pos);
 	}

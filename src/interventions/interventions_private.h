@@ -99,6 +99,8 @@ enum lens_status lens_record_init(struct lens_record *r, const struct lens_recor
 				  struct lens_error *err);
 void lens_record_release(struct lens_record *r);
 size_t lens_record_bytes(const struct lens_record_size *size);
+/* Floats of a row of a token-wise hook point. */
+size_t lens_row_width(const struct lens_config *c, enum lens_hook hook);
 /* Floats of a row of all that is kept. */
 size_t lens_record_row_floats(const struct lens_model *m, const bool *hook);
 /* When its batch is packed. */

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-static size_t width_of(const struct lens_config *c, enum lens_hook hook)
+size_t lens_row_width(const struct lens_config *c, enum lens_hook hook)
 {
 	const struct lens_hook_info *info = lens_hook_info(hook);
 	const struct lens_sizes s = lens_model_sizes(c);
@@ -29,7 +29,7 @@ static size_t most_squares(const struct lens_record_size *s)
 static size_t floats(const struct lens_record_size *s, enum lens_hook hook)
 {
 	size_t n = lens_hook_is_square(hook) ? most_squares(s)
-					     : s->max_rows * width_of(&s->model->config, hook);
+					     : s->max_rows * lens_row_width(&s->model->config, hook);
 
 	return s->hook[hook] ? n * s->model->config.n_layers : 0;
 }
@@ -41,7 +41,7 @@ size_t lens_record_row_floats(const struct lens_model *m, const bool *hook)
 
 	for (h = 0; h < LENS_HOOK_COUNT; h++) {
 		if (hook[h] && !lens_hook_is_square((enum lens_hook)h))
-			n += width_of(&m->config, (enum lens_hook)h);
+			n += lens_row_width(&m->config, (enum lens_hook)h);
 	}
 	return n * m->config.n_layers;
 }
@@ -68,7 +68,7 @@ static enum lens_status make_hook(struct lens_record *r, const struct lens_recor
 {
 	size_t layer;
 
-	r->width[hook] = lens_hook_is_square(hook) ? 0 : width_of(&s->model->config, hook);
+	r->width[hook] = lens_hook_is_square(hook) ? 0 : lens_row_width(&s->model->config, hook);
 	r->value[hook] = lens_alloc_aligned(floats(s, hook), sizeof(float));
 	if (!r->value[hook])
 		return lens_error_nomem(err, floats(s, hook), sizeof(float));

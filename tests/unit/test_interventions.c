@@ -251,12 +251,13 @@ static void make_mean(struct subject *s, bool by_position)
 	const struct lens_config *c = &s->m->config;
 	size_t i;
 
-	s->mean.n_pos = by_position ? MOST_TOKENS : 1;
+	s->mean.shape.per_position = by_position;
+	s->mean.shape.n_pos = by_position ? MOST_TOKENS : 1;
 	for (i = 0; i < 3; i++) {
 		size_t width = i ? c->d_model : c->n_heads * c->d_head;
 
 		s->mean.value[hooks[i]] =
-			test_random_floats(&rnd, c->n_layers * s->mean.n_pos * width);
+			test_random_floats(&rnd, c->n_layers * s->mean.shape.n_pos * width);
 	}
 }
 
