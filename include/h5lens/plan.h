@@ -83,6 +83,7 @@ struct lens_interventions_options lens_plan_interventions(const struct lens_plan
 /* Memory, in bytes, and how much work fits in it. */
 struct lens_memory {
 	size_t model, per_worker, buffer, shared;
+	size_t mean; /* of ablate.value: mean, which the workers share; 0: none is wanted */
 	size_t workers, inner_threads, buffers; /* what fits */
 	size_t total, limit;
 	enum lens_memory_from from; /* the limit: all of it if given, else three quarters */

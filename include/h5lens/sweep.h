@@ -104,6 +104,8 @@ enum lens_status lens_sweep_open(struct lens_sweep *s, size_t n, const size_t *f
 enum lens_status lens_sweep_check_disk(const struct lens_sweep *s, uint64_t bytes,
 				       struct lens_error *err);
 
+/* Is it in this run's share? */
+bool lens_sweep_is_mine(const struct lens_sweep *s, size_t shard);
 /* Is the shard this run's to compute? */
 bool lens_sweep_is_missing(const struct lens_sweep *s, size_t shard);
 /* The file that it is to become; the caller frees. NULL: memory is out. */
@@ -115,6 +117,26 @@ void lens_sweep_update(struct lens_sweep *s, const struct lens_progress *p);
 /* Shards of this run's share that are done; and of the whole sweep, by their names. */
 size_t lens_sweep_count_done(const struct lens_sweep *s);
 size_t lens_sweep_count_kept(const struct lens_sweep *s);
+
+/*
+ * The files of a first pass over the data, for `ablate.value: mean`: each shard's sums,
+ * which tasks share as they share the shards, and under LENS_ALL_SHARDS what is made of
+ * all of them. A sweep of one shard has none. The sums go when the shards are joined.
+ */
+#define LENS_ALL_SHARDS SIZE_MAX
+/* "out.shards/mean-00003.h5", "out.shards/mean.h5"; lens_free it. NULL: memory is out. */
+char *lens_sweep_mean_path(const struct lens_sweep *s, size_t shard);
+/* The attribute of / by which it is known. */
+#define LENS_FIRST_PASS "first_pass"
+const char *lens_first_pass_name(size_t shard);
+/*
+ * Is it there, of this sweep, with every digest right? One that is damaged is an error
+ * that says what to do, or under repair removed if it is this run's to make.
+ */
+enum lens_status lens_sweep_find_mean(const struct lens_sweep *s, size_t shard, bool *there,
+				      struct lens_error *err);
+/* A moment, in each process another one: two that keep each other out meet only once. */
+void lens_sweep_nap(void);
 
 /*
  * No shard is missing: they are joined, with n_processes that verify; by a task only

@@ -114,6 +114,8 @@ static void show_memory(const struct lens_memory *m)
 	       m->from == LENS_MEMORY_GIVEN ? "" : "three quarters of ",
 	       lens_memory_name(m->from));
 	printf("model %s, ", human_bytes((double)m->model, a));
+	if (m->mean)
+		printf("means %s, ", human_bytes((double)m->mean, a));
 	printf("%zu worker%s of %s, ", m->workers, plural(m->workers),
 	       human_bytes((double)m->per_worker, a));
 	printf("%zu buffer%s of %s, open chunks %s\n", m->buffers, plural(m->buffers),

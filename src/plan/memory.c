@@ -52,22 +52,71 @@ static size_t largest_buffer(const struct lens_plan *p)
 static size_t least_memory(const struct lens_plan *p, const struct lens_memory *m,
 			   size_t workers)
 {
-	return m->model + shared_bytes(p, workers) + LEAST_BUFFERS * m->buffer +
+	return m->model + m->mean + shared_bytes(p, workers) + LEAST_BUFFERS * m->buffer +
 	       workers * (m->per_worker + m->buffer);
 }
 
-static enum lens_status too_little(const struct lens_memory *m, size_t needed,
-				   struct lens_error *err)
+/* What there is: the end of an error that says what is needed. */
+static enum lens_status too_little(const struct lens_memory *m, struct lens_error *err)
 {
 	bool given = m->from == LENS_MEMORY_GIVEN;
 
-	return lens_error_set(
-		err, LENS_ERR_NOMEM,
-		"memory: one worker needs %zu MiB (model %zu, worker %zu, buffers "
-		"and open chunks %zu); %s%s %s %zu MiB",
-		needed >> 20, m->model >> 20, m->per_worker >> 20,
-		(needed - m->model - m->per_worker) >> 20, given ? "" : "three quarters of ",
-		lens_memory_name(m->from), given ? "gives" : "are", m->limit >> 20);
+	lens_error_add(err, "; %s%s %s %zu MiB", given ? "" : "three quarters of ",
+		       lens_memory_name(m->from), given ? "gives" : "are", m->limit >> 20);
+	return LENS_ERR_NOMEM;
+}
+
+static enum lens_status too_little_for_workers(const struct lens_memory *m, size_t needed,
+					       struct lens_error *err)
+{
+	lens_error_set(err, LENS_ERR_NOMEM,
+		       "memory: one worker needs %zu MiB (model %zu, worker %zu, buffers "
+		       "and open chunks %zu%s",
+		       needed >> 20, m->model >> 20, m->per_worker >> 20,
+		       (needed - m->model - m->mean - m->per_worker) >> 20, m->mean ? "" : ")");
+	if (m->mean)
+		lens_error_add(err, ", means %zu)", m->mean >> 20);
+	return too_little(m, err);
+}
+
+/* --- the first pass, for ablate.value: mean -------------------------------------------- */
+
+/*
+ * What it takes beside model and means: the sweep's sums, and one forward on all threads,
+ * or another shard's sums to be added.
+ */
+static size_t first_pass_bytes(const struct lens_plan *p, size_t longest, size_t threads)
+{
+	const struct lens_visitors none = { NULL, 0 };
+	const struct lens_forward_size size = { .visitors = &none,
+						.max_rows = p->max_packed,
+						.max_length = p->prompts->max_length,
+						.threads = (int)threads };
+	size_t sums = lens_sums_bytes(&p->study, longest);
+	size_t pass = lens_batch_bytes(p->batch_rows, p->max_packed, p->max_packed) +
+		      lens_forward_bytes(p->model, &size);
+
+	return sums + lens_max(sums, pass);
+}
+
+/* The first pass is over before the workers begin; of it only the means stay. */
+static enum lens_status plan_first_pass(const struct lens_plan *p, struct lens_memory *m,
+					struct lens_error *err)
+{
+	size_t longest = (p->whole ? p->whole : p)->prompts->max_length, needed;
+
+	if (!m->mean)
+		return LENS_OK;
+	needed = m->model + m->mean +
+		 first_pass_bytes(p, longest, m->workers * m->inner_threads);
+	m->total = lens_max(m->total, needed);
+	if (needed <= m->limit)
+		return LENS_OK;
+	lens_error_set(err, LENS_ERR_NOMEM,
+		       "memory: the first pass, for ablate.value: mean, needs %zu MiB (model "
+		       "%zu, means %zu; with ablate.mean_over: tokens, less)",
+		       needed >> 20, m->model >> 20, m->mean >> 20);
+	return too_little(m, err);
 }
 
 struct lens_forward_size lens_plan_pass(const struct lens_plan *p,
@@ -119,6 +168,7 @@ enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads,
 	m->from = is->from;
 	m->limit = is->from == LENS_MEMORY_GIVEN ? is->bytes : is->bytes / 4 * 3;
 	m->model = sizeof(float) * lens_model_weights(&p->model->config);
+	m->mean = lens_mean_bytes(&p->study, (p->whole ? p->whole : p)->prompts->max_length);
 	m->buffer = largest_buffer(p);
 	n = lens_min(threads, p->n_batches);
 	size_workers(p, n, threads / n, m);
@@ -128,7 +178,7 @@ enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads,
 	while (m->inner_threads > 1 && least_memory(p, m, m->workers) > m->limit)
 		size_workers(p, m->workers, m->inner_threads - 1, m);
 	if (least_memory(p, m, m->workers) > m->limit)
-		return too_little(m, least_memory(p, m, m->workers), err);
+		return too_little_for_workers(m, least_memory(p, m, m->workers), err);
 	m->shared = shared_bytes(p, m->workers);
 	m->buffers = LEAST_BUFFERS + m->workers;
 	m->total = least_memory(p, m, m->workers);
@@ -137,5 +187,5 @@ enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads,
 		m->buffers++;
 		m->total += m->buffer;
 	}
-	return LENS_OK;
+	return plan_first_pass(p, m, err);
 }

@@ -18,6 +18,8 @@
 #include "h5lens/sys.h"
 
 #define MAX_PLAN ((size_t)16 << 20)
+#define MEAN "mean.h5"
+#define SUMS "mean-" /* and a shard's name */
 
 /* --- names --------------------------------------------------------------------- */
 
@@ -64,6 +66,19 @@ char *lens_shard_path(const struct lens_folder *f, size_t shard)
 	if (f->n_shards == 1)
 		return lens_strdup(f->output);
 	if (lens_buf_printf(&b, NULL, "%s/%05zu.h5", f->path, shard) != LENS_OK)
+		lens_buf_release(&b);
+	return b.data;
+}
+
+char *lens_mean_path(const struct lens_folder *f, size_t shard)
+{
+	struct lens_buf b = LENS_BUF_INIT;
+	enum lens_status st;
+
+	if (shard == LENS_ALL_SHARDS)
+		return lens_path_join(f->path, MEAN);
+	st = lens_buf_printf(&b, NULL, "%s/" SUMS "%05zu.h5", f->path, shard);
+	if (st != LENS_OK)
 		lens_buf_release(&b);
 	return b.data;
 }
@@ -261,16 +276,47 @@ bool lens_is_shard_name(const char *name, bool *part)
 	return digits >= 5 && (*part || !strcmp(name + digits, ".h5"));
 }
 
-/* Of a plan that a killed run was writing. */
-static bool is_plan_tmp(const char *name)
+/* What a sweep makes, or the beginning of it: part. */
+enum kind { FOREIGN, SHARD, SHARD_SUMS, MEANS, PLAN };
+static enum kind kind_of(const char *name, bool *part, size_t *shard)
 {
-	return !strncmp(name, "plan.json.tmp-", 14);
+	bool sums = !strncmp(name, SUMS, strlen(SUMS));
+	const char *number = name + (sums ? strlen(SUMS) : 0);
+
+	if (lens_is_shard_name(number, part)) {
+		*shard = strtoul(number, NULL, 10);
+		return sums ? SHARD_SUMS : SHARD;
+	}
+	*shard = 0;
+	*part = lens_store_is_part(name, MEAN);
+	if (*part || !strcmp(name, MEAN))
+		return MEANS;
+	*part = !strncmp(name, "plan.json.tmp-", 14);
+	return *part || !strcmp(name, "plan.json") ? PLAN : FOREIGN;
+}
+
+/* Does a file go? Where locks do not reach, another task's cannot be told from a dead run's. */
+static bool goes(const struct lens_folder *f, enum lens_clean how, const char *name, bool *part,
+		 bool *is_shard)
+{
+	size_t shard;
+	enum kind kind = kind_of(name, part, &shard);
+	bool shared = kind == SHARD || kind == SHARD_SUMS;
+
+	*is_shard = kind == SHARD;
+	if (kind == FOREIGN)
+		return false;
+	if (how == LENS_CLEAN_JOINED)
+		return kind == SHARD_SUMS;
+	if (shared && !lens_share_has(&f->share, shard))
+		return false;
+	return how == LENS_CLEAN_EVERYTHING ||
+	       (*part && (shared || how == LENS_CLEAN_HALF_DONE));
 }
 
 enum lens_status lens_folder_clean(const struct lens_folder *f, enum lens_clean how, size_t *n,
 				   struct lens_error *err)
 {
-	bool everything = how == LENS_CLEAN_EVERYTHING;
 	DIR *d = opendir(f->path);
 	struct dirent *e;
 
@@ -278,15 +324,10 @@ enum lens_status lens_folder_clean(const struct lens_folder *f, enum lens_clean 
 	if (!d)
 		return lens_error_sys(err, errno, f->path, "read the folder");
 	while ((e = readdir(d)) != NULL) {
-		bool part, shard = lens_is_shard_name(e->d_name, &part);
+		bool part, shard;
 		char *path;
 
-		if (!(shard && (part || everything)) &&
-		    !(how != LENS_CLEAN_SHARE && is_plan_tmp(e->d_name)) &&
-		    !(everything && !strcmp(e->d_name, "plan.json")))
-			continue;
-		/* Where locks do not reach, another task's cannot be told from a dead run's. */
-		if (shard && !lens_share_has(&f->share, strtoul(e->d_name, NULL, 10)))
+		if (!goes(f, how, e->d_name, &part, &shard))
 			continue;
 		path = lens_path_join(f->path, e->d_name);
 		/* A half-done one that somebody is writing stays. */
@@ -295,7 +336,7 @@ enum lens_status lens_folder_clean(const struct lens_folder *f, enum lens_clean 
 		lens_free(path);
 	}
 	closedir(d);
-	if (how != LENS_CLEAN_SHARE)
+	if (how == LENS_CLEAN_HALF_DONE || how == LENS_CLEAN_EVERYTHING)
 		lens_store_drop_parts(f->output);
 	return LENS_OK;
 }
@@ -306,8 +347,12 @@ bool lens_folder_is_bare(const struct lens_folder *f)
 	struct dirent *e;
 	bool bare = d != NULL, part;
 
-	while (d && (e = readdir(d)) != NULL)
-		bare = bare && !(lens_is_shard_name(e->d_name, &part) && !part);
+	while (d && (e = readdir(d)) != NULL) {
+		size_t shard;
+		enum kind kind = kind_of(e->d_name, &part, &shard);
+
+		bare = bare && (part || kind == FOREIGN || kind == PLAN);
+	}
 	if (d)
 		closedir(d);
 	return bare;

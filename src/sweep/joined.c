@@ -89,6 +89,7 @@ enum lens_status lens_join(const struct lens_folder *f, const char *final, enum 
 {
 	struct lens_shard_list l;
 	enum lens_status st = list_shards(f, &l, err);
+	size_t n;
 
 	if (st == LENS_OK)
 		st = all_there(f->path, &l,
@@ -99,6 +100,8 @@ enum lens_status lens_join(const struct lens_folder *f, const char *final, enum 
 		st = lens_store_join(l.v, l.n, final, how, opt, err);
 	if (st == LENS_ERR_MISMATCH)
 		lens_error_add(err, "; `run --repair` computes it again");
+	if (st == LENS_OK && how == LENS_JOIN_VIRTUAL)
+		lens_folder_clean(f, LENS_CLEAN_JOINED, &n, NULL);
 	lens_shard_list_release(&l);
 	return st;
 }

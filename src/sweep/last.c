@@ -44,7 +44,7 @@ static enum lens_status is_joined(const struct lens_folder *f, bool *is, struct 
 }
 
 /* 50 to 300 ms, other ones in each process and each time. */
-static void nap(void)
+void lens_sweep_nap(void)
 {
 	struct timespec t;
 
@@ -85,7 +85,7 @@ enum lens_status lens_join_if_last(struct lens_sweep *s, const struct lens_join_
 			*joined = true;
 			return LENS_OK;
 		}
-		nap();
+		lens_sweep_nap();
 	}
 	/* Whoever is there still will find that it is the last. */
 	return LENS_OK;

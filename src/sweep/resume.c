@@ -45,31 +45,24 @@ static bool is_shard(const struct lens_folder *f, size_t i, const struct lens_sh
 	       s->n_rows == (int64_t)(f->first[i + 1] - f->first[i]);
 }
 
-/* Is it shard i of this sweep, and whole? damage says what is wrong. */
-static enum lens_status look_at(const struct lens_folder *f, size_t i, const char *path,
-				const struct lens_sweep_options *opt, char damage[512],
-				struct lens_error *err)
+enum lens_status lens_file_look(const struct lens_file_question *q, char damage[512],
+				struct lens_shard_facts *facts, struct lens_error *err)
 {
 	struct lens_error cause = LENS_ERROR_INIT;
-	struct lens_shard_facts state;
-	enum lens_status st = lens_store_check(path, f->identity, &state, &cause);
+	enum lens_status st = lens_store_check(q->path, q->identity, facts, &cause);
 	size_t n, bad = 0;
 
 	damage[0] = '\0';
-	if (st == LENS_ERR_MISMATCH && (opt->repair || opt->overwrite)) {
+	if (st == LENS_ERR_MISMATCH && q->may_remake) {
 		snprintf(damage, 512, "of another experiment");
 		return LENS_OK;
 	}
 	if (st == LENS_ERR_MISMATCH)
-		return told_apart(path, f->identity, err);
-	if (st == LENS_OK && !is_shard(f, i, &state)) {
-		snprintf(damage, 512, "it is not shard %zu of %zu", i, f->n_shards);
-		return LENS_OK;
-	}
+		return told_apart(q->path, q->identity, err);
 	if (st == LENS_OK)
-		st = lens_store_verify_parallel(path,
+		st = lens_store_verify_parallel(q->path,
 						&(struct lens_verify_options){
-							lens_thread_count(0), opt->stop,
+							lens_thread_count(0), q->stop,
 							first_damage, damage },
 						&n, &bad, &cause);
 	if (st == LENS_ERR_FORMAT) {
@@ -79,6 +72,36 @@ static enum lens_status look_at(const struct lens_folder *f, size_t i, const cha
 	if (st != LENS_OK)
 		lens_error_pass(err, &cause);
 	return st;
+}
+
+/* Is it shard i of this sweep, and whole? damage says what is wrong. */
+static enum lens_status look_at(const struct lens_folder *f, size_t i, const char *path,
+				const struct lens_sweep_options *opt, char damage[512],
+				struct lens_error *err)
+{
+	const struct lens_file_question q = { .path = path,
+					      .identity = f->identity,
+					      .may_remake = opt->repair || opt->overwrite,
+					      .stop = opt->stop };
+	struct lens_shard_facts facts;
+
+	LENS_TRY(lens_file_look(&q, damage, &facts, err));
+	if (!damage[0] && !is_shard(f, i, &facts))
+		snprintf(damage, 512, "it is not shard %zu of %zu", i, f->n_shards);
+	return LENS_OK;
+}
+
+enum lens_status lens_file_damaged(const struct lens_sweep *s, const char *path,
+				   const char *damage, bool may_remake, struct lens_error *err)
+{
+	if (!may_remake)
+		return lens_error_at(err, LENS_ERR_FORMAT, path, 0, 0,
+				     "is damaged (%s); `run --repair` computes it again",
+				     damage);
+	lens_sweep_note(s, "%s is damaged (%s): it is computed again", path, damage);
+	if (lens_sys_unlink(path))
+		return lens_error_sys(err, errno, path, "remove the damaged file");
+	return LENS_OK;
 }
 
 /* One finished shard, or one that only looks like it. */
@@ -91,18 +114,10 @@ static enum lens_status take(struct lens_sweep *s, size_t i, const char *path,
 	if (!lens_file_exists(path))
 		return LENS_OK;
 	LENS_TRY(look_at(&s->folder, i, path, opt, damage, err));
-	if (!damage[0]) {
-		s->done[i] = true;
-		return LENS_OK;
-	}
-	if (!opt->repair && !opt->overwrite)
-		return lens_error_at(err, LENS_ERR_FORMAT, path, 0, 0,
-				     "is damaged (%s); `run --repair` computes it again",
-				     damage);
-	lens_sweep_note(s, "%s is damaged (%s): it is computed again", path, damage);
-	if (lens_sys_unlink(path))
-		return lens_error_sys(err, errno, path, "remove the damaged file");
-	return LENS_OK;
+	s->done[i] = !damage[0];
+	return damage[0] ? lens_file_damaged(s, path, damage, opt->repair || opt->overwrite,
+					     err)
+			 : LENS_OK;
 }
 
 enum lens_status lens_shards_look(struct lens_sweep *s, struct lens_progress *p,

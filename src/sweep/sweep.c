@@ -67,9 +67,14 @@ enum lens_status lens_sweep_check_disk(const struct lens_sweep *s, uint64_t byte
 
 /* --- its shards ------------------------------------------------------------------------- */
 
+bool lens_sweep_is_mine(const struct lens_sweep *s, size_t shard)
+{
+	return lens_share_has(&s->share, shard);
+}
+
 bool lens_sweep_is_missing(const struct lens_sweep *s, size_t shard)
 {
-	return lens_share_has(&s->share, shard) && !s->done[shard];
+	return lens_sweep_is_mine(s, shard) && !s->done[shard];
 }
 
 char *lens_sweep_shard_path(const struct lens_sweep *s, size_t shard)
@@ -142,7 +147,7 @@ enum lens_status lens_sweep_finish(struct lens_sweep *s, size_t n_processes,
 /* A plan of which nothing was made would only stand in another's way. */
 static void forget_plan(const struct lens_sweep *s)
 {
-	if (s->claim && lens_share_is_all(&s->share) && !lens_sweep_count_kept(s) &&
+	if (s->claim && lens_share_is_all(&s->share) && lens_folder_is_bare(&s->folder) &&
 	    lens_folder_is_of(s->output, s->identity))
 		lens_sys_unlink(s->folder.plan);
 }

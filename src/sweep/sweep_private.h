@@ -36,20 +36,28 @@ enum lens_status lens_folder_keep_plan(const struct lens_folder *f, struct lens_
 /* Is there a plan, and is it of this identity? */
 bool lens_folder_is_of(const char *output, const char *identity);
 /*
- * Removes the shards that nobody finished and nobody is writing; what is left of
- * a plan's and the output's writing too, unless other tasks may be at it; or all
- * shards and the plan. Other files stay. *n counts shards.
+ * Removes the shards and sums that nobody finished and nobody is writing; what is left of
+ * the writing of plan, means and output too, unless other tasks may be at it; or all that
+ * a sweep makes; or of a joined sweep what it needs no more, the shards' sums. Other files
+ * stay. *n counts shards.
  */
-enum lens_clean { LENS_CLEAN_SHARE, LENS_CLEAN_HALF_DONE, LENS_CLEAN_EVERYTHING };
+enum lens_clean {
+	LENS_CLEAN_SHARE,
+	LENS_CLEAN_HALF_DONE,
+	LENS_CLEAN_EVERYTHING,
+	LENS_CLEAN_JOINED
+};
 enum lens_status lens_folder_clean(const struct lens_folder *f, enum lens_clean how, size_t *n,
 				   struct lens_error *err);
-/* No shard of any plan is finished there. */
+/* No shard of any plan is finished there, nor a first pass's file. */
 bool lens_folder_is_bare(const struct lens_folder *f);
 /* Removes the folder if nothing is left in it. */
 void lens_folder_remove(const struct lens_folder *f);
 
 /* "00012.h5", or what it is called until it is finished. */
 bool lens_is_shard_name(const char *name, bool *part);
+/* "…/mean-00012.h5"; of LENS_ALL_SHARDS "…/mean.h5". */
+char *lens_mean_path(const struct lens_folder *f, size_t shard);
 /* "out.shards/00003.h5" as the master names it; and its path: a single shard is the output. */
 char *lens_shard_name(const struct lens_folder *f, size_t shard);
 char *lens_shard_path(const struct lens_folder *f, size_t shard);
@@ -188,6 +196,18 @@ enum lens_status lens_sweep_in_the_way(const struct lens_sweep *s, enum lens_sta
 				       struct lens_error *err);
 
 /* --- resume.c ------------------------------------------------------------------------- */
+
+struct lens_file_question {
+	const char *path, *identity;
+	bool may_remake; /* another experiment's counts as damage, else it is an error */
+	const atomic_int *stop;
+};
+/* Is a file of this experiment, and every digest right? If not, damage says what is wrong. */
+enum lens_status lens_file_look(const struct lens_file_question *q, char damage[512],
+				struct lens_shard_facts *facts, struct lens_error *err);
+/* Of a damaged one: an error that says what to do, or it is removed, to be made again. */
+enum lens_status lens_file_damaged(const struct lens_sweep *s, const char *path,
+				   const char *damage, bool may_remake, struct lens_error *err);
 
 /*
  * Which shards of the share are done: s->done, and their rows. Each is verified; one
