@@ -131,6 +131,8 @@ void lens_parts_release(struct lens_parts *s);
 /* A shard's plan, put together from what was counted; and its memory. Release the plan. */
 enum lens_status lens_parts_plan(const struct lens_parts *s, size_t shard,
 				 struct lens_plan *out, struct lens_error *err);
+/* Tokens of its longest prompt. */
+size_t lens_parts_longest(const struct lens_parts *s, size_t shard);
 const struct lens_memory *lens_parts_memory(const struct lens_parts *s, size_t shard);
 
 /* What a core is taken to compute in a second, to plan with and to tell of. */

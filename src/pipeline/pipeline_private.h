@@ -137,6 +137,7 @@ struct lens_counts {
 
 struct lens_work {
 	const struct lens_plan *plan;
+	const struct lens_mean *mean; /* NULL: none is wanted */
 	const struct lens_memory *memory;
 	struct lens_writer *writer;
 	struct lens_schedule *schedule;
@@ -144,9 +145,47 @@ struct lens_work {
 	struct lens_counts *counts;
 	uint64_t bytes_before; /* written to earlier shards */
 };
+/* Packs prompts row0 … row0 + n − 1. */
+void lens_pack_rows(struct lens_batch *b, const struct lens_prompts *p, size_t row0, size_t n);
 double lens_now(void); /* seconds of a clock that never jumps */
 /* Runs every batch on memory->workers threads. */
 enum lens_status lens_work_run(struct lens_work *w, struct lens_error *err);
+
+/* --- mean_file.c: the first pass's files -------------------------------------------------- */
+
+/* Sums of a shard, or of LENS_ALL_SHARDS with the means that are made of them. */
+struct lens_mean_file {
+	const struct lens_inputs *in;
+	const struct lens_cut *cut;
+	const char *path;
+	size_t shard;
+};
+enum lens_status lens_sums_write(const struct lens_mean_file *f, const struct lens_sums *s,
+				 struct lens_error *err);
+enum lens_status lens_sums_read(const char *path, const struct lens_config *c,
+				struct lens_sums *s, struct lens_error *err);
+enum lens_status lens_mean_write(const struct lens_mean_file *f, const struct lens_sums *s,
+				 const struct lens_mean *m, struct lens_error *err);
+enum lens_status lens_mean_read(const char *path, const struct lens_config *c,
+				struct lens_mean *m, struct lens_error *err);
+
+/* --- mean.c: the first pass over the data -------------------------------------------------- */
+
+struct lens_mean_job {
+	const struct lens_inputs *in;
+	const struct lens_parts *parts;
+	const struct lens_sweep *sweep;
+	const atomic_int *stop; /* or NULL */
+	/* What it is about to do; or NULL. */
+	void (*note)(void *ctx, const char *text);
+	void *ctx;
+};
+/*
+ * The means that ablate.value: mean asks for, found or made. LENS_ERR_UNFINISHED: the
+ * sums of other tasks' shards are missing. Release them even after an error.
+ */
+enum lens_status lens_mean_make(const struct lens_mean_job *job, struct lens_mean *out,
+				struct lens_error *err);
 
 /* --- shard.c: one shard, from its rows to its file ---------------------------------------- */
 
@@ -157,6 +196,7 @@ struct lens_compute_job {
 	const char *path;
 	const struct lens_parts *parts;
 	size_t shard; /* which of them */
+	const struct lens_mean *mean; /* NULL: none is wanted */
 };
 /* Computes and commits it, and adds to the result what was counted. */
 enum lens_status lens_shard_run(const struct lens_compute_job *job,

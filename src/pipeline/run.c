@@ -17,7 +17,8 @@ struct run {
 	struct lens_plan plan;   /* of the whole sweep */
 	struct lens_parts parts; /* of its shards */
 	struct lens_sweep *sweep;
-	size_t n_committed; /* shards of this run */
+	struct lens_mean mean; /* for ablate.value: mean */
+	size_t n_committed;    /* shards of this run */
 };
 
 /* What is under the output's name, before anything else is read. */
@@ -85,6 +86,24 @@ static enum lens_status check_disk(const struct run *r, struct lens_error *err)
 	return lens_sweep_check_disk(r->sweep, bytes, err);
 }
 
+/* The first pass over the data, where a shard that is to be computed needs it. */
+static enum lens_status make_mean(struct run *r, struct lens_error *err)
+{
+	const struct lens_mean_job job = { .in = &r->inputs.in,
+					   .parts = &r->parts,
+					   .sweep = r->sweep,
+					   .stop = r->options->stop,
+					   .note = r->options->note,
+					   .ctx = r->options->ctx };
+	size_t i = 0;
+
+	while (i < r->parts.cut.n && !lens_sweep_is_missing(r->sweep, i))
+		i++;
+	if (i == r->parts.cut.n || !lens_study_wants_mean(&r->plan.study))
+		return LENS_OK;
+	return lens_mean_make(&job, &r->mean, err);
+}
+
 /* Workers report here: to `status` and to the user. */
 static void progress(void *ctx, const struct lens_progress *p)
 {
@@ -105,6 +124,7 @@ static enum lens_status compute(struct run *r, size_t shard, const struct lens_w
 		.path = path,
 		.parts = &r->parts,
 		.shard = shard,
+		.mean = lens_study_wants_mean(&r->plan.study) ? &r->mean : NULL,
 	};
 	enum lens_status st;
 
@@ -158,6 +178,7 @@ static enum lens_status complete(struct run *r, struct lens_error *err)
 	enum lens_sweep_state state;
 
 	LENS_TRY(check_disk(r, err));
+	LENS_TRY(make_mean(r, err));
 	LENS_TRY(compute_missing(r, err));
 	check_deviation(r);
 	LENS_TRY(lens_sweep_finish(r->sweep, lens_thread_count(r->experiment->threads), &state,
@@ -224,6 +245,7 @@ enum lens_status lens_run(const struct lens_experiment *e, const struct lens_run
 	if (r.sweep)
 		result->n_shards_done = lens_sweep_count_done(r.sweep);
 	lens_sweep_close(r.sweep);
+	lens_mean_release(&r.mean);
 	lens_parts_release(&r.parts);
 	lens_plan_release(&r.plan);
 	lens_inputs_close(&r.inputs);

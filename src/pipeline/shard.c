@@ -45,6 +45,9 @@ static enum lens_status lay_out(struct shard *s, struct lens_error *err)
 	LENS_TRY(lens_store_create(s->job->path, &s->store, err));
 	LENS_TRY(lens_layout_create(s->store, &s->plan, s->store_id, err));
 	LENS_TRY(lens_layout_attributes(s->store, &s->in, err));
+	if (s->job->mean)
+		LENS_TRY(lens_store_attr_str(s->store, "/", "ablate_mean_sha256",
+					     s->job->mean->sha256, err));
 	LENS_TRY(place(s, err));
 	return lens_layout_prompts(s->store, &s->plan, &s->in, err);
 }
@@ -54,6 +57,7 @@ static enum lens_status compute(struct shard *s, struct lens_error *err)
 	size_t window = LENS_BATCH_WINDOW * s->memory->workers;
 	struct lens_work work = {
 		.plan = &s->plan,
+		.mean = s->job->mean,
 		.memory = s->memory,
 		.watch = s->job->watch,
 		.counts = &s->counts,

@@ -44,13 +44,14 @@ static enum lens_status worker_init(struct worker *w, struct lens_error *err)
 	struct lens_work *work = w->work;
 	const struct lens_plan *p = work->plan;
 	struct lens_tables_options tables = p->tables;
-	const struct lens_interventions_options interventions =
+	struct lens_interventions_options interventions =
 		lens_plan_interventions(p, work->memory->inner_threads);
 	const struct lens_forward_size size =
 		lens_plan_pass(p, &w->visitors, work->memory->inner_threads);
 
 	w->sink = lens_writer_sink(work->writer);
 	tables.threads = size.threads;
+	interventions.mean = work->mean;
 	LENS_TRY(lens_batch_init(&w->batch, p->batch_rows, p->max_packed, p->max_packed, err));
 	LENS_TRY(lens_capture_create(&p->capture, &w->sink, &w->capture, err));
 	if (p->any_table)
@@ -67,15 +68,13 @@ static enum lens_status worker_init(struct worker *w, struct lens_error *err)
 	return lens_forward_create(p->model, &size, &w->forward, err);
 }
 
-/* Packs prompts row0 … row0 + n − 1. */
-static void pack(struct worker *w, size_t row0, size_t n)
+void lens_pack_rows(struct lens_batch *b, const struct lens_prompts *p, size_t row0, size_t n)
 {
-	const struct lens_prompts *p = w->work->plan->prompts;
 	size_t i;
 
-	lens_batch_clear(&w->batch);
+	lens_batch_clear(b);
 	for (i = row0; i < row0 + n; i++)
-		lens_batch_pack(&w->batch, p->tokens + p->offset[i], lens_prompt_length(p, i),
+		lens_batch_pack(b, p->tokens + p->offset[i], lens_prompt_length(p, i),
 				p->read_pos[i], 0);
 }
 
@@ -153,7 +152,7 @@ static enum lens_status run_batch(struct worker *w, size_t batch, size_t *flagge
 		in.answer_offset = q->answer_offset + row0 * q->n_answers;
 	else
 		in.answers += row0 * q->n_answers;
-	pack(w, row0, n);
+	lens_pack_rows(&w->batch, q, row0, n);
 	lens_capture_begin(w->capture, row0);
 	if (w->tables)
 		lens_tables_begin(w->tables, &in);

@@ -83,6 +83,11 @@ enum lens_status lens_parts_plan(const struct lens_parts *s, size_t shard,
 	return LENS_OK;
 }
 
+size_t lens_parts_longest(const struct lens_parts *s, size_t shard)
+{
+	return s->part[shard].prompts.max_length;
+}
+
 const struct lens_memory *lens_parts_memory(const struct lens_parts *s, size_t shard)
 {
 	return &s->part[shard].memory;
