@@ -140,12 +140,25 @@ static enum lens_status print_dataset(void *ctx, const struct lens_dataset_info 
 	return LENS_OK;
 }
 
+/* Not of weights, nor of a first pass over the data. */
+static enum lens_status has_results(const char *path, bool *has, struct lens_error *err)
+{
+	bool weights;
+	char *first_pass;
+
+	LENS_TRY(lens_weights_is_file(path, &weights, err));
+	LENS_TRY(lens_store_read_attr(path, "/", LENS_FIRST_PASS, &first_pass, err));
+	*has = !weights && !first_pass;
+	lens_free(first_pass);
+	return LENS_OK;
+}
+
 static int info_file(const char *path)
 {
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_summary s;
 	char *identity;
-	bool weights;
+	bool results;
 
 	/* Check an attribute first: nothing is printed for a file that is not ours. */
 	if (lens_store_read_attr(path, "/", "identity", &identity, &err) != LENS_OK)
@@ -162,9 +175,9 @@ static int info_file(const char *path)
 	if (lens_store_walk(path, print_dataset, NULL, &err) != LENS_OK ||
 	    print_shards(path, &err) != LENS_OK)
 		return fail(&err);
-	if (lens_weights_is_file(path, &weights, &err) != LENS_OK)
+	if (has_results(path, &results, &err) != LENS_OK)
 		return fail(&err);
-	if (weights) /* no results */
+	if (!results)
 		return EXIT_DONE;
 	if (lens_summary_read(path, &s, &err) != LENS_OK)
 		return fail(&err);
