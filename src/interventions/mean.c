@@ -120,7 +120,8 @@ static enum lens_status visit(void *ctx, const struct lens_batch *b,
 	(void)err;
 	for (i = 0; i < b->n_prompts; i++) {
 		for (pos = 0; pos < b->length[i]; pos++) {
-			const float *row = a->data + (size_t)lens_batch_row(b, i, pos) * a->stride;
+			const float *row =
+				a->data + (size_t)lens_batch_row(b, i, pos) * a->stride;
 			double *sum = all + (s->shape.per_position ? pos : 0) * a->width;
 
 			for (k = 0; k < a->width; k++)

@@ -28,8 +28,9 @@ static size_t most_squares(const struct lens_record_size *s)
 /* Floats of a hook point, in all layers. */
 static size_t floats(const struct lens_record_size *s, enum lens_hook hook)
 {
-	size_t n = lens_hook_is_square(hook) ? most_squares(s)
-					     : s->max_rows * lens_row_width(&s->model->config, hook);
+	size_t n = lens_hook_is_square(hook)
+			   ? most_squares(s)
+			   : s->max_rows * lens_row_width(&s->model->config, hook);
 
 	return s->hook[hook] ? n * s->model->config.n_layers : 0;
 }
@@ -68,7 +69,8 @@ static enum lens_status make_hook(struct lens_record *r, const struct lens_recor
 {
 	size_t layer;
 
-	r->width[hook] = lens_hook_is_square(hook) ? 0 : lens_row_width(&s->model->config, hook);
+	r->width[hook] =
+		lens_hook_is_square(hook) ? 0 : lens_row_width(&s->model->config, hook);
 	r->value[hook] = lens_alloc_aligned(floats(s, hook), sizeof(float));
 	if (!r->value[hook])
 		return lens_error_nomem(err, floats(s, hook), sizeof(float));

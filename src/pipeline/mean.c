@@ -33,7 +33,8 @@ static enum lens_status go_on(const struct lens_mean_job *job, struct lens_error
 	return LENS_OK;
 }
 
-/* --- one shard's sums ---------------------------------------------------------------------- */
+/* --- one shard's sums ----------------------------------------------------------------------
+ */
 
 struct pass {
 	const struct lens_mean_job *job;
@@ -92,7 +93,8 @@ static enum lens_status sum_shard(const struct lens_mean_job *job, size_t shard,
 	return st;
 }
 
-/* --- files ------------------------------------------------------------------------------------ */
+/* --- files
+ * ------------------------------------------------------------------------------------ */
 
 /* The path is the caller's to free. */
 static enum lens_status file_of(const struct lens_mean_job *job, size_t shard, char **path,
@@ -152,14 +154,16 @@ static enum lens_status all_there(const struct lens_mean_job *job, struct lens_e
 	}
 	if (!missing)
 		return LENS_OK;
-	return lens_error_set(err, LENS_ERR_UNFINISHED,
-			      "ablate.value: mean takes the sums of all %zu shards, and those of "
-			      "%zu, which other tasks make, are missing; this task's are there: "
-			      "the same command goes on later",
-			      n, missing);
+	return lens_error_set(
+		err, LENS_ERR_UNFINISHED,
+		"ablate.value: mean takes the sums of all %zu shards, and those of "
+		"%zu, which other tasks make, are missing; this task's are there: "
+		"the same command goes on later",
+		n, missing);
 }
 
-/* --- the means ------------------------------------------------------------------------------ */
+/* --- the means ------------------------------------------------------------------------------
+ */
 
 /* Another shard's, which may be another task's. */
 static enum lens_status add_sums(const struct lens_mean_job *job, size_t shard,
@@ -191,8 +195,9 @@ static enum lens_status add_sums(const struct lens_mean_job *job, size_t shard,
  * Several tasks may have come to this point: one of them writes the file, and all have
  * the same means. Two that keep each other out try again.
  */
-static enum lens_status keep_mean(const struct lens_mean_job *job, const struct lens_sums *total,
-				  const struct lens_mean *m, struct lens_error *err)
+static enum lens_status keep_mean(const struct lens_mean_job *job,
+				  const struct lens_sums *total, const struct lens_mean *m,
+				  struct lens_error *err)
 {
 	struct lens_error why = LENS_ERROR_INIT;
 	struct lens_mean_file file;

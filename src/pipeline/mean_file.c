@@ -169,8 +169,8 @@ static enum lens_status add_attributes(const struct writing *w, const struct len
 		return lens_store_attr_str(s, "/", "ablate_mean_sha256", m->sha256, err);
 	LENS_TRY(lens_store_attr_i64(s, "/", "shard", (int64_t)f->shard, err));
 	LENS_TRY(lens_store_attr_i64(s, "/", "n_shards", (int64_t)f->cut->n, err));
-	return lens_store_attr_i64(s, "/", "shard_first_row",
-				   (int64_t)f->cut->first[f->shard], err);
+	return lens_store_attr_i64(s, "/", "shard_first_row", (int64_t)f->cut->first[f->shard],
+				   err);
 }
 
 /* m: NULL for sums alone. */

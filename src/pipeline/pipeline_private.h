@@ -169,7 +169,8 @@ enum lens_status lens_mean_write(const struct lens_mean_file *f, const struct le
 enum lens_status lens_mean_read(const char *path, const struct lens_config *c,
 				struct lens_mean *m, struct lens_error *err);
 
-/* --- mean.c: the first pass over the data -------------------------------------------------- */
+/* --- mean.c: the first pass over the data --------------------------------------------------
+ */
 
 struct lens_mean_job {
 	const struct lens_inputs *in;
@@ -195,7 +196,7 @@ struct lens_compute_job {
 	const struct lens_watch *watch;
 	const char *path;
 	const struct lens_parts *parts;
-	size_t shard; /* which of them */
+	size_t shard;                 /* which of them */
 	const struct lens_mean *mean; /* NULL: none is wanted */
 };
 /* Computes and commits it, and adds to the result what was counted. */

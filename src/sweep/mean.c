@@ -43,7 +43,8 @@ static enum lens_status find(const struct lens_sweep *s, size_t shard, const cha
 	bool mine = shard == LENS_ALL_SHARDS || lens_share_has(&s->share, shard);
 	const struct lens_file_question q = { .path = path,
 					      .identity = s->identity,
-					      .may_remake = mine && (opt->repair || opt->overwrite),
+					      .may_remake =
+						      mine && (opt->repair || opt->overwrite),
 					      .stop = opt->stop };
 	struct lens_shard_facts facts;
 	char damage[512];

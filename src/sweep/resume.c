@@ -115,9 +115,9 @@ static enum lens_status take(struct lens_sweep *s, size_t i, const char *path,
 		return LENS_OK;
 	LENS_TRY(look_at(&s->folder, i, path, opt, damage, err));
 	s->done[i] = !damage[0];
-	return damage[0] ? lens_file_damaged(s, path, damage, opt->repair || opt->overwrite,
-					     err)
-			 : LENS_OK;
+	return damage[0]
+		       ? lens_file_damaged(s, path, damage, opt->repair || opt->overwrite, err)
+		       : LENS_OK;
 }
 
 enum lens_status lens_shards_look(struct lens_sweep *s, struct lens_progress *p,

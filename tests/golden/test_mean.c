@@ -217,7 +217,8 @@ static void test_stopped(void **state)
 	expect_good();
 }
 
-/* --- tasks ----------------------------------------------------------------------------------- */
+/* --- tasks -----------------------------------------------------------------------------------
+ */
 
 static void waits(size_t task, size_t missing)
 {
@@ -259,7 +260,8 @@ static void test_tasks(void **state)
 	expect_good();
 }
 
-/* --- harm ------------------------------------------------------------------------------------ */
+/* --- harm ------------------------------------------------------------------------------------
+ */
 
 static void cut(const char *name)
 {
@@ -380,8 +382,8 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		T(test_values),  T(test_one_shard),   T(test_threads),     T(test_stopped),
-		T(test_tasks),   T(test_harmed_mean), T(test_harmed_sums), T(test_another),
+		T(test_values), T(test_one_shard),   T(test_threads),     T(test_stopped),
+		T(test_tasks),  T(test_harmed_mean), T(test_harmed_sums), T(test_another),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -308,7 +308,8 @@ static int set_up(void **state)
 	}
 	test_sweep_init(&s, MODEL, ROWS, true);
 	test_set(&s.e, "cache.hooks", "*hook_pattern", NULL);
-	test_set(&s.e, "ablate.grids", "mlp_out", "ablate.value", "mean", NULL); /* two passes */
+	test_set(&s.e, "ablate.grids", "mlp_out", "ablate.value", "mean",
+		 NULL); /* two passes */
 	packed = lens_path_join(s.dir, "packed.h5");
 	test_sweep_must(&s, NULL);
 	read_digest(s.output, digest);

@@ -242,7 +242,8 @@ static void check_grids(void **state)
 	lens_model_destroy(s.m);
 }
 
-/* --- ablation ------------------------------------------------------------------------------- */
+/* --- ablation -------------------------------------------------------------------------------
+ */
 
 static void make_mean(struct subject *s, bool by_position)
 {
@@ -299,7 +300,8 @@ static void check_ablation(void **state)
 	for (i = 0; i < (test_quick() ? 2 : 4); i++) {
 		make_mean(&s, i == 1);
 		test_settings_setup(NULL);
-		test_settings_set(&test_e, "ablate.grids", "attn_head_out_all_pos,attn_out,mlp_out");
+		test_settings_set(&test_e, "ablate.grids",
+				  "attn_head_out_all_pos,attn_out,mlp_out");
 		test_settings_set(&test_e, "ablate.sets", "{one: [1.0], two: [0.1, 1.0]}");
 		test_settings_set(&test_e, "ablate.value", values[i]);
 		find(&s, &test_e, N_ROWS, 1, &reuse);

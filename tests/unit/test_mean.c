@@ -130,8 +130,8 @@ static void expect_naive(const struct subject *s, const struct lens_sums *sums)
 		for (layer = 0; layer < shape->n_layers; layer++) {
 			for (at = 0; at < shape->n_pos; at++) {
 				for (k = 0; k < shape->width[hooks[h]]; k++, value++) {
-					assert_true(*value == naive(s, hooks[h], layer, at, k,
-								    &count));
+					assert_true(*value ==
+						    naive(s, hooks[h], layer, at, k, &count));
 					assert_true(sums->count[at] == count);
 					different += *value != 0;
 				}
