@@ -18,6 +18,13 @@ struct lens_dataset_options {
 	char separator;  /* between fields: ',' */
 	const char *prompt_column;
 	const char *corrupted_column; /* NULL: none */
+	/*
+	 * For each prompt another one of as many tokens: of a column, or without one another
+	 * row's, drawn by the seed: by what the prompts are, not by their order.
+	 */
+	bool resample;
+	const char *resample_column; /* NULL: drawn */
+	long resample_seed;
 	const char *const *answer_columns;
 	size_t n_answers;            /* 0 is allowed: then no answer tables */
 	bool any_tokens;             /* an answer may be several tokens; else it is one */
@@ -90,7 +97,7 @@ struct lens_prompts {
 	uint64_t *offset;   /* [n_rows + 1] into tokens */
 	int32_t *tokens;    /* packed, BOS included */
 	int32_t *corrupted; /* the corrupted prompts' likewise, or NULL */
-	int32_t *resampled; /* another row's of as many tokens likewise, or NULL */
+	int32_t *resampled; /* the other prompts' of options.resample likewise, or NULL */
 	int32_t *read_pos;  /* [n_rows] 0-based index into the prompt's tokens */
 	/*
 	 * Token ids. Of one token each: [n_rows, n_answers]. With any_tokens packed, and

@@ -152,6 +152,12 @@ size_t lens_metric_answers(enum lens_metric m);
 /* "9.6" → 9 and 6; false: that is no head. */
 bool lens_head_parse(const char *text, size_t *layer, size_t *head);
 
+/* Does an ablation take its values from other prompts? */
+static inline bool lens_experiment_resamples(const struct lens_experiment *e)
+{
+	return e->ablate.value == LENS_ABLATE_RESAMPLE && (e->ablate.grids.n || e->ablate.n_sets);
+}
+
 /*
  * The effective experiment as JSON (sorted keys, every default), for the file's
  * attribute and for its identity. identity_only leaves out what must not matter

@@ -73,6 +73,7 @@ void lens_row_release(struct lens_row *row)
 {
 	lens_ids_release(&row->tokens);
 	lens_ids_release(&row->corrupted);
+	lens_ids_release(&row->resampled);
 	lens_ids_release(&row->answers);
 	lens_ids_release(&row->answer_length);
 }
@@ -224,7 +225,8 @@ enum lens_status lens_row_check(struct lens_row_check *c, const struct lens_csv_
 {
 	size_t i;
 
-	row->tokens.n = row->corrupted.n = row->answers.n = row->answer_length.n = 0;
+	row->tokens.n = row->corrupted.n = row->resampled.n = 0;
+	row->answers.n = row->answer_length.n = 0;
 	row->read_pos = 0;
 	row->bad.code = LENS_OK;
 	for (i = 0; i < LENS_ROW_WARNINGS; i++)
@@ -236,6 +238,8 @@ enum lens_status lens_row_check(struct lens_row_check *c, const struct lens_csv_
 		LENS_TRY(lens_row_check_read_pos(c, rec, row, err));
 	if (row->bad.code == LENS_OK && c->columns->corrupted != LENS_NO_COLUMN)
 		LENS_TRY(lens_row_check_corrupted(c, rec, row, err));
+	if (row->bad.code == LENS_OK && c->columns->resample != LENS_NO_COLUMN)
+		LENS_TRY(lens_row_check_resampled(c, rec, row, err));
 	for (i = 0; i < c->opt->n_answers && row->bad.code == LENS_OK; i++)
 		LENS_TRY(lens_row_check_answer(c, rec, c->columns->answer[i], row, err));
 	if (row->bad.code == LENS_OK) {

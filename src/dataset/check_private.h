@@ -9,7 +9,7 @@
 /* The caller's storage; reused from row to row. */
 struct lens_row {
 	struct lens_ids tokens;                       /* the prompt, BOS included */
-	struct lens_ids corrupted;                    /* as many, or none */
+	struct lens_ids corrupted, resampled;         /* as many, or none */
 	int32_t read_pos;                             /* resolved: 0-based */
 	struct lens_ids answers;                      /* of all answers, one after another */
 	struct lens_ids answer_length;                /* [n_answers] of each */
@@ -34,11 +34,14 @@ void lens_row_check_release(struct lens_row_check *c);
 /* Fills *row. A bad row is not a failure: see row->bad. */
 enum lens_status lens_row_check(struct lens_row_check *c, const struct lens_csv_record *rec,
 				struct lens_row *row, struct lens_error *err);
-/* The prompt, and the corrupted one against it (check_prompt.c); as above. */
+/* The prompt, and the corrupted and the other one against it (check_prompt.c); as above. */
 enum lens_status lens_row_check_prompt(struct lens_row_check *c,
 				       const struct lens_csv_record *rec, struct lens_row *row,
 				       struct lens_error *err);
 enum lens_status lens_row_check_corrupted(struct lens_row_check *c,
+					  const struct lens_csv_record *rec,
+					  struct lens_row *row, struct lens_error *err);
+enum lens_status lens_row_check_resampled(struct lens_row_check *c,
 					  const struct lens_csv_record *rec,
 					  struct lens_row *row, struct lens_error *err);
 /* Appends the ids of a field; an answer continues its prompt. An error names the record. */
@@ -69,5 +72,10 @@ const char *lens_row_quote(char out[LENS_QUOTE_SIZE], const char *s, size_t n);
 /* What of a row's warnings is kept in the file: LENS_FLAG_… */
 uint8_t lens_row_flags(const struct lens_row *row);
 void lens_row_release(struct lens_row *row);
+
+/* Draws another row for each (resample.c): fills p->resampled. */
+enum lens_status lens_prompts_resample(struct lens_prompts *p,
+				       const struct lens_dataset_options *opt,
+				       struct lens_error *err);
 
 #endif

@@ -1,7 +1,7 @@
 /*
- * dataset/check_prompt.c: the prompt of a record, and its corrupted one, which must be as
- * long in tokens and not the same. In: a record; out: their tokens, or what is wrong with
- * the row.
+ * dataset/check_prompt.c: the prompt of a record; its corrupted one, which must be as long
+ * in tokens and not the same; and another one to resample from, which must be as long. In:
+ * a record; out: their tokens, or what is wrong with the row.
  */
 #include "dataset/check_private.h"
 
@@ -12,7 +12,9 @@ static enum lens_status read_prompt(struct lens_row_check *c, const struct lens_
 				    size_t column, struct lens_ids *ids, struct lens_row *row,
 				    struct lens_error *err)
 {
-	const char *what = column == c->columns->prompt ? "prompt" : "corrupted prompt";
+	const char *what = column == c->columns->prompt      ? "prompt"
+			   : column == c->columns->corrupted ? "corrupted prompt"
+							     : "prompt to resample";
 	const char *name = c->columns->name[column];
 
 	if (!rec->length[column]) {
@@ -78,20 +80,26 @@ static enum lens_status quote_token(struct lens_row_check *c, const struct lens_
 	return LENS_OK;
 }
 
-static enum lens_status unequal_lengths(struct lens_row_check *c,
-					const struct lens_csv_record *rec, size_t parts,
-					struct lens_row *row, struct lens_error *err)
+/* The row is bad if another prompt of a column has not as many tokens as the prompt. */
+static enum lens_status check_length(struct lens_row_check *c,
+				     const struct lens_csv_record *rec, size_t column,
+				     const struct lens_ids *other, struct lens_row *row,
+				     struct lens_error *err)
 {
-	char clean[LENS_QUOTE_SIZE], corrupted[LENS_QUOTE_SIZE];
+	const char *what =
+		column == c->columns->corrupted ? "the corrupted one" : "the one to resample";
+	size_t parts = first_difference(&row->tokens, other);
+	char clean[LENS_QUOTE_SIZE], theirs[LENS_QUOTE_SIZE];
 
+	if (row->tokens.n == other->n)
+		return LENS_OK;
 	LENS_TRY(quote_token(c, &row->tokens, parts, clean, err));
-	LENS_TRY(quote_token(c, &row->corrupted, parts, corrupted, err));
-	lens_row_note(
-		&row->bad, c, rec,
-		"the prompt has %zu tokens and the corrupted one (column '%.200s') %zu%s; "
-		"they must be as many. They part at token %zu: %s and %s",
-		row->tokens.n, c->columns->name[c->columns->corrupted], row->corrupted.n,
-		c->bos >= 0 ? " (BOS included)" : "", parts, clean, corrupted);
+	LENS_TRY(quote_token(c, other, parts, theirs, err));
+	lens_row_note(&row->bad, c, rec,
+		      "the prompt has %zu tokens and %s (column '%.200s') %zu%s; "
+		      "they must be as many. They part at token %zu: %s and %s",
+		      row->tokens.n, what, c->columns->name[column], other->n,
+		      c->bos >= 0 ? " (BOS included)" : "", parts, clean, theirs);
 	return LENS_OK;
 }
 
@@ -102,11 +110,11 @@ enum lens_status lens_row_check_corrupted(struct lens_row_check *c,
 	size_t column = c->columns->corrupted, parts;
 
 	LENS_TRY(read_prompt(c, rec, column, &row->corrupted, row, err));
+	if (row->bad.code == LENS_OK)
+		LENS_TRY(check_length(c, rec, column, &row->corrupted, row, err));
 	if (row->bad.code != LENS_OK)
 		return LENS_OK;
 	parts = first_difference(&row->tokens, &row->corrupted);
-	if (row->tokens.n != row->corrupted.n)
-		return unequal_lengths(c, rec, parts, row, err);
 	if (parts == row->tokens.n)
 		lens_row_note(&row->bad, c, rec,
 			      "the corrupted prompt (column '%.200s') has the prompt's tokens",
@@ -118,4 +126,16 @@ enum lens_status lens_row_check_corrupted(struct lens_row_check *c,
 			      "change anything there",
 			      c->columns->name[column], parts, row->read_pos);
 	return LENS_OK;
+}
+
+enum lens_status lens_row_check_resampled(struct lens_row_check *c,
+					  const struct lens_csv_record *rec,
+					  struct lens_row *row, struct lens_error *err)
+{
+	size_t column = c->columns->resample;
+
+	LENS_TRY(read_prompt(c, rec, column, &row->resampled, row, err));
+	return row->bad.code == LENS_OK
+		       ? check_length(c, rec, column, &row->resampled, row, err)
+		       : LENS_OK;
 }

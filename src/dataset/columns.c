@@ -191,7 +191,8 @@ enum lens_status lens_columns_init(struct lens_columns *c, struct lens_csv_reade
 
 	*c = (struct lens_columns){ .corrupted = LENS_NO_COLUMN,
 				    .read_pos = LENS_NO_COLUMN,
-				    .find = LENS_NO_COLUMN };
+				    .find = LENS_NO_COLUMN,
+				    .resample = LENS_NO_COLUMN };
 	LENS_TRY(lens_csv_next(r, &rec, &got, err));
 	if (!got)
 		return lens_error_at(
@@ -206,6 +207,8 @@ enum lens_status lens_columns_init(struct lens_columns *c, struct lens_csv_reade
 		LENS_TRY(find(c, opt->read_pos_column, opt, &c->read_pos, err));
 	if (opt->find_column)
 		LENS_TRY(find(c, opt->find_column, opt, &c->find, err));
+	if (opt->resample_column)
+		LENS_TRY(find(c, opt->resample_column, opt, &c->resample, err));
 	for (i = 0; i < c->n; i++) {
 		if (!named(c, opt, i))
 			c->other[c->n_other++] = i;

@@ -16,8 +16,9 @@ struct loader {
 	struct lens_row row;
 	struct lens_column_guess *guess; /* [n_columns] */
 	struct lens_prompts *p;
-	struct lens_ids tokens, corrupted, read_pos, answers; /* handed to p at the end */
-	struct lens_ids answer_length;                        /* with any_tokens */
+	struct lens_ids tokens, corrupted, resampled; /* handed to p at the end */
+	struct lens_ids read_pos, answers;            /* so are these */
+	struct lens_ids answer_length;                /* with any_tokens */
 	size_t row_cap, n_records;
 };
 
@@ -40,6 +41,7 @@ void lens_prompts_destroy(struct lens_prompts *p)
 	lens_free(p->offset);
 	lens_free(p->tokens);
 	lens_free(p->corrupted);
+	lens_free(p->resampled);
 	lens_free(p->read_pos);
 	lens_free(p->answers);
 	lens_free(p->answer_offset);
@@ -139,6 +141,7 @@ static enum lens_status add_row(struct loader *l, const struct lens_csv_record *
 	p->flags[p->n_rows] = lens_row_flags(&l->row);
 	LENS_TRY(lens_ids_append(&l->tokens, &l->row.tokens, err));
 	LENS_TRY(lens_ids_append(&l->corrupted, &l->row.corrupted, err));
+	LENS_TRY(lens_ids_append(&l->resampled, &l->row.resampled, err));
 	LENS_TRY(lens_ids_append(&l->answers, &l->row.answers, err));
 	if (l->opt->any_tokens)
 		LENS_TRY(lens_ids_append(&l->answer_length, &l->row.answer_length, err));
@@ -255,9 +258,13 @@ static enum lens_status load(struct loader *l, struct lens_dataset_report *repor
 	l->p->tokens = take_ids(&l->tokens);
 	if (l->opt->corrupted_column)
 		l->p->corrupted = take_ids(&l->corrupted);
+	if (l->opt->resample_column)
+		l->p->resampled = take_ids(&l->resampled);
 	l->p->read_pos = take_ids(&l->read_pos);
 	l->p->answers = take_ids(&l->answers);
-	return LENS_OK;
+	return l->opt->resample && !l->opt->resample_column
+		       ? lens_prompts_resample(l->p, l->opt, err)
+		       : LENS_OK;
 }
 
 enum lens_status lens_prompts_load(const struct lens_dataset_options *opt,
@@ -277,6 +284,7 @@ enum lens_status lens_prompts_load(const struct lens_dataset_options *opt,
 	lens_prompts_destroy(l.p);
 	lens_ids_release(&l.tokens);
 	lens_ids_release(&l.corrupted);
+	lens_ids_release(&l.resampled);
 	lens_ids_release(&l.read_pos);
 	lens_ids_release(&l.answers);
 	lens_ids_release(&l.answer_length);

@@ -88,7 +88,7 @@ static enum lens_status column_add(struct lens_store *s, struct column *c, const
 /* --- what the prompt set holds -------------------------------------------------------- */
 
 struct numbers {
-	struct column tokens, corrupted, length, read_pos, id, answers, slot_pos;
+	struct column tokens, corrupted, resampled, length, read_pos, id, answers, slot_pos;
 	int32_t *row; /* scratch: the longest of a row of tokens, of slots, of answers */
 };
 
@@ -127,6 +127,11 @@ static enum lens_status numbers_create(struct lens_store *s, const struct lens_p
 				       row_each("/prompts/corrupted_tokens", LENS_I32, rows,
 						"pos", q->max_length),
 				       &n->corrupted, err));
+	if (q->resampled)
+		LENS_TRY(column_create(s,
+				       row_each("/prompts/resampled_tokens", LENS_I32, rows,
+						"pos", q->max_length),
+				       &n->resampled, err));
 	LENS_TRY(
 		column_create(s, one_each("/prompts/length", LENS_I32, rows), &n->length, err));
 	LENS_TRY(column_create(s, one_each("/prompts/read_pos", LENS_I32, rows), &n->read_pos,
@@ -144,6 +149,7 @@ static void numbers_release(struct numbers *n)
 {
 	lens_free(n->tokens.buf);
 	lens_free(n->corrupted.buf);
+	lens_free(n->resampled.buf);
 	lens_free(n->length.buf);
 	lens_free(n->read_pos.buf);
 	lens_free(n->id.buf);
@@ -164,15 +170,14 @@ static enum lens_status write_slots(struct lens_store *s, const struct lens_plan
 }
 
 /* A row of packed tokens, −1 past its end. */
-static enum lens_status write_tokens(struct lens_store *s, const struct lens_prompts *q,
-				     const int32_t *tokens, size_t row, struct numbers *n,
-				     struct lens_error *err)
+static const int32_t *padded(const struct lens_prompts *q, const int32_t *tokens, size_t row,
+			     struct numbers *n)
 {
 	size_t i, length = lens_prompt_length(q, row);
 
 	for (i = 0; i < q->max_length; i++)
 		n->row[i] = i < length ? tokens[q->offset[row] + i] : -1;
-	return column_add(s, tokens == q->tokens ? &n->tokens : &n->corrupted, n->row, err);
+	return n->row;
 }
 
 static enum lens_status write_answers(struct lens_store *s, const struct lens_prompts *q,
@@ -198,9 +203,11 @@ static enum lens_status write_row(struct lens_store *s, const struct lens_plan *
 	size_t length = lens_prompt_length(q, row);
 	int32_t length32 = (int32_t)length;
 
-	LENS_TRY(write_tokens(s, q, q->tokens, row, n, err));
+	LENS_TRY(column_add(s, &n->tokens, padded(q, q->tokens, row, n), err));
 	if (q->corrupted)
-		LENS_TRY(write_tokens(s, q, q->corrupted, row, n, err));
+		LENS_TRY(column_add(s, &n->corrupted, padded(q, q->corrupted, row, n), err));
+	if (q->resampled)
+		LENS_TRY(column_add(s, &n->resampled, padded(q, q->resampled, row, n), err));
 	LENS_TRY(column_add(s, &n->length, &length32, err));
 	LENS_TRY(column_add(s, &n->read_pos, &q->read_pos[row], err));
 	LENS_TRY(column_add(s, &n->id, &q->record[row], err));

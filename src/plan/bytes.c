@@ -136,8 +136,9 @@ void lens_count_bytes(const struct lens_plan *p, const struct lens_planned *d,
 static void add_prompt_bytes(struct lens_plan *p)
 {
 	const struct lens_prompts *q = p->prompts;
-	uint64_t prompts = q->corrupted ? 2 : 1, strings = prompts + q->n_answers;
-	uint64_t tokens = (q->offset[q->n_rows] - q->offset[0]) * prompts, row = 8 + 4 + 4;
+	uint64_t texts = q->corrupted ? 2 : 1, strings = texts + q->n_answers;
+	uint64_t prompts = texts + (q->resampled != NULL), row = 8 + 4 + 4;
+	uint64_t tokens = (q->offset[q->n_rows] - q->offset[0]) * prompts;
 	uint64_t answers = 4 * (uint64_t)q->n_answers * lens_max(q->n_answer_pos, 1);
 	size_t i;
 
