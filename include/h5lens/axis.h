@@ -50,6 +50,8 @@ struct lens_sizes {
 	const char *const *answer; /* [n_answers] the columns they come from */
 	const char *const *set;    /* [n_sets] of ablate.sets */
 	size_t n_sets;
+	const double *scale; /* [n_scales] of steer.scale */
+	size_t n_scales;
 	size_t n_answer_pos; /* tokens of the longest answer; 0: each is one, not counted */
 	size_t top_k;
 	bool lens_mid; /* has each layer two lens layers, before and behind attention? */

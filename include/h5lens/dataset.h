@@ -98,6 +98,7 @@ struct lens_prompts {
 	int32_t *tokens;    /* packed, BOS included */
 	int32_t *corrupted; /* the corrupted prompts' likewise, or NULL */
 	int32_t *resampled; /* the other prompts' of options.resample likewise, or NULL */
+	int32_t *found[2];  /* [n_rows] where the texts of options.place end, or NULL */
 	int32_t *read_pos;  /* [n_rows] 0-based index into the prompt's tokens */
 	/*
 	 * Token ids. Of one token each: [n_rows, n_answers]. With any_tokens packed, and

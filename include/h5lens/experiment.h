@@ -47,6 +47,14 @@ struct lens_named_list {
 	struct lens_strings heads;
 };
 
+/* Positions of a prompt: a list, negative from its end; or where a text ends. */
+struct lens_places {
+	long *position; /* [n] */
+	size_t n;
+	char *find, *find_column; /* at most one is not NULL, and then n is 0 */
+	long nth;                 /* from 0; negative: from the last */
+};
+
 /* Owned strings throughout; lens_experiment_release frees them. */
 struct lens_experiment {
 	char *model;  /* Hugging Face directory */
@@ -107,6 +115,20 @@ struct lens_experiment {
 		struct lens_named_list *set; /* [n_sets] in the order written */
 		size_t n_sets;
 	} ablate;
+	struct {
+		long *layer; /* [n_layers]; none: all, as below */
+		size_t n_layers;
+		struct lens_strings heads;
+		struct lens_places from, to; /* keys, queries */
+	} knockout;
+	struct {
+		char *hook; /* "resid_post" */
+		long layer;
+		char *vector;  /* file.h5:/path or file.npy; NULL: nothing is steered */
+		double *scale; /* [n_scales] */
+		size_t n_scales;
+		struct lens_places positions; /* none: all */
+	} steer;
 	enum lens_cpu_choice cpu;
 	struct {
 		size_t bytes, prompts; /* what ends a shard; prompts 0: no limit */
@@ -152,10 +174,17 @@ size_t lens_metric_answers(enum lens_metric m);
 /* "9.6" → 9 and 6; false: that is no head. */
 bool lens_head_parse(const char *text, size_t *layer, size_t *head);
 
+/* Is attention cut? */
+static inline bool lens_experiment_cuts(const struct lens_experiment *e)
+{
+	return e->knockout.from.n || e->knockout.from.find || e->knockout.from.find_column;
+}
+
 /* Does an ablation take its values from other prompts? */
 static inline bool lens_experiment_resamples(const struct lens_experiment *e)
 {
-	return e->ablate.value == LENS_ABLATE_RESAMPLE && (e->ablate.grids.n || e->ablate.n_sets);
+	return e->ablate.value == LENS_ABLATE_RESAMPLE &&
+	       (e->ablate.grids.n || e->ablate.n_sets);
 }
 
 /*

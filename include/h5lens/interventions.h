@@ -50,12 +50,21 @@ enum lens_run {
 	LENS_RUN_OTHER, /* resampled: of another row */
 	LENS_RUN_COUNT,
 	LENS_RUN_ZERO,
-	LENS_RUN_MEAN /* the data set's */
+	LENS_RUN_MEAN,    /* the data set's */
+	LENS_RUN_CUT,     /* scores of −inf: attention that is cut */
+	LENS_RUN_STEERED, /* its own, and a multiple of a vector */
 };
 
 /* What is replaced in a layer: a head of a hook point that has heads; SIZE_MAX: all of it. */
 struct lens_spot {
 	size_t layer, head;
+};
+
+/* What is replaced together. */
+struct lens_spots {
+	struct lens_spot *spot;
+	size_t n;
+	size_t layer; /* the first of theirs */
 };
 
 /* Cells, and what replaces what in them. */
@@ -64,12 +73,14 @@ struct lens_study_grid {
 	int n_axes;
 	enum lens_axis axis[LENS_GRID_AXES];
 	enum lens_run base, source;
-	size_t outcome, n_outcomes; /* the first of those that its cells go to */
-	const bool *head;           /* [n_layers, n_heads] which are asked for; NULL: all */
-	bool patched;               /* patch.layers and patch.positions hold for it */
+	size_t outcome, n_outcomes;     /* the first of those that its cells go to */
+	const bool *head;               /* [n_layers, n_heads] which are asked for; NULL: all */
+	const struct lens_spots *spots; /* [n_spots] a cell each; NULL: by the axes */
+	size_t n_spots;
+	bool patched; /* patch.layers and patch.positions hold for it */
 };
 
-/* One data set under /results: [prompt, axes] of float32; there are so many at most. */
+/* One data set under /results: [prompt, axes]; there are so many at most. */
 #define LENS_MOST_OUTCOMES 64
 #define LENS_OUTCOME_AXES (LENS_GRID_AXES + 1)
 #define LENS_OUTCOME_NAME 64
@@ -78,20 +89,13 @@ struct lens_outcome {
 	char name[LENS_OUTCOME_NAME]; /* "patch/resid_pre" */
 	char long_name[192];
 	const char *units;
+	enum lens_dtype dtype; /* of 4 bytes */
 	int n_axes;
 	enum lens_axis axis[LENS_OUTCOME_AXES]; /* the grid's, the metric's */
 	enum lens_outcome_of of;
 	enum lens_table metric; /* what is read off the logits */
-	size_t grid;            /* of cells, normalized: of the study */
 	size_t cells;           /* of normalized: the outcome that it is a share of */
 	enum lens_run run;      /* of a run itself */
-};
-
-/* Heads that are replaced together. */
-struct lens_spots {
-	struct lens_spot *spot;
-	size_t n;
-	size_t layer; /* the first of theirs */
 };
 
 /* Refers to the model and the experiment; immutable. n_outcomes 0: no interventions. */
@@ -105,21 +109,25 @@ struct lens_study {
 	struct lens_spots *set; /* [n_sets] */
 	const char **set_name;
 	size_t n_sets;
-	bool needs[LENS_RUN_COUNT];    /* runs that cells depart from, or take values of */
-	bool metric[LENS_TABLE_COUNT]; /* tables that say what became of the answers */
-	bool mean[LENS_HOOK_COUNT];    /* whose means are wanted */
-	bool *layer;                   /* [n_layers] patch.layers; NULL: all */
-	bool *head, *ablated_head;     /* [n_layers, n_heads] patch.heads, ablate.heads */
+	struct lens_spots cut, steered; /* of knockout and steer; spot NULL: not asked for */
+	bool needs[LENS_RUN_COUNT];     /* runs that cells depart from, or take values of */
+	bool metric[LENS_TABLE_COUNT];  /* tables that say what became of the answers */
+	bool mean[LENS_HOOK_COUNT];     /* whose means are wanted */
+	bool *layer;                    /* [n_layers] patch.layers; NULL: all */
+	bool *head, *ablated_head;      /* [n_layers, n_heads] patch.heads, ablate.heads */
 };
 /*
- * What `patch` and `ablate` ask for. A grid that the model lacks, a layer or a head that
- * does not exist: LENS_ERR_INVALID by name.
+ * What `patch`, `ablate`, `knockout` and `steer` ask for. A grid that the model lacks, a
+ * layer or a head that does not exist: LENS_ERR_INVALID by name.
  */
 enum lens_status lens_study_init(struct lens_study *s, const struct lens_model *m,
 				 const struct lens_experiment *e, struct lens_error *err);
 void lens_study_release(struct lens_study *s);
 
-/* Floats of one prompt's row of an outcome. */
+/* The hook point of steer.hook, LENS_HOOK_COUNT if it is none; and how wide it is. */
+enum lens_hook lens_steer_hook(const struct lens_experiment *e);
+size_t lens_steer_width(const struct lens_model *m, const struct lens_experiment *e);
+/* Numbers of one prompt's row of an outcome, of 4 bytes each. */
 size_t lens_outcome_floats(const struct lens_outcome *o, const struct lens_sizes *sizes);
 /* Cells that have to be run, and their multiplications and additions; heads are not told apart.
  */
@@ -190,10 +198,12 @@ struct lens_interventions;
 
 struct lens_interventions_options {
 	const struct lens_study *study;
-	struct lens_sizes sizes;      /* n_pos: tokens of the longest prompt */
-	size_t batch_rows;            /* prompts of a full batch */
-	int threads;                  /* that one worker may use. No bit depends on it */
-	const struct lens_mean *mean; /* NULL: not wanted, or only sizes are asked for */
+	struct lens_sizes sizes; /* n_pos: tokens of the longest prompt */
+	size_t batch_rows;       /* prompts of a full batch */
+	int threads;             /* that one worker may use. No bit depends on it */
+	/* What replaces, where it is not another run's; NULL: not wanted, or only sizes are. */
+	const struct lens_mean *mean;
+	const float *vector; /* steer.vector, as wide as its hook point */
 };
 enum lens_status lens_interventions_create(const struct lens_interventions_options *opt,
 					   struct lens_interventions **out,

@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "h5lens/core.h"
@@ -65,6 +66,17 @@ static const char *lens_component_label(const struct lens_sizes *s, size_t i, ch
 		return "unembed_bias";
 	snprintf(text, LENS_LABEL, "%zu_%s_out", (i - first) / 2,
 		 (i - first) % 2 ? "mlp" : "attn");
+	return text;
+}
+
+/* The shortest text that reads back to the same number. */
+static const char *lens_scale_label(const struct lens_sizes *s, size_t i, char *text)
+{
+	int digits = 1;
+
+	do {
+		snprintf(text, LENS_LABEL, "%.*g", digits, s->scale[i]);
+	} while (strtod(text, NULL) != s->scale[i] && digits++ < 17);
 	return text;
 }
 

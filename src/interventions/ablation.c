@@ -109,8 +109,11 @@ static enum lens_status add_sets(struct lens_study *s, struct lens_error *err)
 		LENS_TRY(parse_set(s, list, &s->set[s->n_sets++], err));
 	}
 	add_grid(s, "sets",
-		 (struct lens_study_grid){
-			 .hook = LENS_HOOK_Z, .n_axes = 1, .axis = { LENS_AXIS_SET } });
+		 (struct lens_study_grid){ .hook = LENS_HOOK_Z,
+					   .n_axes = 1,
+					   .axis = { LENS_AXIS_SET },
+					   .spots = s->set,
+					   .n_spots = s->n_sets });
 	return LENS_OK;
 }
 

@@ -10,12 +10,21 @@ static bool acts_in_place(enum lens_hook hook)
 	return hook != LENS_HOOK_RESID_PRE && hook != LENS_HOOK_K && hook != LENS_HOOK_V;
 }
 
+/* Is it as if nothing were added? */
+static bool is_zero(const struct lens_study *s, const struct lens_cell *c)
+{
+	return c->grid->source == LENS_RUN_STEERED &&
+	       !(s->experiment->steer.scale[c->scale] != 0);
+}
+
 bool lens_cell_changes(const struct lens_study *s, const struct lens_pair *p,
 		       struct lens_cell *c)
 {
 	bool last = c->spot.layer + 1 == s->model->config.n_layers;
 
 	c->from = p->parting;
+	if (is_zero(s, c))
+		return false;
 	if (c->pos != NOT_ONE) {
 		if (c->pos < c->from || (c->key != NOT_ONE && c->key > c->pos))
 			return false;
@@ -75,6 +84,8 @@ static size_t index_of(const struct lens_cells *l, const struct lens_cell *c)
 			k = c->key;
 		else if (axis == LENS_AXIS_SET)
 			k = c->set;
+		else if (axis == LENS_AXIS_SCALE)
+			k = c->scale;
 		at = at * lens_axis_extent(axis, l->sizes) + k;
 	}
 	return at;
@@ -113,16 +124,20 @@ static bool position_asked(const struct lens_cells *l, const struct lens_cell *c
 	return false;
 }
 
-/* The sets whose first layer it is. */
-static enum lens_status each_set(const struct lens_cells *l, size_t layer, struct lens_cell c,
-				 struct lens_error *err)
+/* The spots whose first layer it is; each with all scales, if there are any. */
+static enum lens_status each_spots(const struct lens_cells *l, size_t layer, struct lens_cell c,
+				   struct lens_error *err)
 {
-	const struct lens_study *s = l->study;
+	const struct lens_study_grid *g = c.grid;
+	bool scales = lens_grid_has(g, LENS_AXIS_SCALE);
+	size_t i, n = scales ? l->study->experiment->steer.n_scales : 1;
 
-	for (c.set = 0; c.set < s->n_sets; c.set++) {
+	for (i = 0; i < g->n_spots * n; i++) {
+		c.set = i / n;
+		c.scale = i % n;
 		c.spot = (struct lens_spot){ layer, NOT_ONE };
 		c.at = index_of(l, &c);
-		if (s->set[c.set].layer == layer)
+		if (g->spots[c.set].layer == layer)
 			LENS_TRY(l->fn(l->ctx, &c, err));
 	}
 	return LENS_OK;
@@ -142,8 +157,8 @@ enum lens_status lens_cells_each(const struct lens_cells *l, const struct lens_s
 
 	c.grid = g;
 	c.set = c.pos = c.key = NOT_ONE;
-	if (lens_grid_has(g, LENS_AXIS_SET))
-		return each_set(l, layer, c, err);
+	if (g->spots)
+		return each_spots(l, layer, c, err);
 	if (g->patched && l->study->layer && !l->study->layer[layer])
 		return LENS_OK;
 	for (i = 0; i < n_pos * head.n * n_keys; i++) {

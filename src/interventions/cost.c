@@ -11,11 +11,17 @@ const int32_t *lens_run_tokens(const struct lens_prompts *p, enum lens_run run, 
 	return tokens[run] + p->offset[row];
 }
 
-size_t lens_parting(const struct lens_study_grid *g, const struct lens_prompts *p, size_t row)
+size_t lens_parting(const struct lens_study *s, const struct lens_study_grid *g,
+		    const struct lens_prompts *p, size_t row)
 {
+	const struct lens_experiment *e = s->experiment;
 	const int32_t *x = lens_run_tokens(p, g->base, row), *y;
 	size_t pos = 0, length = lens_prompt_length(p, row);
 
+	if (g->source == LENS_RUN_CUT)
+		return lens_place_first(&e->knockout.to, p->found[1], row, length);
+	if (g->source == LENS_RUN_STEERED)
+		return lens_place_first(&e->steer.positions, NULL, row, length);
 	if (g->source >= LENS_RUN_COUNT)
 		return 0;
 	y = lens_run_tokens(p, g->source, row);
@@ -50,7 +56,7 @@ static void add_grid(const struct lens_study *s, const struct lens_study_grid *g
 {
 	bool by_pos = lens_grid_has(g, LENS_AXIS_POS) || lens_grid_has(g, LENS_AXIS_DEST_POS);
 	bool by_key = lens_grid_has(g, LENS_AXIS_SRC_POS), reuse = s->experiment->patch.reuse;
-	size_t first = reuse ? lens_parting(g, p, row) : 0, layer, pos;
+	size_t first = reuse ? lens_parting(s, g, p, row) : 0, layer, pos;
 	size_t length = lens_prompt_length(p, row);
 	size_t end = reuse ? (size_t)p->read_pos[row] + 1 : length;
 
@@ -63,17 +69,28 @@ static void add_grid(const struct lens_study *s, const struct lens_study_grid *g
 	}
 }
 
+static void add_spots(const struct lens_study *s, const struct lens_study_grid *g,
+		      const struct lens_prompts *p, size_t row, struct lens_study_cost *out)
+{
+	bool reuse = s->experiment->patch.reuse;
+	size_t k, from = reuse ? lens_parting(s, g, p, row) : 0;
+	size_t end = reuse ? (size_t)p->read_pos[row] + 1 : lens_prompt_length(p, row);
+	double times =
+		lens_grid_has(g, LENS_AXIS_SCALE) ? (double)s->experiment->steer.n_scales : 1;
+
+	for (k = 0; k < g->n_spots && from < end; k++)
+		add(s, times, reuse ? g->spots[k].layer : 0, end - from, out);
+}
+
 void lens_study_add_cost(const struct lens_study *s, const struct lens_prompts *p, size_t row,
 			 struct lens_study_cost *out)
 {
-	size_t i, k, rows = (size_t)p->read_pos[row] + 1;
+	size_t i;
 
 	for (i = 0; i < s->n_grids; i++) {
-		if (!lens_grid_has(&s->grid[i], LENS_AXIS_SET)) {
+		if (s->grid[i].spots)
+			add_spots(s, &s->grid[i], p, row, out);
+		else
 			add_grid(s, &s->grid[i], p, row, out);
-			continue;
-		}
-		for (k = 0; k < s->n_sets; k++)
-			add(s, 1, s->set[k].layer, rows, out);
 	}
 }

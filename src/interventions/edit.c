@@ -4,6 +4,7 @@
  */
 #include "interventions/interventions_private.h"
 
+#include <math.h>
 #include <string.h>
 
 /* The recorded prompt whose values a cell is given. */
@@ -30,6 +31,28 @@ static const float *value_of(const struct lens_editor *e, const struct lens_cell
 	}
 }
 
+static void add_vector(const struct lens_editor *e, const struct lens_cell *c, size_t width,
+		       float *row)
+{
+	double scale = e->study->experiment->steer.scale[c->scale];
+	size_t i;
+
+	for (i = 0; i < width; i++)
+		row[i] = (float)((double)row[i] + scale * (double)e->vector[i]);
+}
+
+/* Of a cell, at which positions? */
+static bool is_replaced(const struct lens_editor *e, const struct lens_cell *c, size_t pos)
+{
+	const struct lens_experiment *x = e->study->experiment;
+	size_t row = e->row0 + c->pair;
+
+	if (c->grid->source == LENS_RUN_STEERED)
+		return lens_place_has(&x->steer.positions, NULL, row,
+				      lens_prompt_length(e->prompts, row), pos);
+	return c->pos == NOT_ONE || c->pos == pos;
+}
+
 /* One position: of one head, or all. */
 static void put_row(const struct lens_editor *e, const struct lens_cell *c, size_t head,
 		    const struct lens_activation *a, size_t pos, float *row)
@@ -37,8 +60,13 @@ static void put_row(const struct lens_editor *e, const struct lens_cell *c, size
 	size_t heads = lens_hook_heads(&e->study->model->config, a->hook);
 	size_t width = head == NOT_ONE ? a->width : a->width / heads;
 	size_t from = head == NOT_ONE ? 0 : head * width;
-	const float *value = value_of(e, c, a, pos);
+	const float *value;
 
+	if (c->grid->source == LENS_RUN_STEERED) {
+		add_vector(e, c, a->width, row);
+		return;
+	}
+	value = value_of(e, c, a, pos);
 	if (value)
 		memcpy(row + from, value + from, width * sizeof(*row));
 	else
@@ -55,8 +83,26 @@ static void put_rows(const struct lens_editor *e, size_t prompt, size_t head,
 	for (; pos < end; pos++) {
 		long row = lens_batch_row(b, prompt, pos);
 
-		if (row >= 0)
+		if (row >= 0 && is_replaced(e, c, pos))
 			put_row(e, c, head, a, pos, data + (size_t)row * a->stride);
+	}
+}
+
+/* Scores of the queries `to` on the keys `from`. */
+static void cut(const struct lens_editor *e, const struct lens_activation *a, float *data)
+{
+	const struct lens_experiment *x = e->study->experiment;
+	const struct lens_prompts *p = e->prompts;
+	size_t row = e->row0 + e->cell[a->prompt].pair, length = lens_prompt_length(p, row);
+	size_t i, key;
+
+	for (i = 0; i < a->nq; i++) {
+		if (!lens_place_has(&x->knockout.to, p->found[1], row, length, a->q0 + i))
+			continue;
+		for (key = 0; key <= a->q0 + i; key++) {
+			if (lens_place_has(&x->knockout.from, p->found[0], row, length, key))
+				data[i * a->stride + key] = -INFINITY;
+		}
 	}
 }
 
@@ -67,8 +113,6 @@ static void put_pattern(const struct lens_editor *e, const struct lens_activatio
 	const struct lens_cell *c = &e->cell[a->prompt];
 	size_t i;
 
-	if (a->head != c->spot.head)
-		return;
 	for (i = 0; i < a->nq; i++) {
 		size_t query = a->q0 + i;
 		const float *from = lens_recorded_square(e->record, a->layer,
@@ -96,12 +140,16 @@ static enum lens_status edit(void *ctx, const struct lens_batch *b,
 	for (i = square ? a->prompt : 0; i < (square ? a->prompt + 1 : e->n); i++) {
 		const struct lens_cell *c = &e->cell[i];
 		const struct lens_spots own = { &e->cell[i].spot, 1, 0 };
-		const struct lens_spots *at = c->set == NOT_ONE ? &own : &e->study->set[c->set];
+		const struct lens_spots *at =
+			c->set == NOT_ONE ? &own : &c->grid->spots[c->set];
 
 		for (k = 0; k < at->n && c->grid->hook == a->hook; k++) {
-			if (at->spot[k].layer != a->layer)
+			if (at->spot[k].layer != a->layer ||
+			    (square && at->spot[k].head != a->head))
 				continue;
-			if (square)
+			if (c->grid->source == LENS_RUN_CUT)
+				cut(e, a, data);
+			else if (square)
 				put_pattern(e, a, data);
 			else
 				put_rows(e, i, at->spot[k].head, b, a, data);

@@ -185,7 +185,7 @@ static enum lens_status add_cell(void *ctx, struct lens_cell *c, struct lens_err
 	const struct lens_study *s = w->opt.study;
 	size_t row = row_of(w, c->pair), length = lens_prompt_length(p, row);
 	const struct lens_pair pair = { .read_pos = (size_t)p->read_pos[row],
-					.parting = lens_parting(c->grid, p, row) };
+					.parting = lens_parting(s, c->grid, p, row) };
 	bool changes = lens_cell_changes(s, &pair, c);
 
 	if (!s->experiment->patch.reuse) {
@@ -273,10 +273,12 @@ enum lens_status lens_interventions_run(struct lens_interventions *w,
 
 	w->in = in;
 	for (i = 0; i < s->n_outcomes; i++)
-		lens_fill(LENS_F32, w->rows[i],
+		lens_fill(s->outcome[i].dtype, w->rows[i],
 			  in->n * lens_outcome_floats(&s->outcome[i], &w->opt.sizes));
 	for (w->first = 0; w->first < in->n; w->first += n) {
 		n = pack_group(w);
+		w->editor.prompts = in->prompts;
+		w->editor.row0 = in->row0 + w->first;
 		LENS_TRY(run_group(w, err));
 		for (layer = 0; layer < s->model->config.n_layers; layer++)
 			LENS_TRY(run_layer(w, layer, n, err));

@@ -32,12 +32,31 @@ const char *lens_hook_leaf(enum lens_hook hook);
 enum lens_status lens_study_add_patching(struct lens_study *s, struct lens_error *err);
 enum lens_status lens_study_add_ablation(struct lens_study *s, struct lens_error *err);
 
+/* --- knockout.c, steering.c ------------------------------------------------------------------
+ */
+
+enum lens_status lens_study_add_knockout(struct lens_study *s, struct lens_error *err);
+enum lens_status lens_study_add_steering(struct lens_study *s, struct lens_error *err);
+/*
+ * The cells of the last grid go to a data set for each table of the experiment's that is
+ * read at the read position: group/<table>. None is LENS_ERR_INVALID.
+ */
+enum lens_status lens_add_tables(struct lens_study *s, const char *group,
+				 struct lens_error *err);
+/* Is a position among these, of a row? found: where their text ends, if they name one. */
+bool lens_place_has(const struct lens_places *l, const int32_t *found, size_t row,
+		    size_t length, size_t pos);
+/* The first of them; length: there is none. */
+size_t lens_place_first(const struct lens_places *l, const int32_t *found, size_t row,
+			size_t length);
+
 /* --- cost.c: what a row's cells depend on ------------------------------------------------ */
 
 /* A row's tokens in a run of the prompt set. */
 const int32_t *lens_run_tokens(const struct lens_prompts *p, enum lens_run run, size_t row);
 /* The first position at which a grid's base and source have different tokens. */
-size_t lens_parting(const struct lens_study_grid *g, const struct lens_prompts *p, size_t row);
+size_t lens_parting(const struct lens_study *s, const struct lens_study_grid *g,
+		    const struct lens_prompts *p, size_t row);
 
 /* --- cells.c: what becomes of a grid's cells ------------------------------------------------
  */
@@ -49,9 +68,10 @@ struct lens_cell {
 	const struct lens_study_grid *grid;
 	size_t pair; /* of the group in hand */
 	struct lens_spot spot;
-	size_t set;      /* the spots of which set; NOT_ONE: spot alone */
+	size_t set;      /* which of the grid's spots; NOT_ONE: spot alone */
 	size_t pos, key; /* of the position, or query, and key that are replaced; NOT_ONE */
 	size_t from;     /* the first position that may change */
+	size_t scale;    /* of steer.scale */
 	size_t at;       /* its place among the cells of the grid */
 };
 
@@ -120,6 +140,9 @@ struct lens_editor {
 	const struct lens_study *study;
 	const struct lens_record *record;
 	const struct lens_mean *mean;
+	const float *vector;
+	const struct lens_prompts *prompts; /* of the batch in hand, … */
+	size_t row0;                        /* … and the row of the group's first pair */
 	const size_t *run; /* [LENS_RUN_COUNT] which of a pair's runs, of n_runs */
 	size_t n_runs;
 	struct lens_cell *cell; /* [n] prompt by prompt of the batch */

@@ -171,6 +171,7 @@ static enum lens_status make_editor(struct lens_interventions *w, struct lens_er
 	e->study = s;
 	e->record = &w->record;
 	e->mean = w->opt.mean;
+	e->vector = w->opt.vector;
 	e->run = w->run;
 	e->n_runs = w->most.runs;
 	LENS_TRY(lens_hook_set_init(&e->hooks, &s->model->config, NULL, 0, err));

@@ -44,6 +44,7 @@ struct lens_outcome *lens_add_outcome(struct lens_study *s, enum lens_outcome_of
 	o->of = of;
 	o->metric = metric;
 	o->units = t->units;
+	o->dtype = t->dtype;
 	o->n_axes = t->n_axes;
 	memcpy(o->axis, t->axis, (size_t)t->n_axes * sizeof(*o->axis));
 	s->metric[metric] = true;
@@ -56,7 +57,6 @@ struct lens_outcome *lens_add_cells(struct lens_study *s, enum lens_outcome_of o
 	const struct lens_study_grid *g = &s->grid[grid];
 	struct lens_outcome *o = lens_add_outcome(s, of, metric);
 
-	o->grid = grid;
 	memmove(o->axis + g->n_axes, o->axis, (size_t)o->n_axes * sizeof(*o->axis));
 	memcpy(o->axis, g->axis, (size_t)g->n_axes * sizeof(*o->axis));
 	o->n_axes += g->n_axes;
@@ -116,7 +116,8 @@ const char *lens_hook_leaf(enum lens_hook hook)
 enum lens_status lens_study_init(struct lens_study *s, const struct lens_model *m,
 				 const struct lens_experiment *e, struct lens_error *err)
 {
-	size_t n = e->patch.grids.n + e->ablate.grids.n + (e->ablate.n_sets > 0);
+	size_t n = e->patch.grids.n + e->ablate.grids.n + (e->ablate.n_sets > 0) +
+		   lens_experiment_cuts(e) + (e->steer.vector != NULL);
 	enum lens_status st;
 
 	*s = (struct lens_study){ .model = m, .experiment = e };
@@ -129,6 +130,10 @@ enum lens_status lens_study_init(struct lens_study *s, const struct lens_model *
 		st = lens_study_add_patching(s, err);
 	if (st == LENS_OK && (e->ablate.grids.n || e->ablate.n_sets))
 		st = lens_study_add_ablation(s, err);
+	if (st == LENS_OK && lens_experiment_cuts(e))
+		st = lens_study_add_knockout(s, err);
+	if (st == LENS_OK && e->steer.vector)
+		st = lens_study_add_steering(s, err);
 	if (st != LENS_OK)
 		lens_study_release(s);
 	return st;
@@ -141,6 +146,8 @@ void lens_study_release(struct lens_study *s)
 	for (i = 0; i < s->n_sets; i++)
 		lens_free(s->set[i].spot);
 	lens_free(s->set);
+	lens_free(s->cut.spot);
+	lens_free(s->steered.spot);
 	lens_free(s->set_name);
 	lens_free(s->grid);
 	lens_free(s->outcome);

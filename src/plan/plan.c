@@ -133,7 +133,7 @@ static void add_outcome(struct lens_plan *p, size_t outcome)
 	d->source = outcome;
 	d->long_name = o->long_name;
 	d->units = o->units;
-	d->dtype = LENS_F32;
+	d->dtype = o->dtype;
 	d->rank = o->n_axes + 1;
 	d->axis[0] = LENS_AXIS_PROMPT;
 	for (i = 0; i < o->n_axes; i++)
@@ -188,6 +188,8 @@ void lens_plan_sizes(struct lens_plan *p)
 	p->sizes.lens_mid = e->lens_mid;
 	p->sizes.set = p->study.set_name;
 	p->sizes.n_sets = p->study.n_sets;
+	p->sizes.scale = e->steer.scale;
+	p->sizes.n_scales = e->steer.n_scales;
 	p->tables.sizes = p->sizes;
 	p->tables.lens = e->lens;
 	p->tables.lens_positions = e->lens_positions;

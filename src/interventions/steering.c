@@ -1,0 +1,77 @@
+/*
+ * interventions/steering.c: what `steer` asks for (activation addition, Turner et al. 2023):
+ * multiples of a vector added to an activation. In: the experiment; out: a grid with a
+ * cell for each scale.
+ */
+#include "interventions/interventions_private.h"
+
+#include <string.h>
+
+static enum lens_status check(const struct lens_study *s, enum lens_hook hook,
+			      struct lens_error *err)
+{
+	const struct lens_experiment *e = s->experiment;
+	long n = (long)s->model->config.n_layers;
+
+	if (e->steer.layer < 0 || e->steer.layer >= n)
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "steer.layer: there is no layer %ld; the model has %ld",
+				      e->steer.layer, n);
+	if (hook == LENS_HOOK_COUNT)
+		return lens_error_set(
+			err, LENS_ERR_INVALID,
+			"steer.hook: no hook '%s' that can be steered: resid_pre, "
+			"resid_mid, resid_post, attn_out, mlp_out or z",
+			e->steer.hook);
+	if (!lens_hook_exists(&s->model->config, hook))
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "steer.hook: this model's parallel blocks have no %s",
+				      e->steer.hook);
+	return LENS_OK;
+}
+
+enum lens_hook lens_steer_hook(const struct lens_experiment *e)
+{
+	static const struct {
+		const char *name;
+		enum lens_hook hook;
+	} hooks[] = {
+		{ "resid_pre", LENS_HOOK_RESID_PRE },   { "resid_mid", LENS_HOOK_RESID_MID },
+		{ "resid_post", LENS_HOOK_RESID_POST }, { "attn_out", LENS_HOOK_ATTN_OUT },
+		{ "mlp_out", LENS_HOOK_MLP_OUT },       { "z", LENS_HOOK_Z },
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(hooks) / sizeof(*hooks); i++) {
+		if (!strcmp(hooks[i].name, e->steer.hook))
+			return hooks[i].hook;
+	}
+	return LENS_HOOK_COUNT;
+}
+
+size_t lens_steer_width(const struct lens_model *m, const struct lens_experiment *e)
+{
+	return lens_row_width(&m->config, lens_steer_hook(e));
+}
+
+enum lens_status lens_study_add_steering(struct lens_study *s, struct lens_error *err)
+{
+	enum lens_hook hook = lens_steer_hook(s->experiment);
+
+	LENS_TRY(check(s, hook, err));
+	s->steered.spot = lens_calloc(1, sizeof(*s->steered.spot));
+	if (!s->steered.spot)
+		return lens_error_nomem(err, 1, sizeof(*s->steered.spot));
+	s->steered.n = 1;
+	s->steered.layer = (size_t)s->experiment->steer.layer;
+	s->steered.spot[0] = (struct lens_spot){ s->steered.layer, NOT_ONE };
+	s->grid[s->n_grids++] = (struct lens_study_grid){ .hook = hook,
+							  .n_axes = 1,
+							  .axis = { LENS_AXIS_SCALE },
+							  .base = LENS_RUN_CLEAN,
+							  .source = LENS_RUN_STEERED,
+							  .spots = &s->steered,
+							  .n_spots = 1 };
+	s->needs[LENS_RUN_CLEAN] = true;
+	return lens_add_tables(s, "steer", err);
+}
