@@ -19,7 +19,8 @@
 #include "support/samebits.h"
 
 #define MOST_ROWS 64
-#define TABLES (LENS_TABLE_COUNT - 1) /* all but answer_token_rank: test_answer_tokens.c */
+/* All but answer_token_rank (test_answer_tokens.c), and kl_divergence of interventions. */
+#define TABLES (LENS_TABLE_COUNT - 2)
 #define EVERYTHING "*,logits,*hook_result"
 /* Less to write, and still each way into the file. */
 #define SOME "*resid_post,*scale,*hook_z,*hook_pattern,*mlp.hook_pre"

@@ -236,7 +236,7 @@ static bool is_tested_apart(enum lens_table t)
 	return t == LENS_TABLE_lens_top_token || t == LENS_TABLE_lens_top_prob ||
 	       t == LENS_TABLE_lens_entropy || t == LENS_TABLE_lens_kl ||
 	       t == LENS_TABLE_answer_logprob || t == LENS_TABLE_answer_token_rank ||
-	       t == LENS_TABLE_flags;
+	       t == LENS_TABLE_kl_divergence || t == LENS_TABLE_flags;
 }
 
 /* Those that the truth has: all, where it has the largest ones. */

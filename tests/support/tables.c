@@ -166,6 +166,7 @@ struct lens_tables_options test_all_tables(const struct lens_model *m, size_t n_
 		o.wanted[i] = lens_table_type((enum lens_table)i, &o)->logits &
 			      (LENS_AT_READ_POS | LENS_AT_LENS_LAYER);
 	o.wanted[LENS_TABLE_logit_diff] = o.wanted[LENS_TABLE_lens_logit_diff] = n_answers > 1;
+	o.wanted[LENS_TABLE_kl_divergence] = false; /* of another run's logits */
 	/* of activations, too */
 	o.wanted[LENS_TABLE_logit_attrs] = o.wanted[LENS_TABLE_head_attrs] = false;
 	o.wanted[LENS_TABLE_neuron_attrs] = o.wanted[LENS_TABLE_top_neuron_layer] =
