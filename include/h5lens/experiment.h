@@ -129,6 +129,11 @@ struct lens_experiment {
 		size_t n_scales;
 		struct lens_places positions; /* none: all */
 	} steer;
+	struct {
+		struct lens_strings
+			receivers;           /* "9.9.q", "8.6.v" or "logits"; none: no paths */
+		struct lens_strings senders; /* heads; none: all */
+	} path;
 	enum lens_cpu_choice cpu;
 	struct {
 		size_t bytes, prompts; /* what ends a shard; prompts 0: no limit */

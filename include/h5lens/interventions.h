@@ -53,6 +53,13 @@ enum lens_run {
 	LENS_RUN_MEAN,    /* the data set's */
 	LENS_RUN_CUT,     /* scores of −inf: attention that is cut */
 	LENS_RUN_STEERED, /* its own, and a multiple of a vector */
+	LENS_RUN_PATH     /* of the clean run, by one path alone */
+};
+
+/* What a sender's change reaches: a query, key or value head. */
+struct lens_receiver {
+	enum lens_hook hook;
+	size_t layer, head;
 };
 
 /* What is replaced in a layer: a head of a hook point that has heads; SIZE_MAX: all of it. */
@@ -110,15 +117,18 @@ struct lens_study {
 	const char **set_name;
 	size_t n_sets;
 	struct lens_spots cut, steered; /* of knockout and steer; spot NULL: not asked for */
-	bool needs[LENS_RUN_COUNT];     /* runs that cells depart from, or take values of */
-	bool metric[LENS_TABLE_COUNT];  /* tables that say what became of the answers */
-	bool mean[LENS_HOOK_COUNT];     /* whose means are wanted */
-	bool *layer;                    /* [n_layers] patch.layers; NULL: all */
-	bool *head, *ablated_head;      /* [n_layers, n_heads] patch.heads, ablate.heads */
+	struct lens_receiver *receiver; /* [n_receivers] of path; none: the logits */
+	size_t n_receivers;
+	bool *sender;                  /* [n_layers, n_heads] path.senders */
+	bool needs[LENS_RUN_COUNT];    /* runs that cells depart from, or take values of */
+	bool metric[LENS_TABLE_COUNT]; /* tables that say what became of the answers */
+	bool mean[LENS_HOOK_COUNT];    /* whose means are wanted */
+	bool *layer;                   /* [n_layers] patch.layers; NULL: all */
+	bool *head, *ablated_head;     /* [n_layers, n_heads] patch.heads, ablate.heads */
 };
 /*
- * What `patch`, `ablate`, `knockout` and `steer` ask for. A grid that the model lacks, a
- * layer or a head that does not exist: LENS_ERR_INVALID by name.
+ * What `patch`, `ablate`, `knockout`, `steer` and `path` ask for. A grid that the model lacks,
+ * a layer or a head that does not exist: LENS_ERR_INVALID by name.
  */
 enum lens_status lens_study_init(struct lens_study *s, const struct lens_model *m,
 				 const struct lens_experiment *e, struct lens_error *err);

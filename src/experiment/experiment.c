@@ -50,6 +50,8 @@ void lens_experiment_release(struct lens_experiment *e)
 	lens_free(e->patch.position);
 	lens_strings_release(&e->ablate.grids);
 	lens_strings_release(&e->ablate.heads);
+	lens_strings_release(&e->path.receivers);
+	lens_strings_release(&e->path.senders);
 	lens_sets_release(e->ablate.set, e->ablate.n_sets);
 	lens_free(e->ablate.resample);
 	lens_free(e->source);
@@ -135,8 +137,8 @@ static enum lens_status check_named(const struct lens_experiment *e, enum lens_t
 
 static enum lens_status check_tables(const struct lens_experiment *e, struct lens_error *err)
 {
-	bool any =
-		e->cache.hooks.n || e->patch.grids.n || e->ablate.grids.n || e->ablate.n_sets;
+	bool any = e->cache.hooks.n || e->patch.grids.n || e->ablate.grids.n ||
+		   e->ablate.n_sets || e->path.receivers.n;
 	int i;
 
 	for (i = 0; i < LENS_TABLE_WORDS; i++) {

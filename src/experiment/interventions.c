@@ -63,25 +63,32 @@ static enum lens_status check_answers(const struct lens_experiment *e, const cha
 			      key, metric_names[m], needed, needed > 1 ? "s" : "", n);
 }
 
+static enum lens_status check_corrupted(const struct lens_experiment *e, const char *key,
+					struct lens_error *err)
+{
+	if (!e->data.corrupted)
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "%s needs corrupted prompts: name their column in "
+				      "data.corrupted (--corrupted)",
+				      key);
+	if (!strcmp(e->data.corrupted, e->data.prompt))
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "data.prompt and data.corrupted are the same column, "
+				      "'%.200s'",
+				      e->data.prompt);
+	return LENS_OK;
+}
+
 static enum lens_status check_patch(const struct lens_experiment *e, struct lens_error *err)
 {
-	if (!e->patch.grids.n && e->data.corrupted)
+	if (!e->patch.grids.n && !e->path.receivers.n && e->data.corrupted)
 		return lens_error_set(
 			err, LENS_ERR_INVALID,
 			"data.corrupted is set, but nothing uses it: list what to "
 			"patch in patch.grids (--patch)");
 	if (!e->patch.grids.n)
 		return check_unused(e, "patch.", "patch.grids lists nothing to patch", err);
-	if (!e->data.corrupted)
-		return lens_error_set(
-			err, LENS_ERR_INVALID,
-			"patch.grids needs corrupted prompts: name their column in "
-			"data.corrupted (--corrupted)");
-	if (!strcmp(e->data.corrupted, e->data.prompt))
-		return lens_error_set(err, LENS_ERR_INVALID,
-				      "data.prompt and data.corrupted are the same column, "
-				      "'%.200s'",
-				      e->data.prompt);
+	LENS_TRY(check_corrupted(e, "patch.grids", err));
 	return check_answers(e, "patch.grids", e->patch.metric, err);
 }
 
@@ -117,9 +124,44 @@ static enum lens_status check_ablate(const struct lens_experiment *e, struct len
 			     LENS_METRIC_LOGIT_DIFF, err);
 }
 
+/* "9.9.q" */
+static bool is_receiver(const char *text)
+{
+	size_t layer, head, n = strlen(text);
+	char spot[32];
+
+	if (n < 3 || n >= sizeof(spot) || text[n - 2] != '.' || !strchr("qkv", text[n - 1]))
+		return false;
+	memcpy(spot, text, n - 2);
+	spot[n - 2] = '\0';
+	return lens_head_parse(spot, &layer, &head);
+}
+
+static enum lens_status check_path(const struct lens_experiment *e, struct lens_error *err)
+{
+	const struct lens_strings *list = &e->path.receivers;
+	size_t i;
+
+	if (!list->n)
+		return check_unused(e, "path.", "path.receivers lists nothing", err);
+	LENS_TRY(check_corrupted(e, "path.receivers", err));
+	for (i = 0; i < list->n; i++) {
+		bool logits = list->n == 1 && !strcmp(list->v[0], "logits");
+
+		if (!logits && !is_receiver(list->v[i]))
+			return lens_error_set(
+				err, LENS_ERR_INVALID,
+				"path.receivers: '%.200s' is no receiver: layer.head.q, k or v, "
+				"as in 9.9.q; or logits alone",
+				list->v[i]);
+	}
+	return check_answers(e, "path.receivers", LENS_METRIC_LOGIT_DIFF, err);
+}
+
 enum lens_status lens_experiment_check_interventions(const struct lens_experiment *e,
 						     struct lens_error *err)
 {
 	LENS_TRY(check_patch(e, err));
+	LENS_TRY(check_path(e, err));
 	return check_ablate(e, err);
 }

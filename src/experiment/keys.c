@@ -180,6 +180,12 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  HEADS, ablate.heads, all, true, "ablate these heads only; the others are NaN")       \
 	X("ablate.sets", NULL, NULL, NULL, "{a name: [layer.head, …], …}", "{}",               \
 	  SETS, ablate.set, NULL, true, "heads to ablate together, under a name of yours")     \
+	X("path.receivers", NULL, NULL, NULL,                                                  \
+	  "none | logits | [layer.head.q, k or v, …] as in [9.9.q, 10.0.k]", "none",           \
+	  LIST, path.receivers, none, true,                                                    \
+	  "path patching: what a head's change reaches, everything else being held")           \
+	X("path.senders", NULL, NULL, NULL, "all | [layer.head, …] as in [9.6, 10.0]", "all",  \
+	  HEADS, path.senders, all, true, "the heads that are changed, one at a time")         \
 	X("cpu", "--cpu", NULL, NULL, "auto | avx2 | avx512", "auto",                          \
 	  CHOICE, cpu, cpus, false, "the CPU level, which fixes the bits of the results")      \
 	X("output", "--output", "-o", NULL, "a file", NULL,                                    \

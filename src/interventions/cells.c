@@ -17,6 +17,18 @@ static bool is_zero(const struct lens_study *s, const struct lens_cell *c)
 	       !(s->experiment->steer.scale[c->scale] != 0);
 }
 
+/* Does any receiver read the stream behind the sender? */
+static bool reaches(const struct lens_study *s, const struct lens_cell *c)
+{
+	size_t i;
+
+	for (i = 0; i < s->n_receivers; i++) {
+		if (s->receiver[i].layer > c->spot.layer)
+			return true;
+	}
+	return false;
+}
+
 bool lens_cell_changes(const struct lens_study *s, const struct lens_pair *p,
 		       struct lens_cell *c)
 {
@@ -25,6 +37,8 @@ bool lens_cell_changes(const struct lens_study *s, const struct lens_pair *p,
 	c->from = p->parting;
 	if (is_zero(s, c))
 		return false;
+	if (c->grid->source == LENS_RUN_PATH)
+		return c->from <= p->read_pos && (!s->n_receivers || reaches(s, c));
 	if (c->pos != NOT_ONE) {
 		if (c->pos < c->from || (c->key != NOT_ONE && c->key > c->pos))
 			return false;

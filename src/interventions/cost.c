@@ -22,9 +22,9 @@ size_t lens_parting(const struct lens_study *s, const struct lens_study_grid *g,
 		return lens_place_first(&e->knockout.to, p->found[1], row, length);
 	if (g->source == LENS_RUN_STEERED)
 		return lens_place_first(&e->steer.positions, NULL, row, length);
-	if (g->source >= LENS_RUN_COUNT)
+	if (g->source >= LENS_RUN_COUNT && g->source != LENS_RUN_PATH)
 		return 0;
-	y = lens_run_tokens(p, g->source, row);
+	y = lens_run_tokens(p, lens_source_run(g), row);
 	while (pos < length && x[pos] == y[pos])
 		pos++;
 	return pos;

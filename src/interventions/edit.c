@@ -7,10 +7,15 @@
 #include <math.h>
 #include <string.h>
 
-/* The recorded prompt whose values a cell is given. */
+/* The recorded prompt whose values a cell is given; and that which it departs from. */
 static size_t source_prompt(const struct lens_editor *e, const struct lens_cell *c)
 {
-	return c->pair * e->n_runs + e->run[c->grid->source];
+	return c->pair * e->n_runs + e->run[lens_source_run(c->grid)];
+}
+
+static size_t base_prompt(const struct lens_editor *e, const struct lens_cell *c)
+{
+	return c->pair * e->n_runs + e->run[c->grid->base];
 }
 
 /* What a position is given, [width]; NULL: zeros. */
@@ -128,6 +133,27 @@ static void put_pattern(const struct lens_editor *e, const struct lens_activatio
 	}
 }
 
+/* Heads and MLPs of the cells' rows as in the runs that they depart from. */
+static void freeze(const struct lens_editor *e, const struct lens_batch *b,
+		   const struct lens_activation *a, float *data)
+{
+	size_t i, pos;
+
+	for (i = 0; i < e->n; i++) {
+		const struct lens_cell *c = &e->cell[i];
+
+		for (pos = c->from; pos < b->length[i]; pos++) {
+			long row = lens_batch_row(b, i, pos);
+
+			if (row >= 0)
+				memcpy(data + (size_t)row * a->stride,
+				       lens_recorded(e->record, a->hook, a->layer,
+						     base_prompt(e, c), pos),
+				       a->width * sizeof(*data));
+		}
+	}
+}
+
 static enum lens_status edit(void *ctx, const struct lens_batch *b,
 			     const struct lens_activation *a, float *data,
 			     struct lens_error *err)
@@ -137,6 +163,8 @@ static enum lens_status edit(void *ctx, const struct lens_batch *b,
 	size_t i, k;
 
 	(void)err;
+	if (e->frozen && (a->hook == LENS_HOOK_Z || a->hook == LENS_HOOK_MLP_OUT))
+		freeze(e, b, a, data);
 	for (i = square ? a->prompt : 0; i < (square ? a->prompt + 1 : e->n); i++) {
 		const struct lens_cell *c = &e->cell[i];
 		const struct lens_spots own = { &e->cell[i].spot, 1, 0 };

@@ -114,22 +114,53 @@ static void gather_starts(struct lens_interventions *w, size_t layer)
 	}
 }
 
-static enum lens_status pass_cells(struct lens_interventions *w, struct lens_error *err)
+/* From a layer on, where cells are reused; else from the tokens. */
+static enum lens_status pass_from(struct lens_interventions *w, size_t layer,
+				  const struct lens_visitors *v, struct lens_error *err)
 {
-	const struct lens_visitor v[] = { lens_editor_visitor(&w->editor), tables_visitor(w) };
-	const struct lens_visitors visitors = { v, 2 };
 	const struct lens_past past = { .batch = &w->record.batch,
 					.prompt = w->prompt,
 					.keys = w->record.keys,
 					.values = w->record.values };
-	const struct lens_start start = { .layer = w->editor.cell[0].spot.layer,
-					  .resid = w->resid,
-					  .past = &past };
+	const struct lens_start start = { .layer = layer, .resid = w->resid, .past = &past };
 
 	if (!w->opt.study->experiment->patch.reuse)
-		return lens_forward_run(w->forward, &w->batch, &visitors, err);
-	gather_starts(w, start.layer);
-	return lens_forward_from(w->forward, &w->batch, &start, &visitors, err);
+		return lens_forward_run(w->forward, &w->batch, v, err);
+	gather_starts(w, layer);
+	return lens_forward_from(w->forward, &w->batch, &start, v, err);
+}
+
+/* A pass in which what receivers are given is kept, and one in which they have it. */
+static enum lens_status pass_paths(struct lens_interventions *w, struct lens_error *err)
+{
+	const struct lens_study *s = w->opt.study;
+	const struct lens_visitor first[] = { lens_editor_visitor(&w->editor),
+					      lens_received_visitor(&w->received) };
+	const struct lens_visitor second[] = { lens_received_editor(&w->received),
+					       tables_visitor(w) };
+	const struct lens_visitor logits[] = { first[0], second[1] };
+	const struct lens_visitors v[] = { { first, 2 }, { second, 2 }, { logits, 2 } };
+	size_t layer = w->editor.cell[0].spot.layer;
+	bool reuse = s->experiment->patch.reuse;
+	enum lens_status st;
+
+	w->received.from = reuse ? layer : 0;
+	w->editor.frozen = true;
+	st = pass_from(w, layer, s->n_receivers ? &v[0] : &v[2], err);
+	w->editor.frozen = false;
+	if (st == LENS_OK && s->n_receivers)
+		st = pass_from(w, lens_first_receiver(s, layer), &v[1], err);
+	return st;
+}
+
+static enum lens_status pass_cells(struct lens_interventions *w, struct lens_error *err)
+{
+	const struct lens_visitor v[] = { lens_editor_visitor(&w->editor), tables_visitor(w) };
+	const struct lens_visitors visitors = { v, 2 };
+
+	if (w->editor.cell[0].grid->source == LENS_RUN_PATH)
+		return pass_paths(w, err);
+	return pass_from(w, w->editor.cell[0].spot.layer, &visitors, err);
 }
 
 /* Of outcome o: where a cell's result goes. */
@@ -218,6 +249,9 @@ static enum lens_status run_layer(struct lens_interventions *w, size_t layer, si
 	size_t i, pair;
 
 	for (i = 0; i < s->n_grids; i++) {
+		/* Those of paths have batches of their own. */
+		if (s->grid[i].source == LENS_RUN_PATH)
+			LENS_TRY(run_cells(w, err));
 		for (pair = 0; pair < n_pairs; pair++)
 			LENS_TRY(lens_cells_each(
 				&cells, &s->grid[i], layer, (struct lens_cell){ .pair = pair },

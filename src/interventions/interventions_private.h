@@ -23,7 +23,7 @@ enum lens_status lens_spot_parse(const struct lens_study *s, const char *key, co
 enum lens_status lens_ask_heads(const struct lens_study *s, const char *key,
 				const struct lens_strings *heads, bool **out,
 				struct lens_error *err);
-/* "attn.hook_z": without its block */
+/* "hook_z": without its block */
 const char *lens_hook_leaf(enum lens_hook hook);
 
 /* --- patching.c, ablation.c: what the experiment asks for ------------------------------------
@@ -31,6 +31,30 @@ const char *lens_hook_leaf(enum lens_hook hook);
 
 enum lens_status lens_study_add_patching(struct lens_study *s, struct lens_error *err);
 enum lens_status lens_study_add_ablation(struct lens_study *s, struct lens_error *err);
+
+/* --- paths.c: path patching ------------------------------------------------------------------
+ */
+
+enum lens_status lens_study_add_paths(struct lens_study *s, struct lens_error *err);
+/* The first layer that receives what a layer sends; n_layers: none does. */
+size_t lens_first_receiver(const struct lens_study *s, size_t sender);
+
+/* What receivers were given in the first of a cell's two passes, in the batch's rows. */
+struct lens_received {
+	const struct lens_study *study;
+	struct lens_hook_set hooks;
+	float *value; /* [n_receivers, max_rows, d_head] */
+	size_t max_rows;
+	size_t from; /* the layer with which the first pass began: those before it are as ever
+		      */
+};
+enum lens_status lens_received_init(struct lens_received *r, const struct lens_study *s,
+				    size_t max_rows, struct lens_error *err);
+void lens_received_release(struct lens_received *r);
+size_t lens_received_bytes(const struct lens_study *s, size_t max_rows);
+/* Keeps what receivers are given; puts it there. */
+struct lens_visitor lens_received_visitor(struct lens_received *r);
+struct lens_visitor lens_received_editor(struct lens_received *r);
 
 /* --- knockout.c, steering.c ------------------------------------------------------------------
  */
@@ -52,6 +76,11 @@ size_t lens_place_first(const struct lens_places *l, const int32_t *found, size_
 
 /* --- cost.c: what a row's cells depend on ------------------------------------------------ */
 
+/* The run whose values a grid's cells are given, if it is one's. */
+static inline enum lens_run lens_source_run(const struct lens_study_grid *g)
+{
+	return g->source == LENS_RUN_PATH ? LENS_RUN_CLEAN : g->source;
+}
 /* A row's tokens in a run of the prompt set. */
 const int32_t *lens_run_tokens(const struct lens_prompts *p, enum lens_run run, size_t row);
 /* The first position at which a grid's base and source have different tokens. */
@@ -146,6 +175,7 @@ struct lens_editor {
 	const size_t *run; /* [LENS_RUN_COUNT] which of a pair's runs, of n_runs */
 	size_t n_runs;
 	struct lens_cell *cell; /* [n] prompt by prompt of the batch */
+	bool frozen; /* of paths: heads and MLPs are as in the run that the cell departs from */
 	size_t n;
 	struct lens_hook_set hooks;
 };
@@ -173,13 +203,14 @@ struct lens_interventions {
 	struct lens_hook_set table_hooks;
 	struct lens_record record;
 	struct lens_editor editor;
-	struct lens_batch batch; /* of cells */
-	float *resid;            /* [cell_rows, D] from which they start */
-	size_t *prompt;          /* [cells] the recorded run that they depart from */
-	int32_t *answers;        /* [prompts, n_answers] */
-	float *logits;           /* [pairs, V] of the clean runs, for kl_divergence; or NULL */
-	float **reference;       /* [prompts] which of them is a prompt's */
-	bool *keep;              /* [prompts] */
+	struct lens_received received; /* by paths */
+	struct lens_batch batch;       /* of cells */
+	float *resid;                  /* [cell_rows, D] from which they start */
+	size_t *prompt;                /* [cells] the recorded run that they depart from */
+	int32_t *answers;              /* [prompts, n_answers] */
+	float *logits;     /* [pairs, V] of the clean runs, for kl_divergence; or NULL */
+	float **reference; /* [prompts] which of them is a prompt's */
+	bool *keep;        /* [prompts] */
 	float *metric[LENS_TABLE_COUNT]; /* [pairs·runs, floats] of the runs themselves */
 	float **rows;                    /* [n_outcomes] [batch_rows, floats] */
 	const struct lens_interventions_batch *in; /* the rows in hand */

@@ -25,7 +25,9 @@ static void choose_hooks(const struct lens_study *s, bool *hook)
 	hook[LENS_HOOK_RESID_PRE] = hook[LENS_HOOK_V] = true;
 	hook[s->model->config.rotary.dim ? LENS_HOOK_ROT_K : LENS_HOOK_K] = true;
 	for (i = 0; i < s->n_grids; i++)
-		hook[s->grid[i].hook] |= s->grid[i].source < LENS_RUN_COUNT;
+		hook[s->grid[i].hook] |= lens_source_run(&s->grid[i]) < LENS_RUN_COUNT;
+	if (s->experiment->path.receivers.n)
+		hook[LENS_HOOK_MLP_OUT] = true;
 }
 
 static struct lens_capacity capacity(const struct lens_interventions_options *o)
@@ -103,7 +105,8 @@ size_t lens_interventions_bytes(const struct lens_interventions_options *o)
 		floats_of_rows(o) + kept_logits(o, &most) + most.cell_rows * o->sizes.d_model;
 
 	return floats * sizeof(float) + lens_record_bytes(&record) +
-	       lens_forward_bytes(m, &forward) + lens_tables_bytes(m, &tables) +
+	       lens_received_bytes(o->study, most.cell_rows) + lens_forward_bytes(m, &forward) +
+	       lens_tables_bytes(m, &tables) +
 	       lens_batch_bytes(most.cells, most.cells * o->sizes.n_pos, most.cell_rows) +
 	       most.cells * (sizeof(struct lens_cell) + sizeof(size_t)) +
 	       most.prompts * (o->sizes.n_answers * sizeof(int32_t) + sizeof(float *) + 1);
@@ -179,6 +182,9 @@ static enum lens_status make_editor(struct lens_interventions *w, struct lens_er
 		for (layer = 0; layer < s->model->config.n_layers; layer++)
 			lens_hook_want(&e->hooks, s->grid[i].hook, layer, LENS_WANT_READ_POS);
 	}
+	for (layer = 0; s->experiment->path.receivers.n && layer < s->model->config.n_layers;
+	     layer++)
+		lens_hook_want(&e->hooks, LENS_HOOK_MLP_OUT, layer, LENS_WANT_READ_POS);
 	return LENS_OK;
 }
 
@@ -197,6 +203,7 @@ static enum lens_status make_passes(struct lens_interventions *w, struct lens_er
 	LENS_TRY(lens_tables_create(m, &tables, &w->tables, err));
 	LENS_TRY(lens_hook_set_init(&w->table_hooks, &m->config, NULL, 0, err));
 	lens_tables_hooks(m, &tables, &w->table_hooks);
+	LENS_TRY(lens_received_init(&w->received, w->opt.study, w->most.cell_rows, err));
 	LENS_TRY(lens_batch_init(&w->batch, w->most.cells, w->most.cells * w->opt.sizes.n_pos,
 				 w->most.cell_rows, err));
 	return lens_forward_create(m, &forward, &w->forward, err);
@@ -252,6 +259,7 @@ void lens_interventions_destroy(struct lens_interventions *w)
 	lens_hook_set_release(&w->editor.hooks);
 	lens_hook_set_release(&w->table_hooks);
 	lens_record_release(&w->record);
+	lens_received_release(&w->received);
 	lens_batch_release(&w->batch);
 	lens_tables_destroy(w->tables);
 	lens_forward_destroy(w->forward);

@@ -117,7 +117,8 @@ enum lens_status lens_study_init(struct lens_study *s, const struct lens_model *
 				 const struct lens_experiment *e, struct lens_error *err)
 {
 	size_t n = e->patch.grids.n + e->ablate.grids.n + (e->ablate.n_sets > 0) +
-		   lens_experiment_cuts(e) + (e->steer.vector != NULL);
+		   lens_experiment_cuts(e) + (e->steer.vector != NULL) +
+		   (e->path.receivers.n > 0);
 	enum lens_status st;
 
 	*s = (struct lens_study){ .model = m, .experiment = e };
@@ -134,6 +135,8 @@ enum lens_status lens_study_init(struct lens_study *s, const struct lens_model *
 		st = lens_study_add_knockout(s, err);
 	if (st == LENS_OK && e->steer.vector)
 		st = lens_study_add_steering(s, err);
+	if (st == LENS_OK && e->path.receivers.n)
+		st = lens_study_add_paths(s, err);
 	if (st != LENS_OK)
 		lens_study_release(s);
 	return st;
@@ -148,6 +151,8 @@ void lens_study_release(struct lens_study *s)
 	lens_free(s->set);
 	lens_free(s->cut.spot);
 	lens_free(s->steered.spot);
+	lens_free(s->receiver);
+	lens_free(s->sender);
 	lens_free(s->set_name);
 	lens_free(s->grid);
 	lens_free(s->outcome);

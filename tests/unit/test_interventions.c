@@ -321,6 +321,63 @@ static void check_ablation(void **state)
 	lens_model_destroy(s.m);
 }
 
+/* --- paths ---------------------------------------------------------------------------------
+ */
+
+/*
+ * A change that reaches nothing leaves the corrupted run as it is. In the last layer a
+ * head's direct path to the logits is all that it does: patching its z is the same, but for
+ * the MLP behind it, so there are numbers that differ from both.
+ */
+static void check_unreached(const struct subject *s, const struct found *f, size_t last)
+{
+	const struct lens_config *c = &s->m->config;
+	size_t i, k, n = N_ANSWERS - 1, differ = 0;
+	const float *cells, *corrupted;
+	float base[N_ROWS * (N_ANSWERS - 1)];
+
+	outcome_of(f, "path/logit_diff", &cells);
+	outcome_of(f, "patch/corrupted_logit_diff", &corrupted);
+	memcpy(base, corrupted, sizeof(base));
+	for (i = 0; i < N_ROWS; i++) {
+		for (k = 0; k < c->n_layers * c->n_heads * n; k++) {
+			bool same = cells[i * c->n_layers * c->n_heads * n + k] ==
+				    base[i * n + k % n];
+
+			assert_true(same || k / n / c->n_heads < last);
+			differ += !same;
+		}
+	}
+	assert_true(differ > 0);
+}
+
+static void check_paths(void **state)
+{
+	static const char *const receivers[] = { "logits", "1.0.q,1.1.k,1.0.v" };
+	struct found reuse, other;
+	struct subject s;
+	size_t i;
+
+	begin(&s, *state);
+	for (i = 0; i < 2; i++) {
+		test_settings_setup(NULL);
+		test_settings_set(&test_e, "path.receivers", receivers[i]);
+		test_settings_set(&test_e, "patch.grids", "resid_pre");
+		find(&s, &test_e, N_ROWS, 1, &reuse);
+		check_unreached(&s, &reuse, i ? 1 : s.m->config.n_layers);
+		find(&s, &test_e, 2, 2, &other);
+		same(&reuse, &other, "small batches");
+		release(&other);
+		test_settings_set(&test_e, "patch.reuse", "false");
+		find(&s, &test_e, N_ROWS, 1, &other);
+		same(&reuse, &other, "full passes");
+		release(&other);
+		release(&reuse);
+		test_settings_teardown(NULL);
+	}
+	lens_model_destroy(s.m);
+}
+
 int main(void)
 {
 	static char gpt2[] = "gpt2_gelu_new", neo[] = "gpt_neo_local", neox[] = "gpt_neox",
@@ -334,6 +391,9 @@ int main(void)
 		{ "ablation: gpt2", check_ablation, NULL, NULL, gpt2 },
 		{ "ablation: neox", check_ablation, NULL, NULL, neox },
 		{ "ablation: llama", check_ablation, NULL, NULL, llama },
+		{ "paths: gpt2", check_paths, NULL, NULL, gpt2 },
+		{ "paths: neox", check_paths, NULL, NULL, neox },
+		{ "paths: llama", check_paths, NULL, NULL, llama },
 	};
 
 	return cmocka_run_group_tests(tests, test_open_kernels, NULL);
