@@ -1363,7 +1363,7 @@ class Run:
         tokenizer: a model directory or a tokenizer.json; by default the model's directory at the time of the run, and
         an error if its tokenizer is another one by now (with a directory given here, a warning).
         """
-        return self.to_str_tokens(self.tokens(int(row))[: self.lengths[row]], tokenizer)
+        return self._texts(self.tokens(int(row))[: self.lengths[row]], tokenizer, f"row {row}: ")
 
     def answer_tokens(self, row: int) -> list[list[int]]:
         """The token ids of each of one prompt's answers: one id each, or with `data.answer_tokens: any` as many as it has."""
@@ -1378,13 +1378,16 @@ class Run:
 
     def to_str_tokens(self, ids: Iterable[int], tokenizer: str | os.PathLike[str] | None = None) -> list[str]:
         """The same of any token ids: run.to_str_tokens(run.results["top_tokens"][0])."""
+        return self._texts(ids, tokenizer, "")
+
+    def _texts(self, ids: Iterable[int], tokenizer: str | os.PathLike[str] | None, of: str) -> list[str]:
         where = Path(tokenizer or self.file.attrs.get("path_model", self.experiment["model"]))
         key = where, tokenizer is not None
         if key not in self._pieces:
             self._pieces[key] = self._load_pieces(*key)
         pieces, ids = self._pieces[key], [int(t) for t in ids]
         if unknown := [t for t in ids if t not in pieces]:
-            raise H5LensError(f"{self.path}: the tokenizer in {where} does not know the token {unknown[0]}; "
+            raise H5LensError(f"{self.path}: {of}token {unknown[0]}, which the tokenizer in {where} does not know; "
                               "tokenizer= takes another directory")
         return [pieces[t].decode(errors="replace") for t in ids]
 
@@ -1400,7 +1403,7 @@ class Run:
         pieces = load_pieces(where, alone=True)
         if changed:
             warnings.warn(f"{where}: the tokenizer's files are not those that the run read (sha256_tokenizer of "
-                          f"{self.path})", H5LensWarning, stacklevel=3)
+                          f"{self.path})", H5LensWarning, stacklevel=4)
         return pieces
 
     # -- integrity

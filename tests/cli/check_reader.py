@@ -908,7 +908,7 @@ def check_stack_errors(c: Checks, tmp: Path) -> None:
             (KeyError, lambda: bad.stack_head_results(weights=w),
              ["hook_result or blocks.0.attn.hook_z", "'blocks.*.attn.hook_result'"]),
             (KeyError, lambda: run.get_full_resid_decomposition(weights=w), ["stack_neuron_results needs blocks.0.mlp.hook_post"]),
-            (h5lens.H5LensError, lambda: run.get_full_resid_decomposition(expand_neurons=False, weights={
+            (KeyError, lambda: run.get_full_resid_decomposition(expand_neurons=False, weights={
                 k: v for k, v in w.items() if "b_O" not in k}), ["blocks.0.attn.b_O"]),
             (KeyError, lambda: bad.logit_attrs(stack, 1, weights=w, rows=[0, 1]), ["logit_attrs needs ln_final.hook_scale"]),
             (h5lens.H5LensError, run.stack_head_results, ["from hook_z", "blocks.0.attn.W_O", "weights=h5lens.open_weights"]),
