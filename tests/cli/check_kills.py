@@ -51,16 +51,17 @@ class Sweep:
     """One output in a folder of its own."""
 
     def __init__(self, folder: Path, rows: int = 240, hooks: str = "*resid_post,*hook_pattern",
-                 shard: int = SHARD, data: str = CSV):
+                 shard: int = SHARD, data: str = CSV, keys: tuple[str, ...] = ()):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.rows, self.hooks, self.shard, self.data = folder, rows, hooks, shard, data
+        self.keys = [word for key in keys for word in ("--set", key)]
         self.output, self.shards = folder / "out.h5", folder / "out.shards"
         self.n_shards = -(-rows // shard)
 
     def command(self, *more: str, threads: int = 1) -> list[str]:
         return [PROGRAM, "run", "--model", MODEL, "--data", self.data, "--answers", "correct,incorrect",
                 "--hooks", self.hooks, "--limit", str(self.rows), "--set", f"shards.prompts={self.shard}",
-                "-o", str(self.output), "--threads", str(threads), *more]
+                "-o", str(self.output), "--threads", str(threads), *self.keys, *more]
 
     def start(self, *more: str, threads: int = 1) -> subprocess.Popen[str]:
         return subprocess.Popen(self.command(*more, threads=threads), text=True,
@@ -395,6 +396,62 @@ def tasks(work: Path, reference: Sweep) -> None:
     mixed.clear()
 
 
+# --- two passes over the data ---------------------------------------------------------------
+
+
+def first_pass(work: Path, reference: Sweep) -> None:
+    """ablate.value: mean: killed at random moments of the first pass and after it; tasks at once."""
+    rng, rows, keys = random.Random(7), 240, ("ablate.grids=mlp_out", "ablate.value=mean")
+    right = Sweep(work / "mean-reference", rows, "*resid_post", keys=keys)
+    code, told = right.run(threads=2)
+    if not check("first pass: undisturbed", code == 0, told):
+        return
+    s = Sweep(work / "mean", rows, right.hooks, keys=keys)
+    in_pass = 0
+    for again in range(2):
+        s.clear()
+        for _ in range(3):
+            p, want = s.start(threads=rng.choice((1, 3))), rng.randrange(1, 14)
+            while p.poll() is None and len(list(s.shards.glob("mean-*.h5*"))) < want:
+                time.sleep(0.001)
+            time.sleep(rng.choice((0, 0, 0.02, 0.3)))
+            p.kill()
+            end(p)
+            in_pass += bool(list(s.shards.glob("mean-*"))) and not (s.shards / "mean.h5").exists()
+            time.sleep(0.1)
+        code, told = s.run(threads=2)
+        check(f"first pass, killed: goes on ({again})", code == 0, told)
+        same_as(f"first pass, killed ({again})", s, right)
+        what = differences(s.shards / "mean.h5", right.shards / "mean.h5")
+        check("first pass, killed: the same means", not what, what)
+    check("first pass: killed in it", in_pass > 0)
+
+    def at_once(name: str) -> None:
+        """Three tasks again and again, until all have ended."""
+        waiting, odd = [1, 2, 3], ""
+        for _ in range(10):
+            several = [(i, s.start("--task", f"{i}/3")) for i in waiting]
+            ended = [(i, *end(p)) for i, p in several]
+            waiting = [i for i, code, _ in ended if code]
+            odd += "".join(f"{code}: {told}" for _, code, told in ended
+                           if code and (code != 75 or "the same command goes on later" not in told))
+        check(name, not odd and not waiting, f"{waiting}: {odd}")
+        same_as(name, s, right)
+
+    for again in range(2):
+        s.clear()
+        at_once(f"first pass, tasks at once ({again})")
+        s.clear()
+        codes = [s.run("--task", f"{i}/3")[0] for i in (1, 2, 3)]
+        check(f"first pass, tasks in turn ({again})", codes == [75, 75, 0], str(codes))
+        # All sums are there: each task makes the means, whatever the others do.
+        for made in (s.shards / "mean.h5", *s.shards.glob("?????.h5")):
+            made.unlink()
+        at_once(f"first pass, means at once ({again})")
+        check(f"first pass, means at once: one file ({again})", (s.shards / "mean.h5").exists())
+    _ = reference
+
+
 # --- folders and disks ---------------------------------------------------------------------
 
 
@@ -500,7 +557,7 @@ def main() -> int:
     a.add_argument("--kills", type=int, default=int(os.environ.get("H5LENS_KILLS", "20")))
     a.add_argument("--minutes", action="store_true", help="kill a run that takes minutes, not short ones")
     a.add_argument("--seed", type=int, default=5)
-    a.add_argument("--only", help="one part: kills, signals, two_runs, statuses, tasks, vanishing, disk")
+    a.add_argument("--only", help="one part: kills, signals, two_runs, statuses, tasks, first_pass, vanishing, disk")
     a.add_argument("--disk", nargs=2, metavar=("PLACE", "REFERENCE"), help=argparse.SUPPRESS)
     args = a.parse_args()
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also under nohup
@@ -514,7 +571,7 @@ def main() -> int:
         reference = Sweep(work / "reference")
         code, told = reference.run(threads=2)
         check("undisturbed", code == 0, told)
-        for part in (signals, two_runs, statuses, tasks, vanishing):
+        for part in (signals, two_runs, statuses, tasks, first_pass, vanishing):
             if args.only in (None, part.__name__):
                 part(work, reference)
         if args.only in (None, "disk") and not in_namespace(work, reference):
