@@ -33,8 +33,7 @@ static enum lens_status go_on(const struct lens_mean_job *job, struct lens_error
 	return LENS_OK;
 }
 
-/* --- one shard's sums ----------------------------------------------------------------------
- */
+/* --- one shard's sums ------------------------------------------------------------------ */
 
 struct pass {
 	const struct lens_mean_job *job;
@@ -93,8 +92,7 @@ static enum lens_status sum_shard(const struct lens_mean_job *job, size_t shard,
 	return st;
 }
 
-/* --- files
- * ------------------------------------------------------------------------------------ */
+/* --- files ----------------------------------------------------------------------------- */
 
 /* The path is the caller's to free. */
 static enum lens_status file_of(const struct lens_mean_job *job, size_t shard, char **path,
@@ -162,8 +160,7 @@ static enum lens_status all_there(const struct lens_mean_job *job, struct lens_e
 		n, missing);
 }
 
-/* --- the means ------------------------------------------------------------------------------
- */
+/* --- the means ------------------------------------------------------------------------- */
 
 /* Another shard's, which may be another task's. */
 static enum lens_status add_sums(const struct lens_mean_job *job, size_t shard,

@@ -117,7 +117,13 @@ static const char *const names[] = { "00000.h5",
 				     "00001.h5.bak",
 				     "plan.json",
 				     "x00001.h5",
-				     "plan.json.tmp-0011aaff" };
+				     "plan.json.tmp-0011aaff",
+				     "mean-00001.h5",
+				     "mean-00002.h5.part-0123abcd",
+				     "mean.h5",
+				     "mean.h5.part-0123abcd",
+				     "mean-0001.h5" };
+#define NAMES (sizeof(names) / sizeof(*names))
 
 static void test_clean(void **state)
 {
@@ -125,26 +131,27 @@ static void test_clean(void **state)
 		enum lens_clean how;
 		const char *left;
 		size_t n;
-	} row[] = { { LENS_CLEAN_SHARE, "y.nyyyyyy", 1 },
-		    { LENS_CLEAN_HALF_DONE, "y.nyyyyyn", 1 },
-		    { LENS_CLEAN_EVERYTHING, "n.nyyynyn", 2 } };
+	} row[] = { { LENS_CLEAN_SHARE, "y.nyyyyyyynyyy", 1 },
+		    { LENS_CLEAN_HALF_DONE, "y.nyyyyynynyny", 1 },
+		    { LENS_CLEAN_EVERYTHING, "n.nyyynynnnnny", 2 },
+		    { LENS_CLEAN_JOINED, "y.yyyyyyynnyyy", 0 } };
 	struct lens_folder f;
 	size_t i, k, n;
 	int fd;
 
 	(void)state;
 	start(&f, "{}");
-	for (i = 0; i < 3; i++) {
+	for (i = 0; i < 4; i++) {
 		char *path = lens_path_join(f.path, names[1]);
 
-		for (k = 0; k < 9; k++)
+		for (k = 0; k < NAMES; k++)
 			test_write_text(f.path, names[k], "");
 		/* One is being written. */
 		fd = open(path, O_RDWR);
 		assert_int_equal(flock(fd, LOCK_EX), 0);
 		assert_int_equal(lens_folder_clean(&f, row[i].how, &n, NULL), LENS_OK);
 		assert_int_equal(n, row[i].n);
-		for (k = 0; k < 9; k++)
+		for (k = 0; k < NAMES; k++)
 			assert_int_equal(test_is_there(f.path, names[k]),
 					 row[i].left[k] != 'n');
 		close(fd);
