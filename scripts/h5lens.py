@@ -5,6 +5,8 @@
         run.cache("resid_post", 5)              # [prompt, pos, d_model]
         run.cache("blocks.5.attn.hook_pattern", rows=slice(0, 8))
         run.results["logit_diff"]               # [prompt, answer - 1]
+        run.patch["resid_pre"]                  # [prompt, layer, pos, answer - 1]: /results/patch
+        run.ablate["sets"]                      # [prompt, set, answer - 1]: /results/ablate; run.labels("set")
         run.tree["/results"].to_dataset()       # xarray, read when it is used
         run.activation_cache([0, 1])            # a dict for TransformerLens's ActivationCache
         run.decompose_resid([0, 1])             # and its functions, in NumPy: [component, prompt, pos, d_model]
@@ -17,6 +19,12 @@ Conventions of the file. Prompts differ in length and nothing was computed past 
 arrays hold NaN there, `tokens` holds -1. `run.lengths` and `run.mask()` say where the data is. Attention
 scores that the causal mask (or a local window) removes are -inf. Ranks count from zero; -1 stands for a
 row whose logits were not finite. Arrays keep the type they were stored in (float16 or float32).
+
+Interventions. A grid of `run.patch` has a cell for each place of its axes (`run.patch.dims("resid_pre")`): what became of
+the answers when the activation there was replaced; NaN past a prompt's end and where patch.layers, patch.heads or
+patch.positions did not ask. Beside the grids are both runs, corrupted_logit_diff and clean_logit_diff (or another
+patch.metric), and with patch.normalize <grid>_normalized: (x - corrupted) / (clean - corrupted), NaN where those are equal.
+A grid of `run.ablate` is the clean run, whose own logit_diff is in `run.results`, with heads, attention or MLPs replaced.
 
 A run in shards. HDF5 shows the activations of all shards as one virtual dataset, opens every shard to read it,
 and gives NaN, without an error, for a shard that it cannot open (it is missing, or the process has reached its
@@ -411,14 +419,20 @@ def _index(rows: Rows, n: int) -> np.ndarray:
 class _Group(Mapping[str, np.ndarray]):
     """A group's datasets as NumPy arrays, each read when it is asked for."""
 
-    def __init__(self, data: dict[str, h5py.Dataset], what: str) -> None:
-        self._data, self._what = data, what
+    def __init__(self, data: dict[str, h5py.Dataset], what: str, absent: str = "") -> None:
+        self._data, self._what, self._absent = data, what, absent  # absent: why there may be none at all
 
     def dataset(self, name: str) -> h5py.Dataset:
         """The h5py dataset: shape, attributes, partial reads."""
         if name not in self._data:
+            if not self._data and self._absent:
+                raise UnknownName(f"no {self._what} '{name}' in this file, and no other: {self._absent}")
             raise _no_such(self._what, name, self._data)
         return self._data[name]
+
+    def dims(self, name: str) -> tuple[str, ...]:
+        """The names of a dataset's dimensions: ("prompt", "layer", "pos", "answer_other")."""
+        return _dims(self.dataset(name))
 
     def __getitem__(self, name: str) -> np.ndarray:
         return _read(self.dataset(name))
@@ -737,7 +751,7 @@ def _weight(weights: Mapping[str, Any] | None, name: str, what: str) -> Any:
 class Run:
     """One output file, open for reading. Close it, or use it in a `with`."""
 
-    _OPEN = ("file", "prompts", "results", "columns", "_cache")  # there until close()
+    _OPEN = ("file", "prompts", "results", "patch", "ablate", "columns", "_cache")  # there until close()
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -759,6 +773,9 @@ class Run:
             self._shards = self._check_shards()
             self.prompts = self._group("prompts", "prompt array")
             self.results = self._group("results", "result table")
+            self.patch = self._group("results/patch", "grid of patching", "the run patched nothing (patch.grids)")
+            self.ablate = self._group("results/ablate", "grid of ablation",
+                                      "the run ablated nothing (ablate.grids, ablate.sets)")
             self.columns = self._group("prompts/columns", "CSV column")
             self._cache = {k: self._wrap(d) for k, d in _datasets(self.file.get("cache"))}
             self.lengths: np.ndarray = _read(self.prompts.dataset("length"))
@@ -769,9 +786,9 @@ class Run:
     def _wrap(self, d: h5py.Dataset) -> h5py.Dataset:
         return _ShardedDataset(d, self._shards) if self._shards and d.is_virtual else d
 
-    def _group(self, path: str, what: str) -> _Group:
+    def _group(self, path: str, what: str, absent: str = "") -> _Group:
         items = (self.file.get(path) or {}).items()
-        return _Group({k: self._wrap(d) for k, d in items if isinstance(d, h5py.Dataset)}, what)
+        return _Group({k: self._wrap(d) for k, d in items if isinstance(d, h5py.Dataset)}, what, absent)
 
     @property
     def shards(self) -> list[Path]:
@@ -849,8 +866,10 @@ class Run:
     def __repr__(self) -> str:
         if "file" not in self.__dict__:
             return f"<h5lens run {self.path}, closed>"
+        grids = "".join(f", {what} {', '.join(group)}" for what, group in
+                        (("patch", self.patch), ("ablate", self.ablate)) if group)
         return (f"<h5lens run {self.path}: {len(self)} prompts, {len(self._cache)} activations, "
-                f"results {', '.join(self.results)}>")
+                f"results {', '.join(self.results)}{grids}>")
 
     def __len__(self) -> int:
         """The number of prompts."""
@@ -879,8 +898,12 @@ class Run:
     @property
     def lens_layers(self) -> list[str]:
         """The labels of the dimension lens_layer: 0_pre, 1_pre, …, final_post; with lens_mid 0_pre, 0_mid, 1_pre, …"""
-        d = self.file.get("lens_layer")
-        return [] if d is None or not _is_string(d) else list(_read(d))
+        return self.labels("lens_layer")
+
+    def labels(self, dim: str) -> list[str]:
+        """The labels of a dimension: of answer the answers' columns, of set the names of ablate.sets. Without labels: []."""
+        d = self.file.get(dim)
+        return list(_read(d)) if isinstance(d, h5py.Dataset) and _is_string(d) else []
 
     @property
     def hooks(self) -> list[str]:

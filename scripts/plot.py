@@ -1,84 +1,57 @@
 #!/usr/bin/env python3
-"""Draws three pictures of an output file of h5lens.
+"""Draws pictures of an output file of h5lens: what it has data for.
 
-    python scripts/plot.py OUT.h5 [-o DIR] [--by COLUMN] [--head L.H] [--prompt ROW] [--tokenizer DIR]
+    python scripts/plot.py OUT.h5 [-o DIR] [--only NAME,…] [--by COLUMN] [--roles COLUMN,…] [--head L.H] [--prompt ROW]
+                           [--tokenizer DIR]
 
 STEM.rank_per_layer.png  where the answers rank when each layer's residual stream is read out (logit lens)
 STEM.logit_diff.png      the distribution of the logit difference, split by a CSV column with --by
 STEM.attention.png       one head's attention pattern on one prompt
+STEM.patch.GRID.png      each grid of activation patching (/results/patch), as a heatmap
+STEM.patch.png           heads' outputs beside the residual stream by position, where both were patched
+STEM.ablate.GRID.png     each grid of ablation (/results/ablate): heads as a heatmap, layers and sets of heads as means
+                         with intervals
 
-Without --head, the head is the one that looks hardest at a single place in the text: from the read position, the
-largest weight on an earlier token other than the first, averaged over the first 200 prompts. The tokens' texts
-come from tokenizer.json in --tokenizer, by default in the model directory that the file names; without one the
-labels are token ids. What the file has no data for is left out, and said.
+Attention: without --head, the head is the one that looks hardest at a single place in the text: from the read position,
+the largest weight on an earlier token other than the first, averaged over the first 200 prompts.
+
+Patching: a cell is the mean over the prompts that have it (NaN is left out) of what the patch changed: the metric less that
+of the run which was patched; white is no change. A grid with normalized shares beside it has a picture of either. On the
+axis of positions stand
+
+    the tokens      where all prompts have the same number of tokens and most places the same token; with --by, where those
+                    with the same value of the column do: there is a row of the picture for each value
+    --roles A,B     the places where the texts of these CSV columns end in the prompt, as in --roles subject,place
+    else            places counted from the first token that differs between a prompt and its corrupted one, and from the
+                    token that is read
+
+Grids of heads by position show, for each head, the place with the largest mean effect; the lines above the picture tell
+which place it is for the largest of them. Ablation: the bars are 95 % intervals of the mean, 1.96 standard errors.
+
+The tokens' texts come from tokenizer.json in --tokenizer, by default in the model directory that the file names; without
+one the labels are token ids. What the file has no data for is left out, and said.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+# The first says what is not installed.
+from plot_common import (COLOURS, STYLE, NotThere, answer_names, count, groups, origin, plt, shorten, table,
+                         titles, token_labels)
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.lines import Line2D  # noqa: E402
-from matplotlib.patches import Patch  # noqa: E402
-from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: E402
-
-import h5lens  # noqa: E402
-
-# Okabe and Ito's palette: told apart with any colour vision.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-GREY = "#555555"
-STYLE: dict[str, Any] = {
-    "font.size": 10, "axes.titlesize": 12, "axes.labelsize": 10.5, "legend.fontsize": 9, "figure.dpi": 100,
-    "savefig.dpi": 200, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#888888",
-    "axes.titlelocation": "left", "axes.titleweight": "bold", "legend.frameon": False, "axes.grid": False,
-    "text.parse_math": False, "figure.constrained_layout.use": True,
-}
-
-
-class NotThere(Exception):
-    """The file has no data for this picture."""
-
-
-def count(n: int, what: str) -> str:
-    return f"{n:,} {what}" + ("" if n == 1 else "s")
-
-
-def shorten(text: str, n: int) -> str:
-    return text if len(text) <= n else text[:n - 1] + "…"
-
-
-def origin(run: h5lens.Run) -> str:
-    """The model and the data, for the second line of a title."""
-    experiment = run.experiment
-    parts = [Path(str(experiment.get("model", ""))).name, Path(str(experiment.get("data", {}).get("csv", ""))).name]
-    return ", ".join([p for p in parts if p] + [count(len(run), "prompt")])
-
-
-def titles(ax: plt.Axes, title: str, below: str, lift: float = 5, lines: int = 1) -> None:
-    """A title and quieter lines below it, lift points above the axes."""
-    ax.set_title(title, pad=lift + 4 + 13 * lines)
-    ax.annotate(below, (0, 1), (0, lift), "axes fraction", "offset points", fontsize=9, color=GREY, va="bottom")
-
-
-def answer_names(run: h5lens.Run, n: int) -> list[str]:
-    names = run.experiment.get("data", {}).get("answers") or []
-    return [str(names[i]) if i < len(names) else f"answer {i + 1}" for i in range(n)]
-
-
-def table(run: h5lens.Run, name: str) -> np.ndarray:
-    if name not in run.results:
-        raise NotThere(f"the file has no table {name}")
-    return run.results[name]
-
+import h5lens
+import numpy as np
+import plot_interventions
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 # --- rank per layer -------------------------------------------------------------
 
@@ -128,23 +101,6 @@ def rank_axis(ax: plt.Axes, top: float) -> None:
 
 
 # --- logit difference -----------------------------------------------------------
-
-def groups(values: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Splits rows by a column: its values if they are few, quarters of a number, the commonest texts."""
-    numeric = values.dtype.kind in "fi"
-    kinds, n = np.unique(values[~np.isnan(values)] if numeric else values.astype(str), return_counts=True)
-    if len(kinds) <= len(COLOURS):
-        return [(f"{k:g}" if values.dtype.kind == "f" else str(k) or "(empty)", values == k) for k in kinds]
-    if numeric:
-        edges = np.unique(np.nanquantile(values, [0, 0.25, 0.5, 0.75, 1]))
-        last = len(edges) - 2
-        return [(f"{a:g} to {b:g}" if i == last else f"{a:g} to below {b:g}",
-                 (values >= a) & ((values <= b) if i == last else (values < b)))
-                for i, (a, b) in enumerate(zip(edges, edges[1:]))]
-    common = [str(k) for k in kinds[np.argsort(-n, kind="stable")][:len(COLOURS) - 1]]
-    rest = ~np.isin(values.astype(str), common)
-    return [(k, values == k) for k in common] + [(f"{len(kinds) - len(common)} other values", rest)]
-
 
 def draw_diff(run: h5lens.Run, by: str | None) -> Figure:
     diff = table(run, "logit_diff").astype(float)  # [prompt, answer - 1]
@@ -237,19 +193,6 @@ def pick_head(run: h5lens.Run, n_rows: int = 200) -> tuple[int, int]:
     return max(means, key=means.__getitem__) if means else (layers[-1], 0)
 
 
-def token_labels(run: h5lens.Run, row: int, tokenizer: Path | None) -> list[str]:
-    """The prompt's pieces: a leading space as ·, long ones cut; ids without a tokenizer."""
-    try:
-        pieces = run.str_tokens(row, tokenizer)
-    except (OSError, KeyError, ValueError, h5lens.H5LensError) as e:
-        if tokenizer:
-            raise SystemExit(f"plot.py: no tokenizer in {tokenizer}: {e}") from e
-        print(f"plot.py: token ids instead of texts (--tokenizer DIR): {e}", file=sys.stderr)
-        return [str(t) for t in run.tokens(row)[:run.lengths[row]]]
-    shown = [p.replace("\n", "↵").replace("\t", "→").replace(" ", "·") for p in pieces]
-    return [shorten(p, 14) for p in shown]
-
-
 @dataclass
 class Pattern:
     """What the attention picture shows."""
@@ -330,33 +273,53 @@ def head_of(text: str) -> tuple[int, int]:
     return layer, head
 
 
+KINDS = "rank_per_layer", "logit_diff", "attention", "patch", "ablate"
+
+
+def kinds_of(text: str) -> list[str]:
+    if wrong := [k for k in text.split(",") if k not in KINDS]:
+        raise argparse.ArgumentTypeError(f"'{wrong[0]}' is none of {', '.join(KINDS)}")
+    return text.split(",")
+
+
 def arguments() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("file", type=Path, help="an output file of h5lens")
     p.add_argument("-o", "--output", type=Path, metavar="DIR", help="where the PNGs go (default: beside the file)")
-    p.add_argument("--by", metavar="COLUMN", help="split the logit differences by this CSV column")
+    p.add_argument("--only", type=kinds_of, default=KINDS, metavar="NAME,…",
+                   help=f"only these of {', '.join(KINDS)}")
+    p.add_argument("--by", metavar="COLUMN", help="split the logit differences and the grids of patching by this CSV column")
+    p.add_argument("--roles", type=lambda s: s.split(","), metavar="COLUMN,…",
+                   help="the CSV columns whose texts are the places on the axis of positions")
     p.add_argument("--head", type=head_of, metavar="L.H", help="layer and head of the attention pattern")
     p.add_argument("--prompt", type=int, default=0, metavar="ROW", help="row of the attention pattern (default 0)")
     p.add_argument("--tokenizer", type=Path, metavar="DIR", help="directory with tokenizer.json")
     return p.parse_args()
 
 
-def draw_all(run: h5lens.Run, args: argparse.Namespace) -> int:
-    if not -len(run) <= args.prompt < len(run):
-        raise SystemExit(f"plot.py: no prompt {args.prompt}: the file has {len(run)}")
-    if args.by and args.by not in run.columns:
-        raise SystemExit(f"plot.py: --by {args.by}: the CSV's other columns are {', '.join(run.columns)}")
+def pictures_of(run: h5lens.Run, args: argparse.Namespace) -> dict[str, Callable[[], Figure]]:
+    """Name → how it is drawn."""
     row = args.prompt % len(run)
-    folder = args.output or args.file.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = {
+    found: dict[str, Callable[[], Figure]] = {
         "rank_per_layer": lambda: draw_ranks(run),
         "logit_diff": lambda: draw_diff(run, args.by),
         "attention": lambda: draw_attention(run, load_pattern(run, args.head, row),
                                             token_labels(run, row, args.tokenizer)),
+        **plot_interventions.pictures_of(run, plot_interventions.Layout(args.by, args.roles, args.tokenizer)),
     }
+    return {name: draw for name, draw in found.items() if name.split(".")[0] in args.only}
+
+
+def draw_all(run: h5lens.Run, args: argparse.Namespace) -> int:
+    if not -len(run) <= args.prompt < len(run):
+        raise SystemExit(f"plot.py: no prompt {args.prompt}: the file has {len(run)}")
+    for flag, names in (("--by", [args.by] if args.by else []), ("--roles", args.roles or [])):
+        if missing := [name for name in names if name not in run.columns]:
+            raise SystemExit(f"plot.py: {flag} {missing[0]}: the CSV's other columns are {', '.join(run.columns)}")
+    folder = args.output or args.file.parent
+    folder.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for name, draw in pictures.items():
+    for name, draw in pictures_of(run, args).items():
         try:
             fig = draw()
         except NotThere as e:
