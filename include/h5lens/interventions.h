@@ -226,11 +226,13 @@ size_t lens_interventions_bytes(const struct lens_interventions_options *opt);
 struct lens_interventions_batch {
 	const struct lens_prompts *prompts;
 	size_t row0, n;
+	const uint8_t *flags; /* [n] the rows' /results/flags, or NULL */
 	const atomic_int *stop;
 };
+/* Adds to *n_flagged the rows with a result that is not finite, and no such flag yet. */
 enum lens_status lens_interventions_run(struct lens_interventions *w,
 					const struct lens_interventions_batch *in,
-					struct lens_error *err);
+					size_t *n_flagged, struct lens_error *err);
 /* The rows of an outcome, [n, its axes], until the next batch. */
 const float *lens_interventions_rows(const struct lens_interventions *w, size_t outcome);
 

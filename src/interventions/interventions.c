@@ -172,6 +172,20 @@ static float *place_of(const struct lens_interventions *w, const struct lens_cel
 	       c->at * lens_metric_floats(out->metric, &w->opt.sizes);
 }
 
+/* Ranks and tokens of logits that are not finite are −1. */
+static bool all_finite(enum lens_dtype dtype, const float *x, size_t n)
+{
+	int32_t id;
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		memcpy(&id, &x[i], sizeof(id));
+		if (dtype == LENS_F32 ? !isfinite(x[i]) : id < 0)
+			return false;
+	}
+	return true;
+}
+
 /* What became of the answers: the tables' row i. NOT_ONE: nothing, as in the run itself. */
 static void put_cell(struct lens_interventions *w, const struct lens_cell *c, size_t i)
 {
@@ -182,10 +196,12 @@ static void put_cell(struct lens_interventions *w, const struct lens_cell *c, si
 		enum lens_table metric = w->opt.study->outcome[o].metric;
 		size_t n = lens_metric_floats(metric, &w->opt.sizes);
 		const float *rows = lens_tables_rows(w->tables, metric);
+		const float *row =
+			i == NOT_ONE ? metric_row(w, metric, g->base, c->pair) : rows + i * n;
 
-		memcpy(place_of(w, c, o),
-		       i == NOT_ONE ? metric_row(w, metric, g->base, c->pair) : rows + i * n,
-		       n * sizeof(float));
+		memcpy(place_of(w, c, o), row, n * sizeof(float));
+		if (!all_finite(w->opt.study->outcome[o].dtype, row, n))
+			w->nonfinite[w->first + c->pair] = true;
 	}
 }
 
@@ -298,14 +314,24 @@ static void finish_pair(struct lens_interventions *w, size_t pair)
 	}
 }
 
+static void count_flagged(const struct lens_interventions *w, size_t *n_flagged)
+{
+	const uint8_t *flags = w->in->flags;
+	size_t i;
+
+	for (i = 0; i < w->in->n; i++)
+		*n_flagged += w->nonfinite[i] && !(flags && flags[i] & LENS_FLAGS_NONFINITE);
+}
+
 enum lens_status lens_interventions_run(struct lens_interventions *w,
 					const struct lens_interventions_batch *in,
-					struct lens_error *err)
+					size_t *n_flagged, struct lens_error *err)
 {
 	const struct lens_study *s = w->opt.study;
 	size_t i, n, layer;
 
 	w->in = in;
+	memset(w->nonfinite, 0, in->n * sizeof(*w->nonfinite));
 	for (i = 0; i < s->n_outcomes; i++)
 		lens_fill(s->outcome[i].dtype, w->rows[i],
 			  in->n * lens_outcome_floats(&s->outcome[i], &w->opt.sizes));
@@ -319,5 +345,6 @@ enum lens_status lens_interventions_run(struct lens_interventions *w,
 		for (i = 0; i < n; i++)
 			finish_pair(w, i);
 	}
+	count_flagged(w, n_flagged);
 	return LENS_OK;
 }

@@ -214,6 +214,7 @@ struct lens_interventions {
 	float *metric[LENS_TABLE_COUNT]; /* [pairs·runs, floats] of the runs themselves */
 	float **rows;                    /* [n_outcomes] [batch_rows, floats] */
 	const struct lens_interventions_batch *in; /* the rows in hand */
+	bool *nonfinite;                           /* [batch_rows] is a result of theirs? */
 	size_t first;                              /* the first pair of the group in hand */
 };
 

@@ -154,10 +154,11 @@ static enum lens_status make_buffers(struct lens_interventions *w, struct lens_e
 	w->answers = lens_calloc(most->prompts, (s->n_answers + 1) * sizeof(*w->answers));
 	w->reference = lens_calloc(most->prompts, sizeof(*w->reference));
 	w->keep = lens_calloc(most->prompts, sizeof(*w->keep));
+	w->nonfinite = lens_calloc(w->opt.batch_rows, sizeof(*w->nonfinite));
 	if (logits)
 		w->logits = lens_alloc_aligned(logits, sizeof(float));
 	if (!w->resid || !w->prompt || !w->editor.cell || !w->answers || !w->reference ||
-	    !w->keep || (logits && !w->logits))
+	    !w->keep || !w->nonfinite || (logits && !w->logits))
 		return lens_error_nomem(err, logits + resid, sizeof(float));
 	/* Rows between prompts are read by nobody, but must not be signalling. */
 	memset(w->resid, 0, resid * sizeof(float));
@@ -255,6 +256,7 @@ void lens_interventions_destroy(struct lens_interventions *w)
 	lens_free(w->answers);
 	lens_free(w->reference);
 	lens_free(w->keep);
+	lens_free(w->nonfinite);
 	lens_free(w->logits);
 	lens_hook_set_release(&w->editor.hooks);
 	lens_hook_set_release(&w->table_hooks);

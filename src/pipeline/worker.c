@@ -144,7 +144,7 @@ static enum lens_status run_batch(struct worker *w, size_t batch, size_t *flagge
 	struct lens_tables_batch in = { .batch = &w->batch,
 					.answers = q->answers,
 					.flags = q->flags + row0 };
-	const struct lens_interventions_batch cells = {
+	struct lens_interventions_batch cells = {
 		.prompts = q, .row0 = row0, .n = n, .stop = w->work->watch->stop
 	};
 
@@ -160,9 +160,10 @@ static enum lens_status run_batch(struct worker *w, size_t batch, size_t *flagge
 	if (w->tables) {
 		LENS_TRY(lens_tables_continue(w->tables, w->forward, err));
 		lens_tables_finish(w->tables, flagged);
+		cells.flags = lens_tables_rows(w->tables, LENS_TABLE_flags);
 	}
 	if (w->interventions)
-		LENS_TRY(lens_interventions_run(w->interventions, &cells, err));
+		LENS_TRY(lens_interventions_run(w->interventions, &cells, flagged, err));
 	return hand_over_results(w, row0, n, err);
 }
 

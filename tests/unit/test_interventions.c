@@ -16,7 +16,8 @@
 #include "support/runs.h"
 #include "support/settings.h"
 
-enum { N_ROWS = 5, MOST_TOKENS = 11, N_ANSWERS = 3 };
+/* Sets of prompts are N_ROWS of up to MOST_TOKENS, or many short ones, or a few long ones. */
+enum { N_ROWS = 5, MOST_TOKENS = 11, N_ANSWERS = 3, MANY_ROWS = 150, LONG_TOKENS = 75 };
 
 static struct test_random rnd = { 11 };
 
@@ -24,25 +25,27 @@ static struct test_random rnd = { 11 };
 struct subject {
 	struct lens_model *m;
 	struct lens_prompts p;
-	uint64_t offset[N_ROWS + 1];
-	int32_t tokens[N_ROWS * MOST_TOKENS], corrupted[N_ROWS * MOST_TOKENS];
+	size_t longest;
+	uint64_t offset[MANY_ROWS + 1];
+	int32_t tokens[MANY_ROWS * MOST_TOKENS], corrupted[MANY_ROWS * MOST_TOKENS];
 	struct lens_mean mean; /* made up */
-	int32_t read_pos[N_ROWS], answers[N_ROWS * N_ANSWERS];
+	int32_t read_pos[MANY_ROWS], answers[MANY_ROWS * N_ANSWERS];
 };
 
-static void begin(struct subject *s, const char *name)
+static void begin_sized(struct subject *s, const char *name, size_t n_rows, size_t longest)
 {
 	const struct lens_model_options raw = { .tied_head = LENS_HEAD_AUTO };
 	size_t i, k, length, common;
 	char dir[128];
 
 	memset(s, 0, sizeof(*s));
+	s->longest = longest;
 	snprintf(dir, sizeof(dir), "tests/golden/data/%s", name);
 	s->m = test_open_model(dir, &raw);
-	for (i = 0; i < N_ROWS; i++) {
+	for (i = 0; i < n_rows; i++) {
 		int32_t *x = s->tokens + s->offset[i], *y = s->corrupted + s->offset[i];
 
-		length = i ? 2 + test_random_below(&rnd, MOST_TOKENS - 2) : MOST_TOKENS;
+		length = i ? 2 + test_random_below(&rnd, longest - 2) : longest;
 		common = test_random_below(&rnd, length);
 		s->read_pos[i] = (int32_t)(i % 3 ? length - 1 : length / 2);
 		for (k = 0; k < length; k++) {
@@ -54,9 +57,9 @@ static void begin(struct subject *s, const char *name)
 				(int32_t)test_random_below(&rnd, s->m->config.d_vocab);
 		s->offset[i + 1] = s->offset[i] + length;
 	}
-	s->p = (struct lens_prompts){ .n_rows = N_ROWS,
+	s->p = (struct lens_prompts){ .n_rows = n_rows,
 				      .n_answers = N_ANSWERS,
-				      .max_length = MOST_TOKENS,
+				      .max_length = longest,
 				      .offset = s->offset,
 				      .tokens = s->tokens,
 				      .corrupted = s->corrupted,
@@ -65,8 +68,14 @@ static void begin(struct subject *s, const char *name)
 				      .answers = s->answers };
 }
 
-/* What a study finds: [n_outcomes] [N_ROWS, floats]. */
+static void begin(struct subject *s, const char *name)
+{
+	begin_sized(s, name, N_ROWS, MOST_TOKENS);
+}
+
+/* What a study finds: [n_outcomes] [n_rows, floats]. */
 struct found {
+	size_t n_rows, n_flagged;
 	struct lens_study study;
 	struct lens_sizes sizes;
 	float *rows[LENS_MOST_OUTCOMES];
@@ -108,23 +117,24 @@ static void find(const struct subject *s, const struct lens_experiment *e, size_
 	size_t i;
 
 	memset(f, 0, sizeof(*f));
+	f->n_rows = s->p.n_rows;
 	assert_int_equal(lens_study_init(&f->study, s->m, e, &err), LENS_OK);
 	f->sizes = lens_model_sizes(&s->m->config);
-	f->sizes.n_pos = MOST_TOKENS;
+	f->sizes.n_pos = s->longest;
 	f->sizes.n_answers = N_ANSWERS;
 	f->sizes.n_sets = f->study.n_sets;
 	opt.sizes = f->sizes;
 	for (i = 0; i < f->study.n_outcomes; i++) {
-		f->rows[i] = lens_calloc(N_ROWS * floats(f, i), sizeof(float));
+		f->rows[i] = lens_calloc(s->p.n_rows * floats(f, i), sizeof(float));
 		assert_non_null(f->rows[i]);
 	}
 	assert_int_equal(lens_interventions_create(&opt, &w, NULL), LENS_OK);
-	for (i = 0; i < N_ROWS; i += batch_rows) {
+	for (i = 0; i < s->p.n_rows; i += batch_rows) {
 		const struct lens_interventions_batch in = {
-			.prompts = &s->p, .row0 = i, .n = lens_min(N_ROWS - i, batch_rows)
+			.prompts = &s->p, .row0 = i, .n = lens_min(s->p.n_rows - i, batch_rows)
 		};
 
-		assert_int_equal(lens_interventions_run(w, &in, NULL), LENS_OK);
+		assert_int_equal(lens_interventions_run(w, &in, &f->n_flagged, NULL), LENS_OK);
 		keep(f, w, i, in.n);
 	}
 	lens_interventions_destroy(w);
@@ -136,7 +146,7 @@ static size_t same(const struct found *x, const struct found *y, const char *wha
 
 	assert_int_equal(x->study.n_outcomes, y->study.n_outcomes);
 	for (i = 0; i < x->study.n_outcomes; i++) {
-		for (k = 0; k < N_ROWS * floats(x, i); k++, n++) {
+		for (k = 0; k < x->n_rows * floats(x, i); k++, n++) {
 			if (memcmp(x->rows[i] + k, y->rows[i] + k, sizeof(float)))
 				fail_msg("%s: %s: row %zu, number %zu: %.9g, not %.9g", what,
 					 x->study.outcome[i].name, k / floats(x, i),
@@ -378,6 +388,72 @@ static void check_paths(void **state)
 	lens_model_destroy(s.m);
 }
 
+/* --- groups, blocks of queries, numbers that are not finite
+ * ------------------------------------ */
+
+static void check_set(const struct subject *s, const char *grids, size_t batch_rows)
+{
+	struct found reuse, other;
+
+	test_settings_setup(NULL);
+	test_settings_set(&test_e, "patch.grids", grids);
+	find(s, &test_e, batch_rows, 1, &reuse);
+	find(s, &test_e, 1, 1, &other);
+	same(&reuse, &other, "one by one");
+	release(&other);
+	test_settings_set(&test_e, "patch.reuse", "false");
+	find(s, &test_e, batch_rows, 1, &other);
+	same(&reuse, &other, "full passes");
+	assert_int_equal(reuse.n_flagged, 0);
+	release(&other);
+	release(&reuse);
+	test_settings_teardown(NULL);
+}
+
+/* More pairs than a group holds. */
+static void check_groups(void **state)
+{
+	struct subject s;
+
+	(void)state;
+	begin_sized(&s, "llama_gqa", MANY_ROWS, 4);
+	check_set(&s, "resid_pre,attn_head_k_all_pos", MANY_ROWS);
+	lens_model_destroy(s.m);
+}
+
+/* More queries than attention takes at a time. */
+static void check_long(void **state)
+{
+	struct subject s;
+
+	(void)state;
+	begin_sized(&s, "../../../experiments/demo-gpt2", 2, LONG_TOKENS);
+	check_set(&s, "mlp_out,attn_head_pattern_all_pos,attn_head_pattern_by_pos", 2);
+	lens_model_destroy(s.m);
+}
+
+/* A position that only one row has, and reads. */
+static void check_nonfinite(void **state)
+{
+	struct found f;
+	struct subject s;
+	size_t i, d;
+
+	(void)state;
+	begin(&s, "gpt2_gelu_new");
+	d = s.m->config.d_model;
+	for (i = 0; i < d; i++)
+		s.m->w_pos[(MOST_TOKENS - 1) * d + i] = INFINITY;
+	s.read_pos[0] = MOST_TOKENS - 1;
+	test_settings_setup(NULL);
+	test_settings_set(&test_e, "patch.grids", "resid_pre");
+	find(&s, &test_e, N_ROWS, 1, &f);
+	assert_int_equal(f.n_flagged, 1);
+	release(&f);
+	test_settings_teardown(NULL);
+	lens_model_destroy(s.m);
+}
+
 int main(void)
 {
 	static char gpt2[] = "gpt2_gelu_new", neo[] = "gpt_neo_local", neox[] = "gpt_neox",
@@ -391,6 +467,9 @@ int main(void)
 		{ "ablation: gpt2", check_ablation, NULL, NULL, gpt2 },
 		{ "ablation: neox", check_ablation, NULL, NULL, neox },
 		{ "ablation: llama", check_ablation, NULL, NULL, llama },
+		cmocka_unit_test(check_groups),
+		cmocka_unit_test(check_long),
+		cmocka_unit_test(check_nonfinite),
 		{ "paths: gpt2", check_paths, NULL, NULL, gpt2 },
 		{ "paths: neox", check_paths, NULL, NULL, neox },
 		{ "paths: llama", check_paths, NULL, NULL, llama },
