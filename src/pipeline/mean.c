@@ -1,8 +1,8 @@
 /*
  * pipeline/mean.c: the first pass over the data, for ablate.value: mean. In: the rows of
  * this run's share; out: the means of all rows, the same bits whoever makes them. Each
- * shard's sums are made by one forward, batch by batch in order, and added in the order
- * of the shards: so they are a function of model, data, experiment and cut.
+ * shard's sums (mean_sums.c) are added in the order of the shards: so they are a function
+ * of model, data, experiment and cut.
  *
  * With more than one shard, sums and means are files of the sweep (mean_file.c), each
  * committed like a shard. A run whose means cannot be made yet, because other tasks' sums
@@ -22,74 +22,6 @@ static const struct lens_study *study_of(const struct lens_mean_job *job)
 static size_t longest_of(const struct lens_mean_job *job)
 {
 	return job->parts->whole->prompts->max_length;
-}
-
-static enum lens_status go_on(const struct lens_mean_job *job, struct lens_error *err)
-{
-	if (job->stop && atomic_load(job->stop))
-		return lens_error_set(err, LENS_ERR_INTERRUPTED,
-				      "stopped by a signal in the first pass over the data "
-				      "(ablate.value: mean)");
-	return LENS_OK;
-}
-
-/* --- one shard's sums ------------------------------------------------------------------ */
-
-struct pass {
-	const struct lens_mean_job *job;
-	struct lens_plan plan; /* of the shard */
-	struct lens_batch batch;
-	struct lens_forward *forward;
-	struct lens_visitor visitor;
-	struct lens_visitors visitors;
-	struct lens_sums *sums;
-};
-
-static enum lens_status pass_init(struct pass *p, size_t shard, struct lens_error *err)
-{
-	const struct lens_parts *parts = p->job->parts;
-	const struct lens_memory *m = lens_parts_memory(parts, shard);
-	struct lens_forward_size size = { .visitors = &p->visitors,
-					  .threads = (int)(m->workers * m->inner_threads) };
-
-	LENS_TRY(lens_parts_plan(parts, shard, &p->plan, err));
-	size.max_rows = p->plan.max_packed;
-	size.max_length = p->plan.prompts->max_length;
-	LENS_TRY(lens_sums_init(p->sums, study_of(p->job), size.max_length, err));
-	p->visitor = lens_sums_visitor(p->sums);
-	p->visitors = (struct lens_visitors){ &p->visitor, 1 };
-	LENS_TRY(lens_batch_init(&p->batch, p->plan.batch_rows, size.max_rows, size.max_rows,
-				 err));
-	return lens_forward_create(p->plan.model, &size, &p->forward, err);
-}
-
-static enum lens_status run_batches(struct pass *p, struct lens_error *err)
-{
-	const struct lens_prompts *q = p->plan.prompts;
-	size_t row0, n = p->plan.batch_rows;
-
-	for (row0 = 0; row0 < q->n_rows; row0 += n) {
-		LENS_TRY(go_on(p->job, err));
-		lens_pack_rows(&p->batch, q, row0, lens_min(n, q->n_rows - row0));
-		lens_sums_count(p->sums, &p->batch);
-		LENS_TRY(lens_forward_run(p->forward, &p->batch, &p->visitors, err));
-	}
-	return LENS_OK;
-}
-
-/* The sums are the caller's to release. */
-static enum lens_status sum_shard(const struct lens_mean_job *job, size_t shard,
-				  struct lens_sums *sums, struct lens_error *err)
-{
-	struct pass p = { .job = job, .sums = sums };
-	enum lens_status st = pass_init(&p, shard, err);
-
-	if (st == LENS_OK)
-		st = run_batches(&p, err);
-	lens_forward_destroy(p.forward);
-	lens_batch_release(&p.batch);
-	lens_plan_release(&p.plan);
-	return st;
 }
 
 /* --- files ----------------------------------------------------------------------------- */
@@ -114,7 +46,7 @@ static enum lens_status make_sums(const struct lens_mean_job *job, size_t shard,
 	enum lens_status st = file_of(job, shard, &path, &file, err);
 
 	if (st == LENS_OK)
-		st = sum_shard(job, shard, &sums, err);
+		st = lens_shard_sums(job, shard, &sums, err);
 	if (st == LENS_OK)
 		st = lens_sums_write(&file, &sums, err);
 	lens_sums_release(&sums);
@@ -131,7 +63,7 @@ static enum lens_status make_share(const struct lens_mean_job *job, struct lens_
 	for (i = 0; i < job->parts->cut.n; i++) {
 		if (!lens_sweep_is_mine(job->sweep, i))
 			continue;
-		LENS_TRY(go_on(job, err));
+		LENS_TRY(lens_mean_go_on(job, err));
 		LENS_TRY(lens_sweep_find_mean(job->sweep, i, &there, err));
 		if (!there)
 			LENS_TRY(make_sums(job, i, err));
@@ -228,7 +160,7 @@ static enum lens_status join(const struct lens_mean_job *job, struct lens_sums *
 
 	LENS_TRY(lens_sums_init(total, study_of(job), longest_of(job), err));
 	for (i = 0; i < job->parts->cut.n; i++) {
-		LENS_TRY(go_on(job, err));
+		LENS_TRY(lens_mean_go_on(job, err));
 		LENS_TRY(add_sums(job, i, total, err));
 	}
 	LENS_TRY(finish(total, m, err));
@@ -242,7 +174,7 @@ static enum lens_status make_all(const struct lens_mean_job *job, struct lens_me
 	enum lens_status st;
 
 	if (job->parts->cut.n == 1) {
-		st = sum_shard(job, 0, &total, err);
+		st = lens_shard_sums(job, 0, &total, err);
 		if (st == LENS_OK)
 			st = finish(&total, m, err);
 	} else {

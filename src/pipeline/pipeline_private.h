@@ -188,6 +188,15 @@ struct lens_mean_job {
 enum lens_status lens_mean_make(const struct lens_mean_job *job, struct lens_mean *out,
 				struct lens_error *err);
 
+/* --- mean_sums.c ----------------------------------------------------------------------------
+ */
+
+/* A shard's sums, the caller's to release, even after an error. */
+enum lens_status lens_shard_sums(const struct lens_mean_job *job, size_t shard,
+				 struct lens_sums *sums, struct lens_error *err);
+/* LENS_ERR_INTERRUPTED if it is to stop. */
+enum lens_status lens_mean_go_on(const struct lens_mean_job *job, struct lens_error *err);
+
 /* --- shard.c: one shard, from its rows to its file ---------------------------------------- */
 
 /* Some rows of the sweep, and the file that they become. */

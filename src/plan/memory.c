@@ -82,21 +82,22 @@ static enum lens_status too_little_for_workers(const struct lens_memory *m, size
 /* --- the first pass, for ablate.value: mean -------------------------------------------- */
 
 /*
- * What it takes beside model and means: the sweep's sums, and one forward on all threads,
- * or another shard's sums to be added.
+ * What it takes beside model and means: the sweep's sums, and the workers' forwards, or
+ * another shard's sums to be added.
  */
-static size_t first_pass_bytes(const struct lens_plan *p, size_t longest, size_t threads)
+static size_t first_pass_bytes(const struct lens_plan *p, size_t longest,
+			       const struct lens_memory *m)
 {
 	const struct lens_visitors none = { NULL, 0 };
 	const struct lens_forward_size size = { .visitors = &none,
 						.max_rows = p->max_packed,
 						.max_length = p->prompts->max_length,
-						.threads = (int)threads };
+						.threads = (int)m->inner_threads };
 	size_t sums = lens_sums_bytes(&p->study, longest);
 	size_t pass = lens_batch_bytes(p->batch_rows, p->max_packed, p->max_packed) +
 		      lens_forward_bytes(p->model, &size);
 
-	return sums + lens_max(sums, pass);
+	return sums + lens_max(sums, m->workers * pass);
 }
 
 /* The first pass is over before the workers begin; of it only the means stay. */
@@ -107,8 +108,7 @@ static enum lens_status plan_first_pass(const struct lens_plan *p, struct lens_m
 
 	if (!m->mean)
 		return LENS_OK;
-	needed = m->model + m->mean +
-		 first_pass_bytes(p, longest, m->workers * m->inner_threads);
+	needed = m->model + m->mean + first_pass_bytes(p, longest, m);
 	m->total = lens_max(m->total, needed);
 	if (needed <= m->limit)
 		return LENS_OK;

@@ -166,21 +166,30 @@ static void test_values(void **state)
 	}
 }
 
-/* One shard keeps its means to itself. */
+/* One shard keeps its means to itself; its batches are added in their order. */
 static void test_one_shard(void **state)
 {
+	static const char *const threads[] = { "1", "2", "3", "3" };
+	char *sha, *first = NULL;
 	struct test_sweep one;
-	struct test_h5 *f;
+	size_t i;
 
 	(void)state;
-	test_sweep_init(&one, MODEL, ROWS, false);
-	test_set(&one.e, "ablate.grids", "mlp_out", "ablate.value", "mean", NULL);
-	test_sweep_must(&one, NULL);
-	assert_false(lens_file_exists(one.shards));
-	f = test_h5_open(one.output);
-	assert_true(test_h5_has_attr(f, "/", "ablate_mean_sha256"));
-	test_h5_close(f);
-	test_expect_sound(one.output);
+	test_sweep_init(&one, MODEL, 200, false);
+	test_set(&one.e, "ablate.grids", "mlp_out", "ablate.value", "mean", "cache.hooks",
+		 "none", NULL);
+	for (i = 0; i < 4; i++) {
+		test_set(&one.e, "threads", threads[i], NULL);
+		test_sweep_must(&one, &over);
+		assert_false(lens_file_exists(one.shards));
+		test_expect_sound(one.output);
+		sha = attr(one.output, "ablate_mean_sha256");
+		if (first)
+			assert_string_equal(sha, first);
+		free(first);
+		first = sha;
+	}
+	free(first);
 	test_sweep_release(&one);
 }
 
