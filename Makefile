@@ -53,7 +53,7 @@ FUZZOBJ  := $(BUILD)/tests/fuzz/fuzz.o
 SUPOBJ   := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/support/*.c)))
 CHECKED  := $(shell find src include tests -name '*.[ch]')
 
-.PHONY: all demo notebooks notebooks-random get-gpt2-small test unit-test cli-test slurm-test faults fuzz fuzz-replay asan coverage valgrind analyze format format-check tidy \
+.PHONY: all demo patching-demo notebooks notebooks-random get-gpt2-small test unit-test cli-test slurm-test faults fuzz fuzz-replay asan coverage valgrind analyze format format-check tidy \
 	layers bench install clean deps help
 .DELETE_ON_ERROR:
 
@@ -108,6 +108,12 @@ demo: $(BIN) $(VENV)/.done ## run experiments/ioi.yaml on the shipped model, pri
 	@mkdir -p $(DEMO)
 	$(BIN) run experiments/ioi.yaml -o $(DEMO)/ioi.h5
 	$(VPY) scripts/plot.py $(DEMO)/ioi.h5 -o $(DEMO) --by order
+	@echo "the file and its pictures: $(DEMO)"
+
+patching-demo: $(BIN) $(VENV)/.done ## run experiments/ioi-patching.yaml on the shipped model, draw which heads move the name
+	@mkdir -p $(DEMO)
+	$(BIN) run experiments/ioi-patching.yaml -o $(DEMO)/ioi-patching.h5
+	$(VPY) scripts/plot.py $(DEMO)/ioi-patching.h5 -o $(DEMO) --only patch --roles subject,indirect_object,object
 	@echo "the file and its pictures: $(DEMO)"
 
 # --- models and notebooks ----------------------------------------------------------
@@ -241,6 +247,7 @@ install: $(BIN) ## to PREFIX=/usr/local
 	install -D -m 644 scripts/h5lens.1 $(DESTDIR)$(PREFIX)/share/man/man1/h5lens.1
 	install -D -m 644 scripts/h5lens.py $(DESTDIR)$(PREFIX)/share/h5lens/python/h5lens.py
 	install -D -m 755 scripts/plot.py $(DESTDIR)$(PREFIX)/share/h5lens/python/plot.py
+	install -m 644 scripts/plot_common.py scripts/plot_interventions.py $(DESTDIR)$(PREFIX)/share/h5lens/python
 
 deps: ## install what is missing (Debian; elsewhere it says what)
 	@BUILD=$(BUILD) PYTHON=$(PYTHON) sh scripts/deps.sh "$(APT_BUILD) $(APT_READ)" "$(APT_TEST)"

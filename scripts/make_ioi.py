@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Write experiments/ioi.csv, ioi-pairs.csv and ioi_classic.csv.
+"""Write experiments/ioi.csv, ioi-pairs.csv, ioi_classic.csv, smollm2-patching/prompts.csv.
 
 In: scripts/ioi_lists.json (names, places, objects, templates, and their split).
-Out: three CSV files of indirect-object prompts. ioi.csv takes only the test
+Out: four CSV files of indirect-object prompts. ioi.csv takes only the test
 split: every test pair of names once, every test template equally often.
 Rows 2k and 2k+1 are one pair. They differ in the acting name alone, so the
 answers swap and the token positions stay the same; one row is BABA and the
 other ABBA. ioi-pairs.csv has the first of them with a column `corrupted`: the
 partner's prompt, in which the other name acts. Every name is one token, so both
 have as many. ioi_classic.csv has the eight prompts of the exploratory analysis
-demo of TransformerLens.
+demo of TransformerLens. smollm2-patching/prompts.csv has pairs as ioi-pairs.csv, of
+one template and words that are single tokens for SmolLM2: all of one length.
 
 Only the standard library is used. The bytes are the same at every run:
 random.random() with an integer seed is the one part of `random` that Python
@@ -34,6 +35,12 @@ PAIR_ROWS = 480  # each of 24 templates in both orders, ten times
 # index of the test template, name A, name B, place, object, in the demo's order
 CLASSIC = [(0, "John", "Mary", "shops", "bag"), (0, "Tom", "James", "park", "ball"),
            (1, "Dan", "Sid", "shops", "apple"), (2, "Martin", "Amy", "park", "drink")]
+# Pairs of the test split, places and objects of which each word is one SmolLM2 token.
+SMOLLM2_NAMES = """Edith-Vera Carol-Felix Anna-Helen Alice-Ruth Diana-Nina Luke-Oscar Amy-Paul Martha-Martin
+Hugo-Molly Dennis-Eva Frank-Keith Kevin-Maria Ian-Sally Dan-George Laura-Robert Alex-Joan David-Peter Ella-Nancy
+Arthur-Julia Jane-Matthew Chris-Harry Ivan-Susan Gary-Isabel Alan-Emma Oliver-Steven"""
+SMOLLM2_PLACES = "park shops school library museum market office station beach garden".split()
+SMOLLM2_OBJECTS = "bag ball apple drink hat umbrella banana".split()
 
 
 def load_lists(path: Path = LISTS) -> dict:
@@ -113,6 +120,15 @@ def classic_rows(lists: dict) -> list[dict]:
     return rows
 
 
+def smollm2_rows(lists: dict) -> list[dict]:
+    """Every pair in both orders, of the first template."""
+    rows: list[dict] = []
+    for k, pair in enumerate(SMOLLM2_NAMES.split()):
+        place, obj = (words[k % len(words)] for words in (SMOLLM2_PLACES, SMOLLM2_OBJECTS))
+        rows += two_rows(lists, k, 0, *pair.split("-"), place, obj)
+    return rows
+
+
 def corrupted_rows(rows: list[dict]) -> list[dict]:
     """Rows 2k and 2k+1, each with the other's prompt as its corrupted one."""
     return [{**row, "corrupted": rows[i ^ 1]["prompt"]} for i, row in enumerate(rows)]
@@ -134,11 +150,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     lists = load_lists()
-    args.out.mkdir(parents=True, exist_ok=True)
     ioi = ioi_rows(lists, args.seed)
     for name, rows, columns in (("ioi.csv", ioi, COLUMNS),
                                 ("ioi-pairs.csv", corrupted_rows(ioi[:PAIR_ROWS]), PAIR_COLUMNS),
-                                ("ioi_classic.csv", classic_rows(lists), COLUMNS)):
+                                ("ioi_classic.csv", classic_rows(lists), COLUMNS),
+                                ("smollm2-patching/prompts.csv", corrupted_rows(smollm2_rows(lists)), PAIR_COLUMNS)):
+        (args.out / name).parent.mkdir(parents=True, exist_ok=True)
         (args.out / name).write_bytes(to_csv(rows, columns))
         print(f"{args.out / name}: {len(rows)} rows")
 

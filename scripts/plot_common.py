@@ -50,7 +50,7 @@ def origin(run: h5lens.Run) -> str:
 
 def titles(ax: plt.Axes, title: str, below: str, lift: float = 5, lines: int = 1) -> None:
     """A title and quieter lines below it, lift points above the axes."""
-    ax.set_title(title, pad=lift + 4 + 13 * lines)
+    ax.set_title(title, pad=lift + 6 + 11 * lines)
     ax.annotate(below, (0, 1), (0, lift), "axes fraction", "offset points", fontsize=9, color=GREY, va="bottom")
 
 

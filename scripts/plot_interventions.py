@@ -82,7 +82,7 @@ def by_tokens(run: h5lens.Run, rows: np.ndarray, tokenizer: Path | None) -> Plac
 
 def by_parting(run: h5lens.Run, rows: np.ndarray) -> Places:
     """Positions counted from the first token that differs and from the one that is read."""
-    labels = ["before", "first that differs", "+1", "+2", "+3", "between", "−2", "−1", "read"]
+    labels = ["before", "differs", "+1", "+2", "+3", "between", "−2", "−1", "read"]
     of = np.full(run.tokens(rows).shape, -1)
     reads = run.prompts["read_pos"][rows]
     for row, other, read in zip(of, differing(run, rows), reads):
@@ -92,9 +92,9 @@ def by_parting(run: h5lens.Run, rows: np.ndarray) -> Places:
         row[max(first + 1, read - 2):read] = np.arange(6, 8)[max(0, 2 - max(0, read - first - 1)):]
         row[:first] = labels.index("before")
         row[read] = labels.index("read")
-        row[first] = labels.index("first that differs")
+        row[first] = labels.index("differs")
         row[read + 1:] = -1
-    return pruned(labels, of, "positions from the first token that differs, and from the one that is read; "
+    return pruned(labels, of, "places counted from the pair's first token that differs, and from the one that is read; "
                               "before, between: means over several", [1])
 
 
@@ -184,18 +184,26 @@ def patch_settings(run: h5lens.Run) -> tuple[str, str, str]:
     return *runs, str(patch.get("metric", "logit_diff"))
 
 
-def base_of(run: h5lens.Run, group: str, name: str) -> tuple[np.ndarray, float, str]:
-    """What is taken from each prompt's cells, the value of no effect, and what the difference is called."""
+def signed(x: float, half: float, plus: str = "") -> str:
+    """A number with as many digits as tell on a scale of so much, without a negative zero."""
+    digits = 1 if half >= 10 else 2 if half >= 0.1 else 2 - int(np.floor(np.log10(half * 10)))
+    text = f"{x:{plus}.{digits}f}"
+    return (text if float(text) else text.replace("-", plus)).replace("-", "−")
+
+
+def base_of(run: h5lens.Run, group: str, name: str) -> tuple[np.ndarray, float, str, str]:
+    """What is taken from each prompt's cells, the value of no effect, what the difference is called, and a note."""
     base, _, metric = patch_settings(run)
     if group == "patch" and name.endswith("_normalized"):
-        return np.zeros(len(run)), float(base == "clean"), "(x − corrupted) / (clean − corrupted)"
+        return np.zeros(len(run)), float(base == "clean"), "(x − corrupted) / (clean − corrupted)", ""
     what = f"{base}_{metric}" if group == "patch" else "logit_diff"
     table = run.patch if group == "patch" else run.results
     if what not in table:
         raise NotThere(f"the file has no {what}, which the cells are compared with")
     values = table[what].astype(float).reshape(len(run), -1)[:, 0]
-    run_name = f"{base} run" if group == "patch" else "model as it is"
-    return values, 0.0, f"{metric if group == 'patch' else what} less that of the {run_name} (mean {np.nanmean(values):.3g})"
+    run_name = f"the {base} run itself" if group == "patch" else "with nothing ablated"
+    note = f"{run_name}: mean {signed(float(np.nanmean(values)), 1.0)}"
+    return values, 0.0, f"change of {metric if group == 'patch' else what}", note
 
 
 def strongest(values: np.ndarray, dims: list[str], places: Places, centre: float) -> tuple[np.ndarray, list[str]]:
@@ -211,15 +219,15 @@ def strongest(values: np.ndarray, dims: list[str], places: Places, centre: float
     for i in np.argsort(-effect.max(-1), axis=None)[:4]:
         layer, head = np.unravel_index(i, shape)
         where = [places.labels[k] for k in np.unravel_index(at[layer, head], extents)]
-        told.append(f"{layer}.{head} {best[layer, head]:+.2f} at {' from '.join(where)}")
+        told.append(f"{layer}.{head} {signed(best[layer, head], float(effect.max()), '+')} at {' from '.join(where)}")
     return best, told
 
 
 def heats(run: h5lens.Run, group: str, name: str, layout: Layout) -> list[Heat]:
     """One of all prompts, or one for each value of --by."""
     grid = run.patch if group == "patch" else run.ablate
-    d, dims = grid.dataset(name), [k for k in grid.dims(name)[1:]]
-    base, centre, unit = base_of(run, group, name)
+    d, dims = grid.dataset(name), grid.dims(name)
+    base, centre, unit, note = base_of(run, group, name)
     parts = groups(run.columns[layout.by]) if layout.by and group == "patch" else [("", np.ones(len(run), bool))]
     out = []
     for label, mask in parts:
@@ -227,15 +235,16 @@ def heats(run: h5lens.Run, group: str, name: str, layout: Layout) -> list[Heat]:
         if not rows.size:
             continue
         places = best_places(run, rows, layout) if set(dims) & set(PLACES) else None
-        kept = [k for k in dims if k not in METRIC]
-        values = means(d, ["prompt", *dims], base, rows, places)
-        heat = Heat(values, [], "", centre, unit, f"{layout.by} {label}: {len(rows):,} prompts" if label else "")
+        kept = [k for k in dims[1:] if k not in METRIC]
+        values = means(d, dims, base, rows, places)
+        heat = Heat(values, [], "", centre, unit, f"{layout.by} {label}: {len(rows):,} prompts" if label else "",
+                    [note] if note else [])
         if places and set(kept) & set(HEADS):
             heat.values, told = strongest(values, kept, places, centre)
-            heat.notes = ["of each head the place with the largest mean effect (" + "; ".join(told) + ")", places.told]
+            heat.notes += ["of each head the place with the largest mean effect (" + "; ".join(told) + ")", places.told]
         elif places:
             heat.columns, heat.axis, heat.marked = places.labels, "position", places.marked
-            heat.notes = [places.told]
+            heat.notes.append(places.told)
         if not heat.columns:
             heat.columns = [str(i) for i in range(heat.values.shape[1])]
             heat.axis = next(k for k in kept if k in HEADS).replace("kv_head", "key/value head")
@@ -271,7 +280,7 @@ def draw_heat(ax: plt.Axes, h: Heat, half: float) -> object:
     if n_rows * n_columns <= 160 and n_columns <= 16:
         for (i, k), v in np.ndenumerate(h.values):
             if np.isfinite(v):
-                ax.text(k, i, f"{v:.2f}".replace("-0.00", "0.00").replace("-", "−"), ha="center", va="center", fontsize=8,
+                ax.text(k, i, signed(v, half), ha="center", va="center", fontsize=8,
                         color="white" if abs(v - h.centre) > 0.65 * half else "black")
     return image
 
@@ -294,7 +303,7 @@ def wrapped(notes: Sequence[str], width: float) -> list[str]:
     for note in notes:
         line = ""
         for word in note.split(" "):
-            if line and len(line) + len(word) + 1 > width * 14.5:
+            if line and len(line) + len(word) + 1 > width * 17:
                 lines.append(line)
                 line = ""
             line += (" " if line else "") + word
@@ -371,7 +380,7 @@ def draw_dots(run: h5lens.Run, name: str) -> Figure:
     """The logit difference with nothing ablated, and with each layer's or set's activations."""
     dims = run.ablate.dims(name)
     x = run.ablate[name].astype(float)[..., 0]  # [prompt, layer or set]
-    clean, _, _ = base_of(run, "ablate", name)
+    clean, *_ = base_of(run, "ablate", name)
     settings = run.experiment.get("ablate", {})
     sets = settings.get("sets", {})
     if dims[1] == "set":
@@ -383,12 +392,12 @@ def draw_dots(run: h5lens.Run, name: str) -> Figure:
     fig, ax = plt.subplots(figsize=(7.2, 1.7 + (0.46 if dims[1] == "set" else 0.3) * len(labels)))
     y = np.arange(len(labels))
     ax.axvline(mean[0], color=GREY, lw=1, ls=(0, (3, 2)))
-    if min(mean.min() - np.nan_to_num(half).max(), 0) < 0 or mean.min() < 0.4 * mean.max():
+    if (mean - np.nan_to_num(half)).min() < 0.4 * mean.max():  # zero is near enough
         ax.axvline(0, color="black", lw=1)
     ax.errorbar(mean, y, xerr=np.nan_to_num(half), fmt="o", ms=5, lw=2, capsize=3, color=COLOURS[0])
     for i in y:
-        ax.annotate(f"{mean[i]:+.2f}, n = {n[i]:,}".replace("-", "−"), (1, i), (6, 0), ("axes fraction", "data"), "offset points", fontsize=8.5,
-                    color=GREY, va="center")
+        ax.annotate(f"{signed(mean[i], 1.0, '+')}, n = {n[i]:,}", (1, i), (6, 0), ("axes fraction", "data"), "offset points",
+                    fontsize=8.5, color=GREY, va="center")
     ax.set_yticks(y, labels, fontsize=9)
     ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.grid(axis="x", color="#e4e4e4", lw=0.8)

@@ -115,15 +115,18 @@ static enum lens_status print_shards(const char *path, struct lens_error *err)
 	return LENS_OK;
 }
 
+/* *ctx: have heads been ablated? */
 static enum lens_status print_dataset(void *ctx, const struct lens_dataset_info *d,
 				      struct lens_error *err)
 {
+	bool *heads = ctx;
 	const char *path = visible(d->path, strlen(d->path));
 	char shape[256], bytes[32];
 	int i, at = 0;
 
-	(void)ctx;
 	(void)err;
+	*heads |= !strcmp(d->path, "/results/ablate/attn_head_out_all_pos") ||
+		  !strcmp(d->path, "/results/ablate/sets");
 	for (i = 0; i < d->rank && at < (int)sizeof(shape) - 80; i++)
 		at += snprintf(shape + at, sizeof(shape) - (size_t)at, "%s%.40s %zu",
 			       i ? ", " : "", d->dim[i] ? d->dim[i] : "?", d->extent[i]);
@@ -153,12 +156,25 @@ static enum lens_status has_results(const char *path, bool *has, struct lens_err
 	return LENS_OK;
 }
 
+/* What a head's zero leaves. */
+static enum lens_status print_value_biases(const char *path, struct lens_error *err)
+{
+	char *experiment;
+
+	LENS_TRY(lens_store_read_attr(path, "/", "experiment", &experiment, err));
+	if (experiment && strstr(experiment, "\"fold_value_biases\":true"))
+		printf("  hook_z lacks b_V, which is folded into b_O "
+		       "(weights.fold_value_biases): a head ablated to zero keeps its b_V\n");
+	lens_free(experiment);
+	return LENS_OK;
+}
+
 static int info_file(const char *path)
 {
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_summary s;
 	char *identity;
-	bool results;
+	bool results, heads = false;
 
 	/* Check an attribute first: nothing is printed for a file that is not ours. */
 	if (lens_store_read_attr(path, "/", "identity", &identity, &err) != LENS_OK)
@@ -172,7 +188,7 @@ static int info_file(const char *path)
 	if (lens_store_walk_attrs(path, print_attr, NULL, &err) != LENS_OK)
 		return fail(&err);
 	printf("datasets\n");
-	if (lens_store_walk(path, print_dataset, NULL, &err) != LENS_OK ||
+	if (lens_store_walk(path, print_dataset, &heads, &err) != LENS_OK ||
 	    print_shards(path, &err) != LENS_OK)
 		return fail(&err);
 	if (has_results(path, &results, &err) != LENS_OK)
@@ -183,6 +199,8 @@ static int info_file(const char *path)
 		return fail(&err);
 	print_summary(&s);
 	lens_summary_release(&s);
+	if (heads && print_value_biases(path, &err) != LENS_OK)
+		return fail(&err);
 	return EXIT_DONE;
 }
 

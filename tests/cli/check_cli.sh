@@ -137,6 +137,12 @@ t "schema 2, verified" 0 ' 0 bad' "$h5lens" verify "$work/begun.h5"
 t "overwrite" 0 'prompts in' run -o "$work/a.h5" --dtype f16 --overwrite
 t "verify" 0 ' 0 bad' "$h5lens" verify "$work/a.h5"
 t "info of a file" 0 '/cache/blocks.0.attn.hook_pattern' "$h5lens" info "$work/a.h5"
+ablated() { run -o "$work/ablated.h5" --hooks none --limit 3 --set 'ablate.sets={a: [3.3]}' --overwrite "$@"; }
+t "ablation" 0 'prompts in' ablated
+t "info of ablated heads" 0 'hook_z lacks b_V, which is folded into b_O' "$h5lens" info "$work/ablated.h5"
+t "ablation, b_V in z" 0 'prompts in' ablated --set weights.fold_value_biases=false
+t "info of ablated heads, b_V in z" 0 'no note' \
+	sh -c "\"$h5lens\" info \"$work/ablated.h5\" | grep 'lacks b_V' || echo no note"
 t "output on the input" 2 'are the same file' run -o "$csv"
 echo data > "$work/foreign.h5"
 t "a foreign file in the way" 1 'not an output of h5lens' run -o "$work/foreign.h5"

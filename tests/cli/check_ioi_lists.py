@@ -222,7 +222,7 @@ def reproduced(f: Files) -> Iterator[str]:
             command = [sys.executable, "-B", str(ROOT / "scripts/make_ioi.py"), "--out", out]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL,
                            env={"PYTHONHASHSEED": seed, "PATH": "/usr/bin:/bin"})
-            for name in ("ioi.csv", "ioi-pairs.csv", "ioi_classic.csv"):
+            for name in ("ioi.csv", "ioi-pairs.csv", "ioi_classic.csv", "smollm2-patching/prompts.csv"):
                 if (Path(out) / name).read_bytes() != (f.directory / name).read_bytes():
                     yield f"make_ioi.py does not reproduce {name}"
 

@@ -254,6 +254,28 @@ def signals(work: Path, reference: Sweep) -> None:
     same_as("nohup", s, reference)
 
 
+def interventions(work: Path, _: Sweep) -> None:
+    """Patching and ablation, killed with -9 after some shards and gone on with: grids in the output, and virtual ones."""
+    keys = ("data.corrupted=corrupted", "patch.grids=[resid_pre,attn_out,attn_head_out_all_pos,attn_head_out_by_pos]",
+            "patch.normalize=true", "ablate.grids=[attn_head_out_all_pos,mlp_out]", "ablate.sets={a: [3.3, 3.2], b: [0.1]}")
+    reference, s = (Sweep(work / f"interventions{which}", 60, "none", 4, "experiments/ioi-pairs.csv", keys)
+                    for which in ("-reference", ""))
+    code, told = reference.run(threads=2)
+    if not check("interventions: undisturbed", code == 0, told):
+        return
+    there = values(reference.output)
+    wanted = {"results/patch/resid_pre", "results/patch/attn_head_out_by_pos_normalized", "results/ablate/sets"}
+    check("interventions: data sets", wanted <= there.keys(), str(sorted(there)))
+    for threads, after in ((1, 3), (3, 7), (2, 10)):
+        p = s.frozen(after=after, threads=threads)
+        p.kill()
+        end(p)
+    kept = s.done()
+    code, told = s.run(threads=2)
+    check("interventions: goes on", code == 0 and kept >= 10 and "prompts were there already" in told, told)
+    same_as("interventions", s, reference)
+
+
 # --- who is at work ----------------------------------------------------------------------
 
 
@@ -557,7 +579,7 @@ def main() -> int:
     a.add_argument("--kills", type=int, default=int(os.environ.get("H5LENS_KILLS", "20")))
     a.add_argument("--minutes", action="store_true", help="kill a run that takes minutes, not short ones")
     a.add_argument("--seed", type=int, default=5)
-    a.add_argument("--only", help="one part: kills, signals, two_runs, statuses, tasks, first_pass, vanishing, disk")
+    a.add_argument("--only", help="one part: kills, signals, interventions, two_runs, statuses, tasks, first_pass, vanishing, disk")
     a.add_argument("--disk", nargs=2, metavar=("PLACE", "REFERENCE"), help=argparse.SUPPRESS)
     args = a.parse_args()
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also under nohup
@@ -571,7 +593,7 @@ def main() -> int:
         reference = Sweep(work / "reference")
         code, told = reference.run(threads=2)
         check("undisturbed", code == 0, told)
-        for part in (signals, two_runs, statuses, tasks, first_pass, vanishing):
+        for part in (signals, interventions, two_runs, statuses, tasks, first_pass, vanishing):
             if args.only in (None, part.__name__):
                 part(work, reference)
         if args.only in (None, "disk") and not in_namespace(work, reference):

@@ -290,6 +290,46 @@ def check_tables(c: Checks, f: File) -> None:
         check_logits(c, f)
 
 
+def check_interventions(c: Checks, f: File) -> None:
+    """run.patch and run.ablate: what their grids hold beside each other and beside the tables."""
+    run, patch = f.run, f.run.experiment.get("patch", {})
+    for group, name, own in (("patch", "results/patch", run.patch), ("ablate", "results/ablate", run.ablate)):
+        c.that(set(own) == set(run.file.get(name, {})), f"run.{group} has every grid: {own}")
+        for grid in own:
+            d, dims = own.dataset(grid), own.dims(grid)
+            c.that(len(dims) == d.ndim and dims[0] == "prompt" and all(dims), f"run.{group}: {grid} is {dims}")
+            own_rows = own[grid][f.rows]
+            c.that(np.array_equal(run.tree[name][grid][f.rows].values, own_rows, equal_nan=True), f"tree: {name}/{grid}")
+            if "set" in dims:
+                c.that(len(run.labels("set")) == d.shape[1], f"labels of set: {run.labels('set')}")
+                part = run.tree[name][grid].sel(set=run.labels("set")[-1])
+                c.that(np.array_equal(part[f.rows].values, own_rows[:, -1], equal_nan=True), f"{grid} by the last set's name")
+            if "pos" in dims:
+                past = ~run.mask(f.rows).reshape([len(own_rows) if i == 0 else n if k == "pos" else 1
+                                                  for i, (k, n) in enumerate(zip(dims, d.shape))])
+                c.that(bool(np.isnan(own_rows[np.broadcast_to(past, own_rows.shape)]).all()), f"{grid}: NaN past the end")
+    if not run.patch:
+        return
+    clean, corrupted = (next(x for k, x in run.patch.items() if k.startswith(run_name)) for run_name in ("clean_", "corrupted_"))
+    if patch.get("metric", "logit_diff") == "logit_diff" and f.has("logit_diff"):
+        c.that(np.array_equal(clean, run.results["logit_diff"], equal_nan=True), "clean_logit_diff is logit_diff")
+    base = clean if patch.get("direction") == "noise" else corrupted
+    other = run.tokens() != run.corrupted_tokens()
+    first = np.argmax(other, 1)
+    c.that(bool(other.any(1).all()), "every prompt differs from its corrupted one")
+    for grid in run.patch:
+        x, dims = run.patch[grid], run.patch.dims(grid)
+        if grid + "_normalized" in run.patch:
+            a, b = (y.reshape(len(y), *[1] * (len(dims) - 2), -1).astype(float) for y in (corrupted, clean))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                share = np.where(a == b, np.nan, (x - a) / (b - a))
+            c.close(run.patch[grid + "_normalized"].astype(float), share, 1e-5, f"{grid}_normalized")
+        if dims[1:3] == ("layer", "pos") and len(dims) == 4 and grid + "_normalized" in run.patch:
+            early = [x[i, :, :n] == base[i] for i, n in enumerate(first)]
+            asked = [np.isnan(x[i, :, :n]) for i, n in enumerate(first)]
+            c.that(all((e | a).all() for e, a in zip(early, asked)), f"{grid}: no effect before the first token that differs")
+
+
 def check_top(c: Checks, f: File) -> None:
     top, logit = f.result("top_tokens"), f.result("top_logits")
     c.that(bool((np.diff(logit, axis=1) <= 0).all()), "top_logits descend")
@@ -721,7 +761,7 @@ def check(path: Path, model: Path | None, n_rows: int = 64, stacks: bool = True)
     c = Checks()
     with h5lens.open_run(path) as run:
         f = File(run, n_rows)
-        subjects = [check_opens, check_about, check_prompts, check_cache, check_sums, check_tables, check_reader]
+        subjects = [check_opens, check_about, check_prompts, check_cache, check_sums, check_tables, check_interventions, check_reader]
         subjects += [check_stacks] if stacks else []
         for subject in subjects:
             try:
@@ -779,7 +819,7 @@ def self_test() -> Checks:
     import reader_fixture
     c = Checks()
     with tempfile.TemporaryDirectory() as tmp:
-        for kind in ({}, {"schema": 1}, {"f16": True}, {"slots": True}, {"n_rows": 1}):
+        for kind in ({}, {"schema": 1}, {"f16": True}, {"slots": True}, {"n_rows": 1}, {"patched": True}):
             path = Path(tmp) / ("_".join(kind) + "good.h5")
             model = reader_fixture.make(path, **kind)
             found = check(path, model)
@@ -799,6 +839,7 @@ def self_test() -> Checks:
                 except h5lens.H5LensError as e:
                     print(e)
             c.that(word in said.getvalue(), f"{what}: no failure about '{word}', only: {said.getvalue()[:400]}")
+        check_damaged_grids(c, Path(tmp) / "patchedgood.h5")
         check_errors(c, Path(tmp))
         check_lookups(c, good)
         check_stack_errors(c, Path(tmp))
@@ -811,6 +852,39 @@ def self_test() -> Checks:
     check_saved(c)
     check_lens_config(c)
     return c
+
+
+def check_damaged_grids(c: Checks, good: Path) -> None:
+    """As damage(), of a file with interventions; and names of grids that are not there."""
+    bad = good.with_name("patchedbad.h5")
+    with h5lens.open_run(good) as run:
+        short = int(run.lengths.argmin())
+        for grids, name, words in ((run.patch, "resid_pr", ["grid of patching", "resid_pre"]),
+                                   (run.ablate, "set", ["grid of ablation", "sets"])):
+            try:
+                c.that(False, f"{grids[name]}")
+            except KeyError as e:
+                c.that(all(w in str(e) for w in words), f"{words} in: {e}")
+        c.that(run.labels("set") == ["movers", "others"] and run.labels("pos") == [] and run.labels("none") == [], "labels")
+        c.that("patch" in repr(run) and "ablate" in repr(run), repr(run))
+    for name, at, value, word in (("patch/resid_pre", (0, 0, 0, 0), 9.0, "before the first token"),
+                                  ("patch/resid_pre", (short, 0, -1, 0), 9.0, "resid_pre: NaN past the end"),
+                                  ("patch/attn_head_out_all_pos_normalized", (0, 0, 1, 0), 9.0, "_normalized"),
+                                  ("patch/clean_logit_diff", (0, 0), 9.0, "clean_logit_diff is logit_diff"),
+                                  ("ablate/sets", (0, 0, 0), 9.0, "digests")):
+        shutil.copy(good, bad)
+        with h5py.File(bad, "r+") as h:
+            h[f"results/{name}"][at] = value
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            check(bad, good.with_suffix(".model"), stacks=False)
+        c.that(word in said.getvalue(), f"{name}: no failure about '{word}', only: {said.getvalue()[:400]}")
+    with h5lens.open_run(good.with_name("good.h5")) as run:
+        for grids, words in ((run.patch, ["patched nothing", "patch.grids"]), (run.ablate, ["ablate.sets"])):
+            try:
+                c.that(False, f"{grids['resid_pre']}")
+            except KeyError as e:
+                c.that(all(w in str(e) for w in words), f"{words} in: {e}")
 
 
 def check_errors(c: Checks, tmp: Path) -> None:

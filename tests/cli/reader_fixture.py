@@ -228,6 +228,34 @@ def head_scores(w: Writer, rows: list[dict[str, np.ndarray]], layers: int) -> No
     w.array("results/head_scores", np.stack(shares).astype("f4"), "prompt layer head score")
 
 
+def interventions(w: Writer, rng: np.random.Generator, length: np.ndarray, tokens: np.ndarray, layers: int) -> None:
+    """Grids whose cells before the first differing token are the corrupted run's, and whose shares are exact."""
+    n, n_pos = tokens.shape
+    first = np.array([rng.integers(1, k) for k in length])
+    corrupted = tokens.copy()
+    corrupted[np.arange(n), first] = tokens[np.arange(n), first] % 5 + 6  # another token than it was
+    same = corrupted[np.arange(n), first] == tokens[np.arange(n), first]
+    corrupted[same, first[same]] += 1
+    w.array("prompts/corrupted_tokens", corrupted, "prompt pos")
+    clean = w.file["results/logit_diff"][...]
+    bad = -clean - 1
+    w.dim("set", 2, ["movers", "others"])
+    w.array("results/patch/clean_logit_diff", clean, "prompt answer_other")
+    w.array("results/patch/corrupted_logit_diff", bad, "prompt answer_other")
+    at = np.arange(n_pos)
+    stream = rng.normal(0, 1, (n, layers, n_pos, 1)).astype("f4")
+    stream = np.where((at < first[:, None])[:, None, :, None], bad[:, None, None], stream)
+    stream = np.where((at >= length[:, None])[:, None, :, None], np.nan, stream)
+    heads = rng.normal(0, 1, (n, layers, HEADS, 1)).astype("f4")
+    for name, x, dims in (("resid_pre", stream, "layer pos"), ("attn_head_out_all_pos", heads, "layer head")):
+        base = bad.reshape(n, *[1] * (x.ndim - 1))
+        share = (x - base) / (clean.reshape(base.shape) - base)
+        w.array(f"results/patch/{name}", x.astype("f4"), f"prompt {dims} answer_other")
+        w.array(f"results/patch/{name}_normalized", share.astype("f4"), f"prompt {dims} answer_other")
+    w.array("results/ablate/attn_head_out_all_pos", heads, "prompt layer head answer_other")
+    w.array("results/ablate/sets", heads[:, 0, :2], "prompt set answer_other")
+
+
 def log_probs(w: Writer, rows: list[dict[str, np.ndarray]], tokens: np.ndarray, w_u: np.ndarray, layers: int) -> None:
     each = np.full(tokens.shape, np.nan)
     for r, a in enumerate(rows):
@@ -239,7 +267,7 @@ def log_probs(w: Writer, rows: list[dict[str, np.ndarray]], tokens: np.ndarray, 
 
 
 def make(path: Path, n_rows: int = 40, layers: int = 3, vocab: int = 200, f16: bool = False, slots: bool = False,
-         seed: int = 1, schema: int = 2) -> Path:
+         seed: int = 1, schema: int = 2, patched: bool = False) -> Path:
     """Writes the file and its model directory, and returns that."""
     rng = np.random.default_rng(seed)
     tok = Tokenizer(vocab)
@@ -294,6 +322,8 @@ def make(path: Path, n_rows: int = 40, layers: int = 3, vocab: int = 200, f16: b
         w.file[f"cache/blocks.{i}.hook_resid_pre"] = w.file[f"cache/blocks.{i - 1}.hook_resid_post"]
     tables(w, rows, answers, w_u, layers)
     log_probs(w, rows, tokens, w_u, layers)
+    if patched:
+        interventions(w, rng, length, tokens, layers)
     spec = (model / "tokenizer.json").read_bytes()
     w.file.attrs.update({
         "h5lens_schema": schema, "h5lens_version": "0.1.0", "experiment_source": "model: toy\n", "cpu_level": "avx2",
@@ -319,9 +349,10 @@ def main() -> None:
     p.add_argument("--vocab", type=int, default=200)
     p.add_argument("--f16", action="store_true")
     p.add_argument("--slots", action="store_true")
+    p.add_argument("--patched", action="store_true")
     p.add_argument("--schema", type=int, choices=(1, 2), default=2)
     a = p.parse_args()
-    make(a.out, a.rows, a.layers, a.vocab, a.f16, a.slots, schema=a.schema)
+    make(a.out, a.rows, a.layers, a.vocab, a.f16, a.slots, schema=a.schema, patched=a.patched)
 
 
 if __name__ == "__main__":
