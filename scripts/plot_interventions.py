@@ -294,7 +294,7 @@ def add_bar(fig: Figure, image: object, axes: object, unit: str) -> None:
 def size_of(h: Heat) -> tuple[float, float]:
     """Inches of the cells together."""
     n_rows, n_columns = h.values.shape
-    return float(np.clip(0.5 * n_columns, 2.6, 11)), float(np.clip(0.34 * n_rows, 1.5, 8))
+    return float(np.clip(0.5 * n_columns, 2.6, 11)), float(np.clip((0.34 if n_rows <= 16 else 0.22) * n_rows, 1.5, 8))
 
 
 def wrapped(notes: Sequence[str], width: float) -> list[str]:
