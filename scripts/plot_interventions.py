@@ -248,6 +248,8 @@ def heats(run: h5lens.Run, group: str, name: str, layout: Layout) -> list[Heat]:
         if not heat.columns:
             heat.columns = [str(i) for i in range(heat.values.shape[1])]
             heat.axis = next(k for k in kept if k in HEADS).replace("kv_head", "key/value head")
+        if np.isnan(heat.values).any():
+            heat.notes.append("grey: no value")
         out.append(heat)
     return out
 

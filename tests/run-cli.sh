@@ -40,6 +40,11 @@ for how in "" "--dtype f16" "--positions [0,-1] --set tables=all --attrs-positio
 	run "h5lens run $how" "$bin" run experiments/ioi.yaml -o "$work/out.h5" --limit 40 --overwrite $how
 	run "reading it with h5py, xarray, h5dump" "$PYTHON" tests/cli/check_reader.py "$work/out.h5" experiments/demo-gpt2
 done
+# A grid of the patterns is larger than what a joined output holds itself.
+run "h5lens run, interventions in shards" "$bin" run experiments/ioi-patching.yaml -o "$work/patch.h5" --limit 8 --patch \
+	resid_pre,attn_head_out_all_pos,attn_head_pattern_dest_src_pos --set shards.prompts=3 \
+	--set 'ablate.grids=[attn_head_out_all_pos,mlp_out]' --set 'ablate.sets={a: [3.3, 3.2], b: [0.1]}'
+run "reading them" "$PYTHON" tests/cli/check_reader.py "$work/patch.h5"
 cat "$work/skipped"
 echo "$passed passed, $failed failed, $(wc -l < "$work/skipped") skipped"
 [ $failed = 0 ]
