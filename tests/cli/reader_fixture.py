@@ -228,15 +228,10 @@ def head_scores(w: Writer, rows: list[dict[str, np.ndarray]], layers: int) -> No
     w.array("results/head_scores", np.stack(shares).astype("f4"), "prompt layer head score")
 
 
-def interventions(w: Writer, rng: np.random.Generator, length: np.ndarray, tokens: np.ndarray, layers: int) -> None:
+def interventions(w: Writer, rng: np.random.Generator, length: np.ndarray, n_pos: int, layers: int) -> None:
     """Grids whose cells before the first differing token are the corrupted run's, and whose shares are exact."""
-    n, n_pos = tokens.shape
-    first = np.array([rng.integers(1, k) for k in length])
-    corrupted = tokens.copy()
-    corrupted[np.arange(n), first] = tokens[np.arange(n), first] % 5 + 6  # another token than it was
-    same = corrupted[np.arange(n), first] == tokens[np.arange(n), first]
-    corrupted[same, first[same]] += 1
-    w.array("prompts/corrupted_tokens", corrupted, "prompt pos")
+    n = len(length)
+    first = length - 1  # as make() has corrupted_tokens
     clean = w.file["results/logit_diff"][...]
     bad = -clean - 1
     w.dim("set", 2, ["movers", "others"])
@@ -323,7 +318,7 @@ def make(path: Path, n_rows: int = 40, layers: int = 3, vocab: int = 200, f16: b
     tables(w, rows, answers, w_u, layers)
     log_probs(w, rows, tokens, w_u, layers)
     if patched:
-        interventions(w, rng, length, tokens, layers)
+        interventions(w, rng, length, n_pos, layers)
     spec = (model / "tokenizer.json").read_bytes()
     w.file.attrs.update({
         "h5lens_schema": schema, "h5lens_version": "0.1.0", "experiment_source": "model: toy\n", "cpu_level": "avx2",
