@@ -114,7 +114,7 @@ def by_roles(run: h5lens.Run, rows: np.ndarray, layout: Layout) -> Places:
                 here[f"{name} {i + 1}"] = int(np.searchsorted(ends, match.end()))
         found.append(here)
     names = sorted({name for here in found for name in here},
-                   key=lambda name: float(np.mean([here[name] for here in found if name in here])))
+                   key=lambda name: (float(np.mean([here[name] for here in found if name in here])), name))
     if not names:
         raise NotThere(f"no prompt holds a text of the columns {', '.join(wanted)} (--roles)")
     of = np.full(run.tokens(rows).shape, -1)
