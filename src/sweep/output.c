@@ -71,17 +71,21 @@ enum lens_status lens_output_follow(const char *path, char **out, struct lens_er
 	return LENS_OK;
 }
 
-/* Is the file's folder a sweep's? */
-static bool in_shards(const char *path)
+/* The file's folder may not be a sweep's. */
+static enum lens_status check_shards(const char *path, const char *real, struct lens_error *err)
 {
-	char *dir = lens_path_folder(path),
+	char *dir = lens_path_folder(real),
 	     *plan = dir ? lens_path_join(dir, "plan.json") : NULL;
 	size_t n = dir ? strlen(dir) : 0;
-	bool is = plan && n > 7 && !strcmp(dir + n - 7, ".shards") && lens_file_exists(plan);
+	enum lens_status st = LENS_OK;
 
+	if (!plan)
+		st = lens_error_nomem(err, strlen(real), 1);
+	else if (n > 7 && !strcmp(dir + n - 7, ".shards") && lens_file_exists(plan))
+		st = refuse(path, "is in the folder of another output's shards", err);
 	lens_free(plan);
 	lens_free(dir);
-	return is;
+	return st;
 }
 
 enum lens_status lens_output_resolve(const char *path, bool overwrite, char **out,
@@ -94,8 +98,7 @@ enum lens_status lens_output_resolve(const char *path, bool overwrite, char **ou
 		return refuse(path, "is a folder: name a file in it", err);
 	if (!lstat(*out, &sb) && !S_ISREG(sb.st_mode))
 		return refuse(path, "is not a regular file", err);
-	if (in_shards(*out))
-		return refuse(path, "is in the folder of another output's shards", err);
+	LENS_TRY(check_shards(path, *out, err));
 	if (overwrite && lens_file_exists(*out) && !lens_store_is_hdf5(*out))
 		return refuse(path, "is not an HDF5 file: it is not overwritten", err);
 	/* Nothing is written to an output that is finished. */
