@@ -35,6 +35,16 @@ enum lens_mean_over {
 	LENS_MEAN_OVER_POSITIONS /* one mean over all tokens */
 };
 
+/* What a vector is added to. */
+enum lens_steer_at {
+	LENS_STEER_RESID_PRE,
+	LENS_STEER_RESID_MID,
+	LENS_STEER_RESID_POST,
+	LENS_STEER_ATTN_OUT,
+	LENS_STEER_MLP_OUT,
+	LENS_STEER_Z
+};
+
 #define LENS_TOP_K_MAX 1000 /* largest top_k */
 
 struct lens_strings {
@@ -122,8 +132,8 @@ struct lens_experiment {
 		struct lens_places from, to; /* keys, queries */
 	} knockout;
 	struct {
-		char *hook; /* "resid_post" */
-		long layer;
+		enum lens_steer_at hook;
+		long layer;    /* -1: not given */
 		char *vector;  /* file.h5:/path or file.npy; NULL: nothing is steered */
 		double *scale; /* [n_scales] */
 		size_t n_scales;
@@ -179,10 +189,15 @@ size_t lens_metric_answers(enum lens_metric m);
 /* "9.6" → 9 and 6; false: that is no head. */
 bool lens_head_parse(const char *text, size_t *layer, size_t *head);
 
+static inline bool lens_places_given(const struct lens_places *l)
+{
+	return l->n || l->find || l->find_column;
+}
+
 /* Is attention cut? */
 static inline bool lens_experiment_cuts(const struct lens_experiment *e)
 {
-	return e->knockout.from.n || e->knockout.from.find || e->knockout.from.find_column;
+	return lens_places_given(&e->knockout.from);
 }
 
 /* Does an ablation take its values from other prompts? */

@@ -134,7 +134,7 @@ enum lens_status lens_study_init(struct lens_study *s, const struct lens_model *
 				 const struct lens_experiment *e, struct lens_error *err);
 void lens_study_release(struct lens_study *s);
 
-/* The hook point of steer.hook, LENS_HOOK_COUNT if it is none; and how wide it is. */
+/* The hook point of steer.hook; and how wide it is. */
 enum lens_hook lens_steer_hook(const struct lens_experiment *e);
 size_t lens_steer_width(const struct lens_model *m, const struct lens_experiment *e);
 /* Numbers of one prompt's row of an outcome, of 4 bytes each. */

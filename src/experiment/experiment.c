@@ -54,6 +54,13 @@ void lens_experiment_release(struct lens_experiment *e)
 	lens_strings_release(&e->path.senders);
 	lens_sets_release(e->ablate.set, e->ablate.n_sets);
 	lens_free(e->ablate.resample);
+	lens_free(e->knockout.layer);
+	lens_strings_release(&e->knockout.heads);
+	lens_places_release(&e->knockout.from);
+	lens_places_release(&e->knockout.to);
+	lens_free(e->steer.vector);
+	lens_free(e->steer.scale);
+	lens_places_release(&e->steer.positions);
 	lens_free(e->source);
 	memset(e, 0, sizeof(*e));
 }
@@ -138,7 +145,8 @@ static enum lens_status check_named(const struct lens_experiment *e, enum lens_t
 static enum lens_status check_tables(const struct lens_experiment *e, struct lens_error *err)
 {
 	bool any = e->cache.hooks.n || e->patch.grids.n || e->ablate.grids.n ||
-		   e->ablate.n_sets || e->path.receivers.n;
+		   e->ablate.n_sets || e->path.receivers.n || lens_experiment_cuts(e) ||
+		   e->steer.vector;
 	int i;
 
 	for (i = 0; i < LENS_TABLE_WORDS; i++) {
@@ -149,7 +157,7 @@ static enum lens_status check_tables(const struct lens_experiment *e, struct len
 	if (!any)
 		return lens_error_set(err, LENS_ERR_INVALID,
 				      "nothing to do: no hooks to store, no tables to make, "
-				      "nothing to patch or ablate");
+				      "nothing to patch, ablate, knock out or steer");
 	return LENS_OK;
 }
 

@@ -158,10 +158,55 @@ static enum lens_status check_path(const struct lens_experiment *e, struct lens_
 	return check_answers(e, "path.receivers", LENS_METRIC_LOGIT_DIFF, err);
 }
 
+/* What changes tables: those of answers of several tokens need a second pass. */
+static enum lens_status check_one_token(const struct lens_experiment *e, const char *group,
+					struct lens_error *err)
+{
+	if (e->data.answer_tokens != LENS_ANSWERS_OF_ANY)
+		return LENS_OK;
+	return lens_error_set(err, LENS_ERR_INVALID,
+			      "%s needs answers of one token; data.answer_tokens is any",
+			      group);
+}
+
+static enum lens_status check_knockout(const struct lens_experiment *e, struct lens_error *err)
+{
+	bool from = lens_places_given(&e->knockout.from),
+	     to = lens_places_given(&e->knockout.to);
+
+	if (!from && !to)
+		return check_unused(e, "knockout.",
+				    "knockout.from and knockout.to do not say what to cut",
+				    err);
+	if (!from)
+		return lens_error_set(
+			err, LENS_ERR_INVALID,
+			"knockout.to is set, but not knockout.from: the keys that "
+			"these queries are to lose");
+	if (!to)
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "knockout.from is set, but not knockout.to: the queries "
+				      "that are to lose these keys");
+	return check_one_token(e, "knockout", err);
+}
+
+static enum lens_status check_steer(const struct lens_experiment *e, struct lens_error *err)
+{
+	if (!e->steer.vector)
+		return check_unused(e, "steer.", "steer.vector names no vector to add", err);
+	if (e->steer.layer < 0)
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "steer.vector is set, but not steer.layer: the layer in "
+				      "which it is added");
+	return check_one_token(e, "steer", err);
+}
+
 enum lens_status lens_experiment_check_interventions(const struct lens_experiment *e,
 						     struct lens_error *err)
 {
 	LENS_TRY(check_patch(e, err));
 	LENS_TRY(check_path(e, err));
-	return check_ablate(e, err);
+	LENS_TRY(check_ablate(e, err));
+	LENS_TRY(check_knockout(e, err));
+	return check_steer(e, err);
 }

@@ -53,6 +53,16 @@ static json_t *integers(const long *v, size_t n)
 	return list;
 }
 
+static json_t *reals(const double *v, size_t n)
+{
+	json_t *list = json_array();
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		list = appended(list, json_real(v[i]));
+	return list;
+}
+
 static json_t *positions(const struct lens_experiment *e, const char *const *words)
 {
 	if (e->cache.positions != LENS_POS_LIST)
@@ -80,6 +90,8 @@ static json_t *counted(const struct lens_experiment *e, const struct lens_key_st
 	size_t n = lens_key_ccount(e, s);
 	const void *field = lens_key_cfield(e, s);
 
+	if (s->kind == LENS_KEY_REALS)
+		return reals(*(double *const *)field, n);
 	if (s->kind == LENS_KEY_SETS)
 		return sets(*(struct lens_named_list *const *)field, n);
 	return n ? integers(*(long *const *)field, n) : json_string(s->words[0]);
@@ -90,23 +102,33 @@ static json_t *heads(const struct lens_strings *list, const char *const *words)
 	return list->n ? string_list(list) : json_string(words[0]);
 }
 
-/* As it is written in YAML. */
-static json_t *read_pos(const struct lens_experiment *e)
+/* One of the two is not NULL; as it is written in YAML. */
+static json_t *found(const char *find, const char *find_column, long nth)
 {
-	const char *find = e->data.find ? e->data.find : e->data.find_column;
-	json_t *map;
+	json_t *map = json_object();
 
-	if (e->data.read_pos_column)
-		return json_string(e->data.read_pos_column);
-	if (!find)
-		return json_integer(e->data.read_pos);
-	map = json_object();
-	if (!json_object_set_new(map, e->data.find ? "find" : "find_column",
-				 json_string(find)) &&
-	    !json_object_set_new(map, "nth", json_integer(e->data.nth)))
+	if (!json_object_set_new(map, find ? "find" : "find_column",
+				 json_string(find ? find : find_column)) &&
+	    !json_object_set_new(map, "nth", json_integer(nth)))
 		return map;
 	json_decref(map);
 	return NULL;
+}
+
+static json_t *read_pos(const struct lens_experiment *e)
+{
+	if (e->data.read_pos_column)
+		return json_string(e->data.read_pos_column);
+	if (e->data.find || e->data.find_column)
+		return found(e->data.find, e->data.find_column, e->data.nth);
+	return json_integer(e->data.read_pos);
+}
+
+static json_t *places(const struct lens_places *l, const char *const *words)
+{
+	if (l->find || l->find_column)
+		return found(l->find, l->find_column, l->nth);
+	return l->n ? integers(l->position, l->n) : json_string(words[0]);
 }
 
 /* A token keeps its quotes, so that it is read back as one. */
@@ -131,7 +153,10 @@ static json_t *list_of(const struct lens_experiment *e, const struct lens_key_st
 	case LENS_KEY_SETS:
 	case LENS_KEY_LAYERS:
 	case LENS_KEY_INTEGERS:
+	case LENS_KEY_REALS:
 		return counted(e, s);
+	case LENS_KEY_PLACES:
+		return places(field, s->words);
 	default:
 		return string_list(field);
 	}
@@ -142,6 +167,11 @@ static json_t *text_of(const char *s, const char *const *words)
 	if (!s && words)
 		s = words[0];
 	return s ? json_string(s) : json_null();
+}
+
+static json_t *layer(long l, const char *const *words)
+{
+	return l < 0 ? json_string(words[0]) : json_integer(l);
 }
 
 static json_t *value_of(const struct lens_experiment *e, const struct lens_key_store *s)
@@ -167,6 +197,8 @@ static json_t *value_of(const struct lens_experiment *e, const struct lens_key_s
 		return json_string(s->words[word]);
 	case LENS_KEY_INTEGER:
 		return json_integer(*(const long *)field);
+	case LENS_KEY_LAYER:
+		return layer(*(const long *)field, s->words);
 	case LENS_KEY_COUNT:
 	case LENS_KEY_BYTES:
 		memcpy(&count, field, sizeof(count));

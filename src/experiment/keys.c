@@ -43,6 +43,9 @@ static const char grids_shape[] = "none | [a grid, …] of:"
 COUNTED(patch.layer, patch.n_layers);
 COUNTED(patch.position, patch.n_positions);
 COUNTED(ablate.set, ablate.n_sets);
+COUNTED(knockout.layer, knockout.n_layers);
+COUNTED(steer.scale, steer.n_scales);
+COUNTED(steer.positions.position, steer.positions.n);
 
 static const char *const on_bad_row[] = { "error", "skip", NULL };
 static const char *const answer_tokens[] = { "one", "any", NULL };
@@ -63,9 +66,12 @@ static const char *const ablated[] = { "attn_out", "mlp_out", "attn_head_out_all
 static const char *const ablations[] = { "zero", "mean", "resample", NULL };
 static const char *const mean_over[] = { "prompts", "tokens", NULL };
 static const char *const drawn[] = { "drawn", NULL };
+static const char *const steered[] = { "resid_pre", "resid_mid", "resid_post", "attn_out",
+				       "mlp_out",   "z",         NULL };
 static const char *const raw[] = { "processed", "raw", NULL };
 
 #define BOOLS "true | false"
+#define PLACES "none | [1, -1, …] | {find: text, nth: N} | {find_column: a column, nth: N}"
 
 /* clang-format off */
 /* X(name, flag, short flag, what the flag alone sets, shape, default, */
@@ -186,6 +192,26 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  "path patching: what a head's change reaches, everything else being held")           \
 	X("path.senders", NULL, NULL, NULL, "all | [layer.head, …] as in [9.6, 10.0]", "all",  \
 	  HEADS, path.senders, all, true, "the heads that are changed, one at a time")         \
+	X("knockout.from", NULL, NULL, NULL, PLACES, "none",                                   \
+	  PLACES, knockout.from, none, true,                                                   \
+	  "cut attention to these keys (find as in data.read_pos) …")                          \
+	X("knockout.to", NULL, NULL, NULL, PLACES, "none",                                     \
+	  PLACES, knockout.to, none, true, "… from these queries: their scores become -inf")   \
+	X("knockout.layers", NULL, NULL, NULL, "all | [0, 1, …]", "all",                       \
+	  LAYERS, knockout.layer, all, true, "cut in these layers, all at once")               \
+	X("knockout.heads", NULL, NULL, NULL, "all | [layer.head, …] as in [9.6, 10.0]", "all", \
+	  HEADS, knockout.heads, all, true, "cut in these heads, all at once")                 \
+	X("steer.vector", NULL, NULL, NULL, "none | file.h5:/path/in/it | file.npy", "none",   \
+	  PATH, steer.vector, none, false, "add multiples of this vector to an activation")    \
+	X("steer.hook", NULL, NULL, NULL,                                                      \
+	  "resid_pre | resid_mid | resid_post | attn_out | mlp_out | z", "resid_post",         \
+	  CHOICE, steer.hook, steered, true, "what it is added to")                            \
+	X("steer.layer", NULL, NULL, NULL, "none | a layer from 0", "none",                    \
+	  LAYER, steer.layer, none, true, "in this layer")                                     \
+	X("steer.scale", NULL, NULL, NULL, "a number | [-4, 0, 4, …]", "1",                    \
+	  REALS, steer.scale, NULL, true, "times each of these")                               \
+	X("steer.positions", NULL, NULL, NULL, "all | [0, -1, …]", "all",                      \
+	  INTEGERS, steer.positions.position, all, true, "at these positions only")            \
 	X("cpu", "--cpu", NULL, NULL, "auto | avx2 | avx512", "auto",                          \
 	  CHOICE, cpu, cpus, false, "the CPU level, which fixes the bits of the results")      \
 	X("output", "--output", "-o", NULL, "a file", NULL,                                    \

@@ -13,6 +13,7 @@ enum lens_key_kind {
 	LENS_KEY_SWITCH,    /* bool: false is words[0], true is words[1] */
 	LENS_KEY_CHOICE,    /* an enum: the index into words */
 	LENS_KEY_INTEGER,   /* long */
+	LENS_KEY_LAYER,     /* long from 0; -1 stands for words[0] */
 	LENS_KEY_COUNT,     /* size_t from 1; 0 stands for words[0] */
 	LENS_KEY_BYTES,     /* the same, with a unit: "4GiB" */
 	LENS_KEY_LIST,      /* struct lens_strings; words[0], if any, is the empty list */
@@ -21,6 +22,8 @@ enum lens_key_kind {
 	LENS_KEY_SETS,      /* struct lens_named_list *, then size_t: a map of lists of heads */
 	LENS_KEY_LAYERS,    /* long *, then size_t: how many; none stands for words[0] */
 	LENS_KEY_INTEGERS,  /* the same, and they may be negative */
+	LENS_KEY_REALS,     /* double *, then size_t: how many, at least one */
+	LENS_KEY_PLACES,    /* struct lens_places; none stands for words[0] */
 	LENS_KEY_TABLES,    /* tables */
 	LENS_KEY_POSITIONS, /* cache.positions */
 	LENS_KEY_READ_POS,  /* data.read_pos */
@@ -93,6 +96,7 @@ struct lens_table_rule {
 extern const struct lens_table_rule lens_table_rules[LENS_TABLE_WORDS];
 
 void lens_strings_release(struct lens_strings *s);
+void lens_places_release(struct lens_places *l);
 /* sets may be NULL. */
 void lens_sets_release(struct lens_named_list *sets, size_t n);
 

@@ -1,13 +1,16 @@
 /*
- * experiment/list.c: values that are lists: names, tables, layers, positions. In: a sequence,
- * or a scalar, which counts as a list of one; out: the field, changed only if every
+ * experiment/list.c: values that are lists: names, tables, layers, positions, numbers. In: a
+ * sequence, or a scalar, which counts as a list of one; out: the field, changed only if every
  * item is valid.
  */
 #include "experiment/value_private.h"
 
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { INTEGERS_MAX = 65536 };
+enum { INTEGERS_MAX = 65536, REALS_MAX = 4096 };
 
 void lens_strings_release(struct lens_strings *s)
 {
@@ -186,11 +189,9 @@ static enum lens_status fill_integers(long *v, const struct lens_yaml_source *sr
 	return LENS_OK;
 }
 
-/* Replaces *v, unless there is an error, by what the list says. */
-static enum lens_status replace_integers(long **v, size_t *n,
-					 const struct lens_yaml_source *src,
-					 const struct lens_key *key, const yaml_node_t *node,
-					 struct lens_error *err)
+enum lens_status lens_yaml_integers(long **v, size_t *n, const struct lens_yaml_source *src,
+				    const struct lens_key *key, const yaml_node_t *node,
+				    struct lens_error *err)
 {
 	size_t count = lens_yaml_count(node);
 	enum lens_status st;
@@ -236,7 +237,7 @@ enum lens_status lens_value_set_integers(struct lens_experiment *e,
 	if (!lens_yaml_count(node))
 		return lens_yaml_error(src, node, err, "%s: the list is empty; expected %s",
 				       key->name, key->shape);
-	return replace_integers(v, n, src, key, node, err);
+	return lens_yaml_integers(v, n, src, key, node, err);
 }
 
 enum lens_status lens_value_set_positions(struct lens_experiment *e,
@@ -256,8 +257,74 @@ enum lens_status lens_value_set_positions(struct lens_experiment *e,
 				       "%s: the list is empty; to store no activations, set "
 				       "cache.hooks to none",
 				       key->name);
-	LENS_TRY(replace_integers(&e->cache.position, &e->cache.n_positions, src, key, node,
-				  err));
+	LENS_TRY(lens_yaml_integers(&e->cache.position, &e->cache.n_positions, src, key, node,
+				    err));
 	e->cache.positions = LENS_POS_LIST;
+	return LENS_OK;
+}
+
+/* --- real numbers -------------------------------------------------------------------- */
+
+/* Decimal, and finite: strtod takes more. */
+static bool parse_real(const char *s, double *out)
+{
+	char *end;
+
+	if (!*s || strspn(s, "0123456789+-.eE") != strlen(s))
+		return false;
+	errno = 0;
+	*out = strtod(s, &end);
+	return end != s && !*end && isfinite(*out);
+}
+
+static enum lens_status fill_reals(double *v, const struct lens_yaml_source *src,
+				   const struct lens_key *key, const yaml_node_t *node,
+				   struct lens_error *err)
+{
+	const yaml_node_t *item;
+	size_t i, j;
+
+	for (i = 0; i < lens_yaml_count(node); i++) {
+		LENS_TRY(lens_yaml_item(src, key, node, i, &item, err));
+		if (!parse_real(lens_yaml_text(item), &v[i]))
+			return lens_value_wrong(src, key, item, err);
+		v[i] += 0.0; /* -0 is 0 */
+		for (j = 0; j < i; j++) {
+			if (!(v[j] < v[i]) && !(v[j] > v[i]))
+				return lens_yaml_error(src, item, err,
+						       "%s: the number %g is listed twice",
+						       key->name, v[i]);
+		}
+	}
+	return LENS_OK;
+}
+
+enum lens_status lens_value_set_reals(struct lens_experiment *e,
+				      const struct lens_yaml_source *src,
+				      const struct lens_key *key, const yaml_node_t *node,
+				      struct lens_error *err)
+{
+	const struct lens_key_store *store = lens_key_store(key);
+	double **field = lens_key_field(e, store), *list;
+	size_t n = lens_yaml_count(node);
+	enum lens_status st;
+
+	if (!n)
+		return lens_yaml_error(src, node, err, "%s: the list is empty; expected %s",
+				       key->name, key->shape);
+	if (n > REALS_MAX)
+		return lens_yaml_error(src, node, err, "%s: more than %d in the list",
+				       key->name, REALS_MAX);
+	list = lens_calloc(n, sizeof(*list));
+	if (!list)
+		return lens_error_nomem(err, n, sizeof(*list));
+	st = fill_reals(list, src, key, node, err);
+	if (st != LENS_OK) {
+		lens_free(list);
+		return st;
+	}
+	lens_free(*field);
+	*field = list;
+	*lens_key_count(e, store) = n;
 	return LENS_OK;
 }

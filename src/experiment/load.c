@@ -288,7 +288,7 @@ static bool takes_list(enum lens_key_kind kind)
 {
 	return kind == LENS_KEY_LIST || kind == LENS_KEY_TABLES || kind == LENS_KEY_POSITIONS ||
 	       kind == LENS_KEY_HEADS || kind == LENS_KEY_GRIDS || kind == LENS_KEY_LAYERS ||
-	       kind == LENS_KEY_INTEGERS;
+	       kind == LENS_KEY_INTEGERS || kind == LENS_KEY_REALS || kind == LENS_KEY_PLACES;
 }
 
 /* A document that holds one value, parsed as the key's kind requires. */

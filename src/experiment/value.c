@@ -291,10 +291,24 @@ static enum lens_status (*const setters[])(struct lens_experiment *e,
 	[LENS_KEY_SETS] = lens_value_set_sets,
 	[LENS_KEY_LAYERS] = lens_value_set_integers,
 	[LENS_KEY_INTEGERS] = lens_value_set_integers,
+	[LENS_KEY_REALS] = lens_value_set_reals,
+	[LENS_KEY_PLACES] = lens_value_set_places,
 	[LENS_KEY_TABLES] = lens_value_set_tables,
 	[LENS_KEY_POSITIONS] = lens_value_set_positions,
 	[LENS_KEY_WEIGHTS] = NULL, /* the last kind */
 };
+
+static bool set_layer(struct lens_experiment *e, const struct lens_key_store *store,
+		      const char *s)
+{
+	long layer = -1;
+
+	if (lens_find_word(s, store->words) == LENS_NOT_A_WORD &&
+	    (!lens_parse_integer(s, &layer) || layer < 0))
+		return false;
+	*(long *)lens_key_field(e, store) = layer;
+	return true;
+}
 
 static bool set_scalar(struct lens_experiment *e, const struct lens_key_store *store,
 		       const char *s)
@@ -304,6 +318,8 @@ static bool set_scalar(struct lens_experiment *e, const struct lens_key_store *s
 		return parse_bool(s, lens_key_field(e, store));
 	case LENS_KEY_INTEGER:
 		return lens_parse_integer(s, lens_key_field(e, store));
+	case LENS_KEY_LAYER:
+		return set_layer(e, store, s);
 	case LENS_KEY_COUNT:
 	case LENS_KEY_BYTES:
 		return set_count(e, store, s);

@@ -50,7 +50,11 @@ enum lens_status lens_value_set(struct lens_experiment *e, const struct lens_yam
 				const struct lens_key *key, const yaml_node_t *node,
 				struct lens_error *err);
 
-/* The same for data.read_pos (read_pos.c). */
+/* The same for positions by number or by text (places.c). */
+enum lens_status lens_value_set_places(struct lens_experiment *e,
+				       const struct lens_yaml_source *src,
+				       const struct lens_key *key, const yaml_node_t *node,
+				       struct lens_error *err);
 enum lens_status lens_value_set_read_pos(struct lens_experiment *e,
 					 const struct lens_yaml_source *src,
 					 const struct lens_key *key, const yaml_node_t *node,
@@ -89,6 +93,14 @@ enum lens_status lens_value_set_integers(struct lens_experiment *e,
 					 const struct lens_yaml_source *src,
 					 const struct lens_key *key, const yaml_node_t *node,
 					 struct lens_error *err);
+/* Replaces *v, unless there is an error, by what the list says; v is a list of *n. */
+enum lens_status lens_yaml_integers(long **v, size_t *n, const struct lens_yaml_source *src,
+				    const struct lens_key *key, const yaml_node_t *node,
+				    struct lens_error *err);
+enum lens_status lens_value_set_reals(struct lens_experiment *e,
+				      const struct lens_yaml_source *src,
+				      const struct lens_key *key, const yaml_node_t *node,
+				      struct lens_error *err);
 enum lens_status lens_value_set_list(struct lens_experiment *e,
 				     const struct lens_yaml_source *src,
 				     const struct lens_key *key, const yaml_node_t *node,

@@ -5,8 +5,6 @@
  */
 #include "interventions/interventions_private.h"
 
-#include <string.h>
-
 static enum lens_status check(const struct lens_study *s, enum lens_hook hook,
 			      struct lens_error *err)
 {
@@ -17,36 +15,25 @@ static enum lens_status check(const struct lens_study *s, enum lens_hook hook,
 		return lens_error_set(err, LENS_ERR_INVALID,
 				      "steer.layer: there is no layer %ld; the model has %ld",
 				      e->steer.layer, n);
-	if (hook == LENS_HOOK_COUNT)
-		return lens_error_set(
-			err, LENS_ERR_INVALID,
-			"steer.hook: no hook '%s' that can be steered: resid_pre, "
-			"resid_mid, resid_post, attn_out, mlp_out or z",
-			e->steer.hook);
 	if (!lens_hook_exists(&s->model->config, hook))
 		return lens_error_set(err, LENS_ERR_INVALID,
 				      "steer.hook: this model's parallel blocks have no %s",
-				      e->steer.hook);
+				      lens_hook_leaf(hook));
 	return LENS_OK;
 }
 
 enum lens_hook lens_steer_hook(const struct lens_experiment *e)
 {
-	static const struct {
-		const char *name;
-		enum lens_hook hook;
-	} hooks[] = {
-		{ "resid_pre", LENS_HOOK_RESID_PRE },   { "resid_mid", LENS_HOOK_RESID_MID },
-		{ "resid_post", LENS_HOOK_RESID_POST }, { "attn_out", LENS_HOOK_ATTN_OUT },
-		{ "mlp_out", LENS_HOOK_MLP_OUT },       { "z", LENS_HOOK_Z },
+	static const enum lens_hook hooks[] = {
+		[LENS_STEER_RESID_PRE] = LENS_HOOK_RESID_PRE,
+		[LENS_STEER_RESID_MID] = LENS_HOOK_RESID_MID,
+		[LENS_STEER_RESID_POST] = LENS_HOOK_RESID_POST,
+		[LENS_STEER_ATTN_OUT] = LENS_HOOK_ATTN_OUT,
+		[LENS_STEER_MLP_OUT] = LENS_HOOK_MLP_OUT,
+		[LENS_STEER_Z] = LENS_HOOK_Z,
 	};
-	size_t i;
 
-	for (i = 0; i < sizeof(hooks) / sizeof(*hooks); i++) {
-		if (!strcmp(hooks[i].name, e->steer.hook))
-			return hooks[i].hook;
-	}
-	return LENS_HOOK_COUNT;
+	return hooks[e->steer.hook];
 }
 
 size_t lens_steer_width(const struct lens_model *m, const struct lens_experiment *e)

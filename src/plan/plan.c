@@ -200,31 +200,34 @@ void lens_plan_sizes(struct lens_plan *p)
 	p->tables.max_rows = p->max_packed;
 }
 
-static bool any_has_position(const struct lens_plan *p, size_t slot)
+/* The longest prompt has every position that any has. */
+static enum lens_status check_list(const struct lens_plan *p, const char *key,
+				   const long *position, size_t n, struct lens_error *err)
 {
-	size_t row;
+	long longest = (long)p->prompts->max_length;
+	size_t i;
 
-	for (row = 0; row < p->prompts->n_rows; row++) {
-		if (lens_slot_position(&p->capture.positions, slot,
-				       lens_prompt_length(p->prompts, row), 0) >= 0)
-			return true;
+	for (i = 0; i < n; i++) {
+		if (position[i] < -longest || position[i] >= longest)
+			return lens_error_set(err, LENS_ERR_INVALID,
+					      "%s: no prompt has a position %ld; the longest "
+					      "has %ld tokens",
+					      key, position[i], longest);
 	}
-	return false;
+	return LENS_OK;
 }
 
 static enum lens_status check_positions(const struct lens_plan *p, struct lens_error *err)
 {
-	size_t i;
+	const struct lens_experiment *e = p->experiment;
 
-	for (i = 0; i < p->experiment->cache.n_positions; i++) {
-		if (!any_has_position(p, i))
-			return lens_error_set(
-				err, LENS_ERR_INVALID,
-				"cache.positions: no prompt has a position %ld; the "
-				"longest has %zu tokens",
-				p->experiment->cache.position[i], p->prompts->max_length);
-	}
-	return LENS_OK;
+	LENS_TRY(
+		check_list(p, "cache.positions", e->cache.position, e->cache.n_positions, err));
+	LENS_TRY(check_list(p, "knockout.from", e->knockout.from.position, e->knockout.from.n,
+			    err));
+	LENS_TRY(check_list(p, "knockout.to", e->knockout.to.position, e->knockout.to.n, err));
+	return check_list(p, "steer.positions", e->steer.positions.position,
+			  e->steer.positions.n, err);
 }
 
 static enum lens_status check_top_neurons(const struct lens_plan *p, struct lens_error *err)

@@ -26,8 +26,7 @@ static enum lens_status show_list(struct lens_buf *b, const json_t *list,
 		if (st == LENS_OK && json_is_string(v))
 			st = lens_buf_printf(b, err, "%s%s", comma, json_string_value(v));
 		else if (st == LENS_OK)
-			st = lens_buf_printf(b, err, "%s%lld", comma,
-					     (long long)json_integer_value(v));
+			st = lens_buf_printf(b, err, "%s%.10g", comma, json_number_value(v));
 	}
 	return st;
 }

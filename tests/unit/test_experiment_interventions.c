@@ -1,6 +1,6 @@
 /*
- * test_experiment_interventions.c: the keys of patching and ablation: what they take,
- * what they become, and which of them fit together.
+ * test_experiment_interventions.c: the keys of patching, ablation, knockout and steering:
+ * what they take, what they become, and which of them fit together.
  */
 #include "h5lens/experiment.h"
 #include "support/settings.h"
@@ -168,6 +168,93 @@ static void sets(void **state)
 	assert_string_equal(test_e.ablate.set[0].heads.v[0], "10.0");
 }
 
+/* --- places, numbers, a layer --------------------------------------------------------- */
+
+static void places(void **state)
+{
+	const struct lens_places *from = &test_e.knockout.from;
+
+	(void)state;
+	assert_in_json("\"from\":\"none\"");
+	test_settings_load(&test_e,
+			   "knockout: {from: {find: \" Mary\", nth: -1}, to: [1, -1]}\n");
+	assert_string_equal(from->find, " Mary");
+	assert_int_equal(from->nth, -1);
+	assert_int_equal(test_e.knockout.to.n, 2);
+	assert_in_json("\"from\":{\"find\":\" Mary\",\"nth\":-1}");
+	assert_in_json("\"to\":[1,-1]");
+	refuse("knockout.from", "{find: a, find_column: b}", "not both");
+	refuse("knockout.from", "{nth: 1}", "not neither");
+	refuse("knockout.from", "{find: a, nht: 1}", "unknown key 'knockout.from.nht'");
+	refuse("knockout.from", "{find: a, nth: x}", "knockout.from.nth: expected an integer");
+	refuse("knockout.from", "[]", "the list is empty");
+	refuse("knockout.from", "1,1", "the position 1 is listed twice");
+	refuse("knockout.from", "last", "expected none | [1, -1, …]");
+	refuse("knockout.from", "non", "did you mean 'none'?");
+	assert_string_equal(from->find, " Mary");
+	test_settings_set(&test_e, "knockout.from", "{find_column: subject}");
+	assert_null(from->find);
+	assert_string_equal(from->find_column, "subject");
+	assert_int_equal(from->nth, 0);
+	test_settings_set(&test_e, "knockout.from", "0,2");
+	assert_null(from->find_column);
+	assert_int_equal(from->position[1], 2);
+	test_settings_set(&test_e, "knockout", "{from: none, to: none}");
+	assert_int_equal(from->n + test_e.knockout.to.n, 0);
+}
+
+static void scales(void **state)
+{
+	static const char *const wrong[] = { "nan", "inf", "1e999", "0x10", "1,2,",  "one",
+					     "--1", "1 2", ".",     "e5",   "{a: 1}" };
+	size_t i;
+
+	(void)state;
+	assert_int_equal(test_e.steer.n_scales, 1);
+	assert_true(test_e.steer.scale[0] == 1);
+	test_settings_set(&test_e, "steer.scale", "[-4, 0, 2.5e-1, .5]");
+	assert_int_equal(test_e.steer.n_scales, 4);
+	assert_true(test_e.steer.scale[2] == 0.25);
+	assert_in_json("\"scale\":[-4.0,0.0,0.25,0.5]");
+	for (i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+		refuse("steer.scale", wrong[i], "steer.scale: ");
+	refuse("steer.scale", "1,1.0", "the number 1 is listed twice");
+	refuse("steer.scale", "0,-0", "is listed twice");
+	refuse("steer.scale", "[]", "the list is empty");
+	assert_int_equal(test_e.steer.n_scales, 4);
+	test_settings_set(&test_e, "steer.scale", "-3");
+	assert_true(test_e.steer.n_scales == 1 && test_e.steer.scale[0] == -3);
+}
+
+/* The vector's path is no part of the identity: its content is. */
+static void steering(void **state)
+{
+	char *json;
+
+	(void)state;
+	test_settings_load(&test_e, "steer: {hook: z, layer: 6, vector: v.h5:/a}\n");
+	assert_int_equal(test_e.steer.hook, LENS_STEER_Z);
+	assert_int_equal(test_e.steer.layer, 6);
+	assert_string_equal(strrchr(test_e.steer.vector, '/'), "/a");
+	assert_in_json("\"steer\":{\"hook\":\"z\",\"layer\":6,\"positions\":\"all\",");
+	json = test_settings_json(&test_e, true);
+	assert_null(strstr(json, "v.h5"));
+	lens_free(json);
+	json = test_settings_json(&test_e, false);
+	assert_non_null(strstr(json, "v.h5:/a"));
+	lens_free(json);
+	refuse("steer.hook", "hook_resid_post", "did you mean 'resid_post'?");
+	refuse("steer.hook", "pattern", "expected resid_pre | resid_mid");
+	refuse("steer.layer", "-1", "expected none | a layer from 0, not '-1'");
+	refuse("steer.layer", "6.5", "expected none | a layer from 0");
+	test_settings_set(&test_e, "steer.positions", "0,-1");
+	assert_int_equal(test_e.steer.positions.n, 2);
+	test_settings_set(&test_e, "steer", "{positions: all, vector: none, layer: none}");
+	assert_int_equal(test_e.steer.positions.n, 0);
+	assert_null(test_e.steer.vector);
+	assert_int_equal(test_e.steer.layer, -1);
+}
+
 /* --- what fits together ------------------------------------------------------------- */
 
 static void assert_check(const char *text)
@@ -259,13 +346,55 @@ static void ablate_fits(void **state)
 	assert_check("is set, but neither ablate.grids nor ablate.sets says what to ablate");
 }
 
+static void knockout_fits(void **state)
+{
+	(void)state;
+	start("knockout: {from: [0]}\n");
+	assert_check("knockout.from is set, but not knockout.to: the queries");
+	start("knockout: {to: {find: a}}\n");
+	assert_check("knockout.to is set, but not knockout.from: the keys");
+	test_settings_set(&test_e, "knockout.from", "{find_column: a}");
+	assert_check(NULL);
+	test_settings_set(&test_e, "data.answer_tokens", "any");
+	assert_check("knockout needs answers of one token; data.answer_tokens is any");
+	start("knockout: {layers: [0]}\n");
+	assert_check("knockout.layers is set, but knockout.from and knockout.to do not say");
+}
+
+static void steer_fits(void **state)
+{
+	(void)state;
+	start("steer: {layer: 1}\n");
+	assert_check("steer.layer is set, but steer.vector names no vector to add");
+	start("steer: {scale: 2}\n");
+	assert_check("steer.scale is set, but steer.vector names");
+	start("steer: {vector: v.npy}\n");
+	assert_check("steer.vector is set, but not steer.layer");
+	test_settings_set(&test_e, "steer.layer", "0");
+	assert_check(NULL);
+	test_settings_set(&test_e, "data.answer_tokens", "any");
+	assert_check("steer needs answers of one token");
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, test_settings_setup, test_settings_teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(grids), T(unknown_grids), T(heads), T(wrong_heads), T(layers_and_positions),
-		T(sets),  T(patch_fits),    T(alone), T(ablate_fits),
+		T(grids),
+		T(unknown_grids),
+		T(heads),
+		T(wrong_heads),
+		T(layers_and_positions),
+		T(sets),
+		T(patch_fits),
+		T(alone),
+		T(ablate_fits),
+		T(places),
+		T(scales),
+		T(steering),
+		T(knockout_fits),
+		T(steer_fits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
