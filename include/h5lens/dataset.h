@@ -11,6 +11,7 @@
 #define H5LENS_DATASET_H
 
 #include "h5lens/core.h"
+#include "h5lens/experiment.h"
 #include "h5lens/tokenizer.h"
 
 struct lens_dataset_options {
@@ -36,6 +37,9 @@ struct lens_dataset_options {
 	const char *find, *find_column;
 	long nth;
 	long read_pos; /* used without any of these; -1: the last token */
+	/* Attention that is to be cut: keys, queries; or NULL. */
+	const struct lens_places *place[2];
+	size_t window; /* with them: keys that a query sees where it is cut; 0: all before it */
 	bool prepend_bos;
 	bool skip_bad_rows; /* else a bad row is an error */
 	size_t limit;       /* use the first so many good rows; 0: all. The rows
@@ -98,7 +102,7 @@ struct lens_prompts {
 	int32_t *tokens;    /* packed, BOS included */
 	int32_t *corrupted; /* the corrupted prompts' likewise, or NULL */
 	int32_t *resampled; /* the other prompts' of options.resample likewise, or NULL */
-	int32_t *found[2];  /* [n_rows] where the texts of options.place end, or NULL */
+	int32_t *found[2];  /* [n_rows] where the texts of options.place end; NULL: lists */
 	int32_t *read_pos;  /* [n_rows] 0-based index into the prompt's tokens */
 	/*
 	 * Token ids. Of one token each: [n_rows, n_answers]. With any_tokens packed, and
@@ -159,6 +163,13 @@ enum lens_status lens_prompts_load(const struct lens_dataset_options *opt,
 				   struct lens_prompts **out,
 				   struct lens_dataset_report *report, struct lens_error *err);
 void lens_prompts_destroy(struct lens_prompts *p);
+
+/* Is a position among these, of a row? found: where their text ends, if they name one. */
+bool lens_place_has(const struct lens_places *l, const int32_t *found, size_t row,
+		    size_t length, size_t pos);
+/* The first of them; length: there is none. */
+size_t lens_place_first(const struct lens_places *l, const int32_t *found, size_t row,
+			size_t length);
 
 /* Rows first … first + n − 1 of a whole set, which keeps owning everything. */
 struct lens_prompts lens_prompts_part(const struct lens_prompts *p, size_t first, size_t n);

@@ -1,7 +1,8 @@
 /*
- * dataset/check.c: one record → tokens (check_prompt.c), read position (read_pos.c) and
- * answers (check_answer.c), or what is wrong with it. In: a record and the tokenizer; out:
- * a struct lens_row. Here, a bad row is a result, not a failure.
+ * dataset/check.c: one record → tokens (check_prompt.c), read position (read_pos.c), where
+ * attention is cut (check_places.c) and answers (check_answer.c), or what is wrong with it. In:
+ * a record and the tokenizer; out: a struct lens_row. Here, a bad row is a result, not a
+ * failure.
  */
 #include "dataset/check_private.h"
 
@@ -236,6 +237,8 @@ enum lens_status lens_row_check(struct lens_row_check *c, const struct lens_csv_
 	LENS_TRY(lens_row_check_prompt(c, rec, row, err));
 	if (row->bad.code == LENS_OK)
 		LENS_TRY(lens_row_check_read_pos(c, rec, row, err));
+	if (row->bad.code == LENS_OK)
+		LENS_TRY(lens_row_check_places(c, rec, row, err));
 	if (row->bad.code == LENS_OK && c->columns->corrupted != LENS_NO_COLUMN)
 		LENS_TRY(lens_row_check_corrupted(c, rec, row, err));
 	if (row->bad.code == LENS_OK && c->columns->resample != LENS_NO_COLUMN)

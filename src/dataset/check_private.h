@@ -11,6 +11,7 @@ struct lens_row {
 	struct lens_ids tokens;                       /* the prompt, BOS included */
 	struct lens_ids corrupted, resampled;         /* as many, or none */
 	int32_t read_pos;                             /* resolved: 0-based */
+	int32_t found[2];                             /* likewise, of options.place */
 	struct lens_ids answers;                      /* of all answers, one after another */
 	struct lens_ids answer_length;                /* [n_answers] of each */
 	struct lens_error bad;                        /* code LENS_OK when the row is good */
@@ -55,6 +56,21 @@ bool lens_row_check_ids(const struct lens_row_check *c, const struct lens_csv_re
 enum lens_status lens_row_check_read_pos(struct lens_row_check *c,
 					 const struct lens_csv_record *rec,
 					 struct lens_row *row, struct lens_error *err);
+/* A text to look for. */
+struct lens_search {
+	const char *key;  /* what begins an error: "", "knockout.from: " */
+	const char *text; /* without column */
+	size_t column;    /* or LENS_NO_COLUMN */
+	long nth;
+};
+/* The token that holds the last character of a text; as above. */
+enum lens_status lens_row_find(struct lens_row_check *c, const struct lens_csv_record *rec,
+			       const struct lens_search *what, struct lens_row *row,
+			       int32_t *pos, struct lens_error *err);
+/* Where attention is cut (check_places.c); as above. */
+enum lens_status lens_row_check_places(struct lens_row_check *c,
+				       const struct lens_csv_record *rec, struct lens_row *row,
+				       struct lens_error *err);
 /* An answer (check_answer.c); as above. */
 enum lens_status lens_row_check_answer(struct lens_row_check *c,
 				       const struct lens_csv_record *rec, size_t column,

@@ -192,7 +192,8 @@ enum lens_status lens_columns_init(struct lens_columns *c, struct lens_csv_reade
 	*c = (struct lens_columns){ .corrupted = LENS_NO_COLUMN,
 				    .read_pos = LENS_NO_COLUMN,
 				    .find = LENS_NO_COLUMN,
-				    .resample = LENS_NO_COLUMN };
+				    .resample = LENS_NO_COLUMN,
+				    .place = { LENS_NO_COLUMN, LENS_NO_COLUMN } };
 	LENS_TRY(lens_csv_next(r, &rec, &got, err));
 	if (!got)
 		return lens_error_at(
@@ -209,6 +210,10 @@ enum lens_status lens_columns_init(struct lens_columns *c, struct lens_csv_reade
 		LENS_TRY(find(c, opt->find_column, opt, &c->find, err));
 	if (opt->resample_column)
 		LENS_TRY(find(c, opt->resample_column, opt, &c->resample, err));
+	for (i = 0; i < 2; i++) {
+		if (opt->place[i] && opt->place[i]->find_column)
+			LENS_TRY(find(c, opt->place[i]->find_column, opt, &c->place[i], err));
+	}
 	for (i = 0; i < c->n; i++) {
 		if (!named(c, opt, i))
 			c->other[c->n_other++] = i;

@@ -18,6 +18,7 @@ struct lens_columns {
 	size_t read_pos;  /* or LENS_NO_COLUMN */
 	size_t find;      /* the same; it may be any column, and counts as one of the others */
 	size_t resample;  /* likewise */
+	size_t place[2];  /* likewise */
 	size_t n_other;   /* the columns that the options do not name */
 	size_t *other;    /* [n_other] in file order */
 	char **stored;    /* [n_other] their names as HDF5 links, no two alike */

@@ -17,7 +17,7 @@ struct loader {
 	struct lens_column_guess *guess; /* [n_columns] */
 	struct lens_prompts *p;
 	struct lens_ids tokens, corrupted, resampled; /* handed to p at the end */
-	struct lens_ids read_pos, answers;            /* so are these */
+	struct lens_ids read_pos, answers, found[2];  /* so are these */
 	struct lens_ids answer_length;                /* with any_tokens */
 	size_t row_cap, n_records;
 };
@@ -42,6 +42,8 @@ void lens_prompts_destroy(struct lens_prompts *p)
 	lens_free(p->tokens);
 	lens_free(p->corrupted);
 	lens_free(p->resampled);
+	lens_free(p->found[0]);
+	lens_free(p->found[1]);
 	lens_free(p->read_pos);
 	lens_free(p->answers);
 	lens_free(p->answer_offset);
@@ -53,12 +55,16 @@ void lens_prompts_destroy(struct lens_prompts *p)
 struct lens_prompts lens_prompts_part(const struct lens_prompts *p, size_t first, size_t n)
 {
 	struct lens_prompts part = *p;
-	size_t row;
+	size_t row, k;
 
 	part.n_rows = n;
 	part.csv_bytes = p->csv_bytes * n / p->n_rows;
 	part.offset += first;
 	part.read_pos += first;
+	for (k = 0; k < 2; k++) {
+		if (p->found[k])
+			part.found[k] += first;
+	}
 	if (p->answer_offset)
 		part.answer_offset += first * p->n_answers;
 	else if (p->n_answers)
@@ -146,6 +152,8 @@ static enum lens_status add_row(struct loader *l, const struct lens_csv_record *
 	if (l->opt->any_tokens)
 		LENS_TRY(lens_ids_append(&l->answer_length, &l->row.answer_length, err));
 	LENS_TRY(lens_ids_push(&l->read_pos, l->row.read_pos, err));
+	for (i = 0; i < 2; i++)
+		LENS_TRY(lens_ids_push(&l->found[i], l->row.found[i], err));
 	p->offset[++p->n_rows] = l->tokens.n;
 	p->max_length = lens_max(p->max_length, l->row.tokens.n);
 	for (i = 0; i < p->n_columns; i++)
@@ -261,6 +269,10 @@ static enum lens_status load(struct loader *l, struct lens_dataset_report *repor
 	if (l->opt->resample_column)
 		l->p->resampled = take_ids(&l->resampled);
 	l->p->read_pos = take_ids(&l->read_pos);
+	for (i = 0; i < 2; i++) {
+		if (l->opt->place[i] && !l->opt->place[i]->n)
+			l->p->found[i] = take_ids(&l->found[i]);
+	}
 	l->p->answers = take_ids(&l->answers);
 	return l->opt->resample && !l->opt->resample_column
 		       ? lens_prompts_resample(l->p, l->opt, err)
@@ -286,6 +298,8 @@ enum lens_status lens_prompts_load(const struct lens_dataset_options *opt,
 	lens_ids_release(&l.corrupted);
 	lens_ids_release(&l.resampled);
 	lens_ids_release(&l.read_pos);
+	lens_ids_release(&l.found[0]);
+	lens_ids_release(&l.found[1]);
 	lens_ids_release(&l.answers);
 	lens_ids_release(&l.answer_length);
 	lens_row_release(&l.row);

@@ -1,7 +1,7 @@
 /*
- * dataset/read_pos.c: which token of a prompt the tables read. In: a record, and the
- * number, column or text that data.read_pos gave; out: a position, or what is wrong
- * with the row.
+ * dataset/read_pos.c: which token of a prompt the tables read, and where a text ends. In: a
+ * record, and the number, column or text that data.read_pos gave; out: a position, or what
+ * is wrong with the row.
  */
 #include "dataset/check_private.h"
 
@@ -70,18 +70,20 @@ static long count(struct text in, struct text what, long most, size_t *end)
 
 /* Where the text ends that is asked for; false: it is not there. */
 static bool find_end(const struct lens_row_check *c, const struct lens_csv_record *rec,
-		     struct text what, struct lens_row *row, size_t *end)
+		     const struct lens_search *search, struct lens_row *row, size_t *end)
 {
 	struct text in = { rec->field[c->columns->prompt], rec->length[c->columns->prompt] };
-	bool by_column = c->columns->find != LENS_NO_COLUMN;
-	const char *name = by_column ? c->columns->name[c->columns->find] : "";
+	bool by_column = search->column != LENS_NO_COLUMN;
+	struct text what = { by_column ? rec->field[search->column] : search->text,
+			     by_column ? rec->length[search->column] : strlen(search->text) };
+	const char *name = by_column ? c->columns->name[search->column] : "";
 	const char *start = by_column ? " (column '" : "", *close = by_column ? "')" : "";
-	long nth = c->opt->nth, n;
+	long nth = search->nth, n;
 	char q[LENS_QUOTE_SIZE];
 
 	if (!what.n) {
-		lens_row_note(&row->bad, c, rec, "the text to find%s%.200s%s is empty", start,
-			      name, close);
+		lens_row_note(&row->bad, c, rec, "%sthe text to find%s%.200s%s is empty",
+			      search->key, start, name, close);
 		return false;
 	}
 	n = count(in, what, LONG_MAX, end);
@@ -93,19 +95,20 @@ static bool find_end(const struct lens_row_check *c, const struct lens_csv_recor
 	}
 	lens_row_quote(q, what.s, what.n);
 	if (!n)
-		lens_row_note(&row->bad, c, rec, "the text %s%s%.200s%s is not in the prompt",
-			      q, start, name, close);
+		lens_row_note(&row->bad, c, rec, "%sthe text %s%s%.200s%s is not in the prompt",
+			      search->key, q, start, name, close);
 	else
 		lens_row_note(&row->bad, c, rec,
-			      "the text %s%s%.200s%s is in the prompt, but only %ld of it: "
+			      "%sthe text %s%s%.200s%s is in the prompt, but only %ld of it: "
 			      "there is no nth %ld",
-			      q, start, name, close, n, c->opt->nth);
+			      search->key, q, start, name, close, n, search->nth);
 	return false;
 }
 
 /* The token that holds the byte before end. */
 static enum lens_status take_token(struct lens_row_check *c, const struct lens_csv_record *rec,
-				   size_t end, struct lens_row *row, struct lens_error *err)
+				   size_t end, struct lens_row *row, int32_t *pos,
+				   struct lens_error *err)
 {
 	size_t prompt = c->columns->prompt, length = rec->length[prompt];
 	int32_t *place = lens_calloc(length, sizeof(*place)), token;
@@ -125,24 +128,30 @@ static enum lens_status take_token(struct lens_row_check *c, const struct lens_c
 			      "%zu of the prompt; the tokenizer drops it",
 			      end);
 	else
-		row->read_pos = token + (c->bos >= 0);
+		*pos = token + (c->bos >= 0);
 	return LENS_OK;
+}
+
+enum lens_status lens_row_find(struct lens_row_check *c, const struct lens_csv_record *rec,
+			       const struct lens_search *what, struct lens_row *row,
+			       int32_t *pos, struct lens_error *err)
+{
+	size_t end;
+
+	return find_end(c, rec, what, row, &end) ? take_token(c, rec, end, row, pos, err)
+						 : LENS_OK;
 }
 
 enum lens_status lens_row_check_read_pos(struct lens_row_check *c,
 					 const struct lens_csv_record *rec,
 					 struct lens_row *row, struct lens_error *err)
 {
-	size_t column = c->columns->find, end;
-	struct text what;
+	const struct lens_search what = {
+		.key = "", .text = c->opt->find, .column = c->columns->find, .nth = c->opt->nth
+	};
 
-	if (column != LENS_NO_COLUMN) {
-		what = (struct text){ rec->field[column], rec->length[column] };
-	} else if (c->opt->find) {
-		what = (struct text){ c->opt->find, strlen(c->opt->find) };
-	} else {
-		take_number(c, rec, row);
-		return LENS_OK;
-	}
-	return find_end(c, rec, what, row, &end) ? take_token(c, rec, end, row, err) : LENS_OK;
+	if (what.text || what.column != LENS_NO_COLUMN)
+		return lens_row_find(c, rec, &what, row, &row->read_pos, err);
+	take_number(c, rec, row);
+	return LENS_OK;
 }

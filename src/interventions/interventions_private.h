@@ -67,12 +67,6 @@ enum lens_status lens_study_add_steering(struct lens_study *s, struct lens_error
  */
 enum lens_status lens_add_tables(struct lens_study *s, const char *group,
 				 struct lens_error *err);
-/* Is a position among these, of a row? found: where their text ends, if they name one. */
-bool lens_place_has(const struct lens_places *l, const int32_t *found, size_t row,
-		    size_t length, size_t pos);
-/* The first of them; length: there is none. */
-size_t lens_place_first(const struct lens_places *l, const int32_t *found, size_t row,
-			size_t length);
 
 /* --- cost.c: what a row's cells depend on ------------------------------------------------ */
 

@@ -7,35 +7,6 @@
 
 #include <stdio.h>
 
-/* --- positions -------------------------------------------------------------------------------
- */
-
-bool lens_place_has(const struct lens_places *l, const int32_t *found, size_t row,
-		    size_t length, size_t pos)
-{
-	size_t i;
-
-	if (found)
-		return (size_t)found[row] == pos;
-	for (i = 0; i < l->n; i++) {
-		long at = l->position[i];
-
-		if ((at < 0 ? at + (long)length : at) == (long)pos)
-			return true;
-	}
-	return !l->n;
-}
-
-size_t lens_place_first(const struct lens_places *l, const int32_t *found, size_t row,
-			size_t length)
-{
-	size_t pos = 0;
-
-	while (pos < length && !lens_place_has(l, found, row, length, pos))
-		pos++;
-	return pos;
-}
-
 /* --- what is read of the cells
  * ---------------------------------------------------------------- */
 

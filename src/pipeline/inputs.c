@@ -6,6 +6,31 @@
 
 #include <stdarg.h>
 
+/* Is attention cut in this layer, in any head? */
+static bool cuts_in(const struct lens_experiment *e, size_t layer)
+{
+	bool listed = !e->knockout.n_layers, any = !e->knockout.heads.n;
+	size_t i, of, head;
+
+	for (i = 0; i < e->knockout.n_layers; i++)
+		listed |= e->knockout.layer[i] == (long)layer;
+	for (i = 0; i < e->knockout.heads.n; i++)
+		any |= lens_head_parse(e->knockout.heads.v[i], &of, &head) && of == layer;
+	return listed && any;
+}
+
+/* Keys that a query sees in the layers where attention is cut, in the least; 0: all. */
+static size_t least_window(const struct lens_experiment *e, const struct lens_config *c)
+{
+	size_t layer;
+
+	for (layer = 0; layer < c->n_layers; layer++) {
+		if (c->local[layer] && cuts_in(e, layer))
+			return c->window;
+	}
+	return 0;
+}
+
 static struct lens_dataset_options dataset_options(const struct lens_experiment *e,
 						   const struct lens_config *c,
 						   const struct lens_tokenizer *tokenizer)
@@ -13,6 +38,7 @@ static struct lens_dataset_options dataset_options(const struct lens_experiment 
 	static const char separators[] = { [LENS_SEPARATOR_COMMA] = ',',
 					   [LENS_SEPARATOR_SEMICOLON] = ';',
 					   [LENS_SEPARATOR_TAB] = '\t' };
+	const bool cuts = lens_experiment_cuts(e);
 
 	return (struct lens_dataset_options){
 		.csv = e->data.csv,
@@ -30,6 +56,8 @@ static struct lens_dataset_options dataset_options(const struct lens_experiment 
 		.find = e->data.find,
 		.find_column = e->data.find_column,
 		.nth = e->data.nth,
+		.place = { cuts ? &e->knockout.from : NULL, cuts ? &e->knockout.to : NULL },
+		.window = cuts ? least_window(e, c) : 0,
 		.prepend_bos = e->data.prepend_bos,
 		.skip_bad_rows = e->data.skip_bad_rows,
 		.limit = e->data.limit,
