@@ -101,6 +101,14 @@ void lens_ids_release(struct lens_ids *ids);
 enum lens_status lens_file_read(const char *path, size_t max_bytes, struct lens_buf *b,
 				struct lens_error *err);
 
+#define LENS_VECTOR_MAX ((size_t)1 << 20) /* numbers of a vector that is read */
+/*
+ * The vector in bytes[0..n) of a NumPy file (.npy): [n] or [1, n], float16, float32 or
+ * float64, little endian. The caller frees *out. file: for errors.
+ */
+enum lens_status lens_npy_vector(const char *file, const char *bytes, size_t n, double **out,
+				 size_t *n_out, struct lens_error *err);
+
 /* dir + "/" + name; the caller frees. NULL when out of memory. */
 char *lens_path_join(const char *dir, const char *name);
 /* The folder of a path ("." if it names none); the caller frees. NULL: out of memory. */

@@ -136,7 +136,7 @@ void lens_study_release(struct lens_study *s);
 
 /* The hook point of steer.hook; and how wide it is. */
 enum lens_hook lens_steer_hook(const struct lens_experiment *e);
-size_t lens_steer_width(const struct lens_model *m, const struct lens_experiment *e);
+size_t lens_steer_width(const struct lens_config *c, const struct lens_experiment *e);
 /* Numbers of one prompt's row of an outcome, of 4 bytes each. */
 size_t lens_outcome_floats(const struct lens_outcome *o, const struct lens_sizes *sizes);
 /* Cells that have to be run, and their multiplications and additions; heads are not told apart.

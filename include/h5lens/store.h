@@ -206,6 +206,12 @@ enum lens_status lens_store_check(const char *file, const char *identity,
  */
 enum lens_status lens_store_read_f64(const char *file, const char *path, double **out,
 				     int *rank, size_t *extent, struct lens_error *err);
+/*
+ * Reads a vector, [n] or [1, n] of floating-point numbers, from a file of anybody's; more
+ * than LENS_VECTOR_MAX are LENS_ERR_FORMAT. The caller frees *out. Runs in a child process.
+ */
+enum lens_status lens_store_read_vector(const char *file, const char *path, double **out,
+					size_t *n, struct lens_error *err);
 /* The strings of a LENS_STR dataset of rank 1; free each and the array with lens_free. */
 enum lens_status lens_store_read_strings(const char *file, const char *path, char ***out,
 					 size_t *n, struct lens_error *err);

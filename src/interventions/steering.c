@@ -36,9 +36,9 @@ enum lens_hook lens_steer_hook(const struct lens_experiment *e)
 	return hooks[e->steer.hook];
 }
 
-size_t lens_steer_width(const struct lens_model *m, const struct lens_experiment *e)
+size_t lens_steer_width(const struct lens_config *c, const struct lens_experiment *e)
 {
-	return lens_row_width(&m->config, lens_steer_hook(e));
+	return lens_row_width(c, lens_steer_hook(e));
 }
 
 enum lens_status lens_study_add_steering(struct lens_study *s, struct lens_error *err)

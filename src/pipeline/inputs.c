@@ -1,5 +1,5 @@
 /*
- * pipeline/inputs.c: what a run reads: model, tokenizer and data, opened and
+ * pipeline/inputs.c: what a run reads: model, tokenizer, data and vector, opened and
  * checked. In: the experiment; out: all of it in memory, and its identity.
  */
 #include "pipeline/pipeline_private.h"
@@ -122,6 +122,14 @@ static enum lens_status choose_bos(const struct lens_opened *o, const struct len
 	return st;
 }
 
+static enum lens_status open_vector(struct lens_opened *o, const struct lens_experiment *e,
+				    const struct lens_config *c, struct lens_error *err)
+{
+	return e->steer.vector ? lens_vector_open(e->steer.vector, lens_steer_width(c, e),
+						  &o->vector, err)
+			       : LENS_OK;
+}
+
 /* The cheap inputs come first: a bad row is found before the weights are read. */
 static enum lens_status open_all(struct lens_opened *o, const struct lens_experiment *e,
 				 const struct lens_run_options *opt, struct lens_error *err)
@@ -131,6 +139,7 @@ static enum lens_status open_all(struct lens_opened *o, const struct lens_experi
 
 	LENS_TRY(lens_open_cpu(e->cpu, &o->in.level, err));
 	LENS_TRY(lens_config_load(e->model, &config, err));
+	LENS_TRY(open_vector(o, e, &config, err));
 	LENS_TRY(lens_tokenizer_open(e->model, &o->tokenizer, err));
 	LENS_TRY(choose_bos(o, e, opt, err));
 	o->data = dataset_options(e, &config, o->tokenizer);
@@ -151,6 +160,7 @@ enum lens_status lens_inputs_open(struct lens_opened *o, const struct lens_exper
 	o->in.prompts = o->prompts;
 	o->in.model = o->model;
 	o->in.tokenizer = o->tokenizer;
+	o->in.vector = &o->vector;
 	o->in.n_skipped = o->report->n_bad;
 	LENS_TRY(lens_identity(&o->in, &o->identity, err));
 	o->in.identity = o->identity;
@@ -162,5 +172,6 @@ void lens_inputs_close(struct lens_opened *o)
 	lens_model_destroy(o->model);
 	lens_prompts_destroy(o->prompts);
 	lens_tokenizer_destroy(o->tokenizer);
+	lens_free(o->vector.v);
 	lens_free(o->identity);
 }

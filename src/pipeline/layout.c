@@ -161,6 +161,29 @@ enum lens_status lens_layout_model(struct lens_store *s, const struct lens_model
 	return lens_store_attr_str(s, "/", "tensor_W_U", m->tensor_w_u, err);
 }
 
+static enum lens_status attr_vector(struct lens_store *s, const struct lens_inputs *in,
+				    struct lens_error *err)
+{
+	struct lens_buf where = LENS_BUF_INIT;
+	const char *path;
+	char *file, *full;
+	enum lens_status st;
+
+	if (!in->vector->v)
+		return LENS_OK;
+	LENS_TRY(attr_sha(s, "sha256_steer_vector", in->vector->sha256, err));
+	LENS_TRY(lens_vector_file(in->experiment->steer.vector, &file, &path, err));
+	full = realpath(file, NULL);
+	st = lens_buf_printf(&where, err, "%s%s%s", full ? full : file, path ? ":" : "",
+			     path ? path : "");
+	if (st == LENS_OK)
+		st = lens_store_attr_str(s, "/", "path_steer_vector", where.data, err);
+	lens_buf_release(&where);
+	free(full);
+	lens_free(file);
+	return st;
+}
+
 enum lens_status lens_layout_attributes(struct lens_store *s, const struct lens_inputs *in,
 					struct lens_error *err)
 {
@@ -175,6 +198,7 @@ enum lens_status lens_layout_attributes(struct lens_store *s, const struct lens_
 	LENS_TRY(attr_sha(s, "sha256_tokenizer", lens_tokenizer_sha256(in->tokenizer), err));
 	LENS_TRY(attr_sha(s, "sha256_data", in->prompts->sha256, err));
 	LENS_TRY(attr_path(s, "path_data", in->experiment->data.csv, err));
+	LENS_TRY(attr_vector(s, in, err));
 	LENS_TRY(attr_bos(s, in, err));
 	return lens_store_attr_i64(s, "/", "rows_skipped", (int64_t)in->n_skipped, err);
 }

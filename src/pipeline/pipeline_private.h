@@ -28,6 +28,19 @@ struct lens_stopped {
  */
 void lens_tell_stopped(const struct lens_stopped *s, struct lens_error *err);
 
+/* --- vector.c: steer.vector --------------------------------------------------------- */
+
+struct lens_vector {
+	float *v; /* as wide as its hook point; NULL: none is asked for */
+	uint8_t sha256[LENS_SHA256_BYTES];
+};
+/* width: how many numbers it must have. The caller frees out->v, even after an error. */
+enum lens_status lens_vector_open(const char *where, size_t width, struct lens_vector *out,
+				  struct lens_error *err);
+/* The file, which the caller frees, and the data set in it, or NULL. */
+enum lens_status lens_vector_file(const char *where, char **file, const char **path,
+				  struct lens_error *err);
+
 /* --- layout.c: the file before its data ------------------------------------------ */
 
 struct lens_inputs {
@@ -36,6 +49,7 @@ struct lens_inputs {
 	const struct lens_prompts *prompts;
 	const struct lens_model *model;
 	const struct lens_tokenizer *tokenizer;
+	const struct lens_vector *vector;
 	enum lens_cpu_level level;
 	size_t n_skipped;     /* bad rows left out */
 	const char *identity; /* lens_identity, or lens_sweep_identity for it */
@@ -49,6 +63,7 @@ struct lens_opened {
 	struct lens_tokenizer *tokenizer;
 	struct lens_prompts *prompts;
 	struct lens_model *model;
+	struct lens_vector vector;
 	char *identity;
 };
 /*
@@ -138,6 +153,7 @@ struct lens_counts {
 struct lens_work {
 	const struct lens_plan *plan;
 	const struct lens_mean *mean; /* NULL: none is wanted */
+	const float *vector;          /* likewise */
 	const struct lens_memory *memory;
 	struct lens_writer *writer;
 	struct lens_schedule *schedule;

@@ -58,6 +58,7 @@ static enum lens_status compute(struct shard *s, struct lens_error *err)
 	struct lens_work work = {
 		.plan = &s->plan,
 		.mean = s->job->mean,
+		.vector = s->in.vector->v,
 		.memory = s->memory,
 		.watch = s->job->watch,
 		.counts = &s->counts,

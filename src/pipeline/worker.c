@@ -52,6 +52,7 @@ static enum lens_status worker_init(struct worker *w, struct lens_error *err)
 	w->sink = lens_writer_sink(work->writer);
 	tables.threads = size.threads;
 	interventions.mean = work->mean;
+	interventions.vector = work->vector;
 	LENS_TRY(lens_batch_init(&w->batch, p->batch_rows, p->max_packed, p->max_packed, err));
 	LENS_TRY(lens_capture_create(&p->capture, &w->sink, &w->capture, err));
 	if (p->any_table)
