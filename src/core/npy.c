@@ -113,7 +113,8 @@ static enum lens_status read_header(const char *file, struct cursor c, struct he
 		} else if (!take(&c, "'shape':")) {
 			return wrong(file, "damaged: an unknown key in its header", err);
 		} else if (!take_shape(&c, h)) {
-			return wrong(file, "not a vector: its shape must be [n] or [1, n]", err);
+			return wrong(file, "not a vector: its shape must be [n] or [1, n]",
+				     err);
 		}
 		if (!take(&c, ",") && (c.s >= c.end || *c.s != '}'))
 			return wrong(file, "damaged: its header", err);

@@ -50,10 +50,11 @@ static enum lens_status take(const char *where, const double *v, size_t n, float
 	for (i = 0; i < n; i++) {
 		out[i] = (float)v[i];
 		if (!isfinite(out[i]))
-			return lens_error_set(err, LENS_ERR_FORMAT,
-					      "steer.vector: number %zu of %.400s is not finite "
-					      "as float32: %g",
-					      i, where, v[i]);
+			return lens_error_set(
+				err, LENS_ERR_FORMAT,
+				"steer.vector: number %zu of %.400s is not finite "
+				"as float32: %g",
+				i, where, v[i]);
 	}
 	return LENS_OK;
 }

@@ -40,8 +40,7 @@ static enum lens_status check_shape(const struct query *q, const struct lens_h5_
 {
 	if (d->rank < 1 || d->rank > 2 || (d->rank == 2 && d->extent[0] != 1))
 		return odd(q, "not a vector: its shape must be [n] or [1, n]", err);
-	return d->extent[d->rank - 1] <= LENS_VECTOR_MAX ? LENS_OK
-							 : odd(q, "too long", err);
+	return d->extent[d->rank - 1] <= LENS_VECTOR_MAX ? LENS_OK : odd(q, "too long", err);
 }
 
 static enum lens_status read_numbers(const struct query *q, struct lens_h5_file *f,
