@@ -144,6 +144,7 @@ struct lens_experiment {
 			receivers;           /* "9.9.q", "8.6.v" or "logits"; none: no paths */
 		struct lens_strings senders; /* heads; none: all */
 	} path;
+	bool share_prefixes; /* tokens with which prompts begin are computed once a batch */
 	enum lens_cpu_choice cpu;
 	struct {
 		size_t bytes, prompts; /* what ends a shard; prompts 0: no limit */

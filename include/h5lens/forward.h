@@ -17,10 +17,12 @@
 /*
  * The rows of a few prompts. A row holds what one token at one position has become;
  * gaps lie between prompts. lens_batch_row is the only way from a position to its row,
- * so rows need not be consecutive, and prompts with a common prefix may share them.
- * One rule holds for any layout: a row's place modulo lens_row_align() is its
- * position's, because on AVX2 that place decides how the kernels round.
+ * so rows need not be consecutive, and prompts that begin alike may share them: nothing
+ * in a row depends on what follows it. One rule holds for any layout: a row's place
+ * modulo lens_row_align() is its position's, because on AVX2 that place decides how the
+ * kernels round.
  */
+#define LENS_MOST_ROW_ALIGN 12
 struct lens_batch {
 	size_t n_prompts, n_rows;  /* n_rows counts the gaps, a multiple of lens_row_align() */
 	const int32_t **tokens;    /* [n_prompts] each prompt's, [length] */
@@ -28,9 +30,18 @@ struct lens_batch {
 	int32_t *read_pos;         /* [n_prompts] */
 	int32_t *token, *position; /* [n_rows] of each row; -1 in a gap */
 	size_t *first;             /* [n_prompts] where a prompt's rows begin in row */
+	size_t *own;               /* [n_prompts] rows before this position are others' too */
 	int32_t *row;              /* NULL: each prompt has the row first[i], of read_pos */
 	size_t n_tokens, max_tokens; /* of row: the prompts' lengths together */
 	size_t max_prompts, max_rows;
+	/*
+	 * The caller's to set: prompts that begin with the same tokens have the same rows
+	 * there. An edit of such a row would change all of them.
+	 */
+	bool share;
+	/* Of shared beginnings: the rows that follow a row, a list; and those that begin. */
+	int32_t *next, *beside, begin;    /* [max_rows]; −1: none */
+	size_t free[LENS_MOST_ROW_ALIGN]; /* no row of a kind is free before this one */
 };
 
 /*
@@ -45,10 +56,14 @@ size_t lens_batch_bytes(size_t max_prompts, size_t max_tokens, size_t max_rows);
 void lens_batch_clear(struct lens_batch *b);
 /*
  * One more prompt, for which there must be room: its positions from `from` on get the
- * next rows, those before it have none. tokens stay the caller's.
+ * next rows, those before it have none. Of a batch that shares, a whole prompt (from 0)
+ * gets new rows only from where no earlier whole one begins like it, in whatever places
+ * are free. tokens stay the caller's.
  */
 void lens_batch_pack(struct lens_batch *b, const int32_t *tokens, size_t length,
 		     int32_t read_pos, size_t from);
+/* Is there room for n more prompts like that, whatever they share? */
+bool lens_batch_has_room(const struct lens_batch *b, size_t n, size_t length, size_t from);
 /* The rows that a prompt of that length takes; that its positions from `from` on take. */
 size_t lens_batch_rows(size_t length);
 size_t lens_batch_rows_from(size_t length, size_t from);

@@ -112,7 +112,8 @@ struct lens_tables_options {
 	 * behind it but for the last one; 0: there is none.
 	 */
 	size_t max_continued;
-	int threads; /* that one worker may use; 0 is 1. No bit depends on it */
+	bool share_prefixes; /* in that pass; the bits are the same */
+	int threads;         /* that one worker may use; 0 is 1. No bit depends on it */
 };
 
 /* One worker's tables. */

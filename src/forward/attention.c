@@ -39,13 +39,30 @@ static enum lens_status show_square(const struct lens_pass *p, enum lens_hook ho
 	return lens_show(p, p->batch, &v, a->scores);
 }
 
-/* The positions that go on behind the keys and values ask. */
+static bool squares_shown(const struct lens_pass *p, size_t layer)
+{
+	return lens_wanted(p->visitors, LENS_HOOK_ATTN_SCORES, layer) ||
+	       lens_wanted(p->visitors, LENS_HOOK_PATTERN, layer);
+}
+
+/*
+ * The positions that ask: those that go on behind the keys and values. In rows that are an
+ * earlier prompt's too, that one asks, unless each prompt's scores are to be shown.
+ */
+static void find_queries(const struct lens_pass *p, const struct head *h, size_t *from,
+			 size_t *end)
+{
+	lens_batch_span(p->rest, h->prompt, from, end);
+	if (p->rest == p->batch && !squares_shown(p, h->layer))
+		*from = lens_max(*from, p->batch->own[h->prompt]);
+}
+
 static enum lens_status ask(const struct lens_pass *p, const struct head *h,
 			    struct lens_attention_args a)
 {
 	size_t from, end;
 
-	lens_batch_span(p->rest, h->prompt, &from, &end);
+	find_queries(p, h, &from, &end);
 	for (a.q0 = from; a.q0 < end; a.q0 += LENS_QUERY_BLOCK) {
 		a.nq = lens_min(end - a.q0, LENS_QUERY_BLOCK);
 		lens_vec()->attention_scores(&a);
@@ -99,8 +116,8 @@ static void gather_all(const struct lens_pass *p, struct lens_rows r, const floa
 }
 
 /*
- * The rows are not consecutive, or not all there: they are brought together, and z is
- * brought back.
+ * The rows are not consecutive, or not all there, or z's are others: they are brought
+ * together, and z is brought to its place.
  */
 static enum lens_status attend_gathered(const struct lens_pass *p, const struct head *h,
 					struct lens_attention_args a, float *kt)
@@ -121,7 +138,7 @@ static enum lens_status attend_gathered(const struct lens_pass *p, const struct 
 	r.data = f->qkv + (c->n_heads + c->n_kv_heads + kv) * dh;
 	gather_all(p, r, p->past ? p->past->values[h->layer] : NULL, kv, v);
 	r.data = f->qkv + h->head * dh;
-	lens_batch_span(p->rest, h->prompt, &r.from, &r.end);
+	find_queries(p, h, &r.from, &r.end);
 	lens_batch_gather(p->batch, &r, q + r.from * dh);
 	a.q = q;
 	a.v = v;
@@ -129,7 +146,7 @@ static enum lens_status attend_gathered(const struct lens_pass *p, const struct 
 	a.ld = a.ldz = dh;
 	LENS_TRY(ask(p, h, a));
 	r.stride = c->n_heads * dh;
-	lens_batch_scatter(p->batch, &r, z + r.from * dh, f->z + h->head * dh);
+	lens_batch_scatter(p->rest, &r, z + r.from * dh, f->z + h->head * dh);
 	return LENS_OK;
 }
 
@@ -138,7 +155,7 @@ static enum lens_status attend_head(const struct lens_pass *p, const struct head
 	const struct lens_forward *f = p->f;
 	const struct lens_block *b = &f->model->block[h->layer];
 	size_t dh = f->model->config.d_head, ldk_max = keys_stride(f->max_length);
-	size_t n = p->batch->length[h->prompt];
+	size_t n = p->batch->length[h->prompt], from, end;
 	float *kt = f->keys + h->thread * dh * ldk_max;
 	const struct lens_attention_args a = {
 		.n_pos = n,
@@ -150,17 +167,19 @@ static enum lens_status attend_head(const struct lens_pass *p, const struct head
 		.scores = f->scores + h->thread * LENS_QUERY_BLOCK * ldk_max,
 	};
 
-	return lens_batch_is_run(p->batch, h->prompt, 0, n) ? attend_in_place(p, h, a, kt)
-							    : attend_gathered(p, h, a, kt);
+	find_queries(p, h, &from, &end);
+	if (from >= end)
+		return LENS_OK;
+	return p->rest == p->batch && lens_batch_is_run(p->batch, h->prompt, 0, n)
+		       ? attend_in_place(p, h, a, kt)
+		       : attend_gathered(p, h, a, kt);
 }
 
 enum lens_status lens_attend(const struct lens_pass *p, size_t layer)
 {
 	size_t i, heads = p->f->model->config.n_heads, n = p->batch->n_prompts * heads;
-	bool shown = lens_wanted(p->visitors, LENS_HOOK_ATTN_SCORES, layer) ||
-		     lens_wanted(p->visitors, LENS_HOOK_PATTERN, layer);
 
-	if (p->f->threads <= 1 || shown) {
+	if (p->f->threads <= 1 || squares_shown(p, layer)) {
 		for (i = 0; i < n; i++)
 			LENS_TRY(attend_head(p,
 					     &(struct head){ layer, i / heads, i % heads, 0 }));

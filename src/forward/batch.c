@@ -5,6 +5,9 @@
  * On AVX2 the kernels treat the rows of every twelve in two ways, so that a row's bits
  * depend on its place: there a position's row is congruent to it modulo twelve, in any
  * batch, also when the rows before it are absent. Elsewhere the alignment is 1.
+ *
+ * Prompts that begin alike: the rows of all beginnings are a tree, in which a row's
+ * children are the tokens that follow it in some prompt.
  */
 #include "forward/forward_private.h"
 
@@ -32,9 +35,10 @@ size_t lens_batch_bytes(size_t max_prompts, size_t max_tokens, size_t max_rows)
 	const struct lens_batch *b = NULL;
 
 	return max_prompts * (sizeof(*b->tokens) + sizeof(*b->length) + sizeof(*b->read_pos) +
-			      sizeof(*b->first)) +
+			      sizeof(*b->first) + sizeof(*b->own)) +
 	       max_tokens * sizeof(*b->row) +
-	       max_rows * (sizeof(*b->token) + sizeof(*b->position));
+	       max_rows * (sizeof(*b->token) + sizeof(*b->position) + sizeof(*b->next) +
+			   sizeof(*b->beside));
 }
 
 enum lens_status lens_batch_init(struct lens_batch *b, size_t max_prompts, size_t max_tokens,
@@ -47,11 +51,15 @@ enum lens_status lens_batch_init(struct lens_batch *b, size_t max_prompts, size_
 	b->length = lens_calloc(max_prompts, sizeof(*b->length));
 	b->read_pos = lens_calloc(max_prompts, sizeof(*b->read_pos));
 	b->first = lens_calloc(max_prompts, sizeof(*b->first));
+	b->own = lens_calloc(max_prompts, sizeof(*b->own));
 	b->row = lens_calloc(max_tokens, sizeof(*b->row));
 	b->token = lens_calloc(max_rows, sizeof(*b->token));
 	b->position = lens_calloc(max_rows, sizeof(*b->position));
-	if (b->tokens && b->length && b->read_pos && b->first && b->row && b->token &&
-	    b->position)
+	b->next = lens_calloc(max_rows, sizeof(*b->next));
+	b->beside = lens_calloc(max_rows, sizeof(*b->beside));
+	lens_batch_clear(b);
+	if (b->tokens && b->length && b->read_pos && b->first && b->own && b->row && b->token &&
+	    b->position && b->next && b->beside)
 		return LENS_OK;
 	return lens_error_nomem(err, max_prompts + max_tokens + max_rows, sizeof(size_t));
 }
@@ -62,40 +70,124 @@ void lens_batch_release(struct lens_batch *b)
 	lens_free(b->length);
 	lens_free(b->read_pos);
 	lens_free(b->first);
+	lens_free(b->own);
 	lens_free(b->row);
 	lens_free(b->token);
 	lens_free(b->position);
+	lens_free(b->next);
+	lens_free(b->beside);
 	memset(b, 0, sizeof(*b));
 }
 
 void lens_batch_clear(struct lens_batch *b)
 {
+	size_t i;
+
 	b->n_prompts = b->n_rows = b->n_tokens = 0;
+	b->begin = -1;
+	for (i = 0; i < LENS_MOST_ROW_ALIGN; i++)
+		b->free[i] = i;
+}
+
+bool lens_batch_has_room(const struct lens_batch *b, size_t n, size_t length, size_t from)
+{
+	return b->n_prompts + n <= b->max_prompts &&
+	       b->n_tokens + n * length <= b->max_tokens &&
+	       b->n_rows + n * lens_batch_rows_from(length, from) <= b->max_rows;
+}
+
+/* --- packing --------------------------------------------------------------------------- */
+
+/* Rows up to n are gaps until they are given away. */
+static void add_gaps(struct lens_batch *b, size_t n)
+{
+	for (; b->n_rows < n; b->n_rows++)
+		b->token[b->n_rows] = b->position[b->n_rows] = -1;
+}
+
+/* Positions from pos on get rows one after the other. */
+static void pack_run(struct lens_batch *b, const int32_t *tokens, size_t length, size_t pos,
+		     int32_t *rows)
+{
+	add_gaps(b, b->n_rows + pos % lens_row_align());
+	for (; pos < length; pos++) {
+		rows[pos] = (int32_t)b->n_rows;
+		b->token[b->n_rows] = tokens[pos];
+		b->position[b->n_rows++] = (int32_t)pos;
+	}
+	add_gaps(b, align_up(b->n_rows));
+}
+
+/* The rows of the longest beginning that an earlier prompt has too; returns its length. */
+static size_t find_beginning(const struct lens_batch *b, const int32_t *tokens, size_t length,
+			     int32_t *rows)
+{
+	int32_t row = b->begin;
+	size_t pos;
+
+	for (pos = 0; pos < length; pos++) {
+		while (row >= 0 && b->token[row] != tokens[pos])
+			row = b->beside[row];
+		if (row < 0)
+			break;
+		rows[pos] = row;
+		row = b->next[row];
+	}
+	return pos;
+}
+
+/* The first free one of a position's kind. */
+static int32_t take_row(struct lens_batch *b, size_t pos)
+{
+	size_t align = lens_row_align(), *row = &b->free[pos % align];
+
+	while (*row < b->n_rows && b->position[*row] >= 0)
+		*row += align;
+	if (*row >= b->n_rows)
+		add_gaps(b, b->n_rows + align);
+	return (int32_t)*row;
+}
+
+/* Positions from pos on, before which the rows are there, get rows that others may find. */
+static void pack_branch(struct lens_batch *b, const int32_t *tokens, size_t length, size_t pos,
+			int32_t *rows)
+{
+	for (; pos < length; pos++) {
+		int32_t row = take_row(b, pos);
+		int32_t *list = pos ? &b->next[rows[pos - 1]] : &b->begin;
+
+		rows[pos] = row;
+		b->token[row] = tokens[pos];
+		b->position[row] = (int32_t)pos;
+		b->next[row] = -1;
+		b->beside[row] = *list;
+		*list = row;
+	}
 }
 
 void lens_batch_pack(struct lens_batch *b, const int32_t *tokens, size_t length,
 		     int32_t read_pos, size_t from)
 {
-	size_t prompt = b->n_prompts++, pos, row = b->n_rows + from % lens_row_align();
+	size_t prompt = b->n_prompts++, pos;
 	int32_t *rows = b->row + b->n_tokens;
 
 	b->tokens[prompt] = tokens;
 	b->length[prompt] = length;
 	b->read_pos[prompt] = read_pos;
 	b->first[prompt] = b->n_tokens;
+	b->own[prompt] = 0;
 	b->n_tokens += length;
+	if (b->share && !from) {
+		b->own[prompt] = find_beginning(b, tokens, length, rows);
+		pack_branch(b, tokens, length, b->own[prompt], rows);
+		return;
+	}
 	for (pos = 0; pos < lens_min(from, length); pos++)
 		rows[pos] = -1;
-	for (; b->n_rows < row; b->n_rows++)
-		b->token[b->n_rows] = b->position[b->n_rows] = -1;
-	for (; pos < length; pos++) {
-		rows[pos] = (int32_t)b->n_rows;
-		b->token[b->n_rows] = tokens[pos];
-		b->position[b->n_rows++] = (int32_t)pos;
-	}
-	for (row = align_up(b->n_rows); b->n_rows < row; b->n_rows++)
-		b->token[b->n_rows] = b->position[b->n_rows] = -1;
+	pack_run(b, tokens, length, from, rows);
 }
+
+/* --- reading it ------------------------------------------------------------------------ */
 
 void lens_batch_keep_read(const struct lens_batch *b, size_t *first, struct lens_batch *kept)
 {

@@ -136,7 +136,7 @@ static enum lens_status head_results(const struct lens_pass *p, size_t layer)
 	return show_rows(p, LENS_HOOK_RESULT, layer, p->f->result, c->n_heads * d);
 }
 
-/* normed → queries, keys, values → z, where p->rest goes on */
+/* normed → queries, keys, values → z, in the rows of p->rest */
 static enum lens_status attention(const struct lens_pass *p, size_t layer)
 {
 	const struct lens_config *c = &p->f->model->config;
@@ -213,14 +213,13 @@ static enum lens_status second_half(const struct lens_pass *p, size_t layer)
 }
 
 /*
- * Moves the rows that go on to their places in the batch of read positions. They pass
- * through buffers that are free between attention and the next norm.
+ * Moves the rows of the stream that go on to their places in the batch of read positions,
+ * where z's are already. They pass through a buffer that is free before the next norm.
  */
 static void keep_rest(const struct lens_pass *p)
 {
-	const struct lens_config *c = &p->f->model->config;
-	size_t i, d = c->d_model, q = c->n_heads * c->d_head;
-	float *resid = p->f->normed, *z = p->f->qkv;
+	size_t i, d = p->f->model->config.d_model;
+	float *resid = p->f->normed;
 
 	for (i = 0; i < p->rest->n_prompts; i++) {
 		size_t pos = (size_t)p->rest->read_pos[i];
@@ -228,10 +227,8 @@ static void keep_rest(const struct lens_pass *p)
 		size_t to = (size_t)lens_batch_row(p->rest, i, pos);
 
 		memcpy(resid + to * d, p->f->resid + from * d, d * sizeof(*resid));
-		memcpy(z + to * q, p->f->z + from * q, q * sizeof(*z));
 	}
 	memcpy(p->f->resid, resid, p->rest->n_rows * d * sizeof(*resid));
-	memcpy(p->f->z, z, p->rest->n_rows * q * sizeof(*z));
 }
 
 static enum lens_status block(const struct lens_pass *pass, size_t layer, bool at_read_pos)

@@ -41,7 +41,7 @@ static size_t pack_group(struct lens_interventions *w)
 	for (pair = 0; pair < most; pair++) {
 		size_t row = row_of(w, pair), length = lens_prompt_length(p, row);
 
-		if (b->n_rows + w->most.runs * lens_batch_rows(length) > w->most.record_rows)
+		if (!lens_batch_has_room(b, w->most.runs, length, 0))
 			break;
 		for (run = 0; run < LENS_RUN_COUNT; run++) {
 			if (!w->opt.study->needs[run])
@@ -243,8 +243,7 @@ static enum lens_status add_cell(void *ctx, struct lens_cell *c, struct lens_err
 		put_cell(w, c, NOT_ONE);
 		return LENS_OK;
 	}
-	if (w->editor.n == w->most.cells ||
-	    w->batch.n_rows + lens_batch_rows_from(length, c->from) > w->most.cell_rows)
+	if (!lens_batch_has_room(&w->batch, 1, length, c->from))
 		LENS_TRY(run_cells(w, err));
 	describe(w, w->editor.n, c->pair, false);
 	w->prompt[w->editor.n] = c->pair * w->most.runs + w->run[c->grid->base];

@@ -201,6 +201,8 @@ static enum lens_status make_passes(struct lens_interventions *w, struct lens_er
 						   .threads = w->opt.threads };
 
 	LENS_TRY(lens_record_init(&w->record, &record, err));
+	/* Not the cells': what is edited is a cell's own. */
+	w->record.batch.share = w->opt.study->experiment->share_prefixes;
 	LENS_TRY(lens_tables_create(m, &tables, &w->tables, err));
 	LENS_TRY(lens_hook_set_init(&w->table_hooks, &m->config, NULL, 0, err));
 	lens_tables_hooks(m, &tables, &w->table_hooks);

@@ -76,6 +76,7 @@ static enum lens_status worker_init(struct worker *w, struct pass *p, struct len
 	w->visitors = (struct lens_visitors){ &w->in_turn, 1 };
 	LENS_TRY(lens_batch_init(&w->rows, p->plan.batch_rows, size.max_rows, size.max_rows,
 				 err));
+	w->rows.share = p->plan.experiment->share_prefixes;
 	return lens_forward_create(p->plan.model, &size, &w->forward, err);
 }
 

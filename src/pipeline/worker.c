@@ -54,6 +54,7 @@ static enum lens_status worker_init(struct worker *w, struct lens_error *err)
 	interventions.mean = work->mean;
 	interventions.vector = work->vector;
 	LENS_TRY(lens_batch_init(&w->batch, p->batch_rows, p->max_packed, p->max_packed, err));
+	w->batch.share = p->experiment->share_prefixes;
 	LENS_TRY(lens_capture_create(&p->capture, &w->sink, &w->capture, err));
 	if (p->any_table)
 		LENS_TRY(lens_tables_create(p->model, &tables, &w->tables, err));

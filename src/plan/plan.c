@@ -195,6 +195,7 @@ void lens_plan_sizes(struct lens_plan *p)
 	p->tables.lens_positions = e->lens_positions;
 	p->tables.answer_tokens = e->data.answer_tokens;
 	p->tables.max_continued = longest_continued(p->prompts);
+	p->tables.share_prefixes = e->share_prefixes;
 	p->tables.attrs_positions = e->attrs.positions;
 	p->tables.batch_rows = p->batch_rows;
 	p->tables.max_rows = p->max_packed;

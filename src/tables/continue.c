@@ -48,6 +48,7 @@ enum lens_status lens_continue_create(struct lens_tables *t, struct lens_error *
 	if (!rows)
 		return LENS_OK;
 	LENS_TRY(lens_batch_init(&s->batch, n, rows, rows, err));
+	s->batch.share = t->opt.share_prefixes;
 	LENS_TRY(lens_hook_set_init(&s->hooks, &t->model->config, NULL, 0, err));
 	lens_hook_want(&s->hooks, LENS_HOOK_RESID_POST, t->model->config.n_layers - 1,
 		       LENS_WANT_ALL);
@@ -159,11 +160,11 @@ enum lens_status lens_tables_continue(struct lens_tables *t, struct lens_forward
 	for (i = 0; i < t->in.batch->n_prompts; i++) {
 		for (k = 0; k < t->opt.sizes.n_answers; k++) {
 			struct lens_continued c = answer_of(t, i, k);
-			size_t rows = lens_batch_rows((size_t)t->in.batch->read_pos[i] + c.n);
+			size_t length = (size_t)t->in.batch->read_pos[i] + c.n;
 
 			if (c.n == 1)
 				continue;
-			if (b->n_rows + rows > b->max_rows)
+			if (!lens_batch_has_room(b, 1, length, 0))
 				LENS_TRY(run(t, f, err));
 			pack(t, &c);
 		}
