@@ -28,6 +28,17 @@ void test_pack(struct lens_batch *b, const struct test_prompt *p, size_t n)
 				p[i].read_pos, 0);
 }
 
+void test_pack_shared(struct lens_batch *b, const struct test_prompt *p, size_t n)
+{
+	size_t i;
+
+	test_pack(b, p, n);
+	lens_batch_clear(b);
+	b->share = true;
+	for (i = 0; i < n; i++)
+		lens_batch_pack(b, p[i].tokens, p[i].length, p[i].read_pos, 0);
+}
+
 /* place[i]: where the i-th row of those that are alike modulo the alignment goes. */
 static void shuffle(size_t *place, size_t n, struct test_random *r)
 {

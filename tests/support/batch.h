@@ -17,6 +17,8 @@ struct test_prompt {
 
 /* All their positions, and spare rows for test_scatter; lens_batch_release it. */
 void test_pack(struct lens_batch *b, const struct test_prompt *p, size_t n);
+/* The same, in rows that they share where they begin alike. */
+void test_pack_shared(struct lens_batch *b, const struct test_prompt *p, size_t n);
 
 /*
  * Puts the rows of a packed batch elsewhere, prompts between each other and gaps

@@ -1,7 +1,7 @@
 /*
  * test_batch.c: what a row of a batch is, on the level of H5LENS_TEST_CPU: where
- * prompts are packed, also from a later position on, and the batch of read positions
- * that visitors see in the last block.
+ * prompts are packed, also from a later position on, which rows those that begin alike
+ * share, and the batch of read positions that visitors see in the last block.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -149,6 +149,136 @@ static void no_position(void **state)
 	lens_batch_release(&b);
 }
 
+/* --- sharing ----------------------------------------------------------------------------- */
+
+enum { SHARED = 60, SHORT = 40 };
+
+/* Of a prompt and the whole ones before it: the longest beginning, and whose it is. */
+static size_t longest_beginning(const struct lens_batch *b, const size_t *from, size_t prompt,
+				size_t *whose)
+{
+	size_t i, pos, most = 0;
+
+	for (i = 0; i < prompt; i++) {
+		for (pos = 0; pos < lens_min(b->length[i], b->length[prompt]); pos++) {
+			if (b->tokens[i][pos] != b->tokens[prompt][pos])
+				break;
+		}
+		if (from[i] || pos <= most)
+			continue;
+		most = pos;
+		*whose = i;
+	}
+	return from[prompt] ? 0 : most;
+}
+
+/* A prompt's own rows are nobody else's; the others are those of the one like it. */
+static void check_sharing(const struct lens_batch *b, const size_t *from)
+{
+	size_t owned[MOST_ROWS] = { 0 }, i, pos, own, align = lens_row_align();
+
+	for (i = 0; i < b->n_prompts; i++) {
+		size_t whose = 0;
+
+		own = longest_beginning(b, from, i, &whose);
+		assert_int_equal(b->own[i], own);
+		for (pos = from[i]; pos < b->length[i]; pos++) {
+			long row = lens_batch_row(b, i, pos);
+
+			assert_in_range(row, 0, b->n_rows - 1);
+			assert_int_equal((size_t)row % align, pos % align);
+			assert_int_equal(b->token[row], b->tokens[i][pos]);
+			assert_int_equal(b->position[row], pos);
+			if (pos < own)
+				assert_int_equal(row, lens_batch_row(b, whose, pos));
+			else
+				assert_int_equal(owned[row]++, 0);
+		}
+	}
+	for (i = 0; i < b->n_rows; i++)
+		assert_int_equal(b->position[i] >= 0, owned[i]);
+}
+
+/* Few tokens, so that many begin alike; some without their first positions. */
+static void share_random(struct lens_batch *b, struct test_random *r, size_t kinds)
+{
+	static int32_t text[SHARED][SHORT];
+	size_t i, pos, from[SHARED], rows = 0;
+
+	lens_batch_clear(b);
+	for (i = 0; i < SHARED; i++) {
+		size_t length = 1 + test_random_below(r, SHORT);
+
+		for (pos = 0; pos < length; pos++)
+			text[i][pos] = (int32_t)test_random_below(r, kinds);
+		from[i] = test_random_below(r, 4) ? 0 : test_random_below(r, length);
+		assert_true(lens_batch_has_room(b, 1, length, from[i]));
+		lens_batch_pack(b, text[i], length, 0, from[i]);
+		rows += lens_batch_rows_from(length, from[i]);
+		assert_true(b->n_rows <= rows && b->n_rows % lens_row_align() == 0);
+	}
+	assert_false(lens_batch_has_room(b, 1, 1, 0));
+	check_sharing(b, from);
+}
+
+static void shared_beginnings(void **state)
+{
+	struct test_random r = { 9 };
+	struct lens_batch b;
+	size_t kinds;
+
+	(void)state;
+	assert_int_equal(lens_batch_init(&b, SHARED, SHARED * SHORT, SHARED * 48, NULL),
+			 LENS_OK);
+	b.share = true;
+	for (kinds = 1; kinds < 6; kinds++)
+		share_random(&b, &r, kinds);
+	lens_batch_release(&b);
+}
+
+/* Pairs of 16 tokens that part at token 9: the second takes 7 rows, a gap's if one fits. */
+static void shared_pairs(void **state)
+{
+	int32_t other[16];
+	struct lens_batch b;
+	size_t i, rows = lens_row_align() == 1 ? 16 + 7 : 36;
+
+	(void)state;
+	for (i = 0; i < 16; i++)
+		other[i] = tokens[i] + (i >= 9);
+	assert_int_equal(lens_batch_init(&b, 3, 48, 72, NULL), LENS_OK);
+	b.share = true;
+	lens_batch_pack(&b, tokens, 16, 15, 0);
+	lens_batch_pack(&b, other, 16, 15, 0);
+	assert_int_equal(b.n_rows, rows);
+	/* A part of one takes none. */
+	lens_batch_pack(&b, other, 12, 11, 0);
+	assert_int_equal(b.n_rows, rows);
+	lens_batch_release(&b);
+}
+
+/* Room is of prompts, of tokens, of rows: each may be what is missing. */
+static void room(void **state)
+{
+	struct lens_batch b;
+
+	(void)state;
+	assert_int_equal(lens_batch_init(&b, 3, 40, 48, NULL), LENS_OK);
+	assert_true(lens_batch_has_room(&b, 3, 12, 0));
+	assert_false(lens_batch_has_room(&b, 4, 1, 0));
+	assert_true(lens_batch_has_room(&b, 2, 20, 0));
+	assert_false(lens_batch_has_room(&b, 2, 21, 0));
+	lens_batch_pack(&b, tokens, 36, 0, 0);
+	assert_true(lens_batch_has_room(&b, 1, 4, 0));
+	assert_false(lens_batch_has_room(&b, 1, 5, 0));
+	lens_batch_release(&b);
+	assert_int_equal(lens_batch_init(&b, 3, 400, 48, NULL), LENS_OK);
+	assert_true(lens_batch_has_room(&b, 1, 48, 0));
+	assert_false(lens_batch_has_room(&b, 1, 49, 0));
+	assert_true(lens_batch_has_room(&b, 1, 60, 12));
+	lens_batch_release(&b);
+}
+
 /* What the tests make of batches keeps the rule too. */
 static void elsewhere(void **state)
 {
@@ -292,9 +422,15 @@ static void read_positions(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(rows_of_a_length), cmocka_unit_test(whole_prompts),
-		cmocka_unit_test(parts_of_prompts), cmocka_unit_test(no_position),
-		cmocka_unit_test(elsewhere),        cmocka_unit_test(allocation_failures),
+		cmocka_unit_test(rows_of_a_length),
+		cmocka_unit_test(whole_prompts),
+		cmocka_unit_test(parts_of_prompts),
+		cmocka_unit_test(no_position),
+		cmocka_unit_test(shared_beginnings),
+		cmocka_unit_test(shared_pairs),
+		cmocka_unit_test(room),
+		cmocka_unit_test(elsewhere),
+		cmocka_unit_test(allocation_failures),
 		cmocka_unit_test(read_positions),
 	};
 

@@ -42,7 +42,9 @@ static void test_json(void **state)
 		"\"patch\":{\"direction\":\"denoise\",\"grids\":[],\"heads\":\"all\","
 		"\"layers\":\"all\",\"metric\":\"logit_diff\",\"normalize\":false,"
 		"\"positions\":\"all\",\"reuse\":true},"
+		"\"path\":{\"receivers\":[],\"senders\":\"all\"},"
 		"\"shards\":{\"bytes\":1073741824,\"prompts\":\"auto\"},"
+		"\"share_prefixes\":true,"
 		"\"steer\":{\"hook\":\"resid_post\",\"layer\":\"none\","
 		"\"positions\":\"all\",\"scale\":[1.0],\"vector\":\"none\"},"
 		"\"tables\":[\"logit_diff\",\"answer_logit\",\"answer_prob\",\"answer_rank\","
@@ -57,6 +59,7 @@ static void test_json(void **state)
 	assert_null(strstr(text, "/d.csv"));
 	assert_null(strstr(text, "output"));
 	assert_null(strstr(text, "threads"));
+	assert_null(strstr(text, "share_prefixes"));
 	assert_null(strstr(text, "memory"));
 	assert_non_null(strstr(text, "\"top_k\":10"));
 	lens_free(text);

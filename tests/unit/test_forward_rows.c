@@ -202,6 +202,60 @@ static void check_prefixes(struct subject *s)
 	}
 }
 
+/* Prompts that begin like an earlier one, as far as it goes or not; one twice over. */
+static void begin_alike(struct subject *s)
+{
+	static const size_t common[N_PROMPTS] = { 0, 7, 1, 1, 12, 13, 9, 0 };
+	static const size_t like[N_PROMPTS] = { 0, 0, 0, 1, 1, 4, 1, 0 };
+	size_t i;
+
+	for (i = 1; i < N_PROMPTS; i++)
+		memcpy(s->token[i], s->token[like[i]], common[i] * sizeof(int32_t));
+}
+
+/* As lens_batch_pack shares them, whatever is wanted and on however many threads. */
+static void check_packed(struct subject *s, enum lens_want want, int threads, bool scattered)
+{
+	struct test_record own, shared;
+	struct lens_batch b, c;
+
+	test_pack(&b, s->prompt, N_PROMPTS);
+	test_pack_shared(&c, s->prompt, N_PROMPTS);
+	assert_true(c.n_rows < b.n_rows);
+	if (scattered)
+		test_scatter(&c, &rnd);
+	test_record_init(&own, s->m, &b, want);
+	test_record_init(&shared, s->m, &c, want);
+	if (threads > 1) {
+		without_squares(&own);
+		without_squares(&shared);
+	}
+	run(s, &b, &own, 1, 0, NULL);
+	run(s, &c, &shared, threads, 0, NULL);
+	assert_int_equal(test_same_records(&shared, &own, "packed"),
+			 test_same_records(&own, &own, "itself"));
+	test_record_release(&own);
+	test_record_release(&shared);
+	lens_batch_release(&b);
+	lens_batch_release(&c);
+}
+
+static void check_shares(struct subject *s)
+{
+	int times;
+
+	begin_alike(s);
+	for (times = 0; times < 4; times++) {
+		check_packed(s, LENS_WANT_ALL, 1, times % 2);
+		check_packed(s, LENS_WANT_ALL, 3, times % 2);
+		check_packed(s, LENS_WANT_READ_POS, 1, times % 2);
+		check_packed(s, LENS_WANT_READ_POS, 3, times % 2);
+		/* Then where they are the same. */
+		s->prompt[4].read_pos = s->prompt[5].read_pos = times % 2 ? 12 : 3;
+		s->prompt[1].read_pos = 3;
+	}
+}
+
 /* --- from a block on --------------------------------------------------- */
 
 static float *resid_pre(const struct subject *s, const struct lens_batch *b, size_t layer)
@@ -428,7 +482,8 @@ static void check_model(void **state)
 		check_from(&s);
 		check_past(&s);
 		check_read(&s);
-		check_prefixes(&s); /* changes the tokens */
+		check_prefixes(&s); /* changes the tokens, … */
+		check_shares(&s);   /* … too */
 		end(&s);
 	}
 }
