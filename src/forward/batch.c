@@ -91,7 +91,9 @@ void lens_batch_clear(struct lens_batch *b)
 
 bool lens_batch_has_room(const struct lens_batch *b, size_t n, size_t length, size_t from)
 {
+	/* Each has a row of its own where only read positions go on, whatever they share. */
 	return b->n_prompts + n <= b->max_prompts &&
+	       (b->n_prompts + n) * lens_row_align() <= b->max_rows &&
 	       b->n_tokens + n * length <= b->max_tokens &&
 	       b->n_rows + n * lens_batch_rows_from(length, from) <= b->max_rows;
 }
