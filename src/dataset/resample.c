@@ -8,6 +8,7 @@
  */
 #include "dataset/check_private.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,11 +73,11 @@ static enum lens_status draw(struct lens_prompts *p, const struct lens_dataset_o
 		other = next_of(e, first, end, i);
 		if (!other)
 			return lens_error_at(err, LENS_ERR_FORMAT, opt->csv,
-					     (long)p->record[e[i].row], 0,
-					     "ablate.value: resample needs another prompt of "
-					     "%zu tokens, and there is none; ablate.resample "
-					     "names a column that has one",
-					     e[i].length);
+					     p->place[e[i].row].line, 0,
+					     "record %" PRId64 ": ablate.value: resample needs "
+					     "another prompt of %zu tokens, and there is none; "
+					     "ablate.resample names a column that has one",
+					     p->record[e[i].row], e[i].length);
 		memcpy(p->resampled + p->offset[e[i].row], other->tokens,
 		       other->length * sizeof(*other->tokens));
 	}
