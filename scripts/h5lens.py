@@ -7,6 +7,8 @@
         run.results["logit_diff"]               # [prompt, answer - 1]
         run.patch["resid_pre"]                  # [prompt, layer, pos, answer - 1]: /results/patch
         run.ablate["sets"]                      # [prompt, set, answer - 1]: /results/ablate; run.labels("set")
+        run.steer["logit_diff"]                 # [prompt, scale, answer - 1]: /results/steer; run.labels("scale")
+        run.knockout["top_tokens"]              # [prompt, k]: /results/knockout
         run.tree["/results"].to_dataset()       # xarray, read when it is used
         run.activation_cache([0, 1])            # a dict for TransformerLens's ActivationCache
         run.decompose_resid([0, 1])             # and its functions, in NumPy: [component, prompt, pos, d_model]
@@ -25,6 +27,8 @@ the answers when the activation there was replaced; NaN past a prompt's end and 
 patch.positions did not ask. Beside the grids are both runs, corrupted_logit_diff and clean_logit_diff (or another
 patch.metric), and with patch.normalize <grid>_normalized: (x - corrupted) / (clean - corrupted), NaN where those are equal.
 A grid of `run.ablate` is the clean run, whose own logit_diff is in `run.results`, with heads, attention or MLPs replaced.
+`run.steer` and `run.knockout` hold tables of the read position, as `run.results` does of the run without: with a vector
+added, times each of steer.scale, and with attention cut.
 
 A run in shards. HDF5 shows the activations of all shards as one virtual dataset, opens every shard to read it,
 and gives NaN, without an error, for a shard that it cannot open (it is missing, or the process has reached its
@@ -751,7 +755,7 @@ def _weight(weights: Mapping[str, Any] | None, name: str, what: str) -> Any:
 class Run:
     """One output file, open for reading. Close it, or use it in a `with`."""
 
-    _OPEN = ("file", "prompts", "results", "patch", "ablate", "columns", "_cache")  # there until close()
+    _OPEN = ("file", "prompts", "results", "patch", "ablate", "steer", "knockout", "columns", "_cache")  # there until close()
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -776,6 +780,9 @@ class Run:
             self.patch = self._group("results/patch", "grid of patching", "the run patched nothing (patch.grids)")
             self.ablate = self._group("results/ablate", "grid of ablation",
                                       "the run ablated nothing (ablate.grids, ablate.sets)")
+            self.steer = self._group("results/steer", "table of steering", "the run was not steered (steer.vector)")
+            self.knockout = self._group("results/knockout", "table of knockout",
+                                        "the run cut no attention (knockout.from, knockout.to)")
             self.columns = self._group("prompts/columns", "CSV column")
             self._cache = {k: self._wrap(d) for k, d in _datasets(self.file.get("cache"))}
             self.lengths: np.ndarray = _read(self.prompts.dataset("length"))
@@ -867,7 +874,7 @@ class Run:
         if "file" not in self.__dict__:
             return f"<h5lens run {self.path}, closed>"
         grids = "".join(f", {what} {', '.join(group)}" for what, group in
-                        (("patch", self.patch), ("ablate", self.ablate)) if group)
+                        ((name, getattr(self, name)) for name in ("patch", "ablate", "steer", "knockout")) if group)
         return (f"<h5lens run {self.path}: {len(self)} prompts, {len(self._cache)} activations, "
                 f"results {', '.join(self.results)}{grids}>")
 
@@ -901,7 +908,8 @@ class Run:
         return self.labels("lens_layer")
 
     def labels(self, dim: str) -> list[str]:
-        """The labels of a dimension: of answer the answers' columns, of set the names of ablate.sets. Without labels: []."""
+        """The labels of a dimension: of answer the answers' columns, of set the names of ablate.sets, of scale
+        the numbers of steer.scale. Without labels: []."""
         d = self.file.get(dim)
         return list(_read(d)) if isinstance(d, h5py.Dataset) and _is_string(d) else []
 

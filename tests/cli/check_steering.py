@@ -20,6 +20,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import h5lens  # noqa: E402
 from check_shards import Checks  # noqa: E402
 
 PROGRAM = os.environ.get("H5LENS", str(ROOT / "build/h5lens"))
@@ -91,6 +92,10 @@ def check_outputs(c: Checks, tmp: Path) -> None:
                     c.that(joined[d.name][:].tobytes() == d[:].tobytes(), f"{joined.filename}: {d.name}")
         c.that(f.attrs["sha256_steer_vector"] == g.attrs["sha256_steer_vector"] and len(f.attrs["sha256_steer_vector"]) == 64, "its digest")
         c.that(f.attrs["path_steer_vector"] == str((tmp / "v.npy").resolve()), "its path")
+    with h5lens.open_run(tasks) as opened, h5py.File(one) as f:
+        c.that(np.array_equal(opened.steer["logit_diff"], f["results/steer/logit_diff"]) and opened.labels("scale")[0] == "-4", "run.steer")
+        c.that(np.array_equal(opened.knockout["top_tokens"], f["results/knockout/top_tokens"]), "run.knockout")
+        c.that(opened.steer.dims("answer_rank") == ("prompt", "scale", "answer"), f"run.steer.dims: {opened.steer.dims('answer_rank')}")
     for out in (one, tasks, packed):
         done = subprocess.run([PROGRAM, "verify", str(out)], capture_output=True, text=True, check=False)
         c.that(done.returncode == 0, f"verify {out.name}: {done.stderr}")
