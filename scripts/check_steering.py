@@ -15,11 +15,11 @@ table passes if every value is within what tests/golden/test_golden.c allows tha
 check_patching.py, in units of the RMS of float64's values); a rank, if it is one that logits so far off could have.
 
 What must be equal is compared bit for bit: scale 0, and a cut behind what is read, with the run's own tables; shards,
-threads, the order of rows, a vector's file (.npy of float32 or float64, HDF5), and on each CPU level. Dimensions, types, fill values and labels are looked at, and a row
-that cannot be cut must be refused.
+threads, the order of rows, a vector's file (.npy of float32 or float64, HDF5), on each CPU level. Dimensions, types,
+fill values and labels are looked at, and rows that cannot be cut must be refused.
 
-Prints a line a model and a line a family and table, 'N passed, N failed'; exit status 1 on a failure. Needs torch, transformers and h5py;
-no test of `make test`.
+Prints a line a model and a line a family and table, 'N passed, N failed'; exit status 1 on a failure. Needs torch,
+transformers and h5py; no test of `make test`.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class Cut:
 
         last = model.n_layers - 1
         found = [f"knockout.from={place(self.keys)}", f"knockout.to={place(self.queries)}"]
-        return found + ([f"knockout.layers={last}"] if self.last_layer else []) + ([f"knockout.heads={last}.1"] if self.one_head else [])
+        return found + ([f"knockout.layers={last}"] if self.last_layer else []) + ([f"knockout.heads={last}.{model.heads - 1}"] if self.one_head else [])
 
     def edits(self, model: HuggingFace, row: Row, word: int) -> Edits:
         keys, queries = (positions(row, x, word) for x in (self.keys, self.queries))
-        heads: Any = [1] if self.one_head else slice(None)
+        heads: Any = [model.heads - 1] if self.one_head else slice(None)
 
         def cut(x: torch.Tensor) -> None:
             for q in queries:
