@@ -201,6 +201,9 @@ static inline bool lens_experiment_cuts(const struct lens_experiment *e)
 	return lens_places_given(&e->knockout.from);
 }
 
+/* In this layer, in any head? */
+bool lens_experiment_cuts_in(const struct lens_experiment *e, size_t layer);
+
 /* Does an ablation take its values from other prompts? */
 static inline bool lens_experiment_resamples(const struct lens_experiment *e)
 {

@@ -90,40 +90,42 @@ static bool take_order(struct cursor *c, struct header *h)
 	return take(c, "False") || take(c, "True");
 }
 
+#define NO_VECTOR "not a vector: its shape must be [n] or [1, n]"
+
+/* One pair of the dictionary, and a comma behind it; what is wrong with it, or NULL. */
+static const char *read_pair(struct cursor *c, struct header *h)
+{
+	if (take(c, "'descr':")) {
+		if (!take_descr(c, h))
+			return "not little-endian float16, float32 or float64 ('<f2', '<f4', "
+			       "'<f8')";
+	} else if (take(c, "'fortran_order':")) {
+		if (!take_order(c, h))
+			return "damaged: fortran_order";
+	} else if (!take(c, "'shape':")) {
+		return "damaged: an unknown key in its header";
+	} else if (!take_shape(c, h)) {
+		return NO_VECTOR;
+	}
+	return take(c, ",") || (c->s < c->end && *c->s == '}') ? NULL : "damaged: its header";
+}
+
+static const char *read_pairs(struct cursor c, struct header *h)
+{
+	const char *wrong = take(&c, "{") ? NULL : "damaged: its header is no dictionary";
+
+	while (!wrong && !take(&c, "}"))
+		wrong = read_pair(&c, h);
+	if (!wrong && (!h->has_descr || !h->has_order || !h->has_shape))
+		wrong = "damaged: a key is missing in its header";
+	if (!wrong && (h->rank < 1 || (h->rank == 2 && h->shape[0] != 1)))
+		wrong = NO_VECTOR;
+	return wrong;
+}
+
 static enum lens_status wrong(const char *file, const char *what, struct lens_error *err)
 {
 	return lens_error_at(err, LENS_ERR_FORMAT, file, 0, 0, "%s", what);
-}
-
-static enum lens_status read_header(const char *file, struct cursor c, struct header *h,
-				    struct lens_error *err)
-{
-	if (!take(&c, "{"))
-		return wrong(file, "damaged: its header is no dictionary", err);
-	while (!take(&c, "}")) {
-		if (take(&c, "'descr':")) {
-			if (!take_descr(&c, h))
-				return wrong(file,
-					     "not little-endian float16, float32 or float64 "
-					     "('<f2', '<f4', '<f8')",
-					     err);
-		} else if (take(&c, "'fortran_order':")) {
-			if (!take_order(&c, h))
-				return wrong(file, "damaged: fortran_order", err);
-		} else if (!take(&c, "'shape':")) {
-			return wrong(file, "damaged: an unknown key in its header", err);
-		} else if (!take_shape(&c, h)) {
-			return wrong(file, "not a vector: its shape must be [n] or [1, n]",
-				     err);
-		}
-		if (!take(&c, ",") && (c.s >= c.end || *c.s != '}'))
-			return wrong(file, "damaged: its header", err);
-	}
-	if (!h->has_descr || !h->has_order || !h->has_shape)
-		return wrong(file, "damaged: a key is missing in its header", err);
-	if (h->rank < 1 || (h->rank == 2 && h->shape[0] != 1))
-		return wrong(file, "not a vector: its shape must be [n] or [1, n]", err);
-	return LENS_OK;
 }
 
 /* IEEE half. */
@@ -178,12 +180,15 @@ enum lens_status lens_npy_vector(const char *file, const char *bytes, size_t n, 
 				 size_t *n_out, struct lens_error *err)
 {
 	struct header h = { .bytes = 0 };
+	const char *what;
 	struct cursor c;
 	size_t i, data;
 
 	*out = NULL;
 	LENS_TRY(find_header(file, bytes, n, &c, err));
-	LENS_TRY(read_header(file, c, &h, err));
+	what = read_pairs(c, &h);
+	if (what)
+		return wrong(file, what, err);
 	*n_out = h.shape[h.rank - 1];
 	data = n - (size_t)(c.end - bytes);
 	if (*n_out > LENS_VECTOR_MAX || data != *n_out * h.bytes)

@@ -22,6 +22,18 @@ size_t lens_metric_answers(enum lens_metric m)
 	return answers[m];
 }
 
+bool lens_experiment_cuts_in(const struct lens_experiment *e, size_t layer)
+{
+	bool listed = !e->knockout.n_layers, any = !e->knockout.heads.n;
+	size_t i, of, head;
+
+	for (i = 0; i < e->knockout.n_layers; i++)
+		listed |= e->knockout.layer[i] == (long)layer;
+	for (i = 0; i < e->knockout.heads.n; i++)
+		any |= lens_head_parse(e->knockout.heads.v[i], &of, &head) && of == layer;
+	return listed && any;
+}
+
 /* A group of keys without the one that says what to do: none of them may be set. */
 static enum lens_status check_unused(const struct lens_experiment *e, const char *group,
 				     const char *needed, struct lens_error *err)

@@ -45,17 +45,6 @@ enum lens_status lens_add_tables(struct lens_study *s, const char *group,
 /* --- the grid
  * --------------------------------------------------------------------------------- */
 
-static bool layer_asked(const struct lens_experiment *e, size_t layer)
-{
-	size_t i;
-
-	for (i = 0; i < e->knockout.n_layers; i++) {
-		if (e->knockout.layer[i] == (long)layer)
-			return true;
-	}
-	return !e->knockout.n_layers;
-}
-
 static enum lens_status check_layers(const struct lens_study *s, struct lens_error *err)
 {
 	const struct lens_experiment *e = s->experiment;
@@ -85,7 +74,7 @@ static enum lens_status choose_spots(struct lens_study *s, const bool *head,
 		return lens_error_nomem(err, c->n_layers, c->n_heads);
 	for (layer = 0; layer < c->n_layers; layer++) {
 		for (h = 0; h < c->n_heads; h++) {
-			if (layer_asked(s->experiment, layer) &&
+			if (lens_experiment_cuts_in(s->experiment, layer) &&
 			    (!head || head[layer * c->n_heads + h]))
 				cut->spot[cut->n++] = (struct lens_spot){ layer, h };
 		}

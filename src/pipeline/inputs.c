@@ -6,26 +6,13 @@
 
 #include <stdarg.h>
 
-/* Is attention cut in this layer, in any head? */
-static bool cuts_in(const struct lens_experiment *e, size_t layer)
-{
-	bool listed = !e->knockout.n_layers, any = !e->knockout.heads.n;
-	size_t i, of, head;
-
-	for (i = 0; i < e->knockout.n_layers; i++)
-		listed |= e->knockout.layer[i] == (long)layer;
-	for (i = 0; i < e->knockout.heads.n; i++)
-		any |= lens_head_parse(e->knockout.heads.v[i], &of, &head) && of == layer;
-	return listed && any;
-}
-
 /* Keys that a query sees in the layers where attention is cut, in the least; 0: all. */
 static size_t least_window(const struct lens_experiment *e, const struct lens_config *c)
 {
 	size_t layer;
 
 	for (layer = 0; layer < c->n_layers; layer++) {
-		if (c->local[layer] && cuts_in(e, layer))
+		if (c->local[layer] && lens_experiment_cuts_in(e, layer))
 			return c->window;
 	}
 	return 0;
