@@ -11,6 +11,11 @@
 
 static const char *const answers[] = { "correct", "incorrect" };
 
+/* Where attention is cut, with find and find_column. */
+static long positions[] = { -1, 1, 0 };
+static const struct lens_places keys = { .find_column = (char *)"correct", .nth = -1 },
+				queries = { .position = positions, .n = 3 };
+
 static struct lens_tokenizer *tokenizer(void)
 {
 	static struct lens_tokenizer *tok;
@@ -39,6 +44,11 @@ static void read_options(const uint8_t *data, struct lens_dataset_options *opt)
 	opt->find = data[0] & 64 ? "a" : NULL;
 	opt->find_column = data[0] & 128 ? "correct" : NULL;
 	opt->nth = data[1] & 128 ? -2 : 0;
+	if (opt->find && opt->find_column) {
+		opt->place[0] = &keys;
+		opt->place[1] = &queries;
+		opt->window = data[1] % 4;
+	}
 	opt->limit = data[1] % 4;
 	opt->n_ctx = n_ctx[data[1] / 4 % 4];
 	opt->d_vocab = data[1] & 16 ? 100 : lens_tokenizer_n_vocab(opt->tokenizer);
@@ -68,6 +78,7 @@ static void check_rows(const struct lens_dataset_options *opt, const struct lens
 		fuzz_hold(n && n <= opt->n_ctx && n <= p->max_length, "a prompt fits");
 		fuzz_hold(p->read_pos[i] >= 0 && (size_t)p->read_pos[i] < n,
 			  "read_pos is in the prompt");
+		fuzz_hold(!p->found[0] || (size_t)p->found[0][i] < n, "so is a text");
 		fuzz_hold(p->record[i] > (i ? p->record[i - 1] : 0), "records ascend");
 	}
 	for (k = 0; k < p->offset[p->n_rows]; k++)
