@@ -9,6 +9,7 @@
         run.ablate["sets"]                      # [prompt, set, answer - 1]: /results/ablate; run.labels("set")
         run.steer["logit_diff"]                 # [prompt, scale, answer - 1]: /results/steer; run.labels("scale")
         run.knockout["top_tokens"]              # [prompt, k]: /results/knockout
+        run.paths["logit_diff"]                 # [prompt, layer, head, answer_other]: /results/path
         run.tree["/results"].to_dataset()       # xarray, read when it is used
         run.activation_cache([0, 1])            # a dict for TransformerLens's ActivationCache
         run.decompose_resid([0, 1])             # and its functions, in NumPy: [component, prompt, pos, d_model]
@@ -755,7 +756,7 @@ def _weight(weights: Mapping[str, Any] | None, name: str, what: str) -> Any:
 class Run:
     """One output file, open for reading. Close it, or use it in a `with`."""
 
-    _OPEN = ("file", "prompts", "results", "patch", "ablate", "steer", "knockout", "columns", "_cache")  # there until close()
+    _OPEN = ("file", "prompts", "results", "patch", "ablate", "steer", "knockout", "paths", "columns", "_cache")  # there until close()
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -783,6 +784,7 @@ class Run:
             self.steer = self._group("results/steer", "table of steering", "the run was not steered (steer.vector)")
             self.knockout = self._group("results/knockout", "table of knockout",
                                         "the run cut no attention (knockout.from, knockout.to)")
+            self.paths = self._group("results/path", "table of path patching", "the run patched no paths (path.receivers)")
             self.columns = self._group("prompts/columns", "CSV column")
             self._cache = {k: self._wrap(d) for k, d in _datasets(self.file.get("cache"))}
             self.lengths: np.ndarray = _read(self.prompts.dataset("length"))
@@ -874,7 +876,7 @@ class Run:
         if "file" not in self.__dict__:
             return f"<h5lens run {self.path}, closed>"
         grids = "".join(f", {what} {', '.join(group)}" for what, group in
-                        ((name, getattr(self, name)) for name in ("patch", "ablate", "steer", "knockout")) if group)
+                        ((name, getattr(self, name)) for name in ("patch", "ablate", "steer", "knockout", "paths")) if group)
         return (f"<h5lens run {self.path}: {len(self)} prompts, {len(self._cache)} activations, "
                 f"results {', '.join(self.results)}{grids}>")
 
