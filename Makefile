@@ -8,11 +8,11 @@ CC      ?= cc
 PYTHON  ?= python3
 VERSION := 0.3.0
 
-PKGS    := hdf5-serial jansson yaml-0.1 libpcre2-8 libutf8proc libcrypto libzip
+PKGS    := hdf5-serial jansson yaml-0.1 libpcre2-8 libutf8proc libcrypto libzip libxxhash
 # What `make deps` installs: to build and run, to read and plot; to test and analyse. By
 # names that Debian 12 and 13 both have.
 APT_BUILD := build-essential pkg-config libhdf5-dev libopenblas0-pthread libcsv-dev libjansson-dev \
-	     libyaml-dev libpcre2-dev libutf8proc-dev libssl-dev libzip-dev
+	     libyaml-dev libpcre2-dev libutf8proc-dev libssl-dev libzip-dev libxxhash-dev
 APT_READ  := python3 python3-venv ca-certificates
 APT_TEST  := libcmocka-dev hdf5-tools valgrind clang clang-format clang-tidy cppcheck libclang-rt-dev libomp-dev
 APT_SLURM := slurm-wlm munge

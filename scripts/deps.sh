@@ -11,7 +11,7 @@ if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
 	This is not a Debian system: please install, with headers,
 	  a C11 compiler with OpenMP (gcc or clang), make, pkg-config
 	  HDF5 1.10 or later with its HL library (serial), OpenBLAS (DYNAMIC_ARCH, libopenblas.so.0),
-	  libcsv, jansson, libyaml, PCRE2 (8 bit), utf8proc, OpenSSL, libzip, Python 3.11 or later with venv
+	  libcsv, jansson, libyaml, PCRE2 (8 bit), utf8proc, OpenSSL, libzip, xxHash, Python 3.11 or later with venv
 	and for the tests: cmocka, hdf5-tools (h5dump).
 	Debian's names are: $1 $2
 	END

@@ -16,7 +16,8 @@
     with h5lens.open_weights("w.h5") as w:
         w["blocks.0.attn.W_Q"][3]               # what `h5lens weights DIR -o w.h5` wrote
 
-Importing needs NumPy and h5py only; xarray is for `tree` and `Stack.to_xarray`, torch for `activation_cache(torch=True)`.
+Importing needs NumPy and h5py only; xarray is for `tree` and `Stack.to_xarray`, torch for `activation_cache(torch=True)`,
+xxhash for `verify` of files whose chunks are hashed with it.
 
 Conventions of the file. Prompts differ in length and nothing was computed past a prompt's end: float
 arrays hold NaN there, `tokens` holds -1. `run.lengths` and `run.mask()` say where the data is. Attention
@@ -66,7 +67,6 @@ except ImportError:  # not a Unix
     resource = None  # type: ignore[assignment]
 
 SCHEMA = 2  # the newest schema version that this reader knows
-DIGEST = "sha256"  # the kind of digest that it can verify; files of schema 1 have no other
 
 Rows = int | slice | Sequence[int] | np.ndarray | None
 Pos = str | int | slice | None
@@ -469,19 +469,29 @@ class Verification:
         return bool(self.matched) and not self.wrong
 
 
-def _check_digest_kind(file: h5py.File) -> None:
-    kind = file.attrs.get("digest", DIGEST)
+def _chunk_hash(file: h5py.File) -> tuple[Callable[[bytes], bytes], int]:
+    """How the file's chunks are hashed, and the bytes of such a digest. Files of schema 1 do not say it."""
+    kind = file.attrs.get("digest", "sha256")
     kind = kind.decode() if isinstance(kind, bytes) else kind
-    if kind != DIGEST:
-        raise H5LensError(f"{file.filename}: its digests are of the kind '{kind}', and this reader can verify {DIGEST} "
-                          "only: `h5lens verify`, or the h5lens.py of the h5lens that wrote it (reading works)")
+    if kind == "sha256":
+        return lambda chunk: hashlib.sha256(chunk).digest(), 32
+    if kind != "xxh3-128":
+        raise H5LensError(f"{file.filename}: its digests are of the kind '{kind}', and this reader can verify xxh3-128 and "
+                          "sha256: `h5lens verify`, or the h5lens.py of the h5lens that wrote it (reading works)")
+    try:
+        import xxhash
+    except ImportError as e:
+        raise ImportError(f"{file.filename}: to verify its chunks takes the package xxhash (pip install xxhash), "
+                          "or `h5lens verify`; reading works without") from e
+    return xxhash.xxh3_128_digest, 16
 
 
 def dataset_digest(d: h5py.Dataset) -> str:
     """The SHA-256 by which h5lens knows a dataset's content, as hex.
 
-    Chunked numbers: over the chunks' own SHA-256 digests in row-major order of the chunk grid, with 32
-    zero bytes for a chunk that was never written. Strings: over each string and a NUL byte.
+    Chunked numbers: over the chunks' own digests (XXH3-128 or SHA-256, as the file's attribute `digest` says) in
+    row-major order of the chunk grid, with as many zero bytes, 16 or 32, for a chunk that was never written. Strings:
+    over each string and a NUL byte.
     """
     total = hashlib.sha256()
     if _is_string(d):
@@ -491,12 +501,13 @@ def dataset_digest(d: h5py.Dataset) -> str:
         return total.hexdigest()
     if d.chunks is None:
         raise H5LensError("neither chunked nor strings")
+    chunk_hash, n_bytes = _chunk_hash(d.file)
     grid = [range(0, n, c) for n, c in zip(d.shape, d.chunks)]
     for offset in itertools.product(*grid):
         if d.id.get_chunk_info_by_coord(offset).byte_offset is None:
-            total.update(bytes(32))
+            total.update(bytes(n_bytes))
         else:
-            total.update(hashlib.sha256(d.id.read_direct_chunk(offset)[1]).digest())
+            total.update(chunk_hash(d.id.read_direct_chunk(offset)[1]))
     return total.hexdigest()
 
 
@@ -1443,14 +1454,14 @@ class Run:
 
     def verify(self) -> Verification:
         """Recomputes the digest of every dataset and of the file's names and attributes ("/"), of the shards too.
-        Reads everything."""
+        Reads everything. Needs the package xxhash, except for files of versions up to 0.3."""
         found = Verification()
-        _check_digest_kind(self.file)
+        _chunk_hash(self.file)  # can it be verified?
         _verify_file(self.file, "", found)
         for i, path in enumerate(self.shards):
             with _lock:
                 shard = self._shards.open(i)
-                _check_digest_kind(shard)
+                _chunk_hash(shard)
                 _verify_file(shard, f"{path.parent.name}/{path.name}: ", found)
         return found
 
@@ -1636,7 +1647,7 @@ class Weights(Mapping[str, h5py.Dataset]):
     def verify(self) -> Verification:
         """Recomputes the digest of every parameter and of the file's names and attributes ("/")."""
         found = Verification()
-        _check_digest_kind(self.file)
+        _chunk_hash(self.file)  # can it be verified?
         _verify_file(self.file, "", found)
         return found
 

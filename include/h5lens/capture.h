@@ -59,7 +59,7 @@ struct lens_captured {
 	size_t row0, n_rows;             /* rows of data, if by_rows */
 	void *data;                      /* from acquire */
 	size_t bytes;
-	uint8_t digest[LENS_SHA256_BYTES]; /* of data, unless by_rows */
+	uint8_t digest[LENS_XXH3_BYTES]; /* of data, unless by_rows */
 };
 
 struct lens_sink {

@@ -154,6 +154,13 @@ enum lens_status lens_sha256(const void *data, size_t n, uint8_t out[LENS_SHA256
 			     struct lens_error *err);
 void lens_hex(const uint8_t *bytes, size_t n, char *out /* 2n + 1 */);
 
+/*
+ * XXH3-128: ten times as fast as SHA-256, for the digests of chunks. It finds damage, not
+ * forgery. Safe to call from any thread.
+ */
+#define LENS_XXH3_BYTES 16
+void lens_xxh3(const void *data, size_t n, uint8_t out[LENS_XXH3_BYTES]);
+
 /* --- threads ---------------------------------------------------------------- */
 
 /* --threads, then SLURM_CPUS_PER_TASK, then the affinity mask. */

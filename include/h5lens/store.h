@@ -15,8 +15,7 @@
 #include "h5lens/axis.h"
 #include "h5lens/core.h"
 
-#define LENS_SCHEMA 2        /* of the file */
-#define LENS_DIGEST "sha256" /* the attribute digest of /: how chunks are hashed */
+#define LENS_SCHEMA 2 /* of the file */
 
 /* A dataset to create; nothing about it can change later. */
 struct lens_dataset_spec {
@@ -68,7 +67,7 @@ struct lens_store_chunk {
 	const size_t *coord;   /* its place in the chunk grid, not in elements */
 	const void *buf;       /* a full chunk, even at the edges (lens_fill past the data) */
 	size_t nbytes;         /* of buf: must be those of a full chunk */
-	const uint8_t *digest; /* the SHA-256 of buf */
+	const uint8_t *digest; /* lens_xxh3 of buf */
 };
 /* Writes one whole chunk unchanged (H5Dwrite_chunk). Each may be written once. */
 enum lens_status lens_store_write_chunk(struct lens_store *s, int id,
@@ -98,11 +97,12 @@ enum lens_status lens_store_attr_i64(struct lens_store *s, const char *path, con
 
 /*
  * Writes each dataset's digest (attribute "sha256", hex): for chunked data the SHA-256
- * of its chunks' digests in row-major order, an unwritten chunk counting as 32 zero
- * bytes. Strings that were not written become "". The "sha256" of "/" covers every path
- * and the text of every attribute, the digests included, and so stands for the whole
- * file. Then closes, fsyncs, renames to the final name and fsyncs the directory.
- * Afterwards the store can only be destroyed.
+ * of its chunks' digests in row-major order, an unwritten chunk counting as 16 zero
+ * bytes. Strings that were not written become "". The attribute "digest" of "/" says how
+ * chunks are hashed: "xxh3-128" (older files: "sha256", or nothing, with 32 zero bytes).
+ * The "sha256" of "/" covers every path and the text of every attribute, the digests
+ * included, and so stands for the whole file. Then closes, fsyncs, renames to the final name
+ * and fsyncs the directory. Afterwards the store can only be destroyed.
  */
 enum lens_status lens_store_commit(struct lens_store *s, struct lens_error *err);
 

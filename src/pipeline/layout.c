@@ -141,7 +141,6 @@ enum lens_status lens_layout_program(struct lens_store *s, enum lens_cpu_level l
 {
 	LENS_TRY(lens_store_attr_i64(s, "/", "h5lens_schema", LENS_SCHEMA, err));
 	LENS_TRY(lens_store_attr_str(s, "/", "h5lens_version", LENS_VERSION, err));
-	LENS_TRY(lens_store_attr_str(s, "/", "digest", LENS_DIGEST, err));
 	LENS_TRY(lens_store_attr_str(s, "/", "cpu_level", lens_cpu_level_name(level), err));
 	LENS_TRY(lens_store_attr_str(s, "/", "blas", lens_blas_description(), err));
 	LENS_TRY(lens_store_attr_str(s, "/", "hdf5", lens_store_hdf5_version(), err));

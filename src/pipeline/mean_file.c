@@ -103,7 +103,7 @@ static enum lens_status write_rows(struct writing *w, const struct array *a, int
 				   const char *data, char *buf, struct lens_error *err)
 {
 	size_t first, coord[LENS_MAX_RANK] = { 0 };
-	uint8_t digest[LENS_SHA256_BYTES];
+	uint8_t digest[LENS_XXH3_BYTES];
 	const struct lens_store_chunk c = { .coord = coord,
 					    .buf = buf,
 					    .nbytes = a->chunk_rows * a->row_bytes,
@@ -113,7 +113,7 @@ static enum lens_status write_rows(struct writing *w, const struct array *a, int
 		lens_fill(a->spec.dtype, buf, c.nbytes / lens_dtype_size(a->spec.dtype));
 		memcpy(buf, data + first * a->row_bytes,
 		       lens_min(a->chunk_rows, a->rows - first) * a->row_bytes);
-		LENS_TRY(lens_sha256(buf, c.nbytes, digest, err));
+		lens_xxh3(buf, c.nbytes, digest);
 		LENS_TRY(lens_store_write_chunk(w->store, id, &c, err));
 	}
 	return LENS_OK;

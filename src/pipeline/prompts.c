@@ -72,7 +72,7 @@ static enum lens_status column_add(struct lens_store *s, struct column *c, const
 	size_t at = c->row % c->chunk_rows;
 	size_t coord[LENS_MAX_RANK] = { c->row / c->chunk_rows };
 	size_t bytes = c->chunk_rows * c->row_bytes;
-	uint8_t digest[LENS_SHA256_BYTES];
+	uint8_t digest[LENS_XXH3_BYTES];
 
 	if (at == 0)
 		lens_fill(c->dtype, c->buf, bytes / lens_dtype_size(c->dtype));
@@ -80,7 +80,7 @@ static enum lens_status column_add(struct lens_store *s, struct column *c, const
 	c->row++;
 	if (at + 1 < c->chunk_rows && c->row < c->n_rows)
 		return LENS_OK;
-	LENS_TRY(lens_sha256(c->buf, bytes, digest, err));
+	lens_xxh3(c->buf, bytes, digest);
 	return lens_store_write_chunk(
 		s, c->id, &(struct lens_store_chunk){ coord, c->buf, bytes, digest }, err);
 }

@@ -132,7 +132,7 @@ static enum lens_status write_chunks(struct weights *f, const struct lens_weight
 				     const size_t *chunk, struct lens_error *err)
 {
 	size_t coord[LENS_MAX_RANK] = { 0 };
-	uint8_t digest[LENS_SHA256_BYTES];
+	uint8_t digest[LENS_XXH3_BYTES];
 	struct lens_store_chunk c = {
 		.coord = coord, .buf = f->chunk, .nbytes = sizeof(*f->chunk), .digest = digest
 	};
@@ -143,7 +143,7 @@ static enum lens_status write_chunks(struct weights *f, const struct lens_weight
 	do {
 		LENS_TRY(go_on(f, err));
 		fill_chunk(w, chunk, coord, f->chunk);
-		LENS_TRY(lens_sha256(f->chunk, c.nbytes, digest, err));
+		lens_xxh3(f->chunk, c.nbytes, digest);
 		LENS_TRY(lens_store_write_chunk(f->store, id, &c, err));
 	} while (next(w, chunk, coord));
 	return LENS_OK;

@@ -78,7 +78,7 @@ static enum lens_status write_gathered(struct lens_writer *w, int dataset, struc
 {
 	struct gathered *g = &w->gathered[dataset];
 	size_t coord[LENS_MAX_RANK] = { c->index }, bytes = g->chunk_rows * g->row_bytes;
-	uint8_t digest[LENS_SHA256_BYTES];
+	uint8_t digest[LENS_XXH3_BYTES];
 	struct open_chunk **link = &g->open;
 
 	while (*link != c)
@@ -87,7 +87,7 @@ static enum lens_status write_gathered(struct lens_writer *w, int dataset, struc
 	c->next = g->spare;
 	g->spare = c;
 	w->bytes += bytes;
-	LENS_TRY(lens_sha256(c->data, bytes, digest, err));
+	lens_xxh3(c->data, bytes, digest);
 	return lens_store_write_chunk(w->store, w->store_id[dataset],
 				      &(struct lens_store_chunk){ coord, c->data, bytes,
 								  digest },

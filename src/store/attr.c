@@ -170,21 +170,6 @@ enum lens_status lens_h5_attr_text(const struct lens_h5_file *f, hid_t obj, cons
 	return LENS_OK;
 }
 
-enum lens_status lens_h5_check_kind(const struct lens_h5_file *f, struct lens_error *err)
-{
-	enum lens_status st = LENS_OK;
-	char *kind;
-
-	LENS_TRY(lens_h5_attr_text(f, f->id, "digest", &kind, err));
-	if (kind && strcmp(kind, LENS_DIGEST) != 0) /* files of schema 1 do not say */
-		st = lens_error_at(err, LENS_ERR_UNSUPPORTED, f->io->path, 0, 0,
-				   "its digests are '%.60s'; this version of h5lens "
-				   "knows " LENS_DIGEST,
-				   kind);
-	lens_free(kind);
-	return st;
-}
-
 struct attr_query {
 	const char *file, *path, *name;
 };

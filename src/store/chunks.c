@@ -1,7 +1,10 @@
 /*
  * store/chunks.c: the chunks of a numeric dataset, as stored. In: an open dataset of an
- * untrusted file. Out: its chunk grid, checked, and the bytes of one chunk.
+ * untrusted file. Out: its chunk grid, checked, the bytes of one chunk, and how the file's
+ * chunks are hashed.
  */
+
+#include <string.h>
 
 #include "store/store_private.h"
 
@@ -83,6 +86,37 @@ enum lens_status lens_h5_read_chunk(const struct lens_h5_file *f,
 	return st;
 }
 
+/* --- how chunks are hashed --------------------------------------------------------- */
+
+static enum lens_status xxh3(const void *data, size_t n, uint8_t *out, struct lens_error *err)
+{
+	(void)err;
+	lens_xxh3(data, n, out);
+	return LENS_OK;
+}
+
+const struct lens_chunk_hash lens_chunk_xxh3 = { "xxh3-128", LENS_XXH3_BYTES, xxh3 };
+static const struct lens_chunk_hash sha256 = { "sha256", LENS_SHA256_BYTES, lens_sha256 };
+
+enum lens_status lens_h5_read_hash(struct lens_h5_file *f, struct lens_error *err)
+{
+	enum lens_status st = LENS_OK;
+	char *name;
+
+	LENS_TRY(lens_h5_attr_text(f, f->id, "digest", &name, err));
+	if (!name || !strcmp(name, sha256.name)) /* files of schema 1 do not say */
+		f->hash = &sha256;
+	else if (!strcmp(name, lens_chunk_xxh3.name))
+		f->hash = &lens_chunk_xxh3;
+	else
+		st = lens_error_at(err, LENS_ERR_UNSUPPORTED, f->io->path, 0, 0,
+				   "its digests are '%.60s'; this version of h5lens knows %s "
+				   "and %s",
+				   name, lens_chunk_xxh3.name, sha256.name);
+	lens_free(name);
+	return st;
+}
+
 /* --- marks ------------------------------------------------------------------------- */
 
 size_t lens_marks_step(size_t n_chunks)
@@ -99,8 +133,8 @@ enum lens_status lens_marks_of(const uint8_t *digests, size_t n_chunks, uint32_t
 	*n_marks = 0;
 	for (i = 0; i < n_chunks; i += n) {
 		n = lens_min(n_chunks - i, step);
-		LENS_TRY(lens_sha256(digests + i * LENS_SHA256_BYTES, n * LENS_SHA256_BYTES,
-				     sum, err));
+		LENS_TRY(lens_sha256(digests + i * LENS_XXH3_BYTES, n * LENS_XXH3_BYTES, sum,
+				     err));
 		marks[(*n_marks)++] = (uint32_t)sum[0] << 24 | (uint32_t)sum[1] << 16 |
 				      (uint32_t)sum[2] << 8 | sum[3];
 	}

@@ -6,7 +6,7 @@
 
 #include "store/store_private.h"
 
-/* With a digest of 32 bytes each: 512 MiB. */
+/* With a digest of 16 bytes each: 256 MiB. */
 #define MAX_CHUNKS ((size_t)1 << 24)
 
 static enum lens_status bug(struct lens_store *s, struct lens_error *err, const char *path,
@@ -141,10 +141,10 @@ static enum lens_status allocate(const struct lens_dataset_spec *spec,
 		return LENS_OK;
 	if (d->dtype == LENS_STR)
 		return lens_sha256_create(&d->strings, err);
-	d->digests = lens_calloc(d->n_chunks, LENS_SHA256_BYTES);
+	d->digests = lens_calloc(d->n_chunks, LENS_XXH3_BYTES);
 	d->written = lens_calloc(d->n_chunks, 1);
 	if (!d->digests || !d->written)
-		return lens_error_nomem(err, d->n_chunks, LENS_SHA256_BYTES + 1);
+		return lens_error_nomem(err, d->n_chunks, LENS_XXH3_BYTES + 1);
 	return LENS_OK;
 }
 

@@ -279,7 +279,7 @@ static enum lens_status write_numbers(struct join *w, const char *path, const ch
 	};
 	int64_t *v = lens_calloc(w->n, sizeof(*v));
 	const size_t coord[LENS_MAX_RANK] = { 0 };
-	uint8_t digest[LENS_SHA256_BYTES];
+	uint8_t digest[LENS_XXH3_BYTES];
 	const struct lens_store_chunk chunk = { coord, v, w->n * sizeof(*v), digest };
 	enum lens_status st;
 	size_t i;
@@ -289,9 +289,8 @@ static enum lens_status write_numbers(struct join *w, const char *path, const ch
 		return lens_error_nomem(err, w->n, sizeof(*v));
 	for (i = 0; i < w->n; i++)
 		v[i] = shard_number(w, i, which);
+	lens_xxh3(v, w->n * sizeof(*v), digest);
 	st = lens_store_add_dataset(w->store, &spec, &id, err);
-	if (st == LENS_OK)
-		st = lens_sha256(v, w->n * sizeof(*v), digest, err);
 	if (st == LENS_OK)
 		st = lens_store_write_chunk(w->store, id, &chunk, err);
 	lens_free(v);

@@ -332,7 +332,7 @@ static bool only_fill(const struct lens_copier *c)
 static enum lens_status copy_chunk(struct lens_store *s, struct lens_copier *c,
 				   const size_t *coord, struct lens_error *err)
 {
-	uint8_t digest[LENS_SHA256_BYTES];
+	uint8_t digest[LENS_XXH3_BYTES];
 	const struct lens_store_chunk chunk = { coord, c->buf, c->chunk_bytes, digest };
 	int i;
 
@@ -342,7 +342,7 @@ static enum lens_status copy_chunk(struct lens_store *s, struct lens_copier *c,
 	LENS_TRY(gather(c, err));
 	if (!c->filled || only_fill(c))
 		return LENS_OK;
-	LENS_TRY(lens_sha256(c->buf, c->chunk_bytes, digest, err));
+	lens_xxh3(c->buf, c->chunk_bytes, digest);
 	return lens_store_write_chunk(s, c->d->id, &chunk, err);
 }
 

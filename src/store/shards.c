@@ -101,7 +101,7 @@ static enum lens_status check(const char *file, const char *identity,
 	LENS_TRY(lens_h5_open(file, &f, err));
 	st = check_end(&f, err);
 	if (st == LENS_OK)
-		st = lens_h5_check_kind(&f, err);
+		st = lens_h5_read_hash(&f, err);
 	if (st == LENS_OK)
 		st = lens_h5_shard_state(&f, out, err);
 	if (st == LENS_OK)

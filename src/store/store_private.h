@@ -70,7 +70,7 @@ struct lens_store_dataset {
 	size_t extent[LENS_MAX_RANK], chunk[LENS_MAX_RANK], grid[LENS_MAX_RANK];
 	size_t chunk_bytes, n_chunks;
 	size_t dim[LENS_MAX_RANK];   /* indices into dims */
-	uint8_t *digests;            /* [n_chunks][32] */
+	uint8_t *digests;            /* [n_chunks][LENS_XXH3_BYTES] */
 	uint8_t *written;            /* [n_chunks] */
 	struct lens_sha256 *strings; /* of LENS_STR */
 	size_t next_row;
@@ -156,13 +156,23 @@ void lens_store_dataset_release(struct lens_store_dataset *d);
 
 /* --- reading ---------------------------------------------------------------- */
 
+/* How a file's chunks are hashed. */
+struct lens_chunk_hash {
+	const char *name; /* the attribute "digest" of "/" */
+	size_t bytes;     /* of a digest; an unwritten chunk's are zeros */
+	enum lens_status (*of)(const void *data, size_t n, uint8_t *out,
+			       struct lens_error *err);
+};
+extern const struct lens_chunk_hash lens_chunk_xxh3; /* of the files that we write */
+
 struct lens_h5_file {
 	struct lens_io *io;
 	hid_t id;
+	const struct lens_chunk_hash *hash; /* set by lens_h5_read_hash */
 };
 enum lens_status lens_h5_open(const char *path, struct lens_h5_file *f, struct lens_error *err);
-/* Checks that the file's digests are of the kind that we compute. */
-enum lens_status lens_h5_check_kind(const struct lens_h5_file *f, struct lens_error *err);
+/* Sets f->hash; LENS_ERR_UNSUPPORTED if it is one that we do not know. */
+enum lens_status lens_h5_read_hash(struct lens_h5_file *f, struct lens_error *err);
 void lens_h5_close(struct lens_h5_file *f);
 /*
  * Closes the file. st is the result of reading it, with its error in err; a failure of the

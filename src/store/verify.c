@@ -55,11 +55,12 @@ struct hashing {
 static enum lens_status chunk_digest(const struct hashing *w, hsize_t index, uint8_t *digest,
 				     struct lens_error *err)
 {
+	const struct lens_chunk_hash *hash = w->f->hash;
 	bool written;
 
-	memset(digest, 0, LENS_SHA256_BYTES);
+	memset(digest, 0, hash->bytes);
 	LENS_TRY(lens_h5_read_chunk(w->f, w->d, index, w->buf, &written, err));
-	return written ? lens_sha256(w->buf, (size_t)w->d->grid.chunk_bytes, digest, err)
+	return written ? hash->of(w->buf, (size_t)w->d->grid.chunk_bytes, digest, err)
 		       : LENS_OK;
 }
 
@@ -67,19 +68,20 @@ static enum lens_status chunk_digest(const struct hashing *w, hsize_t index, uin
 static enum lens_status hash_group(const struct hashing *w, hsize_t first, hsize_t n,
 				   struct lens_error *err)
 {
-	uint8_t *digests = lens_calloc((size_t)n, LENS_SHA256_BYTES), sum[LENS_SHA256_BYTES];
+	size_t bytes = w->f->hash->bytes;
+	uint8_t *digests = lens_calloc((size_t)n, bytes), sum[LENS_SHA256_BYTES];
 	enum lens_status st = LENS_OK;
 	uint32_t mark = 0;
 	hsize_t i;
 
 	if (!digests)
-		return lens_error_nomem(err, (size_t)n, LENS_SHA256_BYTES);
+		return lens_error_nomem(err, (size_t)n, bytes);
 	for (i = 0; i < n && st == LENS_OK; i++)
-		st = chunk_digest(w, first + i, digests + i * LENS_SHA256_BYTES, err);
+		st = chunk_digest(w, first + i, digests + i * bytes, err);
 	if (st == LENS_OK)
-		st = lens_sha256_update(w->h, digests, (size_t)n * LENS_SHA256_BYTES, err);
+		st = lens_sha256_update(w->h, digests, (size_t)n * bytes, err);
 	if (st == LENS_OK)
-		st = lens_sha256(digests, (size_t)n * LENS_SHA256_BYTES, sum, err);
+		st = lens_sha256(digests, (size_t)n * bytes, sum, err);
 	if (st == LENS_OK) {
 		for (i = 0; i < 4; i++)
 			mark = mark << 8 | sum[i];
@@ -398,7 +400,7 @@ enum lens_status lens_verify_part(const struct lens_verify_file *vf, size_t part
 	LENS_TRY(lens_h5_open(vf->file, &v.f, err));
 	v.joined = !vf->label && H5Lexists(v.f.id, "shards", H5P_DEFAULT) > 0;
 	sink->joined = sink->joined || v.joined;
-	st = lens_h5_check_kind(&v.f, err);
+	st = lens_h5_read_hash(&v.f, err);
 	if (st == LENS_OK)
 		st = lens_h5_list(&v.f, &list, err);
 	if (st == LENS_OK && part == 0)

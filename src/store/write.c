@@ -35,7 +35,7 @@ static enum lens_status write_chunk(struct lens_store *s, struct lens_store_data
 		return refuse(s, d->path, "a chunk written twice", err);
 	if (H5Dwrite_chunk(d->id, H5P_DEFAULT, 0, offset, d->chunk_bytes, c->buf) < 0)
 		return lens_h5_fail(s->io, err, "write a chunk of '%s'", d->path);
-	memcpy(d->digests + at * LENS_SHA256_BYTES, c->digest, LENS_SHA256_BYTES);
+	memcpy(d->digests + at * LENS_XXH3_BYTES, c->digest, LENS_XXH3_BYTES);
 	d->written[at] = 1;
 	return LENS_OK;
 }
@@ -185,7 +185,7 @@ static enum lens_status write_digest(struct lens_store *s, struct lens_store_dat
 		LENS_TRY(pad_rows(s, d, d->extent[0], err));
 		LENS_TRY(lens_sha256_final(d->strings, digest, err));
 	} else {
-		LENS_TRY(lens_sha256(d->digests, d->n_chunks * LENS_SHA256_BYTES, digest, err));
+		LENS_TRY(lens_sha256(d->digests, d->n_chunks * LENS_XXH3_BYTES, digest, err));
 		LENS_TRY(write_marks(s, d, err));
 	}
 	lens_hex(digest, sizeof(digest), hex);
@@ -202,6 +202,7 @@ enum lens_status lens_store_write_digests(struct lens_store *s, struct lens_erro
 
 	for (i = 0; i < s->n_datasets; i++)
 		LENS_TRY(write_digest(s, &s->datasets[i], err));
+	LENS_TRY(lens_store_attr_str(s, "/", "digest", lens_chunk_xxh3.name, err));
 	st = lens_h5_list(&f, &list, err);
 	if (st == LENS_OK)
 		st = lens_h5_file_digest(&f, &list, hex, err);

@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import unittest.mock
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -1020,18 +1021,29 @@ def check_stack_errors(c: Checks, tmp: Path) -> None:
 
 
 def check_digest_kinds(c: Checks, tmp: Path) -> None:
-    """A digest of another kind cannot be verified, and the data can be read."""
-    bad = tmp / "kind.h5"
-    shutil.copy(tmp / "good.h5", bad)
-    for kind, fine in (("sha256", True), (b"sha256", True), ("xxh3", False), (7, False)):
+    """A digest of another kind, or without its package, cannot be verified, and the data can be read."""
+    import reader_fixture
+    old, bad = tmp / "sha256.h5", tmp / "kind.h5"
+    reader_fixture.make(old, digest="sha256")
+    for source, kind, fine in ((tmp / "good.h5", "xxh3-128", True), (tmp / "good.h5", b"xxh3-128", True),
+                               (old, "sha256", True), (old, b"sha256", True), (old, "xxh3", False), (old, 7, False)):
+        shutil.copy(source, bad)
         with h5py.File(bad, "r+") as h:
             h.attrs["digest"] = kind
+            h.attrs["sha256"] = h5lens.file_digest(h)
         with h5lens.open_run(bad) as run:
             c.that(run.cache("resid_post", 0).size > 0, f"digest {kind!r}: reading works")
             try:
                 c.that(bool(run.verify()) and fine, f"digest {kind!r}: verified")
             except h5lens.H5LensError as e:
                 c.that(not fine and f"'{kind}'" in str(e) and "h5lens verify" in str(e), f"digest {kind!r}: {e}")
+    with unittest.mock.patch.dict(sys.modules, {"xxhash": None}):  # not installed
+        for path, fine in ((old, True), (tmp / "good.h5", False)):
+            with h5lens.open_run(path) as run:
+                try:
+                    c.that(run.cache("resid_post", 0).size > 0 and bool(run.verify()) and fine, f"{path.name}, no xxhash")
+                except ImportError as e:
+                    c.that(not fine and "pip install xxhash" in str(e), f"{path.name}, no xxhash: {e}")
 
 
 def check_file_digest(c: Checks, tmp: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import xxhash
 
 NAMES = " Mary| John| Tom| James| Dan| Sarah| Emma| Alice| Kate| Paul| Anna| Mark".split("|")
 PLACES = " store| park| office| station| school".split("|")
@@ -35,8 +36,9 @@ HEADS, D_HEAD, BOS = 4, 8, 0
 class Writer:
     """The file: dimensions, whole chunks, digests, links."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, digest: str) -> None:
         self.file = h5py.File(path, "w", libver=("v108", "v110"))
+        self.hash = xxhash.xxh3_128 if digest == "xxh3-128" else hashlib.sha256  # of a chunk
         self.scale: dict[str, h5py.Dataset] = {}
 
     def dim(self, name: str, extent: int, labels: list[str] | None = None) -> None:
@@ -69,12 +71,12 @@ class Writer:
         for at in itertools.product(*(range(0, n, c) for n, c in zip(value.shape, chunk))):
             part = value[tuple(slice(a, a + c) for a, c in zip(at, chunk))]
             if fill != 0 and (np.isnan(part).all() if value.dtype.kind == "f" else (part == fill).all()):
-                total.update(bytes(32))
+                total.update(bytes(self.hash().digest_size))
                 continue
             whole = np.full(chunk, fill, value.dtype)
             whole[tuple(slice(0, n) for n in part.shape)] = part
             d.id.write_direct_chunk(at, whole.tobytes())
-            total.update(hashlib.sha256(whole.tobytes()).digest())
+            total.update(self.hash(whole.tobytes()).digest())
         d.attrs["sha256"] = total.hexdigest()
         for i, name in enumerate(dims.split()):
             d.dims[i].attach_scale(self.scale[name])
@@ -262,8 +264,8 @@ def log_probs(w: Writer, rows: list[dict[str, np.ndarray]], tokens: np.ndarray, 
 
 
 def make(path: Path, n_rows: int = 40, layers: int = 3, vocab: int = 200, f16: bool = False, slots: bool = False,
-         seed: int = 1, schema: int = 2, patched: bool = False) -> Path:
-    """Writes the file and its model directory, and returns that."""
+         seed: int = 1, schema: int = 2, patched: bool = False, digest: str = "xxh3-128") -> Path:
+    """Writes the file and its model directory, and returns that. Schema 1 has the digest sha256 and does not say it."""
     rng = np.random.default_rng(seed)
     tok = Tokenizer(vocab)
     model = path.with_suffix(".model")
@@ -276,7 +278,7 @@ def make(path: Path, n_rows: int = 40, layers: int = 3, vocab: int = 200, f16: b
     w_u = rng.normal(0, 1, (d, vocab)) / np.sqrt(d) * 2
     rows = [activations(rng, t, list(a), w_u, layers) for t, a in zip(ids, answers)]
 
-    w = Writer(path)
+    w = Writer(path, "sha256" if schema == 1 else digest)
     slot_pos = np.stack([[0, n - 2, n - 1] for n in length]).astype("i4")
     slot_pos[::7, 1] = -1
     n_query = slot_pos.shape[1] if slots else n_pos
@@ -330,7 +332,7 @@ def make(path: Path, n_rows: int = 40, layers: int = 3, vocab: int = 200, f16: b
                                     "d_vocab": vocab, "normalization_type": "RMSPre",
                                     "parallel_attn_mlp": False, "positional_embedding_type": "standard", "eps": 1e-5,
                                     **({"n_key_value_heads": HEADS} if schema == 1 else {})}),
-        **({} if schema == 1 else {"digest": "sha256"})})
+        **({} if schema == 1 else {"digest": digest})})
     w.file.attrs["sha256"] = names_and_attributes(w.file)
     w.file.close()
     return model

@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "support/oldfile.h"
 #include "support/runs.h"
 #include "support/samefile.h"
 #include "support/sweeps.h"
@@ -121,6 +122,27 @@ static void test_level(void **state)
 		assert_true(wait(&status) > 0);
 		assert_int_equal(status, 0);
 	}
+}
+
+/* A version up to 0.3 began it: its shards are kept, and joined with ours. */
+static void test_old_digests(void **state)
+{
+	(void)state;
+	assert_int_equal(unlink(s.output), 0);
+	assert_int_equal(unlink(test_sweep_path(&s, "00001.h5")), 0);
+	test_as_sha256(test_sweep_path(&s, "00000.h5"));
+	test_as_sha256(test_sweep_path(&s, "00002.h5"));
+	test_sweep_must(&s, NULL);
+	assert_int_equal(s.result.progress.rows_kept, 8);
+	expect_good();
+	test_sweep_must(&s, NULL);
+	assert_int_equal(s.result.outcome, LENS_RUN_ALREADY_DONE);
+	/* Damage in what is kept is found. */
+	assert_int_equal(unlink(s.output), 0);
+	test_flip(test_sweep_path(&s, "00000.h5"));
+	expect_refusal(LENS_ERR_FORMAT, NULL, "is damaged (/cache/blocks.1.hook_resid_post");
+	test_sweep_must(&s, &repair);
+	expect_good();
 }
 
 /* Threads, memory, paths, another folder: the same sweep. */
@@ -490,6 +512,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_another, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_level, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_moved, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_old_digests, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_comment, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_harmed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_harmed_later, set_up, tear_down),

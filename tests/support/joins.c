@@ -71,7 +71,7 @@ static enum lens_status put_cache(struct lens_store *s, const char *path, enum l
 	for (c0 = 0; c0 * cr < rows; c0++) {
 		for (c1 = 0; c1 * 2 < pos; c1++) {
 			size_t coord[LENS_MAX_RANK] = { c0, c1, 0 }, n = cr * 4;
-			uint8_t digest[LENS_SHA256_BYTES];
+			uint8_t digest[LENS_XXH3_BYTES];
 
 			if (shard == 1 && !c0 && !c1)
 				continue;
@@ -86,7 +86,7 @@ static enum lens_status put_cache(struct lens_store *s, const char *path, enum l
 				half[i] = (uint16_t)(0x3c00 + r->first_row + row);
 			}
 			n *= lens_dtype_size(t);
-			LENS_TRY(lens_sha256(t == LENS_F16 ? (void *)half : v, n, digest, err));
+			lens_xxh3(t == LENS_F16 ? (void *)half : v, n, digest);
 			LENS_TRY(lens_store_write_chunk(
 				s, id,
 				&(struct lens_store_chunk){

@@ -333,12 +333,17 @@ static void paths(void **state)
 /* --- SHA-256
  * ------------------------------------------------------------------------------------ */
 
-static void assert_digest(const uint8_t *digest, const char *expected)
+static void assert_hex(const uint8_t *digest, size_t n, const char *expected)
 {
 	char hex[LENS_SHA256_HEX];
 
-	lens_hex(digest, LENS_SHA256_BYTES, hex);
+	lens_hex(digest, n, hex);
 	assert_string_equal(hex, expected);
+}
+
+static void assert_digest(const uint8_t *digest, const char *expected)
+{
+	assert_hex(digest, LENS_SHA256_BYTES, expected);
 }
 
 /* NIST FIPS 180-4's examples; a million times 'a'. */
@@ -377,6 +382,24 @@ static void sha256_vectors(void **state)
 	assert_digest(digest, SHA_EMPTY);
 	lens_sha256_destroy(s);
 	lens_sha256_destroy(NULL);
+}
+
+/* As Python's xxhash 4.1 has them: lengths of three of the algorithm's branches. */
+static void xxh3_vectors(void **state)
+{
+	uint8_t digest[LENS_XXH3_BYTES];
+	char *million = malloc(1000000);
+
+	(void)state;
+	assert_non_null(million);
+	memset(million, 'a', 1000000);
+	lens_xxh3("", 0, digest);
+	assert_hex(digest, sizeof(digest), "99aa06d3014798d86001c324468d497f");
+	lens_xxh3("abc", 3, digest);
+	assert_hex(digest, sizeof(digest), "06b05ab6733a618578af5f94892f3950");
+	lens_xxh3(million, 1000000, digest);
+	assert_hex(digest, sizeof(digest), "a545df8e384a9579b1fd6fae5285c4eb");
+	free(million);
 }
 
 static void hexadecimal(void **state)
@@ -497,6 +520,7 @@ int main(void)
 		cmocka_unit_test(not_regular_files),
 		cmocka_unit_test(paths),
 		cmocka_unit_test(sha256_vectors),
+		cmocka_unit_test(xxh3_vectors),
 		cmocka_unit_test(hexadecimal),
 		cmocka_unit_test(utf8),
 		cmocka_unit_test(utf8_code_points),

@@ -290,7 +290,7 @@ static enum lens_status push_chunk(struct pusher *p, size_t batch, size_t half)
 			((float *)c.data)[r * 6 + i] =
 				value(CHUNKED, ((batch * BATCH + r) * 4 + half * 2) * 3 + i);
 	}
-	lens_sha256(c.data, c.bytes, c.digest, NULL);
+	lens_xxh3(c.data, c.bytes, c.digest);
 	return p->sink.submit(p->sink.ctx, &c, NULL);
 }
 

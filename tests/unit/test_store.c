@@ -163,7 +163,7 @@ static void test_walk_attrs(void **state)
 	(void)state;
 	ok(test_write_store(test_path, err));
 	ok(lens_store_walk_attrs(test_path, join_attr, &b, err));
-	assert_int_equal(strncmp(b.data, "n=-7;schema=1;sha256=", 21), 0);
+	assert_int_equal(strncmp(b.data, "digest=xxh3-128;n=-7;schema=1;sha256=", 37), 0);
 	lens_buf_release(&b);
 }
 

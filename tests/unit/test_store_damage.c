@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "h5lens/sys.h"
+#include "support/oldfile.h"
 #include "support/runs.h"
 #include "support/storefile.h"
 
@@ -267,6 +268,8 @@ static void test_verify(void **state)
 	fails(LENS_ERR_FORMAT, lens_store_verify(test_path, see, &seen, &n, &n_bad, err));
 }
 
+static bool old; /* files as versions up to 0.3 wrote them */
+
 /* Changes the last byte of the only needle in the file; what is reported then? */
 static void damage(const void *needle, size_t n, int bits, const char *dataset,
 		   const char *what)
@@ -277,6 +280,8 @@ static void damage(const void *needle, size_t n, int bits, const char *dataset,
 	char *at;
 
 	ok(test_write_store(test_path, err));
+	if (old)
+		test_as_sha256(test_path);
 	b = test_slurp(test_path);
 	at = memmem(b.data, b.len, needle, n);
 	assert_non_null(at);
@@ -302,6 +307,42 @@ static void test_damage(void **state)
 	damage("zw\xc3\xb6", 4, 0x80, "/prompts/text", "UTF-8");
 	damage("1_pre", 5, 1, "/pos", "does not match its digest");
 	damage("logit", 5, 1, "/", "attributes");
+}
+
+static void test_damage_old(void **state)
+{
+	size_t n, n_bad;
+
+	ok(test_write_store(test_path, err));
+	test_as_sha256(test_path);
+	ok(lens_store_verify(test_path, NULL, NULL, &n, &n_bad, err));
+	assert_int_equal(n, 7);
+	assert_int_equal(n_bad, 0);
+	old = true;
+	test_damage(state);
+	old = false;
+}
+
+/* A kind that is not known; and one that is known, but not what the file was made with. */
+static void test_digest_kinds(void **state)
+{
+	size_t n, n_bad;
+	struct lens_buf b;
+	char *at;
+
+	(void)state;
+	ok(test_write_store(test_path, err));
+	b = test_slurp(test_path);
+	at = memmem(b.data, b.len, "xxh3-128", 8);
+	assert_non_null(at);
+	memcpy(at, "xxh3-129", 8);
+	spit(test_path, b.data, b.len);
+	fails(LENS_ERR_UNSUPPORTED, lens_store_verify(test_path, NULL, NULL, &n, &n_bad, err));
+	memcpy(at, "sha256\0", 8);
+	spit(test_path, b.data, b.len);
+	ok(lens_store_verify(test_path, NULL, NULL, &n, &n_bad, err));
+	assert_int_equal(n_bad, 3 + 1); /* those of numbers; and "/" */
+	lens_buf_release(&b);
 }
 
 /* In a process of its own: HDF5 leaks memory over some damaged files. */
@@ -495,9 +536,11 @@ static void test_flipped(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		T(test_directory), T(test_old_part),  T(test_two_writers), T(test_faults),
-		T(test_no_memory), T(test_full_disk), T(test_verify),      T(test_damage),
-		T(test_no_digest), T(test_truncated), T(test_flipped),
+		T(test_directory),    T(test_old_part),  T(test_two_writers),
+		T(test_faults),       T(test_no_memory), T(test_full_disk),
+		T(test_verify),       T(test_damage),    T(test_damage_old),
+		T(test_digest_kinds), T(test_no_digest), T(test_truncated),
+		T(test_flipped),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "support/joins.h"
+#include "support/oldfile.h"
 #include "support/storefile.h"
 
 /* --- what is joined is read -------------------------------------------------------- */
@@ -106,6 +107,7 @@ static void expect_attr(const char *path, const char *name, const char *want)
 static void check_attrs(void)
 {
 	expect_attr("/", "identity", "one");
+	expect_attr("/", "digest", "xxh3-128");
 	expect_attr("/", "build", "gcc 12 | clang 14");
 	expect_attr("/", "experiment", "{\"threads\": 1}");
 	expect_attr("/", "rows_flagged", "3");
@@ -214,6 +216,33 @@ static void test_virtual(void **state)
 					       1, test_part, LENS_JOIN_PACK, NULL, err));
 }
 
+/* A sweep that a version up to 0.3 began: its shards are joined with ours. */
+static void test_old_shards(void **state)
+{
+	enum lens_join how[] = { LENS_JOIN_VIRTUAL, LENS_JOIN_PACK };
+	struct lens_buf all_new, b;
+	size_t i, shard;
+
+	(void)state;
+	ok(lens_store_join(test_shards, TEST_SHARDS, test_path, LENS_JOIN_PACK, NULL, err));
+	all_new = test_slurp(test_path);
+	for (shard = 0; shard < TEST_SHARDS; shard += 2) { /* the first, then the last too */
+		test_as_sha256(test_shard_file[shard]);
+		for (i = 0; i < 2; i++) {
+			ok(lens_store_join(test_shards, TEST_SHARDS, test_path, how[i], NULL,
+					   err));
+			test_check_sound(test_path);
+			check_tables();
+			check_attrs();
+		}
+		b = test_slurp(test_path);
+		assert_int_equal(b.len, all_new.len);
+		assert_memory_equal(b.data, all_new.data, b.len);
+		lens_buf_release(&b);
+	}
+	lens_buf_release(&all_new);
+}
+
 /* The virtual file is the same bytes each time, and the packed one too. */
 static void test_same_bytes(void **state)
 {
@@ -320,10 +349,10 @@ static void test_progress(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		TEST_JOIN(test_pack),         TEST_JOIN(test_virtual),
-		TEST_JOIN(test_same_bytes),   TEST_JOIN(test_single),
-		TEST_JOIN(test_other_chunks), TEST_JOIN(test_stop),
-		TEST_JOIN(test_progress),
+		TEST_JOIN(test_pack),       TEST_JOIN(test_virtual),
+		TEST_JOIN(test_old_shards), TEST_JOIN(test_same_bytes),
+		TEST_JOIN(test_single),     TEST_JOIN(test_other_chunks),
+		TEST_JOIN(test_stop),       TEST_JOIN(test_progress),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
