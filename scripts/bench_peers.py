@@ -297,6 +297,7 @@ class Contender:
     is_base: bool = False
     computing: list[float] = field(default_factory=list)  # prompts/s
     process: list[float] = field(default_factory=list)
+    times: str = ""    # h5lens's own account of the last round's
     peak: int = 0
     out_bytes: int = 0
 
@@ -304,6 +305,7 @@ class Contender:
         ended = run_process(self.command, self.env)
         if self.command[1] == "run":
             self.computing.append(float(re.search(r"\(([\d.]+)/s\)", ended.output)[1]))
+            self.times = "; ".join(re.findall(r"^(?:workers|writer), .*", ended.output, re.MULTILINE))
         else:
             report = json.loads(ended.output.splitlines()[-1])
             self.computing.append(report["prompts"] / report["seconds"])
@@ -332,7 +334,7 @@ def h5lens_contenders(args: argparse.Namespace, data: Path, lens_layers: int,
             settings: list[str]) -> None:
         out = places[place] / "h5lens.h5"
         command = [str(args.h5lens), "run", "--model", str(args.model), "--data", str(data),
-                   "-o", str(out), "--overwrite", "--threads", str(args.threads), "--limit",
+                   "-o", str(out), "--overwrite", "--verbose", "--threads", str(args.threads), "--limit",
                    str(prompts), "--set", "data.answers=[correct,incorrect]"]
         for setting in settings:
             command += ["--set", setting]
@@ -401,6 +403,10 @@ def report(contenders: list[Contender], limits: list[Sgemm], tokens: int,
         print(f"{c.name:40s} {number(median):>8s} {number(min(c.computing)):>7s} "
               f"{number(max(c.computing)):>7s} {number(statistics.median(c.process)):>8s} "
               f"{ratio:>6s} {share:>6s} {c.peak / 2**20:9.0f} {written:>8s}")
+    print("\nwhere the last round's time went (README, Measured)")
+    for c in contenders:
+        if c.times:
+            print(f"  {c.name}: {c.times}")
 
 
 def report_limits(limits: list[Sgemm], tokens: int, lens_layers: int) -> None:

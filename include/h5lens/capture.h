@@ -86,6 +86,9 @@ void lens_capture_begin(struct lens_capture *c, size_t row0);
 enum lens_status lens_capture_visit(void *ctx, const struct lens_batch *b,
 				    const struct lens_activation *a, struct lens_error *err);
 
+/* Adds what filling and hashing buffers took. */
+void lens_capture_add_times(const struct lens_capture *c, struct lens_times *t);
+
 /* How many finite values of dataset spec became infinite as halves. */
 size_t lens_capture_overflows(const struct lens_capture *c, size_t spec);
 

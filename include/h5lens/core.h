@@ -161,6 +161,15 @@ void lens_hex(const uint8_t *bytes, size_t n, char *out /* 2n + 1 */);
 #define LENS_XXH3_BYTES 16
 void lens_xxh3(const void *data, size_t n, uint8_t out[LENS_XXH3_BYTES]);
 
+/* --- time ------------------------------------------------------------------- */
+
+double lens_now(void); /* seconds of a clock that never jumps; some 25 ns a call */
+
+/* Where the time of threads goes: seconds, summed over them. */
+struct lens_times {
+	double compute, convert, digest, write, wait;
+};
+
 /* --- threads ---------------------------------------------------------------- */
 
 /* --threads, then SLURM_CPUS_PER_TASK, then the affinity mask. */

@@ -43,13 +43,20 @@ enum lens_run_outcome {
 	LENS_RUN_DRY
 };
 
+/* Of the shards that a run made, each from its plan to its commit. */
+struct lens_run_times {
+	struct lens_times workers; /* all of them; waiting for buffers and for the file */
+	struct lens_times writer;  /* the one thread that calls the store */
+};
+
 struct lens_run_result {
 	enum lens_run_outcome outcome;
 	struct lens_dataset_report report; /* bad rows and warnings */
 	struct lens_progress progress;
-	size_t n_flagged;               /* prompts with logits that are not finite */
-	size_t n_overflows;             /* values that became infinite as halves */
-	double largest_deviation;       /* of logit_attrs, in this run's shards */
+	size_t n_flagged;         /* prompts with logits that are not finite */
+	size_t n_overflows;       /* values that became infinite as halves */
+	double largest_deviation; /* of logit_attrs, in this run's shards */
+	struct lens_run_times times;
 	size_t n_shards, n_shards_done; /* of the sweep; that are there at the end */
 };
 

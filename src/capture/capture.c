@@ -105,6 +105,12 @@ size_t lens_capture_overflows(const struct lens_capture *c, size_t spec)
 	return c->overflows[spec];
 }
 
+void lens_capture_add_times(const struct lens_capture *c, struct lens_times *t)
+{
+	t->convert += c->convert;
+	t->digest += c->digest;
+}
+
 /* --- filling a buffer -------------------------------------------------------- */
 
 void lens_fill_places(const struct lens_capture_spec *s, void *buf, size_t at, size_t n)
@@ -134,10 +140,12 @@ enum lens_status lens_hand_over(struct lens_capture *c, const struct lens_captur
 		.data = buf,
 		.bytes = lens_spec_bytes(s, s->by_rows ? n_rows : s->chunk[0]),
 	};
+	double start = lens_now();
 
 	memcpy(done.coord, coord, sizeof(done.coord));
 	if (!s->by_rows)
 		lens_xxh3(buf, done.bytes, done.digest);
+	c->digest += lens_now() - start;
 	return c->sink->submit(c->sink->ctx, &done, err);
 }
 
@@ -185,6 +193,7 @@ static void fill(struct lens_capture *c, const struct lens_capture_spec *s,
 	size_t r, p, at = 0, whole = k->a_chunk * k->b;
 	size_t left = lens_min(k->a_extent - k->a0, k->a_chunk);
 	size_t n = left * k->b;
+	double start = lens_now();
 
 	for (r = 0; r < k->rows; r++) {
 		for (p = 0; p < k->slots; p++, at += whole) {
@@ -198,6 +207,7 @@ static void fill(struct lens_capture *c, const struct lens_capture_spec *s,
 			lens_fill_places(s, buf, at + filled, whole - filled);
 		}
 	}
+	c->convert += lens_now() - start;
 }
 
 static enum lens_status cut_tokens(struct lens_capture *c, const struct lens_capture_spec *s,

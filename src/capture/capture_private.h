@@ -11,6 +11,7 @@ struct lens_capture {
 	size_t *overflows;                        /* [n_specs] */
 	float *stage[2]; /* scores, pattern: [rows, heads, slots, keys] of one chunk row */
 	size_t row0;     /* of the batch in hand */
+	double convert, digest; /* seconds */
 };
 
 /* Bytes of a buffer with so many rows: a chunk, or whole rows if by_rows. */

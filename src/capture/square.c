@@ -83,6 +83,7 @@ static void fill(struct lens_capture *c, const struct lens_capture_spec *s, cons
 {
 	size_t slots = s->extent[2], keys = s->extent[3], h, q, at = 0;
 	size_t n = lens_min(keys - k->k0, k->keys), heads = k->rows * stage_heads(s);
+	double start = lens_now();
 
 	for (h = 0; h < heads; h++) {
 		for (q = k->q0; q < k->q0 + k->queries; q++, at += k->keys) {
@@ -94,6 +95,7 @@ static void fill(struct lens_capture *c, const struct lens_capture_spec *s, cons
 			lens_fill_places(s, buf, at + filled, k->keys - filled);
 		}
 	}
+	c->convert += lens_now() - start;
 }
 
 static enum lens_status cut_stage(struct lens_capture *c, const struct lens_capture_spec *s,

@@ -9,7 +9,7 @@
 /* --- what the user sees ----------------------------------------------------------- */
 
 struct screen {
-	bool quiet, terminal, dry_run;
+	bool quiet, verbose, terminal, dry_run;
 	const struct lens_share *task; /* or NULL */
 	double last;                   /* seconds at the last line */
 };
@@ -245,6 +245,39 @@ static void show_share(const struct lens_experiment *e, const struct lens_run_re
 		printf("the last task joins them all (or h5lens merge %s)\n", e->output);
 }
 
+static void show_time(const char *who, const struct lens_times *t)
+{
+	const struct {
+		const char *what;
+		double seconds;
+	} kind[] = { { "compute", t->compute },
+		     { "convert", t->convert },
+		     { "digest", t->digest },
+		     { "write", t->write },
+		     { "wait", t->wait } };
+	double all = t->compute + t->convert + t->digest + t->write + t->wait;
+	const char *sign = ":";
+	size_t i;
+
+	printf("%s, %.2f s", who, all);
+	for (i = 0; i < sizeof(kind) / sizeof(*kind); i++) {
+		if (kind[i].seconds == 0)
+			continue;
+		printf("%s %s %.1f %%", sign, kind[i].what, 100 * kind[i].seconds / all);
+		sign = ",";
+	}
+	printf("\n");
+}
+
+/* Of the shards that this run made, if any. */
+static void show_times(const struct lens_run_times *t)
+{
+	if (t->writer.write == 0)
+		return;
+	show_time("workers", &t->workers);
+	show_time("writer", &t->writer);
+}
+
 static int show_result(const struct lens_experiment *e, const struct lens_run_result *r,
 		       const struct screen *s)
 {
@@ -297,6 +330,7 @@ static enum lens_status build_experiment(const struct run_args *a, struct lens_e
 static int run_experiment(const struct run_args *a, const struct lens_experiment *e)
 {
 	struct screen screen = { .quiet = a->quiet,
+				 .verbose = a->verbose,
 				 .dry_run = a->dry_run,
 				 .task = a->is_task ? &a->share : NULL,
 				 .terminal = isatty(STDERR_FILENO) };
@@ -326,6 +360,8 @@ static int run_experiment(const struct run_args *a, const struct lens_experiment
 	show_errors(e->data.skip_bad_rows ? "skipped: " : "", result->report.bad,
 		    result->report.n_bad);
 	code = st == LENS_OK ? show_result(e, result, &screen) : fail(&err);
+	if (screen.verbose)
+		show_times(&result->times);
 	lens_free(result);
 	return code;
 }

@@ -28,6 +28,7 @@ static void print_run_help(void)
 	       "                         them (default: from SLURM_ARRAY_TASK_ID and, under\n"
 	       "                         srun, SLURM_PROCID)\n"
 	       "  --quiet                print errors and warnings only\n"
+	       "  --verbose              print where the time went, too\n"
 	       "  --set KEY=VALUE        set any key below\n"
 	       "\nkeys (flag: key)\n",
 	       synopsis);
@@ -219,6 +220,7 @@ static size_t list_options(struct run_args *a, struct option_row row[MOST_OPTION
 		{ "--overwrite", &a->overwrite, NULL, NULL, NULL },
 		{ "--repair", &a->repair, NULL, NULL, NULL },
 		{ "--quiet", &a->quiet, NULL, NULL, NULL },
+		{ "--verbose", &a->verbose, NULL, NULL, NULL },
 		{ "--task", NULL, NULL, "I/N", NULL },
 		{ "--set", NULL, NULL, "KEY=VALUE", NULL },
 	};
@@ -257,6 +259,8 @@ int parse_run(struct run_args *a, int argc, char **argv)
 	if (n > 1)
 		return usage_error(&run_usage, "one experiment at a time, not '%s'%s", plain[1],
 				   list_hint(a));
+	if (a->quiet && a->verbose)
+		return usage_error(&run_usage, "--quiet or --verbose, not both");
 	a->yaml = n ? plain[0] : NULL;
 	code = a->yaml ? check_yaml(a) : -1;
 	return code < 0 ? task_of_slurm(a) : code;

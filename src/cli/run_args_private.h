@@ -6,7 +6,7 @@
 
 struct run_args {
 	const char *yaml;
-	bool dry_run, overwrite, quiet, repair;
+	bool dry_run, overwrite, quiet, verbose, repair;
 	bool is_task; /* of several, with that share; else all of it */
 	struct lens_share share;
 	const char *key[128], *value[128]; /* settings in the order given */

@@ -112,6 +112,8 @@ void lens_writer_stop(struct lens_writer *w);
 /* Waits for everything that was submitted; the writer's own error, if it had one. */
 enum lens_status lens_writer_finish(struct lens_writer *w, struct lens_error *err);
 uint64_t lens_writer_bytes(struct lens_writer *w);
+/* After finish: the writer's own, and moves what workers waited for from computing. */
+void lens_writer_add_times(const struct lens_writer *w, struct lens_run_times *t);
 void lens_writer_destroy(struct lens_writer *w);
 
 /* --- schedule.c: which batch is next --------------------------------------------------- */
@@ -148,6 +150,7 @@ struct lens_counts {
 	size_t *overflows; /* [capture.n_specs] */
 	size_t table_overflows[LENS_TABLE_COUNT];
 	double deviations[LENS_TABLE_COUNT]; /* of tables that check themselves */
+	struct lens_run_times times;
 };
 
 struct lens_work {
@@ -163,7 +166,6 @@ struct lens_work {
 };
 /* Packs prompts row0 … row0 + n − 1. */
 void lens_pack_rows(struct lens_batch *b, const struct lens_prompts *p, size_t row0, size_t n);
-double lens_now(void); /* seconds of a clock that never jumps */
 /* Runs every batch on memory->workers threads. */
 enum lens_status lens_work_run(struct lens_work *w, struct lens_error *err);
 

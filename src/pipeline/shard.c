@@ -120,23 +120,41 @@ static enum lens_status count_tables(const struct shard *s, struct lens_error *e
 static enum lens_status make(struct shard *s, struct lens_error *err)
 {
 	const struct lens_compute_job *j = s->job;
+	double *write = &s->counts.times.writer.write, start = lens_now();
+	enum lens_status st;
 
 	LENS_TRY(lens_parts_plan(j->parts, j->shard, &s->plan, err));
 	s->memory = lens_parts_memory(j->parts, j->shard);
 	s->in.prompts = s->plan.prompts;
 	LENS_TRY(lay_out(s, err));
+	*write += lens_now() - start;
 	LENS_TRY(compute(s, err));
+	start = lens_now();
 	/* What is odd is counted where the reader sees it. */
 	LENS_TRY(count_hooks(s, err));
 	LENS_TRY(count_tables(s, err));
 	LENS_TRY(lens_store_attr_i64(s->store, "/", "rows_flagged",
 				     (int64_t)s->counts.n_flagged, err));
-	return lens_store_commit(s->store, err);
+	st = lens_store_commit(s->store, err);
+	*write += lens_now() - start;
+	return st;
 }
 
-static void add_counts(const struct shard *s, struct lens_run_result *result)
+static void add_up(struct lens_times *all, const struct lens_times *t, double seconds)
 {
-	size_t i;
+	all->compute += t->compute;
+	all->convert += t->convert;
+	all->digest += t->digest;
+	all->write += t->write;
+	all->wait += seconds - (t->compute + t->convert + t->digest + t->write);
+}
+
+static void add_counts(const struct shard *s, double seconds, struct lens_run_result *result)
+{
+	size_t i, n_workers = s->memory ? s->memory->workers : 0;
+
+	add_up(&result->times.workers, &s->counts.times.workers, seconds * (double)n_workers);
+	add_up(&result->times.writer, &s->counts.times.writer, seconds);
 
 	result->n_flagged += s->counts.n_flagged;
 	for (i = 0; i < LENS_TABLE_COUNT; i++)
@@ -153,9 +171,10 @@ enum lens_status lens_shard_run(const struct lens_compute_job *job,
 				struct lens_run_result *result, struct lens_error *err)
 {
 	struct shard s = { .job = job, .in = *job->in };
+	double start = lens_now();
 	enum lens_status st = make(&s, err);
 
-	add_counts(&s, result);
+	add_counts(&s, lens_now() - start, result);
 
 	lens_writer_destroy(s.writer);
 	lens_schedule_destroy(s.schedule);

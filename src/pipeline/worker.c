@@ -7,7 +7,6 @@
 #include <math.h>
 #include <omp.h>
 #include <string.h>
-#include <time.h>
 
 struct worker {
 	struct lens_work *work;
@@ -20,15 +19,8 @@ struct worker {
 	struct lens_visitors visitors;
 	struct lens_batch batch; /* in hand */
 	size_t overflows[LENS_TABLE_COUNT];
+	double busy, convert; /* seconds: of batches; of that, of results */
 };
-
-double lens_now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void worker_release(struct worker *w)
 {
@@ -104,14 +96,17 @@ static enum lens_status hand_over_rows(struct worker *w, const struct lens_plann
 	const char *all = rows_of(w, d, &row), *rows = all + first * row;
 	size_t bytes = c.n_rows * row, n = bytes / sizeof(float);
 	bool halves = d->dtype == LENS_F16;
+	double start;
 
 	c.bytes = halves ? n * lens_dtype_size(LENS_F16) : bytes;
 	LENS_TRY(w->sink.acquire(w->sink.ctx, c.bytes, &c.data, err));
+	start = lens_now();
 	if (halves)
 		w->overflows[d->source] +=
 			lens_vec()->to_f16(n, (const float *)(const void *)rows, c.data);
 	else
 		memcpy(c.data, rows, bytes);
+	w->convert += lens_now() - start;
 	return w->sink.submit(w->sink.ctx, &c, err);
 }
 
@@ -192,15 +187,29 @@ static enum lens_status work_through(struct worker *w, struct lens_error *err)
 
 	while (lens_schedule_next(w->work->schedule, &batch)) {
 		size_t flagged = 0;
+		double start = lens_now();
 
 		if (stop && atomic_load(stop))
 			return lens_error_set(err, LENS_ERR_INTERRUPTED, "stopped by a signal");
 		LENS_TRY(run_batch(w, batch, &flagged, err));
+		w->busy += lens_now() - start;
 		lens_schedule_done(w->work->schedule, batch);
 #pragma omp critical(lens_work_report)
 		report(w->work, batch, flagged);
 	}
 	return LENS_OK;
+}
+
+/* What waiting for buffers took is taken off in the end, when the writer tells it. */
+static void add_times(const struct worker *w, struct lens_times *all)
+{
+	struct lens_times own = { .convert = w->convert };
+
+	if (w->capture)
+		lens_capture_add_times(w->capture, &own);
+	all->convert += own.convert;
+	all->digest += own.digest;
+	all->compute += w->busy - own.convert - own.digest;
 }
 
 /* Under the critical section's lock. */
@@ -209,6 +218,7 @@ static void add_counts(const struct worker *w)
 	struct lens_counts *c = w->work->counts;
 	size_t i;
 
+	add_times(w, &c->times.workers);
 	if (w->capture) {
 		for (i = 0; i < w->work->plan->capture.n_specs; i++)
 			c->overflows[i] += lens_capture_overflows(w->capture, i);
@@ -228,8 +238,10 @@ static void one_worker(struct lens_work *work, struct lens_error *first)
 {
 	struct lens_error e = LENS_ERROR_INIT;
 	struct worker w = { .work = work };
+	double start = lens_now();
 	enum lens_status st = worker_init(&w, &e);
 
+	w.busy = lens_now() - start;
 	if (st == LENS_OK)
 		st = work_through(&w, &e);
 	if (st != LENS_OK) {
@@ -255,6 +267,7 @@ enum lens_status lens_work_run(struct lens_work *w, struct lens_error *err)
 	one_worker(w, &first);
 	/* A failure of the writer makes workers fail: tell the cause. */
 	st = lens_writer_finish(w->writer, err);
+	lens_writer_add_times(w->writer, &w->counts->times);
 	if (st == LENS_OK)
 		st = lens_error_pass(err, &first);
 	w->watch->progress->bytes_written = w->bytes_before + lens_writer_bytes(w->writer);

@@ -38,7 +38,9 @@ struct lens_writer {
 	size_t head, n_queued;
 	bool running, finishing, stopped;
 	struct lens_error error;
-	_Atomic uint64_t bytes; /* read by workers, for the progress */
+	_Atomic uint64_t bytes;  /* read by workers, for the progress */
+	struct lens_times times; /* the thread's own */
+	double waited;           /* seconds that workers waited for buffers */
 };
 
 /* --- the writer's side ------------------------------------------------------------ */
@@ -73,6 +75,17 @@ static struct open_chunk *find_open(struct gathered *g, size_t index, struct len
 	return c;
 }
 
+static enum lens_status write_chunk(struct lens_writer *w, int dataset,
+				    const struct lens_store_chunk *c, struct lens_error *err)
+{
+	double start = lens_now();
+	enum lens_status st = lens_store_write_chunk(w->store, w->store_id[dataset], c, err);
+
+	w->times.write += lens_now() - start;
+	w->bytes += c->nbytes;
+	return st;
+}
+
 static enum lens_status write_gathered(struct lens_writer *w, int dataset, struct open_chunk *c,
 				       struct lens_error *err)
 {
@@ -80,18 +93,17 @@ static enum lens_status write_gathered(struct lens_writer *w, int dataset, struc
 	size_t coord[LENS_MAX_RANK] = { c->index }, bytes = g->chunk_rows * g->row_bytes;
 	uint8_t digest[LENS_XXH3_BYTES];
 	struct open_chunk **link = &g->open;
+	double start = lens_now();
 
 	while (*link != c)
 		link = &(*link)->next;
 	*link = c->next;
 	c->next = g->spare;
 	g->spare = c;
-	w->bytes += bytes;
 	lens_xxh3(c->data, bytes, digest);
-	return lens_store_write_chunk(w->store, w->store_id[dataset],
-				      &(struct lens_store_chunk){ coord, c->data, bytes,
-								  digest },
-				      err);
+	w->times.digest += lens_now() - start;
+	return write_chunk(w, dataset,
+			   &(struct lens_store_chunk){ coord, c->data, bytes, digest }, err);
 }
 
 /* A block never crosses a chunk: chunk_rows is a multiple of batch_rows, or divides it. */
@@ -101,11 +113,13 @@ static enum lens_status gather(struct lens_writer *w, const struct lens_captured
 	struct gathered *g = &w->gathered[c->dataset];
 	size_t index = c->row0 / g->chunk_rows, at = c->row0 % g->chunk_rows;
 	size_t expected = g->n_rows - index * g->chunk_rows;
+	double start = lens_now();
 	struct open_chunk *open = find_open(g, index, err);
 
 	if (!open)
 		return LENS_ERR_NOMEM;
 	memcpy(open->data + at * g->row_bytes, c->data, c->n_rows * g->row_bytes);
+	w->times.convert += lens_now() - start;
 	open->rows += c->n_rows;
 	if (open->rows < (expected < g->chunk_rows ? expected : g->chunk_rows))
 		return LENS_OK;
@@ -120,11 +134,9 @@ static enum lens_status put(struct lens_writer *w, const struct lens_captured *c
 	if (c->by_rows)
 		return gather(w, c, err);
 	memcpy(coord, c->coord, sizeof(c->coord));
-	w->bytes += c->bytes;
-	return lens_store_write_chunk(w->store, w->store_id[c->dataset],
-				      &(struct lens_store_chunk){ coord, c->data, c->bytes,
-								  c->digest },
-				      err);
+	return write_chunk(w, c->dataset,
+			   &(struct lens_store_chunk){ coord, c->data, c->bytes, c->digest },
+			   err);
 }
 
 static void *writer_main(void *arg)
@@ -159,6 +171,16 @@ static void *writer_main(void *arg)
 
 /* --- the workers' side -------------------------------------------------------------- */
 
+/* Under the lock. */
+static void wait_for_buffer(struct lens_writer *w)
+{
+	double start = lens_now();
+
+	while (!w->n_free && w->n_made == w->n_buffers && !w->stopped && !w->error.code)
+		pthread_cond_wait(&w->freed, &w->mutex);
+	w->waited += lens_now() - start;
+}
+
 static enum lens_status acquire(void *ctx, size_t bytes, void **out, struct lens_error *err)
 {
 	struct lens_writer *w = ctx;
@@ -169,8 +191,8 @@ static enum lens_status acquire(void *ctx, size_t bytes, void **out, struct lens
 		return lens_error_set(err, LENS_ERR_INTERNAL, "a buffer of %zu bytes, not %zu",
 				      bytes, w->buffer_bytes);
 	pthread_mutex_lock(&w->mutex);
-	while (!w->n_free && w->n_made == w->n_buffers && !w->stopped && !w->error.code)
-		pthread_cond_wait(&w->freed, &w->mutex);
+	if (!w->n_free)
+		wait_for_buffer(w);
 	if (w->error.code != LENS_OK || w->stopped) {
 		st = w->error.code ? w->error.code : LENS_ERR_INTERRUPTED;
 	} else if (w->n_free) {
@@ -226,6 +248,14 @@ enum lens_status lens_writer_finish(struct lens_writer *w, struct lens_error *er
 uint64_t lens_writer_bytes(struct lens_writer *w)
 {
 	return w->bytes;
+}
+
+void lens_writer_add_times(const struct lens_writer *w, struct lens_run_times *t)
+{
+	t->writer.convert += w->times.convert;
+	t->writer.digest += w->times.digest;
+	t->writer.write += w->times.write;
+	t->workers.compute -= w->waited;
 }
 
 /* --- life ---------------------------------------------------------------------------- */

@@ -174,6 +174,12 @@ for time in first second; do
 	t "logits that are not finite, the $time time" 1 'have logits that are not finite' \
 		"$h5lens" run --model "$work/huge" --data "$csv" --answers correct,incorrect -o "$work/huge.h5"
 done
+t "verbose" 0 '^workers, [0-9.]+ s: compute [0-9.]+ %, convert [0-9.]+ %, .*wait [0-9.]+ %$' \
+	run -o "$work/verbose.h5" --verbose
+t "verbose, of the writer" 0 '^writer, [0-9.]+ s: convert [0-9.]+ %, .*write [0-9.]+ %, wait [0-9.]+ %$' \
+	run -o "$work/verbose.h5" --verbose --overwrite
+t "verbose, nothing to do" 0 'is finished: the same' run -o "$work/verbose.h5" --verbose
+t "verbose and quiet" 2 'not both' run -o "$work/verbose.h5" --verbose --quiet
 t "quiet" 0 '^$' sh -c "'$h5lens' run --model $model --data '$csv' -o '$work/q.h5' --quiet; echo"
 t "shards that were doubled" 0 'plan: 1200 prompts .* 300 shards .of 4 prompts, not the 1 of shards.prompts: at most 500' \
 	run -o "$work/m.h5" --data experiments/ioi.csv --set shards.prompts=1 --dry-run

@@ -3,6 +3,7 @@
  * memory, stopped; and that no end but the first leaves a file. Once per CPU
  * level (H5LENS_TEST_CPU).
  */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -86,6 +87,40 @@ static struct lens_run_result ends_well(const struct lens_experiment *e,
 }
 
 /* --- the same and another experiment ------------------------------------------------- */
+
+static double summed(const struct lens_times *t)
+{
+	const double part[] = { t->compute, t->convert, t->digest, t->write, t->wait };
+	double sum = 0;
+	size_t i;
+
+	for (i = 0; i < 5; i++) {
+		assert_true(part[i] >= 0);
+		sum += part[i];
+	}
+	return sum;
+}
+
+/* No time is counted twice, none is left out; how long anything takes is not tested. */
+static void test_times(void **state)
+{
+	struct lens_experiment *e = *state;
+	struct lens_run_result result;
+	const struct lens_run_times *t = &result.times;
+
+	result = ends_well(e, LENS_RUN_DONE);
+	assert_true(t->workers.compute > 0);
+	assert_true(t->workers.convert > 0);
+	assert_true(t->workers.write == 0);
+	assert_true(t->writer.write > 0);
+	assert_true(t->writer.compute == 0);
+	assert_true(t->workers.digest + t->writer.digest > 0);
+	/* A whole number of workers, all as long as the writer; the sums' own rounding. */
+	assert_true(fabs(remainder(summed(&t->workers), summed(&t->writer))) <
+		    1e-9 * summed(&t->workers));
+	result = ends_well(e, LENS_RUN_ALREADY_DONE);
+	assert_true(summed(&t->workers) + summed(&t->writer) == 0);
+}
 
 static void test_already_done(void **state)
 {
@@ -346,9 +381,11 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		TEST(test_already_done),      TEST(test_mismatch),     TEST(test_other_content),
-		TEST(test_overwrite),         TEST(test_foreign_file), TEST(test_dry_run),
-		TEST(test_too_little_memory), TEST(test_stop),         TEST(test_no_folder),
+		TEST(test_already_done), TEST(test_times),
+		TEST(test_mismatch),     TEST(test_other_content),
+		TEST(test_overwrite),    TEST(test_foreign_file),
+		TEST(test_dry_run),      TEST(test_too_little_memory),
+		TEST(test_stop),         TEST(test_no_folder),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
