@@ -34,7 +34,10 @@ bool lens_experiment_cuts_in(const struct lens_experiment *e, size_t layer)
 	return listed && any;
 }
 
-/* A group of keys without the one that says what to do: none of them may be set. */
+/*
+ * A group of keys without the one that says what to do: none of them may be set, but
+ * patch.reuse, which every intervention heeds.
+ */
 static enum lens_status check_unused(const struct lens_experiment *e, const char *group,
 				     const char *needed, struct lens_error *err)
 {
@@ -47,7 +50,8 @@ static enum lens_status check_unused(const struct lens_experiment *e, const char
 	keys = lens_keys(&n);
 	LENS_TRY(lens_experiment_init(&defaults, err));
 	for (i = 0; st == LENS_OK && equal && i < n; i++) {
-		if (!strncmp(keys[i].name, group, strlen(group)))
+		if (!strncmp(keys[i].name, group, strlen(group)) &&
+		    strcmp(keys[i].name, "patch.reuse") != 0)
 			st = lens_key_equal(e, &defaults, &keys[i], &equal, err);
 	}
 	lens_experiment_release(&defaults);

@@ -227,6 +227,8 @@ static enum lens_status check_positions(const struct lens_plan *p, struct lens_e
 	LENS_TRY(check_list(p, "knockout.from", e->knockout.from.position, e->knockout.from.n,
 			    err));
 	LENS_TRY(check_list(p, "knockout.to", e->knockout.to.position, e->knockout.to.n, err));
+	LENS_TRY(
+		check_list(p, "patch.positions", e->patch.position, e->patch.n_positions, err));
 	return check_list(p, "steer.positions", e->steer.positions.position,
 			  e->steer.positions.n, err);
 }
