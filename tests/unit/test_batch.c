@@ -261,6 +261,7 @@ static void shared_pairs(void **state)
 static void room(void **state)
 {
 	struct lens_batch b;
+	size_t n;
 
 	(void)state;
 	assert_int_equal(lens_batch_init(&b, 3, 40, 48, NULL), LENS_OK);
@@ -276,6 +277,13 @@ static void room(void **state)
 	assert_true(lens_batch_has_room(&b, 1, 48, 0));
 	assert_false(lens_batch_has_room(&b, 1, 49, 0));
 	assert_true(lens_batch_has_room(&b, 1, 60, 12));
+	lens_batch_release(&b);
+	/* A row each for their read positions, though they share all others. */
+	assert_int_equal(lens_batch_init(&b, 99, 999, 48, NULL), LENS_OK);
+	b.share = true;
+	for (n = 0; lens_batch_has_room(&b, 1, 5, 0); n++)
+		lens_batch_pack(&b, tokens, 5, 0, 0);
+	assert_int_equal(n, 48 / lens_row_align());
 	lens_batch_release(&b);
 }
 
