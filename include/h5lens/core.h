@@ -46,6 +46,9 @@ void *lens_calloc(size_t n, size_t size);
 void *lens_realloc(void *p, size_t n, size_t size);
 /* n * size bytes on a 64-byte boundary, not cleared. Free with lens_free. */
 void *lens_alloc_aligned(size_t n, size_t size);
+/* The same on a page's boundary: chunks that are written from there need no copy. */
+#define LENS_PAGE 4096
+void *lens_alloc_pages(size_t bytes);
 void lens_free(void *p);
 /* A copy of s (NULL gives NULL). */
 char *lens_strdup(const char *s);

@@ -64,8 +64,12 @@ enum lens_status lens_store_add_dataset(struct lens_store *s,
 					struct lens_error *err);
 
 struct lens_store_chunk {
-	const size_t *coord;   /* its place in the chunk grid, not in elements */
-	const void *buf;       /* a full chunk, even at the edges (lens_fill past the data) */
+	const size_t *coord; /* its place in the chunk grid, not in elements */
+	/*
+	 * A full chunk, even at the edges (lens_fill past the data). From lens_alloc_pages it
+	 * is written without a copy where that can be; the file's bytes are the same.
+	 */
+	const void *buf;
 	size_t nbytes;         /* of buf: must be those of a full chunk */
 	const uint8_t *digest; /* lens_xxh3 of buf */
 };

@@ -20,6 +20,8 @@ int lens_sys_open(const char *path, int flags, mode_t mode);
 int lens_sys_write(int fd, const void *buf, size_t n);
 int lens_sys_pwrite(int fd, const void *buf, size_t n, off_t at);
 int lens_sys_truncate(int fd, off_t size);
+/* Writes go past the page cache (O_DIRECT) from now on, or no more. Not counted. */
+int lens_sys_set_direct(int fd, bool direct);
 int lens_sys_fsync(int fd);
 int lens_sys_close(int fd);
 int lens_sys_rename(const char *from, const char *to);

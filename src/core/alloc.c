@@ -40,16 +40,25 @@ void *lens_realloc(void *p, size_t n, size_t size)
 	return realloc(p, bytes ? bytes : 1);
 }
 
+static void *alloc_on(size_t boundary, size_t bytes)
+{
+	void *p;
+
+	if (must_fail() || posix_memalign(&p, boundary, bytes ? bytes : 1))
+		return NULL;
+	return p;
+}
+
 void *lens_alloc_aligned(size_t n, size_t size)
 {
 	size_t bytes;
-	void *p;
 
-	if (!lens_size_mul(n, size, &bytes) || must_fail())
-		return NULL;
-	if (posix_memalign(&p, 64, bytes ? bytes : 1))
-		return NULL;
-	return p;
+	return lens_size_mul(n, size, &bytes) ? alloc_on(64, bytes) : NULL;
+}
+
+void *lens_alloc_pages(size_t bytes)
+{
+	return alloc_on(LENS_PAGE, bytes);
 }
 
 void lens_free(void *p)

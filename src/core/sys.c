@@ -98,6 +98,21 @@ int lens_sys_pwrite(int fd, const void *buf, size_t n, off_t at)
 	return 0;
 }
 
+int lens_sys_set_direct(int fd, bool direct)
+{
+#ifdef O_DIRECT
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0)
+		return -1;
+	return fcntl(fd, F_SETFL, direct ? flags | O_DIRECT : flags & ~O_DIRECT);
+#else
+	(void)fd, (void)direct;
+	errno = EINVAL;
+	return -1;
+#endif
+}
+
 int lens_sys_truncate(int fd, off_t size)
 {
 	return fault() ? -1 : ftruncate(fd, size);

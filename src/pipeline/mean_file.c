@@ -129,7 +129,7 @@ static enum lens_status write_array(struct writing *w, const struct array *a, co
 
 	LENS_TRY(add_dims(w, &a->spec, err));
 	LENS_TRY(lens_store_add_dataset(w->store, &a->spec, &id, err));
-	buf = lens_alloc_aligned(bytes, 1);
+	buf = lens_alloc_pages(bytes);
 	st = buf ? write_rows(w, a, id, data, buf, err) : lens_error_nomem(err, bytes, 1);
 	lens_free(buf);
 	return st;

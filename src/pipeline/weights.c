@@ -290,7 +290,7 @@ static enum lens_status open_model(struct weights *f, struct lens_error *err)
 
 static enum lens_status write_file(struct weights *f, struct lens_error *err)
 {
-	f->chunk = lens_alloc_aligned(CHUNK_BYTES, 1);
+	f->chunk = lens_alloc_pages(CHUNK_BYTES);
 	if (!f->chunk)
 		return lens_error_nomem(err, CHUNK_BYTES, 1);
 	LENS_TRY(lens_store_create(f->output, &f->store, err));

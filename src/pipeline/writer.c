@@ -60,7 +60,7 @@ static struct open_chunk *find_open(struct gathered *g, size_t index, struct len
 	} else {
 		c = lens_calloc(1, sizeof(*c));
 		if (c)
-			c->data = lens_alloc_aligned(bytes, 1);
+			c->data = lens_alloc_pages(bytes);
 		if (!c || !c->data) {
 			lens_free(c);
 			lens_error_nomem(err, bytes, 1);
@@ -198,7 +198,7 @@ static enum lens_status acquire(void *ctx, size_t bytes, void **out, struct lens
 	} else if (w->n_free) {
 		*out = w->free[--w->n_free];
 	} else {
-		*out = lens_alloc_aligned(w->buffer_bytes, 1);
+		*out = lens_alloc_pages(w->buffer_bytes);
 		w->n_made += *out != NULL;
 		if (!*out)
 			st = lens_error_nomem(err, w->buffer_bytes, 1);

@@ -9,9 +9,16 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <linux/magic.h>
+#include <sys/vfs.h>
+#endif
 
 #include "h5lens/store.h"
 #include "h5lens/sys.h"
+
+/* Bytes of a write from which on it is a chunk's, which vfd.c puts on a page. */
+#define LARGE ((size_t)64 << 10)
 
 void lens_store_fail_at(unsigned long k, int errno_)
 {
@@ -68,6 +75,23 @@ bool lens_store_is_hdf5(const char *file)
 	return is;
 }
 
+/*
+ * Of the file systems that O_DIRECT is known to be faster on. Over a network each chunk
+ * would wait for the server, and memory has no disk to go to.
+ */
+static bool on_local_disk(int fd)
+{
+#ifdef __linux__
+	struct statfs fs;
+
+	return !fstatfs(fd, &fs) &&
+	       (fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC);
+#else
+	(void)fd;
+	return false;
+#endif
+}
+
 enum lens_status lens_io_create(const char *final, struct lens_io **out, struct lens_error *err)
 {
 	struct lens_io *io = NULL;
@@ -75,6 +99,7 @@ enum lens_status lens_io_create(const char *final, struct lens_io **out, struct 
 
 	LENS_TRY(io_new(NULL, true, &io, err));
 	e = lens_part_create(io, final);
+	io->direct = !e && on_local_disk(io->fd);
 	if (!e && !lens_part_clean(final, io->path, false)) {
 		*out = io;
 		return LENS_OK;
@@ -113,14 +138,39 @@ enum lens_status lens_io_open(const char *path, struct lens_io **out, struct len
 }
 
 /*
- * Starts write-back of what was just written. Otherwise dirty pages pile up and writing is
- * throttled: 0.3–0.7 GB/s instead of 2.0 on ext4 over a virtual disk. This is as fast as
- * O_DIRECT, without its alignment rules.
+ * Writes the whole pages of a chunk past the page cache, if chunk and buffer begin on a
+ * page: a tenth of the processor's time that the copy into the cache takes. Returns how
+ * many bytes those were; 0 too if the file system refuses, and then never tries again.
+ */
+static size_t write_direct(struct lens_io *io, uint64_t at, const void *buf, size_t n)
+{
+	size_t whole = n - n % LENS_PAGE;
+	int e = 0;
+
+	if (!io->direct || n < LARGE || at % LENS_PAGE || (uintptr_t)buf % LENS_PAGE)
+		return 0;
+	if (lens_sys_set_direct(io->fd, true) != 0)
+		e = EINVAL;
+	else if (lens_sys_pwrite(io->fd, buf, whole, (off_t)at) != 0)
+		e = errno;
+	lens_sys_set_direct(io->fd, false);
+	if (!e)
+		return whole;
+	if (e == EINVAL) /* needs another alignment */
+		io->direct = false;
+	else
+		lens_io_fail(io, e, "write the file");
+	return 0;
+}
+
+/*
+ * Starts write-back of what was just written through the page cache. Otherwise dirty pages
+ * pile up and writing is throttled: 0.3–0.7 GB/s instead of 2.0 on ext4 over a virtual disk.
  */
 static void start_writeback(struct lens_io *io, uint64_t at, size_t n)
 {
 #ifdef SYNC_FILE_RANGE_WRITE
-	if (n >= (64u << 10) &&
+	if (n >= LARGE &&
 	    sync_file_range(io->fd, (off_t)at, (off_t)n, SYNC_FILE_RANGE_WRITE) != 0 &&
 	    (errno == EIO || errno == ENOSPC || errno == EDQUOT))
 		lens_io_fail(io, errno, "write the file");
@@ -131,6 +181,8 @@ static void start_writeback(struct lens_io *io, uint64_t at, size_t n)
 
 void lens_io_write(struct lens_io *io, uint64_t at, const void *buf, size_t n)
 {
+	size_t done;
+
 	if (!io->writable || at > INT64_MAX - n) {
 		lens_io_fail(io, EINVAL, "write the file");
 		return;
@@ -139,7 +191,12 @@ void lens_io_write(struct lens_io *io, uint64_t at, const void *buf, size_t n)
 		io->size = at + n;
 	if (io->abandoned)
 		return;
-	if (lens_sys_pwrite(io->fd, buf, n, (off_t)at) != 0)
+	done = write_direct(io, at, buf, n);
+	if (io->err || done == n)
+		return;
+	at += done;
+	n -= done;
+	if (lens_sys_pwrite(io->fd, (const char *)buf + done, n, (off_t)at) != 0)
 		lens_io_fail(io, errno, "write the file");
 	else
 		start_writeback(io, at, n);

@@ -22,6 +22,7 @@ struct lens_io {
 	int lock_fd; /* holds the lock on a new file until it is renamed */
 	bool writable;
 	bool abandoned;             /* writes are dropped, after a failure or on purpose */
+	bool direct;                /* large chunks may go past the page cache */
 	bool orphaned;              /* released while HDF5 still had it open */
 	int n_open;                 /* HDF5's handles on it */
 	int err;                    /* errno of the first call that failed, 0: none */

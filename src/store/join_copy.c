@@ -379,7 +379,7 @@ static enum lens_status set_chunk(struct lens_copier *c, const size_t *chunk,
 	if (c->buf_size >= c->chunk_bytes)
 		return LENS_OK;
 	lens_free(c->buf);
-	c->buf = lens_alloc_aligned(c->chunk_bytes, 1);
+	c->buf = lens_alloc_pages(c->chunk_bytes);
 	c->buf_size = c->buf ? c->chunk_bytes : 0;
 	return c->buf ? LENS_OK : lens_error_nomem(err, c->chunk_bytes, 1);
 }

@@ -157,8 +157,9 @@ hid_t lens_h5_fapl(struct lens_io *io)
 	pthread_once(&once, driver_register);
 	/*
 	 * V110: chunk indexes have checksums and, since extents are fixed, are
-	 * arrays. Chunks take whole pages, so that write-back of one does not affect
-	 * the next; metadata comes in large blocks, so that it is not between them.
+	 * arrays. Chunks begin on pages, so that they can be written past the page cache
+	 * (io.c), and write-back of one does not affect the next; metadata comes in large
+	 * blocks, so that it is not between them.
 	 */
 	if (fapl < 0 || H5Pset_driver(fapl, driver_id, &info) < 0 ||
 	    H5Pset_fclose_degree(fapl, H5F_CLOSE_STRONG) < 0 ||
