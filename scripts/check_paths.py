@@ -42,7 +42,8 @@ def receivers_of(model: HuggingFace) -> list[list[Receiver]]:
     """None: the logits. Else some of the last layers, of different kinds, also two layers at once."""
     last = model.n_layers - 1
     kv = model.kv_heads - 1
-    return [[], [("q", last, 0)], [("v", last, kv), ("k", last, 0)], [("q", last, 1), ("k", max(last - 1, 0), kv), ("v", last, 0)]]
+    other = min(1, model.heads - 1)
+    return [[], [("q", last, 0)], [("v", last, kv), ("k", last, 0)], [("q", last, other), ("k", max(last - 1, 0), kv), ("v", last, 0)]]
 
 
 def setting(receivers: list[Receiver]) -> str:
