@@ -17,38 +17,27 @@ static bool is_zero(const struct lens_study *s, const struct lens_cell *c)
 	       !(s->experiment->steer.scale[c->scale] != 0);
 }
 
-/* Does any receiver read the stream behind the sender? */
-static bool reaches(const struct lens_study *s, const struct lens_cell *c)
+bool lens_cell_changes(const struct lens_study *s, size_t read_pos, struct lens_cell *c)
 {
-	size_t i;
+	size_t n_layers = s->model->config.n_layers;
+	bool last = c->spot.layer + 1 == n_layers;
 
-	for (i = 0; i < s->n_receivers; i++) {
-		if (s->receiver[i].layer > c->spot.layer)
-			return true;
-	}
-	return false;
-}
-
-bool lens_cell_changes(const struct lens_study *s, const struct lens_pair *p,
-		       struct lens_cell *c)
-{
-	bool last = c->spot.layer + 1 == s->model->config.n_layers;
-
-	c->from = p->parting;
+	c->from = c->parting;
 	if (is_zero(s, c))
 		return false;
 	if (c->grid->source == LENS_RUN_PATH)
-		return c->from <= p->read_pos && (!s->n_receivers || reaches(s, c));
+		return c->from <= read_pos &&
+		       (!s->n_receivers || lens_first_receiver(s, c->spot.layer) < n_layers);
 	if (c->pos != NOT_ONE) {
 		if (c->pos < c->from || (c->key != NOT_ONE && c->key > c->pos))
 			return false;
 		c->from = c->pos;
-	} else if (last && acts_in_place(c->grid->hook) && c->from < p->read_pos) {
-		c->from = p->read_pos;
+	} else if (last && acts_in_place(c->grid->hook) && c->from < read_pos) {
+		c->from = read_pos;
 	}
-	if (last && acts_in_place(c->grid->hook) && c->from != p->read_pos)
+	if (last && acts_in_place(c->grid->hook) && c->from != read_pos)
 		return false;
-	return c->from <= p->read_pos;
+	return c->from <= read_pos;
 }
 
 bool lens_grid_has(const struct lens_study_grid *g, enum lens_axis axis)

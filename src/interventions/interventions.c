@@ -231,14 +231,13 @@ static enum lens_status add_cell(void *ctx, struct lens_cell *c, struct lens_err
 	const struct lens_prompts *p = w->in->prompts;
 	const struct lens_study *s = w->opt.study;
 	size_t row = row_of(w, c->pair), length = lens_prompt_length(p, row);
-	const struct lens_pair pair = { .read_pos = (size_t)p->read_pos[row],
-					.parting = lens_parting(s, c->grid, p, row) };
-	bool changes = lens_cell_changes(s, &pair, c);
+	size_t read_pos = (size_t)p->read_pos[row];
+	bool changes = lens_cell_changes(s, read_pos, c);
 
 	if (!s->experiment->patch.reuse) {
 		c->from = 0;
 	} else if (changes) {
-		length = pair.read_pos + 1; /* what follows is not read */
+		length = read_pos + 1; /* what follows is not read */
 	} else {
 		put_cell(w, c, NOT_ONE);
 		return LENS_OK;
@@ -258,6 +257,7 @@ static enum lens_status run_layer(struct lens_interventions *w, size_t layer, si
 				  struct lens_error *err)
 {
 	const struct lens_study *s = w->opt.study;
+	const struct lens_prompts *p = w->in->prompts;
 	const struct lens_cells cells = {
 		.study = s, .sizes = &w->opt.sizes, .fn = add_cell, .ctx = w
 	};
@@ -267,16 +267,20 @@ static enum lens_status run_layer(struct lens_interventions *w, size_t layer, si
 		/* Those of paths have batches of their own. */
 		if (s->grid[i].source == LENS_RUN_PATH)
 			LENS_TRY(run_cells(w, err));
-		for (pair = 0; pair < n_pairs; pair++)
-			LENS_TRY(lens_cells_each(
-				&cells, &s->grid[i], layer, (struct lens_cell){ .pair = pair },
-				lens_prompt_length(w->in->prompts, row_of(w, pair)), err));
+		for (pair = 0; pair < n_pairs; pair++) {
+			size_t row = row_of(w, pair);
+			const struct lens_cell c = {
+				.pair = pair, .parting = lens_parting(s, &s->grid[i], p, row)
+			};
+
+			LENS_TRY(lens_cells_each(&cells, &s->grid[i], layer, c,
+						 lens_prompt_length(p, row), err));
+		}
 	}
 	return run_cells(w, err);
 }
 
-/* --- what follows from them ----------------------------------------------------------------
- */
+/* --- what follows from them ------------------------------------------------------- */
 
 /* (x − corrupted)/(clean − corrupted); NaN where the two are equal */
 static void normalize(struct lens_interventions *w, const struct lens_outcome *o, size_t pair,

@@ -6,8 +6,7 @@
 
 #define NOT_ONE SIZE_MAX /* all positions, heads or keys */
 
-/* --- study.c: data sets and metrics --------------------------------------------------------
- */
+/* --- study.c: data sets and metrics ----------------------------------------------- */
 
 /* Floats of a metric in one cell. */
 size_t lens_metric_floats(enum lens_table metric, const struct lens_sizes *s);
@@ -16,6 +15,15 @@ struct lens_outcome *lens_add_outcome(struct lens_study *s, enum lens_outcome_of
 /* The metric of a grid's cells, put behind their axes. */
 struct lens_outcome *lens_add_cells(struct lens_study *s, enum lens_outcome_of of, size_t grid,
 				    enum lens_table metric);
+/*
+ * The cells of the last grid go to a data set for each table of the experiment's that is
+ * read at the read position: group/<table>. None is LENS_ERR_INVALID.
+ */
+enum lens_status lens_add_tables(struct lens_study *s, const char *group,
+				 struct lens_error *err);
+/* Layers that the model lacks: LENS_ERR_INVALID that names the key. */
+enum lens_status lens_check_layers(const struct lens_study *s, const char *key,
+				   const long *layer, size_t n, struct lens_error *err);
 /* "9.6" → a spot of the model, or LENS_ERR_INVALID that names the key. */
 enum lens_status lens_spot_parse(const struct lens_study *s, const char *key, const char *text,
 				 struct lens_spot *out, struct lens_error *err);
@@ -26,14 +34,12 @@ enum lens_status lens_ask_heads(const struct lens_study *s, const char *key,
 /* "hook_z": without its block */
 const char *lens_hook_leaf(enum lens_hook hook);
 
-/* --- patching.c, ablation.c: what the experiment asks for ------------------------------------
- */
+/* --- patching.c, ablation.c: what the experiment asks for ------------------------- */
 
 enum lens_status lens_study_add_patching(struct lens_study *s, struct lens_error *err);
 enum lens_status lens_study_add_ablation(struct lens_study *s, struct lens_error *err);
 
-/* --- paths.c: path patching ------------------------------------------------------------------
- */
+/* --- paths.c: path patching ------------------------------------------------------- */
 
 enum lens_status lens_study_add_paths(struct lens_study *s, struct lens_error *err);
 /* The first layer that receives what a layer sends; n_layers: none does. */
@@ -56,17 +62,10 @@ size_t lens_received_bytes(const struct lens_study *s, size_t max_rows);
 struct lens_visitor lens_received_visitor(struct lens_received *r);
 struct lens_visitor lens_received_editor(struct lens_received *r);
 
-/* --- knockout.c, steering.c ------------------------------------------------------------------
- */
+/* --- knockout.c, steering.c ------------------------------------------------------- */
 
 enum lens_status lens_study_add_knockout(struct lens_study *s, struct lens_error *err);
 enum lens_status lens_study_add_steering(struct lens_study *s, struct lens_error *err);
-/*
- * The cells of the last grid go to a data set for each table of the experiment's that is
- * read at the read position: group/<table>. None is LENS_ERR_INVALID.
- */
-enum lens_status lens_add_tables(struct lens_study *s, const char *group,
-				 struct lens_error *err);
 
 /* --- cost.c: what a row's cells depend on ------------------------------------------------ */
 
@@ -81,8 +80,7 @@ const int32_t *lens_run_tokens(const struct lens_prompts *p, enum lens_run run, 
 size_t lens_parting(const struct lens_study *s, const struct lens_study_grid *g,
 		    const struct lens_prompts *p, size_t row);
 
-/* --- cells.c: what becomes of a grid's cells ------------------------------------------------
- */
+/* --- cells.c: what becomes of a grid's cells -------------------------------------- */
 
 bool lens_grid_has(const struct lens_study_grid *g, enum lens_axis axis);
 
@@ -93,24 +91,19 @@ struct lens_cell {
 	struct lens_spot spot;
 	size_t set;      /* which of the grid's spots; NOT_ONE: spot alone */
 	size_t pos, key; /* of the position, or query, and key that are replaced; NOT_ONE */
+	size_t parting;  /* the first position whose tokens differ in base and source */
 	size_t from;     /* the first position that may change */
 	size_t scale;    /* of steer.scale */
 	size_t at;       /* its place among the cells of the grid */
 };
 
-/* A prompt, as far as cells depend on it. */
-struct lens_pair {
-	size_t read_pos;
-	size_t parting; /* the first position whose tokens differ in base and source */
-};
 /*
  * Can the logits at the read position change at all? If so, from is the first position
  * whose values may.
  */
-bool lens_cell_changes(const struct lens_study *s, const struct lens_pair *p,
-		       struct lens_cell *c);
+bool lens_cell_changes(const struct lens_study *s, size_t read_pos, struct lens_cell *c);
 
-/* Calls fn for each cell that starts in a layer and is asked for; c has its pair. */
+/* Calls fn for each cell that starts in a layer and is asked for; c has pair and parting. */
 struct lens_cells {
 	const struct lens_study *study;
 	const struct lens_sizes *sizes;
@@ -155,8 +148,7 @@ const float *lens_recorded(const struct lens_record *r, enum lens_hook hook, siz
 const float *lens_recorded_square(const struct lens_record *r, size_t layer, size_t prompt,
 				  size_t head, size_t query);
 
-/* --- edit.c: replacing ---------------------------------------------------------------------
- */
+/* --- edit.c: replacing ------------------------------------------------------------ */
 
 /* The cells of a batch, and where their values come from. */
 struct lens_editor {
@@ -175,8 +167,7 @@ struct lens_editor {
 };
 struct lens_visitor lens_editor_visitor(struct lens_editor *e);
 
-/* --- setup.c: one worker's
- * -------------------------------------------------------------------- */
+/* --- setup.c: one worker's -------------------------------------------------------- */
 
 /* How much a worker holds. */
 struct lens_capacity {

@@ -24,8 +24,7 @@ static const char *run_name(enum lens_run run)
 	return run == LENS_RUN_CLEAN ? "clean" : "corrupted";
 }
 
-/* --- data sets ------------------------------------------------------------------------------
- */
+/* --- data sets -------------------------------------------------------------------- */
 
 static void add_cells(struct lens_study *s, const char *name)
 {
@@ -62,30 +61,21 @@ static void add_run(struct lens_study *s, enum lens_run run)
 	s->needs[run] = true;
 }
 
-/* --- what is asked for ---------------------------------------------------------------------
- */
+/* --- what is asked for ------------------------------------------------------------ */
 
 static enum lens_status ask_layers(struct lens_study *s, struct lens_error *err)
 {
 	const struct lens_experiment *e = s->experiment;
-	long n = (long)s->model->config.n_layers;
-	size_t i;
+	size_t i, n = s->model->config.n_layers;
 
 	if (!e->patch.n_layers)
 		return LENS_OK;
-	s->layer = lens_calloc((size_t)n, sizeof(*s->layer));
+	LENS_TRY(lens_check_layers(s, "patch.layers", e->patch.layer, e->patch.n_layers, err));
+	s->layer = lens_calloc(n, sizeof(*s->layer));
 	if (!s->layer)
-		return lens_error_nomem(err, (size_t)n, sizeof(*s->layer));
-	for (i = 0; i < e->patch.n_layers; i++) {
-		long layer = e->patch.layer[i];
-
-		if (layer >= n || layer < 0)
-			return lens_error_set(
-				err, LENS_ERR_INVALID,
-				"patch.layers: there is no layer %ld; the model has %ld", layer,
-				n);
-		s->layer[layer] = true;
-	}
+		return lens_error_nomem(err, n, sizeof(*s->layer));
+	for (i = 0; i < e->patch.n_layers; i++)
+		s->layer[e->patch.layer[i]] = true;
 	return LENS_OK;
 }
 

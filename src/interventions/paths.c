@@ -15,8 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- what the experiment asks for
- * --------------------------------------------------------------- */
+/* --- what the experiment asks for ------------------------------------------------- */
 
 /* "9.9.q", whose form the experiment has checked. */
 static enum lens_status parse(const struct lens_study *s, const char *text,
@@ -89,8 +88,7 @@ enum lens_status lens_study_add_paths(struct lens_study *s, struct lens_error *e
 	return LENS_OK;
 }
 
-/* --- between the passes
- * ------------------------------------------------------------------------- */
+/* --- between the passes ----------------------------------------------------------- */
 
 enum lens_status lens_received_init(struct lens_received *r, const struct lens_study *s,
 				    size_t max_rows, struct lens_error *err)

@@ -8,13 +8,7 @@
 static enum lens_status check(const struct lens_study *s, enum lens_hook hook,
 			      struct lens_error *err)
 {
-	const struct lens_experiment *e = s->experiment;
-	long n = (long)s->model->config.n_layers;
-
-	if (e->steer.layer < 0 || e->steer.layer >= n)
-		return lens_error_set(err, LENS_ERR_INVALID,
-				      "steer.layer: there is no layer %ld; the model has %ld",
-				      e->steer.layer, n);
+	LENS_TRY(lens_check_layers(s, "steer.layer", &s->experiment->steer.layer, 1, err));
 	if (!lens_hook_exists(&s->model->config, hook))
 		return lens_error_set(err, LENS_ERR_INVALID,
 				      "steer.hook: this model's parallel blocks have no %s",

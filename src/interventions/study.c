@@ -4,6 +4,7 @@
  */
 #include "interventions/interventions_private.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,8 +64,54 @@ struct lens_outcome *lens_add_cells(struct lens_study *s, enum lens_outcome_of o
 	return o;
 }
 
-/* --- heads ----------------------------------------------------------------------------------
- */
+enum lens_status lens_add_tables(struct lens_study *s, const char *group,
+				 struct lens_error *err)
+{
+	const struct lens_tables_options opt = { .batch_rows = 0 };
+	size_t grid = s->n_grids - 1;
+	struct lens_study_grid *g = &s->grid[grid];
+	int i;
+
+	g->outcome = s->n_outcomes;
+	for (i = 0; i < LENS_TABLE_COUNT; i++) {
+		enum lens_table t = (enum lens_table)i;
+		const struct lens_table_type *type = lens_table_type(t, &opt);
+		struct lens_outcome *o;
+
+		if (type->logits != LENS_AT_READ_POS || type->attrs || type->has_deviation ||
+		    lens_dtype_size(type->dtype) != sizeof(float) ||
+		    !lens_experiment_wants_table(s->experiment, lens_table_group(t)))
+			continue;
+		o = lens_add_cells(s, LENS_OUTCOME_CELLS, grid, t);
+		snprintf(o->name, sizeof(o->name), "%s/%s", group, lens_table_name(t));
+		snprintf(o->long_name, sizeof(o->long_name), "%.150s: %s", type->long_name,
+			 group);
+	}
+	g->n_outcomes = s->n_outcomes - g->outcome;
+	return g->n_outcomes
+		       ? LENS_OK
+		       : lens_error_set(err, LENS_ERR_INVALID,
+					"%s changes tables of the read position (logit_diff, "
+					"answer_logit, …, top_tokens), and tables lists none",
+					group);
+}
+
+/* --- layers and heads ----------------------------------------------------------------- */
+
+enum lens_status lens_check_layers(const struct lens_study *s, const char *key,
+				   const long *layer, size_t n, struct lens_error *err)
+{
+	long n_layers = (long)s->model->config.n_layers;
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		if (layer[i] < 0 || layer[i] >= n_layers)
+			return lens_error_set(err, LENS_ERR_INVALID,
+					      "%s: there is no layer %ld; the model has %ld",
+					      key, layer[i], n_layers);
+	}
+	return LENS_OK;
+}
 
 enum lens_status lens_spot_parse(const struct lens_study *s, const char *key, const char *text,
 				 struct lens_spot *out, struct lens_error *err)
@@ -110,8 +157,7 @@ const char *lens_hook_leaf(enum lens_hook hook)
 	return last ? last + 1 : name;
 }
 
-/* --- the whole -------------------------------------------------------------------------------
- */
+/* --- the whole -------------------------------------------------------------------- */
 
 enum lens_status lens_study_init(struct lens_study *s, const struct lens_model *m,
 				 const struct lens_experiment *e, struct lens_error *err)
