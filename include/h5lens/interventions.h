@@ -148,8 +148,7 @@ struct lens_study_cost {
 void lens_study_add_cost(const struct lens_study *s, const struct lens_prompts *p, size_t row,
 			 struct lens_study_cost *out);
 
-/* --- means over a data set ------------------------------------------------------------------
- */
+/* --- means over a data set -------------------------------------------------------- */
 
 /* Are there any, for `ablate.value: mean`? */
 bool lens_study_wants_mean(const struct lens_study *s);

@@ -187,8 +187,7 @@ enum lens_status lens_mean_write(const struct lens_mean_file *f, const struct le
 enum lens_status lens_mean_read(const char *path, const struct lens_config *c,
 				struct lens_mean *m, struct lens_error *err);
 
-/* --- mean.c: the first pass over the data --------------------------------------------------
- */
+/* --- mean.c: the first pass over the data ----------------------------------------- */
 
 struct lens_mean_job {
 	const struct lens_inputs *in;
@@ -206,8 +205,7 @@ struct lens_mean_job {
 enum lens_status lens_mean_make(const struct lens_mean_job *job, struct lens_mean *out,
 				struct lens_error *err);
 
-/* --- mean_sums.c ----------------------------------------------------------------------------
- */
+/* --- mean_sums.c ------------------------------------------------------------------ */
 
 /* A shard's sums, the caller's to release, even after an error. */
 enum lens_status lens_shard_sums(const struct lens_mean_job *job, size_t shard,

@@ -285,8 +285,7 @@ static void test_one_token(void **state)
 	drop(csv);
 }
 
-/* --- the same bits ---------------------------------------------------------------------------
- */
+/* --- the same bits ---------------------------------------------------------------- */
 
 static void remove_shards(const char *output)
 {
@@ -334,8 +333,7 @@ static void test_same_whatever(void **state)
 	lens_free(other);
 }
 
-/* --- the summary
- * ------------------------------------------------------------------------------ */
+/* --- the summary ------------------------------------------------------------------ */
 
 /* Every token of the first answer on top: the greedy continuation of each prompt. */
 static void test_summary(void **state)

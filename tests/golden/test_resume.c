@@ -348,8 +348,7 @@ static void test_output_harmed(void **state)
 		       "not an output of h5lens; choose another output");
 }
 
-/* --- things missing, things left ------------------------------------------------------------
- */
+/* --- things missing, things left -------------------------------------------------- */
 
 static void test_missing(void **state)
 {
@@ -455,8 +454,7 @@ static void test_overwrite(void **state)
 	expect_good();
 }
 
-/* --- status --------------------------------------------------------------------------------
- */
+/* --- status ----------------------------------------------------------------------- */
 
 static void expect_sweep(size_t n_done, size_t rows, bool finished)
 {

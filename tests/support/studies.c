@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "support/passes.h"
+#include "support/settings.h"
 
 struct test_random test_rnd = { 11 };
 
@@ -151,4 +152,21 @@ const struct lens_outcome *test_outcome(const struct test_found *f, const char *
 	}
 	fail_msg("no %s", name);
 	return NULL;
+}
+
+size_t test_find_all_ways(const struct test_subject *s, size_t batch_rows, const char *what,
+			  struct test_found *f)
+{
+	struct test_found other;
+	size_t n;
+
+	test_find(s, &test_e, batch_rows, 1, f);
+	test_find(s, &test_e, batch_rows / 2, 2, &other);
+	n = test_same_found(f, &other, what);
+	test_found_release(&other);
+	test_settings_set(&test_e, "patch.reuse", "false");
+	test_find(s, &test_e, batch_rows, 1, &other);
+	test_same_found(f, &other, what);
+	test_found_release(&other);
+	return n;
 }

@@ -46,6 +46,13 @@ void test_found_release(struct test_found *f);
 size_t test_found_floats(const struct test_found *f, size_t outcome);
 const struct lens_outcome *test_outcome(const struct test_found *f, const char *name,
 					const float **rows);
+/*
+ * What test_e finds with reuse in batches of so many rows, in *f; in small batches and by full
+ * passes (patch.reuse: false, which it leaves set) it must have equal bits. Returns how
+ * many numbers there are.
+ */
+size_t test_find_all_ways(const struct test_subject *s, size_t batch_rows, const char *what,
+			  struct test_found *f);
 /* Equal bits; how many numbers there are. */
 size_t test_same_found(const struct test_found *x, const struct test_found *y,
 		       const char *what);

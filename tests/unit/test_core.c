@@ -188,8 +188,7 @@ static void out_of_memory_text(void **state)
 	assert_non_null(strstr(e.text, "8 bytes"));
 }
 
-/* --- buffers
- * ---------------------------------------------------------------------------------- */
+/* --- buffers ---------------------------------------------------------------------- */
 
 static void byte_buffers(void **state)
 {
@@ -247,8 +246,7 @@ static void buffers_out_of_memory(void **state)
 	assert_null(ids.v);
 }
 
-/* --- files
- * ------------------------------------------------------------------------------------ */
+/* --- files ------------------------------------------------------------------------ */
 
 static void whole_files(void **state)
 {
@@ -330,8 +328,7 @@ static void paths(void **state)
 	assert_false(lens_file_exists("tests/unit/none"));
 }
 
-/* --- SHA-256
- * ------------------------------------------------------------------------------------ */
+/* --- SHA-256 ---------------------------------------------------------------------- */
 
 static void assert_hex(const uint8_t *digest, size_t n, const char *expected)
 {
@@ -414,8 +411,7 @@ static void hexadecimal(void **state)
 	assert_string_equal(out, "");
 }
 
-/* --- text
- * ----------------------------------------------------------------------------------------- */
+/* --- text ------------------------------------------------------------------------- */
 
 static void utf8(void **state)
 {

@@ -106,8 +106,7 @@ static void test_in_the_way(void **state)
 	lens_folder_release(&f);
 }
 
-/* --- cleaning ------------------------------------------------------------------------------
- */
+/* --- cleaning --------------------------------------------------------------------- */
 
 static const char *const names[] = { "00000.h5",
 				     "00001.h5.part-0123abcd",
@@ -168,8 +167,7 @@ static void test_clean(void **state)
 	lens_folder_release(&f);
 }
 
-/* --- memory and disk ------------------------------------------------------------------------
- */
+/* --- memory and disk -------------------------------------------------------------- */
 
 static enum lens_status everything(void *ctx)
 {

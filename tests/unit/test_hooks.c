@@ -211,8 +211,7 @@ static void other_configs(void **state)
 	assert_true(lens_hook_exists(&c, LENS_HOOK_MLP_IN));
 }
 
-/* --- aliases -------------------------------------------------------------------------------
- */
+/* --- aliases ---------------------------------------------------------------------- */
 
 static void assert_alias(const struct lens_config *c, enum lens_hook hook, size_t layer,
 			 const char *target)
@@ -244,8 +243,7 @@ static void aliases(void **state)
 	assert_alias(&parallel, LENS_HOOK_MLP_IN, 1, "blocks.0.hook_resid_post");
 }
 
-/* --- selection ------------------------------------------------------------------------------
- */
+/* --- selection -------------------------------------------------------------------- */
 
 /* How many are wanted. */
 static size_t count_wanted(const struct lens_hook_set *s)

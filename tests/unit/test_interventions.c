@@ -17,8 +17,7 @@
 #include "support/settings.h"
 #include "support/studies.h"
 
-/* --- what all cells must be -----------------------------------------------------------------
- */
+/* --- what all cells must be ------------------------------------------------------- */
 
 static void set_all(const struct test_subject *s, const char *direction, const char *metric)
 {
@@ -74,31 +73,23 @@ static void check_grids(void **state)
 {
 	static const char *const metrics[] = { "logit_diff", "answer_logit", "answer_logprob",
 					       "kl_divergence" };
-	struct test_found reuse, other;
+	struct test_found f;
 	struct test_subject s;
 	size_t i;
 
 	test_subject_begin(&s, *state);
 	for (i = 0; i < (test_quick() ? 1 : 4); i++) {
 		set_all(&s, i % 2 ? "noise" : "denoise", metrics[i]);
-		test_find(&s, &test_e, N_ROWS, 1, &reuse);
+		assert_true(test_find_all_ways(&s, N_ROWS, metrics[i], &f) > 1000);
 		if (!i)
-			check_ends(&s, &reuse);
-		test_find(&s, &test_e, 2, 2, &other);
-		assert_true(test_same_found(&reuse, &other, "small batches") > 1000);
-		test_found_release(&other);
-		test_settings_set(&test_e, "patch.reuse", "false");
-		test_find(&s, &test_e, N_ROWS, 1, &other);
-		test_same_found(&reuse, &other, "full passes");
-		test_found_release(&other);
-		test_found_release(&reuse);
+			check_ends(&s, &f);
+		test_found_release(&f);
 		test_settings_teardown(NULL);
 	}
 	lens_model_destroy(s.m);
 }
 
-/* --- ablation -------------------------------------------------------------------------------
- */
+/* --- ablation --------------------------------------------------------------------- */
 
 static void make_mean(struct test_subject *s, bool by_position)
 {
@@ -148,7 +139,7 @@ static void check_sets(const struct test_subject *s, const struct test_found *f)
 static void check_ablation(void **state)
 {
 	static const char *const values[] = { "zero", "mean", "mean", "resample" };
-	struct test_found reuse, other;
+	struct test_found f;
 	struct test_subject s;
 	size_t i;
 
@@ -160,25 +151,17 @@ static void check_ablation(void **state)
 				  "attn_head_out_all_pos,attn_out,mlp_out");
 		test_settings_set(&test_e, "ablate.sets", "{one: [1.0], two: [0.1, 1.0]}");
 		test_settings_set(&test_e, "ablate.value", values[i]);
-		test_find(&s, &test_e, N_ROWS, 1, &reuse);
+		assert_true(test_find_all_ways(&s, N_ROWS, values[i], &f) > 50);
 		if (i < 3)
-			check_sets(&s, &reuse);
-		test_find(&s, &test_e, 2, 2, &other);
-		assert_true(test_same_found(&reuse, &other, "small batches") > 50);
-		test_found_release(&other);
-		test_settings_set(&test_e, "patch.reuse", "false");
-		test_find(&s, &test_e, N_ROWS, 1, &other);
-		test_same_found(&reuse, &other, "full passes");
-		test_found_release(&other);
-		test_found_release(&reuse);
+			check_sets(&s, &f);
+		test_found_release(&f);
 		test_settings_teardown(NULL);
 		release_mean(&s);
 	}
 	lens_model_destroy(s.m);
 }
 
-/* --- paths ---------------------------------------------------------------------------------
- */
+/* --- paths ------------------------------------------------------------------------ */
 
 /*
  * A change that reaches nothing leaves the corrupted run as it is. In the last layer a
@@ -211,7 +194,7 @@ static void check_unreached(const struct test_subject *s, const struct test_foun
 static void check_paths(void **state)
 {
 	static const char *const receivers[] = { "logits", "1.0.q,1.1.k,1.0.v" };
-	struct test_found reuse, other;
+	struct test_found f;
 	struct test_subject s;
 	size_t i;
 
@@ -220,40 +203,28 @@ static void check_paths(void **state)
 		test_settings_setup(NULL);
 		test_settings_set(&test_e, "path.receivers", receivers[i]);
 		test_settings_set(&test_e, "patch.grids", "resid_pre");
-		test_find(&s, &test_e, N_ROWS, 1, &reuse);
-		check_unreached(&s, &reuse, i ? 1 : s.m->config.n_layers);
-		test_find(&s, &test_e, 2, 2, &other);
-		test_same_found(&reuse, &other, "small batches");
-		test_found_release(&other);
-		test_settings_set(&test_e, "patch.reuse", "false");
-		test_find(&s, &test_e, N_ROWS, 1, &other);
-		test_same_found(&reuse, &other, "full passes");
-		test_found_release(&other);
-		test_found_release(&reuse);
+		test_find_all_ways(&s, N_ROWS, receivers[i], &f);
+		check_unreached(&s, &f, i ? 1 : s.m->config.n_layers);
+		test_found_release(&f);
 		test_settings_teardown(NULL);
 	}
 	lens_model_destroy(s.m);
 }
 
-/* --- groups, blocks of queries, numbers that are not finite
- * ------------------------------------ */
+/* --- groups, blocks of queries, numbers that are not finite ----------------------- */
 
 static void check_set(const struct test_subject *s, const char *grids, size_t batch_rows)
 {
-	struct test_found reuse, other;
+	struct test_found f, one;
 
 	test_settings_setup(NULL);
 	test_settings_set(&test_e, "patch.grids", grids);
-	test_find(s, &test_e, batch_rows, 1, &reuse);
-	test_find(s, &test_e, 1, 1, &other);
-	test_same_found(&reuse, &other, "one by one");
-	test_found_release(&other);
-	test_settings_set(&test_e, "patch.reuse", "false");
-	test_find(s, &test_e, batch_rows, 1, &other);
-	test_same_found(&reuse, &other, "full passes");
-	assert_int_equal(reuse.n_flagged, 0);
-	test_found_release(&other);
-	test_found_release(&reuse);
+	test_find(s, &test_e, 1, 1, &one);
+	test_find_all_ways(s, batch_rows, grids, &f);
+	test_same_found(&f, &one, "one by one");
+	assert_int_equal(f.n_flagged, 0);
+	test_found_release(&one);
+	test_found_release(&f);
 	test_settings_teardown(NULL);
 }
 

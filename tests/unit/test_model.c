@@ -302,8 +302,7 @@ static void attention_scales(void **state)
 	lens_model_destroy(m);
 }
 
-/* --- what is refused ------------------------------------------------------------------------
- */
+/* --- what is refused -------------------------------------------------------------- */
 
 static void open_case(const char *folder, struct lens_buf *told)
 {

@@ -164,8 +164,7 @@ static void schedule_out_of_memory(void **state)
 	}
 }
 
-/* --- a writer and its file ------------------------------------------------------------------
- */
+/* --- a writer and its file -------------------------------------------------------- */
 
 /*
  * Three datasets over 50 prompts in batches of 4: rows gathered into chunks of

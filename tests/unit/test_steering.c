@@ -18,24 +18,6 @@
 /* Where texts end, which these prompts do not have. */
 static int32_t place[2][N_ROWS];
 
-/* With reuse, in small batches, by full passes: equal bits; the first is left in *f. */
-static size_t find_all_ways(const struct test_subject *s, const char *what,
-			    struct test_found *f)
-{
-	struct test_found other;
-	size_t n;
-
-	test_find(s, &test_e, N_ROWS, 1, f);
-	test_find(s, &test_e, 2, 2, &other);
-	n = test_same_found(f, &other, what);
-	test_found_release(&other);
-	test_settings_set(&test_e, "patch.reuse", "false");
-	test_find(s, &test_e, N_ROWS, 1, &other);
-	test_same_found(f, &other, what);
-	test_found_release(&other);
-	return n;
-}
-
 /* Numbers of the knockout's table that are not those of steer's at one of its scales. */
 static size_t differing(const struct test_found *f, const char *table, size_t scale)
 {
@@ -110,7 +92,7 @@ static void steer_at(struct test_subject *s, const char *hook, const char *layer
 	cut(s, "{find: a}", "{find: b}");
 	steer(s, hook, layer, positions);
 	snprintf(what, sizeof(what), "%s of layer %s at %s", hook, layer, positions);
-	assert_true(find_all_ways(s, what, &f) > 200);
+	assert_true(test_find_all_ways(s, N_ROWS, what, &f) > 200);
 	for (i = 0; i < READ_TABLES; i++)
 		assert_int_equal(differing(&f, read_tables[i], 1), 0);
 	assert_true(differing(&f, "answer_logit", 0) > N_ROWS);
@@ -169,7 +151,7 @@ static void check_knockout(void **state)
 		test_settings_set(&test_e, "knockout.layers", cases[i][2]);
 		test_settings_set(&test_e, "knockout.heads", cases[i][3]);
 		steer(&s, "resid_post", "1", "all");
-		assert_true(find_all_ways(&s, cases[i][0], &f) > 200);
+		assert_true(test_find_all_ways(&s, N_ROWS, cases[i][0], &f) > 200);
 		if (!differing(&f, "answer_logit", 1))
 			fail_msg("case %zu changes nothing", i);
 		for (k = 0; k < N_ROWS * N_ANSWERS; k++) {

@@ -405,8 +405,7 @@ static void rows_of_their_own(void **state)
 	lens_model_destroy(m);
 }
 
-/* --- ties, and what is not finite ----------------------------------------------------------
- */
+/* --- ties, and what is not finite ------------------------------------------------- */
 
 static void ties(void **state)
 {
@@ -483,8 +482,7 @@ static void not_finite(void **state)
 	lens_model_destroy(m);
 }
 
-/* --- around it ------------------------------------------------------------------------------
- */
+/* --- around it -------------------------------------------------------------------- */
 
 /* The lens layers' hook points, at the read positions or everywhere. */
 static void hooks_needed(void **state)

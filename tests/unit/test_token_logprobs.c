@@ -401,8 +401,7 @@ static void not_finite(void **state)
 	lens_model_destroy(m);
 }
 
-/* --- around it ------------------------------------------------------------------------------
- */
+/* --- around it -------------------------------------------------------------------- */
 
 static void hooks_needed(void **state)
 {

@@ -239,8 +239,7 @@ static void order_of_files(void **state)
 	lens_buf_release(&bin);
 }
 
-/* --- absurd pickles ------------------------------------------------------------------------
- */
+/* --- absurd pickles --------------------------------------------------------------- */
 
 /* The three small pickles that the older format begins with. */
 static const char start[] = "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
@@ -391,8 +390,7 @@ static void damaged_bytes(void **state)
 	}
 }
 
-/* --- memory
- * ------------------------------------------------------------------------------------ */
+/* --- memory ----------------------------------------------------------------------- */
 
 static enum lens_status open_and_close(void *ctx)
 {
