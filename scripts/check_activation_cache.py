@@ -38,7 +38,6 @@ and h5py; no test of `make test`.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import os
@@ -57,10 +56,9 @@ from transformers.utils import logging
 
 import h5lens
 import truth
-from check_transformer_lens import Checks
+from checks import ROOT, Checks, models_of, parser_of
 from fidelity_refs import load_hf, load_tl, tl_cannot
 
-ROOT = Path(__file__).resolve().parent.parent
 N_ROWS = 6
 EPS = 2.0 ** -23
 FEW = 8 * EPS  # 9.5e-7
@@ -364,19 +362,14 @@ def check_model(c: Checks, binary: Path, folder: Path, tmp: Path, raw: bool) -> 
 
 
 def main() -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("models", type=Path, nargs="*")
-    p.add_argument("--h5lens", type=Path, metavar="BIN", default=ROOT / "build" / "h5lens")
-    args = p.parse_args()
+    args = parser_of(__doc__).parse_args()
     logging.set_verbosity_error()
-    golden = sorted(d for d in (ROOT / "tests/golden/data").iterdir() if (d / "config.json").exists())
     c = Checks()
     with tempfile.TemporaryDirectory() as tmp, torch.inference_mode():
-        for folder in args.models or [ROOT / "experiments/demo-gpt2", *golden]:
+        for folder in models_of(args):
             for raw in (False, True):
-                check_model(c, args.h5lens, folder.resolve(), Path(tmp), raw)
-    print(f"{c.passed} passed, {c.failed} failed")
-    return int(c.failed > 0 or c.passed == 0)
+                check_model(c, args.h5lens, folder, Path(tmp), raw)
+    return c.end()
 
 
 if __name__ == "__main__":

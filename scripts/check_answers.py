@@ -19,7 +19,6 @@ transformers and h5py; no test of `make test`.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import subprocess
 import sys
@@ -32,11 +31,11 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from check_head_scores import Checks, Tokens, encoded, n_ctx_of, texts
+from check_head_scores import Tokens, encoded, n_ctx_of, texts
 from check_lens import WAYS, Pool
+from checks import Checks, models_of, parser_of
 from fidelity_refs import load_hf
 
-ROOT = Path(__file__).resolve().parent.parent
 ANSWERS = 3
 TOLERANCE = 1e-4  # nats a token
 
@@ -127,21 +126,16 @@ def check_model(c: Checks, binary: Path, folder: Path, tmp: Path, pools: list[Po
 
 
 def main() -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("models", type=Path, nargs="*")
-    p.add_argument("--h5lens", type=Path, metavar="BIN", default=ROOT / "build" / "h5lens")
-    args = p.parse_args()
+    args = parser_of(__doc__).parse_args()
     logging.set_verbosity_error()
-    golden = sorted(d for d in (ROOT / "tests/golden/data").iterdir() if (d / "config.json").exists())
     c, pools = Checks(), [Pool(), Pool()]
     with tempfile.TemporaryDirectory() as tmp, torch.inference_mode():
-        for folder in args.models or [ROOT / "experiments/demo-gpt2", *golden]:
-            check_model(c, args.h5lens, folder.resolve(), Path(tmp), pools)
+        for folder in models_of(args):
+            check_model(c, args.h5lens, folder, Path(tmp), pools)
     ours, peer = ((pool.rms("answer_logprob"), pool.most["answer_logprob"]) for pool in pools)
     print(f"over all models, RMS and largest error: h5lens {ours[0]:.2e}, {ours[1]:.2e}; transformers {peer[0]:.2e}, {peer[1]:.2e}")
     c.that(ours[0] <= peer[0] and ours[1] <= 1.5 * peer[1], "further from float64 than transformers")
-    print(f"{c.passed} passed, {c.failed} failed")
-    return int(c.failed > 0 or c.passed == 0)
+    return c.end()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ model is within the limit of tests/golden/test_golden.c. Prints a line a model a
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import csv
 import json
@@ -51,12 +50,12 @@ import torch
 from transformers.utils.logging import set_verbosity_error
 
 import truth
-from check_head_scores import Checks, Tokens, encoded, n_ctx_of, texts
+from check_head_scores import Tokens, encoded, n_ctx_of, texts
+from checks import Checks, models_of, parser_of
 from fidelity_errors import Error
 from fidelity_refs import load_hf, load_tl, tl_cannot, tl_lens, tl_notes
 from make_golden import UNDECIDED, decided
 
-ROOT = Path(__file__).resolve().parent.parent
 MAX_FACTOR = 1.5  # fidelity.py's
 TABLES = "answer_logit,logit_attrs,head_attrs,neuron_attrs,lens_logit_diff,pos_top_tokens,entropy"
 LIMIT = {"logit_attrs": 8e-6, "head_attrs": 6e-6, "all/logit_attrs": 8e-6, "all/head_attrs": 6e-6, "neuron_attrs": 2.4e-5, "entropy": 8e-6, "pos_top_logits": 6e-6,
@@ -315,22 +314,17 @@ def check_model(c: Checks, pools: Pools, binary: Path, folder: Path, tmp: Path, 
 
 
 def main() -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("models", type=Path, nargs="*")
-    p.add_argument("--h5lens", type=Path, metavar="BIN", default=ROOT / "build" / "h5lens")
-    args = p.parse_args()
+    args = parser_of(__doc__).parse_args()
     set_verbosity_error()
     logging.disable(logging.WARNING)
-    golden = sorted(d for d in (ROOT / "tests/golden/data").iterdir() if (d / "config.json").exists())
     c, pools = Checks(), Pools()
     with tempfile.TemporaryDirectory() as tmp, torch.inference_mode():
-        for folder in args.models or [ROOT / "experiments/demo-gpt2", *golden]:
+        for folder in models_of(args):
             for raw in (False, True):
-                check_model(c, pools, args.h5lens, folder.resolve(), Path(tmp), raw)
+                check_model(c, pools, args.h5lens, folder, Path(tmp), raw)
     print("ours / TransformerLens, of all models of a family")
     judge(c, pools)
-    print(f"{c.passed} passed, {c.failed} failed")
-    return int(c.failed > 0 or c.passed == 0)
+    return c.end()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ transformers, transformer_lens 2.16 and h5py; no test of `make test`.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import subprocess
@@ -43,10 +42,9 @@ from transformers.utils import logging
 
 import truth
 import truth_weights
-from check_transformer_lens import Checks
+from checks import Checks, models_of, parser_of
 from fidelity_refs import load_hf, load_tl, tl_cannot
 
-ROOT = Path(__file__).resolve().parent.parent
 SCORES = ("previous_token", "current_token", "first_token", "duplicate_token", "induction")
 TABLES = ("head_scores", "head_scores_mean")
 TOLERANCE = 1e-5
@@ -194,20 +192,16 @@ def check_model(c: Checks, binary: Path | None, folder: Path, tmp: Path, raw: bo
 
 
 def main() -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("models", type=Path, nargs="*")
-    p.add_argument("--h5lens", type=Path, metavar="BIN", default=ROOT / "build" / "h5lens")
+    p = parser_of(__doc__)
     p.add_argument("--truth", action="store_true", help="TransformerLens and the definition alone")
     args = p.parse_args()
     logging.set_verbosity_error()
-    golden = sorted(d for d in (ROOT / "tests/golden/data").iterdir() if (d / "config.json").exists())
     c = Checks()
     with tempfile.TemporaryDirectory() as tmp, torch.inference_mode():
-        for folder in args.models or [ROOT / "experiments/demo-gpt2", *golden]:
+        for folder in models_of(args):
             for raw, bos in ((False, True), (True, True), (False, False)):
-                check_model(c, None if args.truth else args.h5lens, folder.resolve(), Path(tmp), raw, bos)
-    print(f"{c.passed} passed, {c.failed} failed")
-    return int(c.failed > 0 or c.passed == 0)
+                check_model(c, None if args.truth else args.h5lens, folder, Path(tmp), raw, bos)
+    return c.end()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ transformers, transformer_lens 2.16 and h5py; no test of `make test`.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import subprocess
 import sys
@@ -36,10 +35,10 @@ from transformers.utils import logging
 
 import truth
 import truth_weights
-from check_head_scores import Checks, Tokens, encoded, n_ctx_of, texts
+from check_head_scores import Tokens, encoded, n_ctx_of, texts
+from checks import Checks, models_of, parser_of
 from fidelity_refs import load_hf, load_tl, tl_cannot
 
-ROOT = Path(__file__).resolve().parent.parent
 EVERYWHERE = ("lens_top_token", "lens_top_prob", "lens_entropy")
 TABLES = (*EVERYWHERE, "lens_kl", "answer_logprob")
 VALUES = TABLES[1:]
@@ -211,21 +210,17 @@ def judge(c: Checks, ours: Pool, tl: Pool) -> None:
 
 
 def main() -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("models", type=Path, nargs="*")
-    p.add_argument("--h5lens", type=Path, metavar="BIN", default=ROOT / "build" / "h5lens")
+    p = parser_of(__doc__)
     p.add_argument("--truth", action="store_true", help="TransformerLens and float64 alone")
     args = p.parse_args()
     logging.set_verbosity_error()
-    golden = sorted(d for d in (ROOT / "tests/golden/data").iterdir() if (d / "config.json").exists())
     c, pools = Checks(), [Pool(), Pool()]
     with tempfile.TemporaryDirectory() as tmp, torch.inference_mode():
-        for folder in args.models or [ROOT / "experiments/demo-gpt2", *golden]:
+        for folder in models_of(args):
             for raw in (False, True):
-                check_model(c, None if args.truth else args.h5lens, folder.resolve(), Path(tmp), raw, pools)
+                check_model(c, None if args.truth else args.h5lens, folder, Path(tmp), raw, pools)
     judge(c, *pools)
-    print(f"{c.passed} passed, {c.failed} failed")
-    return int(c.failed > 0 or c.passed == 0)
+    return c.end()
 
 
 if __name__ == "__main__":

@@ -51,13 +51,13 @@ from transformers.utils.logging import set_verbosity_error
 
 import truth
 from check_attrs import MAX_FACTOR, Pool, family_of, pooled
-from check_head_scores import Checks, Tokens, encoded
+from check_head_scores import Tokens, encoded
+from checks import ROOT, Checks, models_of, parser_of
 from fidelity_errors import Error
 from fidelity_refs import load_hf, tl_cannot
 from patching_refs import (ABLATE, PATCH, SQUARE, Backend, HuggingFace, Source, TransformerLens, ablate_heads,
                            by_patching_module, capture, grids_of, mean_of, metrics_of, shape_of, sweep, zeros_of)
 
-ROOT = Path(__file__).resolve().parent.parent
 METRICS = {"logit_diff": "answer_other", "answer_logit": "answer", "answer_logprob": "answer", "kl_divergence": None}
 # Of an ordinary run's logit_diff, logits, token_logprobs; a divergence is a sum of probabilities times differences of those.
 LIMIT = {"logit_diff": 7e-6, "answer_logit": 6e-6, "answer_logprob": 4e-6, "kl_divergence": 3e-5}
@@ -519,26 +519,22 @@ def check_names(c: Checks) -> None:
 
 
 def main() -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("models", type=Path, nargs="*")
-    p.add_argument("--h5lens", type=Path, metavar="BIN", default=ROOT / "build" / "h5lens")
+    p = parser_of(__doc__)
     p.add_argument("--parts", type=lambda s: s.split(","), default=list(PARTS), help="patch, ablate, or both")
     p.add_argument("--truth", action="store_true", help="Hugging Face and TransformerLens alone")
     args = p.parse_args()
     set_verbosity_error()
     logging.disable(logging.WARNING)
-    golden = sorted(d for d in (ROOT / "tests/golden/data").iterdir() if (d / "config.json").exists())
     c, pools = Checks(), {}
     torch.set_num_threads(1)  # tiny models
     check_names(c)
     with tempfile.TemporaryDirectory() as tmp, torch.inference_mode():
-        for folder in args.models or [ROOT / "experiments/demo-gpt2", *golden]:
+        for folder in models_of(args):
             for bos in (True, False):
-                check_model(c, pools, args, folder.resolve(), Path(tmp), bos)
+                check_model(c, pools, args, folder, Path(tmp), bos)
     print("ours / TransformerLens in float32, of all models of a family; in units of the RMS of float64's values")
     judge(c, pools)
-    print(f"{c.passed} passed, {c.failed} failed")
-    return int(c.failed > 0 or c.passed == 0)
+    return c.end()
 
 
 if __name__ == "__main__":

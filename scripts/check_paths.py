@@ -18,7 +18,6 @@ Prints a line a model, 'N passed, N failed'; exit status 1 on a failure. Needs t
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import logging
 import sys
@@ -29,12 +28,11 @@ import numpy as np
 import torch
 from transformers.utils.logging import set_verbosity_error
 
-from check_head_scores import Checks
 from check_patching import CPUS, LIMIT, WAYS, Program, Row, rows_of, same_bits
+from checks import Checks, models_of, parser_of
 from fidelity_errors import Error
 from patching_refs import Edit, Edits, HuggingFace, Source, capture, metrics_of
 
-ROOT = Path(__file__).resolve().parent.parent
 Receiver = tuple[str, int, int]  # "q", layer, head
 
 
@@ -126,21 +124,16 @@ def check_model(c: Checks, binary: Path, folder: Path, tmp: Path, bos: bool) -> 
 
 
 def main() -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("models", type=Path, nargs="*")
-    p.add_argument("--h5lens", type=Path, metavar="BIN", default=ROOT / "build" / "h5lens")
-    args = p.parse_args()
+    args = parser_of(__doc__).parse_args()
     set_verbosity_error()
     logging.disable(logging.WARNING)
-    golden = sorted(d for d in (ROOT / "tests/golden/data").iterdir() if (d / "config.json").exists())
     c = Checks()
     torch.set_num_threads(1)  # tiny models
     with tempfile.TemporaryDirectory() as tmp, torch.inference_mode():
-        for folder in args.models or [ROOT / "experiments/demo-gpt2", *golden]:
+        for folder in models_of(args):
             for bos in (True, False):
-                check_model(c, args.h5lens, folder.resolve(), Path(tmp), bos)
-    print(f"{c.passed} passed, {c.failed} failed")
-    return int(c.failed > 0 or c.passed == 0)
+                check_model(c, args.h5lens, folder, Path(tmp), bos)
+    return c.end()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ transformers and h5py; no test of `make test`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import subprocess
@@ -41,12 +40,12 @@ import torch
 from transformers.utils.logging import set_verbosity_error
 
 from check_attrs import family_of
-from check_head_scores import Checks, encoded
+from check_head_scores import encoded
 from check_patching import CPUS, LIMIT, Program, Row, rows_of, same_bits
+from checks import Checks, models_of, parser_of
 from fidelity_errors import Error
 from patching_refs import Edit, Edits, HuggingFace, metrics_of
 
-ROOT = Path(__file__).resolve().parent.parent
 TABLES = ("logit_diff", "answer_logit", "answer_logprob", "answer_rank", "top_tokens")
 FLOATS = ("logit_diff", "answer_logit", "answer_logprob")
 HOOKS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z")
@@ -273,23 +272,18 @@ def judge(c: Checks, errors: Errors) -> None:
 
 
 def main() -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("models", type=Path, nargs="*")
-    p.add_argument("--h5lens", type=Path, metavar="BIN", default=ROOT / "build" / "h5lens")
-    args = p.parse_args()
+    args = parser_of(__doc__).parse_args()
     set_verbosity_error()
     logging.disable(logging.WARNING)
-    golden = sorted(d for d in (ROOT / "tests/golden/data").iterdir() if (d / "config.json").exists())
     c, errors = Checks(), {}
     torch.set_num_threads(1)  # tiny models
     with tempfile.TemporaryDirectory() as tmp, torch.inference_mode():
-        for folder in args.models or [ROOT / "experiments/demo-gpt2", *golden]:
+        for folder in models_of(args):
             for bos in (True, False):
-                check_model(c, errors, args.h5lens, folder.resolve(), Path(tmp), bos)
+                check_model(c, errors, args.h5lens, folder, Path(tmp), bos)
     print("errors in units of the RMS of float64's values")
     judge(c, errors)
-    print(f"{c.passed} passed, {c.failed} failed")
-    return int(c.failed > 0 or c.passed == 0)
+    return c.end()
 
 
 if __name__ == "__main__":

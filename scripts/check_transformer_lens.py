@@ -19,7 +19,6 @@ exit status 1 on a failure. Needs torch, transformers, transformer_lens 2.16 and
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -40,24 +39,12 @@ from transformer_lens import ActivationCache
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from checks import ROOT, Checks, golden_models, models_of, parser_of
 import h5lens
 from golden_models import MODELS, write_model, write_tokenizer
 
-ROOT = Path(__file__).resolve().parent.parent
 N_ROWS = 6  # as many as the tiny models have, and as the README's code reads
 TOLERANCE = 3e-5
-
-
-class Checks:
-    def __init__(self) -> None:
-        self.passed = self.failed = 0
-
-    def that(self, good: bool, what: str) -> bool:
-        self.passed += bool(good)
-        self.failed += not good
-        if not good:
-            print(f"FAIL {what}")
-        return bool(good)
 
 
 def readme_code() -> str:
@@ -233,25 +220,20 @@ def ungrouped_models(tmp: Path) -> Iterator[Path]:
 
 
 def main() -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("models", type=Path, nargs="*")
-    p.add_argument("--h5lens", type=Path, metavar="BIN", default=ROOT / "build" / "h5lens")
-    args = p.parse_args()
+    args = parser_of(__doc__).parse_args()
     logging.set_verbosity_error()
-    golden = sorted(d for d in (ROOT / "tests/golden/data").iterdir() if (d / "config.json").exists())
     c, code = Checks(), readme_code()
     with tempfile.TemporaryDirectory() as tmp:
-        for model in args.models or [ROOT / "experiments" / "demo-gpt2", *golden]:
-            check_model(c, args.h5lens, model.resolve(), Path(tmp), code)
+        for model in models_of(args):
+            check_model(c, args.h5lens, model, Path(tmp), code)
         if not args.models:
             for model in ungrouped_models(Path(tmp)):
                 check_model(c, args.h5lens, model, Path(tmp), code)
-            check_model(c, args.h5lens, golden[0], Path(tmp), code, "--raw-weights")
+            check_model(c, args.h5lens, golden_models()[0], Path(tmp), code, "--raw-weights")
             check_model(c, args.h5lens, ROOT / "experiments" / "demo-gpt2", Path(tmp), code, "--set", "shards.prompts=2")
             check_head(c, args.h5lens, Path(tmp), code)
             check_pieces(c)
-    print(f"{c.passed} passed, {c.failed} failed")
-    return int(c.failed > 0 or c.passed == 0)
+    return c.end()
 
 
 if __name__ == "__main__":

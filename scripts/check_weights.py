@@ -26,7 +26,6 @@ transformers, transformer_lens 2.16 and h5py; no test of `make test`.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -35,7 +34,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from check_transformer_lens import ROOT, Checks, run_program, ungrouped_models
+from check_transformer_lens import run_program, ungrouped_models
+from checks import ROOT, Checks, models_of, parser_of
 from transformer_lens import FactoredMatrix, HookedTransformer, HookedTransformerConfig
 from transformer_lens.loading_from_pretrained import get_pretrained_state_dict
 from transformers import AutoModelForCausalLM
@@ -179,23 +179,16 @@ def check_refactored(c: Checks, binary: Path, model: Path, tmp: Path) -> None:
 
 
 def main() -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("models", type=Path, nargs="*")
-    p.add_argument("--h5lens", type=Path, metavar="BIN", default=ROOT / "build" / "h5lens")
-    args = p.parse_args()
+    args = parser_of(__doc__).parse_args()
     logging.set_verbosity_error()
-    golden = sorted(d for d in (ROOT / "tests/golden/data").iterdir() if (d / "config.json").exists())
     c = Checks()
     with tempfile.TemporaryDirectory() as tmp, torch.inference_mode(False):
-        models = [m.resolve() for m in args.models] or [ROOT / "experiments" / "demo-gpt2", *golden,
-                                                        *ungrouped_models(Path(tmp))]
-        for model in models:
+        for model in [*models_of(args), *(() if args.models else ungrouped_models(Path(tmp)))]:
             for raw in (False, True):
                 check(c, args.h5lens, model, Path(tmp), raw)
             if truth_weights.read_config(str(model))["model_type"] in ("gpt2", "gpt_neo"):
                 check_refactored(c, args.h5lens, model, Path(tmp))
-    print(f"{c.passed} passed, {c.failed} failed")
-    return int(c.failed > 0 or c.passed == 0)
+    return c.end()
 
 
 if __name__ == "__main__":
