@@ -92,68 +92,84 @@ static void test_identity(void **state)
 	lens_free(first);
 }
 
+static const char *const identity_keys[][2] = {
+	{ "weights", "raw" },
+	{ "weights.fold_ln", "no" },
+	{ "data.prompt", "x" },
+	{ "data.answers", "a,b" },
+	{ "data.answer_tokens", "any" },
+	{ "data.prepend_bos", "no" },
+	{ "data.separator", "tab" },
+	{ "tied_head", "tied" },
+	{ "data.read_pos", "0" },
+	{ "data.read_pos", "{find: a}" },
+	{ "data.on_bad_row", "skip" },
+	{ "data.limit", "1" },
+	{ "cache.hooks", "none" },
+	{ "cache.positions", "last" },
+	{ "cache.dtype", "f16" },
+	{ "tables", "none" },
+	{ "top_k", "1" },
+	{ "lens", "cached_scale_no_bias" },
+	{ "lens_mid", "true" },
+	{ "lens_positions", "all" },
+	{ "attrs.positions", "all" },
+	{ "data.corrupted", "x" },
+	{ "patch.grids", "resid_pre" },
+	{ "patch.direction", "noise" },
+	{ "patch.metric", "kl_divergence" },
+	{ "patch.normalize", "true" },
+	{ "patch.layers", "1" },
+	{ "patch.heads", "9.6" },
+	{ "patch.positions", "-1" },
+	{ "ablate.grids", "mlp_out" },
+	{ "ablate.value", "mean" },
+	{ "ablate.mean_over", "tokens" },
+	{ "ablate.resample", "x" },
+	{ "ablate.seed", "1" },
+	{ "ablate.heads", "9.6" },
+	{ "ablate.sets", "{a: [9.6]}" },
+	{ "path.receivers", "[9.9.q]" },
+	{ "path.senders", "9.6" },
+	{ "knockout.from", "[0]" },
+	{ "knockout.to", "[-1]" },
+	{ "knockout.layers", "1" },
+	{ "knockout.heads", "9.6" },
+	{ "steer.hook", "z" },
+	{ "steer.layer", "1" },
+	{ "steer.scale", "2" },
+	{ "steer.positions", "-1" },
+	{ "shards.bytes", "1M" },
+	{ "shards.prompts", "5" },
+};
+/*
+ * The CPU level, the BOS token and the vector that were chosen are in the identity, not how
+ * (identity.c).
+ */
+static const char *const neutral_keys[][2] = {
+	{ "model", "x" },           { "data.csv", "x" },     { "output", "x" },
+	{ "threads", "2" },         { "memory", "1G" },      { "cpu", "avx2" },
+	{ "data.bos", "0" },        { "patch.reuse", "no" }, { "steer.vector", "x.npy" },
+	{ "share_prefixes", "no" },
+};
+
 /* Each key that is in the identity changes it; the others do not. */
 static void test_identity_of_each_key(void **state)
 {
-	static const char *const changes[][2] = { { "weights", "raw" },
-						  { "weights.fold_ln", "no" },
-						  { "data.prompt", "x" },
-						  { "data.answers", "a,b" },
-						  { "data.answer_tokens", "any" },
-						  { "data.prepend_bos", "no" },
-						  { "data.separator", "tab" },
-						  { "tied_head", "tied" },
-						  { "data.read_pos", "0" },
-						  { "data.read_pos", "{find: a}" },
-						  { "data.on_bad_row", "skip" },
-						  { "data.limit", "1" },
-						  { "cache.hooks", "none" },
-						  { "cache.positions", "last" },
-						  { "cache.dtype", "f16" },
-						  { "tables", "none" },
-						  { "top_k", "1" },
-						  { "lens", "cached_scale_no_bias" },
-						  { "lens_mid", "true" },
-						  { "lens_positions", "all" },
-						  { "attrs.positions", "all" },
-						  { "data.corrupted", "x" },
-						  { "patch.grids", "resid_pre" },
-						  { "patch.direction", "noise" },
-						  { "patch.metric", "kl_divergence" },
-						  { "patch.normalize", "true" },
-						  { "patch.layers", "1" },
-						  { "patch.heads", "9.6" },
-						  { "patch.positions", "-1" },
-						  { "ablate.grids", "mlp_out" },
-						  { "ablate.value", "mean" },
-						  { "ablate.mean_over", "tokens" },
-						  { "ablate.resample", "x" },
-						  { "ablate.seed", "1" },
-						  { "ablate.heads", "9.6" },
-						  { "ablate.sets", "{a: [9.6]}" },
-						  { "shards.bytes", "1M" },
-						  { "shards.prompts", "5" } };
-	/* The CPU level and the BOS token that were chosen are in the identity, not how
-	 * (identity.c). */
-	static const char *const neutral[][2] = {
-		{ "model", "x" },    { "data.csv", "x" },    { "output", "x" },
-		{ "threads", "2" },  { "memory", "1G" },     { "cpu", "avx2" },
-		{ "data.bos", "0" }, { "patch.reuse", "no" }
-	};
 	char *base = test_settings_json(&test_e, true), *text;
 	size_t i;
 
-	for (i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
-		test_settings_set(&test_e, changes[i][0], changes[i][1]);
+	for (i = 0; i < sizeof(identity_keys) / sizeof(identity_keys[0]); i++) {
+		test_settings_set(&test_e, identity_keys[i][0], identity_keys[i][1]);
 		text = test_settings_json(&test_e, true);
 		if (!strcmp(text, base))
-			fail_msg("%s does not change the identity", changes[i][0]);
+			fail_msg("%s does not change the identity", identity_keys[i][0]);
 		lens_free(text);
 		test_settings_teardown(state);
 		assert_int_equal(test_settings_setup(state), 0);
 	}
-	for (i = 0; i < sizeof(neutral) / sizeof(neutral[0]); i++)
-		test_settings_set(&test_e, neutral[i][0], neutral[i][1]);
+	for (i = 0; i < sizeof(neutral_keys) / sizeof(neutral_keys[0]); i++)
+		test_settings_set(&test_e, neutral_keys[i][0], neutral_keys[i][1]);
 	text = test_settings_json(&test_e, true);
 	assert_string_equal(text, base);
 	lens_free(text);

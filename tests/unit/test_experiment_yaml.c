@@ -14,45 +14,44 @@
 
 #include <cmocka.h>
 
-static void test_every_key_in_a_file(void **state)
+static const char every_key[] =
+	"# an experiment\n"
+	"model: /models/gpt2\n"
+	"weights: {fold_ln: false, center_writing_weights: no, center_unembed: Off,\n"
+	"          fold_value_biases: FALSE, refactor_factored_attn_matrices: yes}\n"
+	"data:\n"
+	"  csv: /data/ioi.csv\n"
+	"  prompt: \"text\"\n"
+	"  answers: [correct, 'the other']\n"
+	"  prepend_bos: false\n"
+	"  read_pos: at\n"
+	"  on_bad_row: skip\n"
+	"  limit: 100\n"
+	"  corrupted: other\n"
+	"cache:\n"
+	"  hooks: [\"*.hook_z\", blocks.0.hook_resid_pre]\n"
+	"  positions: [0, -2]\n"
+	"  dtype: f16\n"
+	"tables:\n"
+	"  - top_tokens\n"
+	"  - logit_diff\n"
+	"top_k: 5\n"
+	"lens: cached_scale_no_bias\n"
+	"patch: {grids: [resid_pre, mlp_out], direction: noise, metric: kl_divergence,\n"
+	"        normalize: yes, reuse: no, layers: [1], heads: [0.1], positions: [-1]}\n"
+	"ablate: {grids: [attn_head_out_all_pos], value: resample, resample: third,\n"
+	"         heads: [1.0], sets: {both: [0.1, 1.0]}}\n"
+	"path: {receivers: [9.9.q, 8.6.v], senders: [0.1]}\n"
+	"knockout: {from: {find: \" Mary\", nth: -1}, to: [-1], layers: [1], heads: [1.0]}\n"
+	"steer: {vector: /v.h5:/a, hook: z, layer: 1, scale: [-4, 0.5], positions: [0]}\n"
+	"share_prefixes: no\n"
+	"cpu: avx512\n"
+	"output: /out/ioi.h5\n"
+	"threads: 4\n"
+	"memory: 4GiB\n";
+
+static void assert_data(void)
 {
-	(void)state;
-	test_settings_load(
-		&test_e,
-		"# an experiment\n"
-		"model: /models/gpt2\n"
-		"weights: {fold_ln: false, center_writing_weights: no, center_unembed: Off,\n"
-		"          fold_value_biases: FALSE, refactor_factored_attn_matrices: yes}\n"
-		"data:\n"
-		"  csv: /data/ioi.csv\n"
-		"  prompt: \"text\"\n"
-		"  answers: [correct, 'the other']\n"
-		"  prepend_bos: false\n"
-		"  read_pos: at\n"
-		"  on_bad_row: skip\n"
-		"  limit: 100\n"
-		"  corrupted: other\n"
-		"cache:\n"
-		"  hooks: [\"*.hook_z\", blocks.0.hook_resid_pre]\n"
-		"  positions: [0, -2]\n"
-		"  dtype: f16\n"
-		"tables:\n"
-		"  - top_tokens\n"
-		"  - logit_diff\n"
-		"top_k: 5\n"
-		"lens: cached_scale_no_bias\n"
-		"patch: {grids: [resid_pre, mlp_out], direction: noise, metric: kl_divergence,\n"
-		"        normalize: yes, reuse: no, layers: [1], heads: [0.1], positions: [-1]}\n"
-		"ablate: {grids: [attn_head_out_all_pos], value: resample, resample: third,\n"
-		"         heads: [1.0], sets: {both: [0.1, 1.0]}}\n"
-		"cpu: avx512\n"
-		"output: /out/ioi.h5\n"
-		"threads: 4\n"
-		"memory: 4GiB\n");
-	assert_string_equal(test_e.model, "/models/gpt2");
-	assert_false(test_e.weights.fold_ln || test_e.weights.center_writing_weights ||
-		     test_e.weights.center_unembed || test_e.weights.fold_value_biases);
-	assert_true(test_e.weights.refactor_factored_attn_matrices);
 	assert_string_equal(test_e.data.csv, "/data/ioi.csv");
 	assert_string_equal(test_e.data.prompt, "text");
 	ASSERT_STRINGS(&test_e.data.answers, "correct", "the other");
@@ -60,6 +59,11 @@ static void test_every_key_in_a_file(void **state)
 	assert_string_equal(test_e.data.read_pos_column, "at");
 	assert_true(test_e.data.skip_bad_rows);
 	assert_int_equal(test_e.data.limit, 100);
+	assert_string_equal(test_e.data.corrupted, "other");
+}
+
+static void assert_cache_and_tables(void)
+{
 	ASSERT_STRINGS(&test_e.cache.hooks, "*.hook_z", "blocks.0.hook_resid_pre");
 	assert_int_equal(test_e.cache.positions, LENS_POS_LIST);
 	assert_int_equal(test_e.cache.n_positions, 2);
@@ -70,7 +74,10 @@ static void test_every_key_in_a_file(void **state)
 	assert_true(test_e.tables_listed);
 	assert_int_equal(test_e.top_k, 5);
 	assert_int_equal(test_e.lens, LENS_LENS_CACHED_SCALE_NO_BIAS);
-	assert_string_equal(test_e.data.corrupted, "other");
+}
+
+static void assert_patch_and_ablate(void)
+{
 	ASSERT_STRINGS(&test_e.patch.grids, "resid_pre", "mlp_out");
 	assert_int_equal(test_e.patch.direction, LENS_NOISE);
 	assert_int_equal(test_e.patch.metric, LENS_METRIC_KL_DIVERGENCE);
@@ -83,6 +90,39 @@ static void test_every_key_in_a_file(void **state)
 	assert_string_equal(test_e.ablate.resample, "third");
 	ASSERT_STRINGS(&test_e.ablate.heads, "1.0");
 	ASSERT_STRINGS(&test_e.ablate.set[0].heads, "0.1", "1.0");
+}
+
+static void assert_other_interventions(void)
+{
+	ASSERT_STRINGS(&test_e.path.receivers, "9.9.q", "8.6.v");
+	ASSERT_STRINGS(&test_e.path.senders, "0.1");
+	assert_string_equal(test_e.knockout.from.find, " Mary");
+	assert_int_equal(test_e.knockout.from.nth, -1);
+	assert_int_equal(test_e.knockout.to.n, 1);
+	assert_int_equal(test_e.knockout.to.position[0], -1);
+	assert_int_equal(test_e.knockout.layer[0], 1);
+	ASSERT_STRINGS(&test_e.knockout.heads, "1.0");
+	assert_string_equal(test_e.steer.vector, "/v.h5:/a");
+	assert_int_equal(test_e.steer.hook, LENS_STEER_Z);
+	assert_int_equal(test_e.steer.layer, 1);
+	assert_int_equal(test_e.steer.n_scales, 2);
+	assert_true(test_e.steer.scale[0] == -4 && test_e.steer.scale[1] == 0.5);
+	assert_int_equal(test_e.steer.positions.position[0], 0);
+	assert_false(test_e.share_prefixes);
+}
+
+static void test_every_key_in_a_file(void **state)
+{
+	(void)state;
+	test_settings_load(&test_e, every_key);
+	assert_data();
+	assert_cache_and_tables();
+	assert_patch_and_ablate();
+	assert_other_interventions();
+	assert_string_equal(test_e.model, "/models/gpt2");
+	assert_false(test_e.weights.fold_ln || test_e.weights.center_writing_weights ||
+		     test_e.weights.center_unembed || test_e.weights.fold_value_biases);
+	assert_true(test_e.weights.refactor_factored_attn_matrices);
 	assert_int_equal(test_e.cpu, LENS_CPU_AVX512);
 	assert_string_equal(test_e.output, "/out/ioi.h5");
 	assert_int_equal(test_e.threads, 4);
