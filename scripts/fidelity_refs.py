@@ -49,7 +49,7 @@ def widened(dtype: torch.dtype) -> Iterator[None]:
     if dtype != torch.float64:
         yield
         return
-    families = ("gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "qwen2")
+    families = ("gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
     names = [f"models.{f}.modeling_{f}" for f in families] + ["modeling_rope_utils"]
     modules = [importlib.import_module(f"transformers.{n}") for n in names]
     to_float = torch.Tensor.float
@@ -110,16 +110,16 @@ def tl_notes(c: object) -> list[str]:
     if rope_of(c)["rope_type"] == "linear":
         notes.append("TransformerLens has no linear rotary scaling; its tables are made by its "
                      "formula with positions divided by the factor")
-    if getattr(c, "attention_bias", False) and c.model_type == "llama":
-        notes.append("TransformerLens's conversion of Llama drops the attention's biases; they "
+    if getattr(c, "attention_bias", False) and c.model_type in ("llama", "qwen3"):
+        notes.append("TransformerLens's conversions of Llama and Qwen3 drop the attention's biases; they "
                      "are put back")
     if getattr(c, "mlp_bias", False) and c.model_type == "llama":
         notes.append("TransformerLens's GatedMLP has no bias of the gate, and adds that of the "
                      "linear half after the product; both are added before it")
     if c.model_type == "gpt_neox" and not c.use_parallel_residual:
         notes.append("TransformerLens takes every GPT-NeoX for parallel; it is told otherwise")
-    if c.model_type == "qwen2" and "sliding_attention" in c.layer_types:
-        notes.append("TransformerLens ignores Qwen2's windows; it is given them")
+    if c.model_type in ("qwen2", "qwen3") and "sliding_attention" in c.layer_types:
+        notes.append("TransformerLens ignores Qwen's windows; it is given them")
     return notes
 
 
@@ -156,13 +156,13 @@ def tl_family(c: object) -> dict:
     if c.model_type == "gpt_neox":
         return {**keys, "eps": c.layer_norm_eps, "parallel_attn_mlp": c.use_parallel_residual}
     keys.update(eps=c.rms_norm_eps, gated_mlp=True, n_key_value_heads=c.num_key_value_heads,
-                final_rms=c.model_type != "mistral")
+                final_rms=c.model_type != "mistral", use_qk_norm=c.model_type == "qwen3")
     if c.model_type == "llama" and c.num_key_value_heads == c.num_attention_heads:
         keys["n_key_value_heads"] = None
     local = [False] * c.num_hidden_layers
     if c.model_type == "mistral" and c.sliding_window:
         local = [True] * c.num_hidden_layers
-    elif c.model_type == "qwen2":
+    elif c.model_type in ("qwen2", "qwen3"):
         local = [k == "sliding_attention" for k in c.layer_types]
     if any(local):
         keys.update(use_local_attn=True, window_size=c.sliding_window,
@@ -176,8 +176,9 @@ def tl_weights(hf: torch.nn.Module, cfg: object) -> dict[str, torch.Tensor]:
              "gpt_neox": convert.convert_neox_weights,
              "llama": convert.convert_llama_weights,
              "mistral": convert.convert_mistral_weights,
-             "qwen2": convert.convert_qwen2_weights}[hf.config.model_type](hf, cfg)
-    if hf.config.model_type == "llama" and hf.config.attention_bias:
+             "qwen2": convert.convert_qwen2_weights,
+             "qwen3": convert.convert_qwen3_weights}[hf.config.model_type](hf, cfg)
+    if hf.config.model_type in ("llama", "qwen3") and hf.config.attention_bias:
         mark = "" if cfg.n_key_value_heads is None else "_"
         for l, layer in enumerate(hf.model.layers):
             name, a = f"blocks.{l}.attn.", layer.self_attn
@@ -274,6 +275,9 @@ def run_tl(model: torch.nn.Module, tokens: list[int]) -> tuple[truth.Cache, obje
     model.set_use_attn_result(False)
     logits, cache = model.run_with_cache(ids)
     out = {k: v[0].numpy() for k, v in cache.items()}
+    for k, v in cache.items():  # positions and heads are one axis there
+        if ".q_norm." in k or ".k_norm." in k:
+            out[k] = v.numpy().reshape(len(tokens), -1, v.shape[-1])
     out["logits"] = logits[0].numpy()
     model.set_use_attn_result(True)
     _, results = model.run_with_cache(ids, names_filter=lambda n: n.endswith("hook_result"))

@@ -177,6 +177,16 @@ MODELS = {
                            rope_theta=1000000.0),
         dtype="F16", file="bin", shared=True,
         store={"processed": (FEW_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
+    "qwen3": Spec(
+        3808, llama_config("Qwen3", 2, 24, 4, 2, head_dim=10, tie_word_embeddings=True,
+                           rms_norm_eps=1e-6, rope_theta=1000000.0),
+        dtype="BF16", store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
+    "qwen3_window": Spec(
+        3911, llama_config("Qwen3", 3, 16, 2, 1, head_dim=8, attention_bias=True,
+                           use_sliding_window=True, sliding_window=5, max_window_layers=1,
+                           layer_types=["full_attention", "sliding_attention",
+                                        "sliding_attention"]),
+        store={"processed": (FEW_HOOKS, MIDDLE)}),
 }
 
 
@@ -292,6 +302,9 @@ def llama_weights(cfg: dict, seed: int) -> Weights:
         m.linear(f"{b}.self_attn.q_proj", D, H * dh, b_qkv)
         m.linear(f"{b}.self_attn.k_proj", D, Hkv * dh, b_qkv)
         m.linear(f"{b}.self_attn.v_proj", D, Hkv * dh, b_qkv)
+        if cfg["model_type"] == "qwen3":
+            m.gain(f"{b}.self_attn.q_norm.weight", dh)
+            m.gain(f"{b}.self_attn.k_norm.weight", dh)
         m.linear(f"{b}.self_attn.o_proj", H * dh, D, b_o)
         m.linear(f"{b}.mlp.gate_proj", D, F, b_mlp)
         m.linear(f"{b}.mlp.up_proj", D, F, b_mlp)
@@ -306,7 +319,8 @@ def llama_weights(cfg: dict, seed: int) -> Weights:
 
 WEIGHTS: dict[str, Callable[[dict, int], Weights]] = {
     "gpt2": gpt2_weights, "gpt_neo": neo_weights, "gpt_neox": neox_weights,
-    "llama": llama_weights, "mistral": llama_weights, "qwen2": llama_weights}
+    "llama": llama_weights, "mistral": llama_weights, "qwen2": llama_weights,
+    "qwen3": llama_weights}
 
 
 def make_weights(cfg: dict, seed: int) -> Weights:

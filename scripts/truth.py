@@ -69,6 +69,13 @@ def softmax(x: Array) -> Array:
     return e / e.sum(axis=-1, keepdims=True)
 
 
+def head_norm(model: Model, name: str, x: Array, cache: Cache) -> Array:
+    """RMSNorm of each head; hook_normalized comes before the weight."""
+    scale = np.sqrt((x * x).mean(axis=-1, keepdims=True) + model.cfg.eps)
+    cache[name + ".hook_scale"], cache[name + ".hook_normalized"] = scale, x / scale
+    return x / scale * model.weights[name + ".w"]
+
+
 def rotated(cfg: Config, x: Array) -> Array:
     """x [P, heads, dh]: of the first rotary_dim dimensions, i and i + rotary_dim / 2 turn."""
     half = len(cfg.inv_freq)
@@ -94,6 +101,8 @@ def attention(model: Model, layer: int, x: Array, cache: Cache, result: bool) ->
         y = np.tensordot(x, w[f"{name}W_{letter}"], axes=(1, 1)) + w[f"{name}b_{letter}"]
         cache[f"{name}hook_{letter.lower()}"] = y
     q, k, v = (cache[f"{name}hook_{letter}"] for letter in "qkv")
+    if cfg.qk_norm:
+        q, k = (head_norm(model, f"{name}{x}_norm", a, cache) for x, a in (("q", q), ("k", k)))
     if cfg.rotary_dim:
         q, k = rotated(cfg, q), rotated(cfg, k)
         cache[name + "hook_rot_q"], cache[name + "hook_rot_k"] = q, k

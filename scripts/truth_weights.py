@@ -100,6 +100,7 @@ class Config:
     parallel: bool = False             # the MLP reads resid_pre, there is no resid_mid
     gated: bool = False
     inv_freq: tuple[float, ...] = ()   # rotary: radians a position; (): learned positions
+    qk_norm: bool = False              # RMSNorm of each head's queries and keys
 
     @property
     def rotary_dim(self) -> int:
@@ -309,7 +310,7 @@ class Llama:
     def config(cls, hf: dict) -> Config:
         n_layers, d_model = hf["num_hidden_layers"], hf["hidden_size"]
         n_heads = hf["num_attention_heads"]
-        d_head = hf.get("head_dim") or d_model // n_heads
+        d_head = hf.get("head_dim") or cls.default_head or d_model // n_heads
         return Config(
             n_layers=n_layers, d_model=d_model, n_heads=n_heads,
             n_kv_heads=hf.get("num_key_value_heads", cls.default_kv_heads) or n_heads,
@@ -317,7 +318,10 @@ class Llama:
             n_ctx=hf["max_position_embeddings"], eps=hf.get("rms_norm_eps", 1e-6),
             act_fn=hf.get("hidden_act", "silu"), attn_scale=(math.sqrt(d_head),) * n_layers,
             windows=cls.windows(hf), tied=hf.get("tie_word_embeddings", False), norm="RMS",
-            gated=True, inv_freq=inverse_frequencies(hf, d_head))
+            gated=True, inv_freq=inverse_frequencies(hf, d_head), qk_norm=cls.qk_norm)
+
+    default_head: int | None = None
+    qk_norm = False
 
     @staticmethod
     def windows(hf: dict) -> tuple[int | None, ...]:
@@ -349,6 +353,8 @@ class Llama:
                 w[f"{dst}attn.W_{x}"] = heads(get(name + "weight"), n)
                 w[f"{dst}attn.b_{x}"] = (heads(get(name + "bias"), n) if x in cls.biased(hf)
                                          else np.zeros((n, dh)))
+            for x in "qk" if cfg.qk_norm else "":
+                w[f"{dst}attn.{x}_norm.w"] = get(f"{src}self_attn.{x}_norm.weight")
             name = src + "self_attn.o_proj."
             w[dst + "attn.W_O"] = get(name + "weight").T.reshape(H, dh, D)
             w[dst + "attn.b_O"] = get(name + "bias") if "O" in cls.biased(hf) else np.zeros(D)
@@ -398,8 +404,19 @@ class Qwen2(Mistral):
         return "QKV"
 
 
+class Qwen3(Qwen2):
+    """Qwen3ForCausalLM: norms of queries and keys, Llama's biases."""
+
+    default_head = 128
+    qk_norm = True
+
+    @staticmethod
+    def biased(hf: dict) -> str:
+        return Llama.biased(hf)
+
+
 FAMILIES = {"gpt2": Gpt2, "gpt_neo": GptNeo, "gpt_neox": GptNeoX, "llama": Llama,
-            "mistral": Mistral, "qwen2": Qwen2}
+            "mistral": Mistral, "qwen2": Qwen2, "qwen3": Qwen3}
 
 
 def set_unembed(w: Weights, cfg: Config, tensors: Tensors, name: str) -> None:

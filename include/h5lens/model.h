@@ -28,6 +28,9 @@ struct lens_rotary {
 	double low_freq_factor, high_freq_factor, original_ctx;
 };
 
+/* RMSNorm of queries and keys, before the rotation: of each head by itself. */
+enum lens_qk_norm { LENS_QK_NORM_NONE, LENS_QK_NORM_HEAD };
+
 #define LENS_MAX_LAYERS 1024
 
 /* Shapes and kinds, under HookedTransformerConfig's names. */
@@ -41,6 +44,7 @@ struct lens_config {
 	char act_name[16];
 	bool learned_positions; /* W_pos is added to the embedding */
 	struct lens_rotary rotary;
+	enum lens_qk_norm qk_norm;
 	bool gated_mlp;
 	bool gate_bias;      /* a gated MLP's b_gate, which TransformerLens does not have */
 	bool parallel_block; /* attention and MLP both read resid_pre */
@@ -73,6 +77,7 @@ struct lens_model_options {
 struct lens_block {
 	float *ln1_w, *ln1_b, *ln2_w, *ln2_b; /* [D]; NULL once folded, b also for RMSNorm */
 	float *w_qkv, *b_qkv;                 /* [D, (H + 2 Hkv) dh] */
+	float *q_norm_w, *k_norm_w;           /* [dh]; NULL unless qk_norm */
 	float *w_o, *b_o;                     /* [H dh, D], [D] */
 	float *w_gate, *b_gate;               /* [D, F], [F]; NULL unless the MLP is gated */
 	float *w_in, *b_in;                   /* [D, F], [F] */

@@ -50,6 +50,8 @@ static void print_kinds(const struct lens_config *c)
 		printf("\n");
 	if (c->n_kv_heads != c->n_heads)
 		printf("  grouped-query attention: n_key_value_heads %zu\n", c->n_kv_heads);
+	if (c->qk_norm)
+		printf("  use_qk_norm: RMSNorm of each head's queries and keys\n");
 	if (c->window && n_local)
 		printf("  local attention: window_size %zu in %zu of %zu layers\n", c->window,
 		       n_local, c->n_layers);

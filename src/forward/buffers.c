@@ -60,6 +60,7 @@ static void lay_out(struct lens_forward *f, struct layout *l, const struct lens_
 	f->normed = take(l, rows, d);
 	f->scale = take(l, rows, 1);
 	f->qkv = take(l, rows, (heads + 2 * c->n_kv_heads) * dh);
+	f->head_scale = c->qk_norm ? take(l, rows, heads) : NULL;
 	f->z = take(l, rows, heads * dh);
 	f->hidden = take(l, rows, c->d_mlp);
 	f->factor = c->gated_mlp ? take(l, rows, c->d_mlp) : NULL;

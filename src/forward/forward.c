@@ -136,6 +136,46 @@ static enum lens_status head_results(const struct lens_pass *p, size_t layer)
 	return show_rows(p, LENS_HOOK_RESULT, layer, p->f->result, c->n_heads * d);
 }
 
+/* Queries or keys in qkv, from a column on; hook_normalized comes before the weight. */
+struct qk_norm {
+	enum lens_hook scale, normalized;
+	size_t column, heads;
+	const float *w; /* [dh] */
+};
+
+static enum lens_status norm_heads(const struct lens_pass *p, size_t layer, struct qk_norm n)
+{
+	const struct lens_config *c = &p->f->model->config;
+	size_t dh = c->d_head, width = (c->n_heads + 2 * c->n_kv_heads) * dh, row, h;
+	float *x = p->f->qkv + n.column;
+
+	for (row = 0; row < p->batch->n_rows; row++)
+		lens_vec()->rms_norm(n.heads, dh, x + row * width, c->eps, x + row * width,
+				     p->f->head_scale + row * n.heads);
+	LENS_TRY(show_rows(p, n.scale, layer, p->f->head_scale, n.heads));
+	LENS_TRY(show(p, n.normalized, layer, x, n.heads * dh, width));
+	for (row = 0; row < p->batch->n_rows; row++) {
+		for (h = 0; h < n.heads; h++)
+			lens_vec()->multiply(dh, n.w, x + row * width + h * dh);
+	}
+	return LENS_OK;
+}
+
+static enum lens_status norm_qk(const struct lens_pass *p, size_t layer)
+{
+	const struct lens_config *c = &p->f->model->config;
+	const struct lens_block *b = &p->f->model->block[layer];
+
+	LENS_TRY(norm_heads(p, layer,
+			    (struct qk_norm){ LENS_HOOK_Q_NORM_SCALE,
+					      LENS_HOOK_Q_NORM_NORMALIZED, 0, c->n_heads,
+					      b->q_norm_w }));
+	return norm_heads(p, layer,
+			  (struct qk_norm){ LENS_HOOK_K_NORM_SCALE, LENS_HOOK_K_NORM_NORMALIZED,
+					    c->n_heads * c->d_head, c->n_kv_heads,
+					    b->k_norm_w });
+}
+
 /* normed → queries, keys, values → z, in the rows of p->rest */
 static enum lens_status attention(const struct lens_pass *p, size_t layer)
 {
@@ -148,6 +188,8 @@ static enum lens_status attention(const struct lens_pass *p, size_t layer)
 	LENS_TRY(show(p, LENS_HOOK_Q, layer, qkv, q, width));
 	LENS_TRY(show(p, LENS_HOOK_K, layer, qkv + q, kv, width));
 	LENS_TRY(show(p, LENS_HOOK_V, layer, qkv + q + kv, kv, width));
+	if (c->qk_norm)
+		LENS_TRY(norm_qk(p, layer));
 	if (c->rotary.dim) {
 		lens_rotate(p);
 		LENS_TRY(show(p, LENS_HOOK_ROT_Q, layer, qkv, q, width));

@@ -16,6 +16,8 @@
 #define HEADS    3, { LENS_AXIS_POS, LENS_AXIS_HEAD, LENS_AXIS_D_HEAD }
 #define KV_HEADS 3, { LENS_AXIS_POS, LENS_AXIS_KV_HEAD, LENS_AXIS_D_HEAD }
 #define RESULT   3, { LENS_AXIS_POS, LENS_AXIS_HEAD, LENS_AXIS_D_MODEL }
+#define SCALES    3, { LENS_AXIS_POS, LENS_AXIS_HEAD, LENS_AXIS_ONE }
+#define KV_SCALES 3, { LENS_AXIS_POS, LENS_AXIS_KV_HEAD, LENS_AXIS_ONE }
 #define SQUARE   3, { LENS_AXIS_HEAD, LENS_AXIS_QUERY, LENS_AXIS_KEY }
 
 static const struct lens_hook_info table[LENS_HOOK_COUNT] = {
@@ -28,6 +30,10 @@ static const struct lens_hook_info table[LENS_HOOK_COUNT] = {
 	[LENS_HOOK_Q] =                   { BLOCK "attn.hook_q",           true,  true,  true,  HEADS,    "queries" },
 	[LENS_HOOK_K] =                   { BLOCK "attn.hook_k",           true,  true,  true,  KV_HEADS, "keys" },
 	[LENS_HOOK_V] =                   { BLOCK "attn.hook_v",           true,  true,  true,  KV_HEADS, "values" },
+	[LENS_HOOK_Q_NORM_SCALE] =        { BLOCK "attn.q_norm.hook_scale",      true, true, false, SCALES,    "norm of the queries: what it divides by" },
+	[LENS_HOOK_Q_NORM_NORMALIZED] =   { BLOCK "attn.q_norm.hook_normalized", true, true, true,  HEADS,     "norm of the queries: its output before its weight" },
+	[LENS_HOOK_K_NORM_SCALE] =        { BLOCK "attn.k_norm.hook_scale",      true, true, false, KV_SCALES, "norm of the keys: what it divides by" },
+	[LENS_HOOK_K_NORM_NORMALIZED] =   { BLOCK "attn.k_norm.hook_normalized", true, true, true,  KV_HEADS,  "norm of the keys: its output before its weight" },
 	[LENS_HOOK_ROT_Q] =               { BLOCK "attn.hook_rot_q",       true,  true,  true,  HEADS,    "queries after the rotary embedding" },
 	[LENS_HOOK_ROT_K] =               { BLOCK "attn.hook_rot_k",       true,  true,  true,  KV_HEADS, "keys after the rotary embedding" },
 	[LENS_HOOK_ATTN_SCORES] =         { BLOCK "attn.hook_attn_scores", true,  true,  true,  SQUARE,   "attention scores before softmax (-inf where masked)" },
@@ -80,6 +86,11 @@ bool lens_hook_exists(const struct lens_config *c, enum lens_hook hook)
 	case LENS_HOOK_ROT_Q:
 	case LENS_HOOK_ROT_K:
 		return c->rotary.dim > 0;
+	case LENS_HOOK_Q_NORM_SCALE:
+	case LENS_HOOK_Q_NORM_NORMALIZED:
+	case LENS_HOOK_K_NORM_SCALE:
+	case LENS_HOOK_K_NORM_NORMALIZED:
+		return c->qk_norm;
 	case LENS_HOOK_MLP_PRE_LINEAR:
 		return c->gated_mlp;
 	default:

@@ -11,8 +11,8 @@
 
 /* A new family is one new file and one line here. */
 static const struct lens_family *const families[] = {
-	&lens_family_gpt2,  &lens_family_gpt_neo, &lens_family_gpt_neox,
-	&lens_family_llama, &lens_family_mistral, &lens_family_qwen2,
+	&lens_family_gpt2,    &lens_family_gpt_neo, &lens_family_gpt_neox, &lens_family_llama,
+	&lens_family_mistral, &lens_family_qwen2,   &lens_family_qwen3,
 };
 #define N_FAMILIES (sizeof(families) / sizeof(*families))
 
@@ -207,6 +207,12 @@ static bool add_kv_heads(json_t *j, const struct lens_config *c)
 				   json_integer((json_int_t)c->n_kv_heads));
 }
 
+/* As with all that not every model has: only where it is. */
+static bool add_rarer(json_t *j, const struct lens_config *c)
+{
+	return c->qk_norm && json_object_set_new(j, "use_qk_norm", json_true());
+}
+
 static bool add_kinds(json_t *j, const struct lens_config *c, const struct lens_processing *p)
 {
 	const char *norm = lens_normalization_type(c, p->fold_ln);
@@ -234,8 +240,8 @@ enum lens_status lens_config_json(const struct lens_config *c, const struct lens
 			  "d_vocab", (json_int_t)c->d_vocab, "n_ctx", (json_int_t)c->n_ctx);
 	char *text = NULL;
 
-	if (j && !add_kv_heads(j, c) && !add_kinds(j, c, p) && !add_rotary(j, &c->rotary) &&
-	    !add_windows(j, c))
+	if (j && !add_kv_heads(j, c) && !add_kinds(j, c, p) && !add_rarer(j, c) &&
+	    !add_rotary(j, &c->rotary) && !add_windows(j, c))
 		text = json_dumps(j, JSON_SORT_KEYS);
 	*out = lens_strdup(text);
 	json_decref(j);

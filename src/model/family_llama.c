@@ -1,16 +1,16 @@
 /*
  * model/family_llama.c: the Llama line: LlamaForCausalLM (Llama 1 to 3, SmolLM2,
- * TinyLlama), MistralForCausalLM and Qwen2ForCausalLM, which differ only in biases and
- * windows. RMSNorm, rotary positions, grouped-query attention, gated MLP.
- * TransformerLens's convert_llama_weights, convert_mistral_weights and
- * convert_qwen2_weights are the references.
+ * TinyLlama), MistralForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM, which differ only
+ * in biases, windows and norms of queries and keys. RMSNorm, rotary positions, grouped-query
+ * attention, gated MLP. TransformerLens's convert_llama_weights, convert_mistral_weights,
+ * convert_qwen2_weights and convert_qwen3_weights are the references.
  */
 #include "model/model_private.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* What the three have in common. */
+/* What all have in common. */
 static enum lens_status common(const struct lens_config_file *f, struct lens_config *c,
 			       struct lens_layout *layout, struct lens_error *err)
 {
@@ -63,8 +63,8 @@ static enum lens_status config_mistral(const struct lens_config_file *f, struct 
 	return lens_config_size(f, "sliding_window", 4096, &c->window, err);
 }
 
-static enum lens_status qwen2_layer_types(const struct lens_config_file *f, const json_t *types,
-					  struct lens_config *c, struct lens_error *err)
+static enum lens_status layer_types(const struct lens_config_file *f, const json_t *types,
+				    struct lens_config *c, struct lens_error *err)
 {
 	const json_t *v;
 	size_t i;
@@ -84,28 +84,45 @@ static enum lens_status qwen2_layer_types(const struct lens_config_file *f, cons
 	return LENS_OK;
 }
 
-/* Biases on q, k and v; the window, if any, starts at layer max_window_layers. */
-static enum lens_status config_qwen2(const struct lens_config_file *f, struct lens_config *c,
-				     struct lens_layout *layout, struct lens_error *err)
+/* The window, if any, starts at layer max_window_layers, where layer_types does not say it. */
+static enum lens_status qwen_windows(const struct lens_config_file *f, struct lens_config *c,
+				     struct lens_error *err)
 {
 	const json_t *types = json_object_get(f->root, "layer_types");
 	const json_t *first = json_object_get(f->root, "max_window_layers");
 	bool sliding;
 	size_t i;
 
-	LENS_TRY(common(f, c, layout, err));
-	layout->qkv_biases = true;
 	LENS_TRY(lens_config_bool(f, "use_sliding_window", false, &sliding, err));
 	if (!sliding)
 		return LENS_OK;
 	LENS_TRY(lens_config_size(f, "sliding_window", 4096, &c->window, err));
 	if (types && !json_is_null(types))
-		return qwen2_layer_types(f, types, c, err);
+		return layer_types(f, types, c, err);
 	if (first && !json_is_integer(first))
 		return lens_config_wrong(f, "max_window_layers", "is not a whole number", err);
 	for (i = 0; i < c->n_layers; i++)
 		c->local[i] = (json_int_t)i >= (first ? json_integer_value(first) : 28);
 	return LENS_OK;
+}
+
+/* Biases on q, k and v. */
+static enum lens_status config_qwen2(const struct lens_config_file *f, struct lens_config *c,
+				     struct lens_layout *layout, struct lens_error *err)
+{
+	layout->qkv_biases = true;
+	LENS_TRY(common(f, c, layout, err));
+	return qwen_windows(f, c, err);
+}
+
+/* Each head's queries and keys go through a norm of their own. */
+static enum lens_status config_qwen3(const struct lens_config_file *f, struct lens_config *c,
+				     struct lens_layout *layout, struct lens_error *err)
+{
+	LENS_TRY(lens_config_bool(f, "attention_bias", false, &layout->attn_biases, err));
+	LENS_TRY(common(f, c, layout, err));
+	c->qk_norm = LENS_QK_NORM_HEAD;
+	return qwen_windows(f, c, err);
 }
 
 /* One of q, k, v: n columns from `column` on. */
@@ -149,6 +166,12 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 	LENS_TRY(load_projection(&at, c, "q", 0, q, b));
 	LENS_TRY(load_projection(&at, c, "k", q, kv, b));
 	LENS_TRY(load_projection(&at, c, "v", q + kv, kv, b));
+	if (c->qk_norm) {
+		LENS_TRY(lens_load_vector(&at, "self_attn.q_norm.weight", c->d_head,
+					  b->q_norm_w));
+		LENS_TRY(lens_load_vector(&at, "self_attn.k_norm.weight", c->d_head,
+					  b->k_norm_w));
+	}
 	LENS_TRY(lens_load_linear(&at, "self_attn.o_proj.weight", d, q, b->w_o, d));
 	if (at.layout->attn_biases)
 		LENS_TRY(lens_load_vector(&at, "self_attn.o_proj.bias", d, b->b_o));
@@ -180,3 +203,4 @@ static bool ignore(const char *name)
 const struct lens_family lens_family_llama = LLAMA_LIKE("llama", "Llama", config_llama);
 const struct lens_family lens_family_mistral = LLAMA_LIKE("mistral", "Mistral", config_mistral);
 const struct lens_family lens_family_qwen2 = LLAMA_LIKE("qwen2", "Qwen2", config_qwen2);
+const struct lens_family lens_family_qwen3 = LLAMA_LIKE("qwen3", "Qwen3", config_qwen3);

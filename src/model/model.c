@@ -38,13 +38,13 @@ static enum lens_status round32(const double *x, size_t n, float **out, struct l
 }
 
 /* The arrays of a block: where they are in both forms, and their shapes. */
-enum extent { ONE, D_MODEL, D_MLP, QKV, HEADS, N_EXTENTS };
+enum extent { ONE, D_MODEL, D_HEAD, D_MLP, QKV, HEADS, N_EXTENTS };
 
 /*
  * WEIGHT: in every model; GATE: if the MLP is gated; NORM and NORM_BIAS (LayerNorm's):
- * gone once folded.
+ * gone once folded; QK_NORM: if queries and keys are normalised.
  */
-enum kind { WEIGHT, GATE, NORM, NORM_BIAS };
+enum kind { WEIGHT, GATE, NORM, NORM_BIAS, QK_NORM };
 
 static const struct block_array {
 	size_t at64, at32;
@@ -56,13 +56,14 @@ static const struct block_array {
 		offsetof(struct lens_block64, name), offsetof(struct lens_block, name), rows,  \
 			columns, kind                                                          \
 	}
-	ARRAY(ln1_w, ONE, D_MODEL, NORM),     ARRAY(ln1_b, ONE, D_MODEL, NORM_BIAS),
-	ARRAY(ln2_w, ONE, D_MODEL, NORM),     ARRAY(ln2_b, ONE, D_MODEL, NORM_BIAS),
-	ARRAY(w_qkv, D_MODEL, QKV, WEIGHT),   ARRAY(b_qkv, ONE, QKV, WEIGHT),
-	ARRAY(w_o, HEADS, D_MODEL, WEIGHT),   ARRAY(b_o, ONE, D_MODEL, WEIGHT),
-	ARRAY(w_gate, D_MODEL, D_MLP, GATE),  ARRAY(b_gate, ONE, D_MLP, GATE),
-	ARRAY(w_in, D_MODEL, D_MLP, WEIGHT),  ARRAY(b_in, ONE, D_MLP, WEIGHT),
-	ARRAY(w_out, D_MLP, D_MODEL, WEIGHT), ARRAY(b_out, ONE, D_MODEL, WEIGHT),
+	ARRAY(ln1_w, ONE, D_MODEL, NORM),      ARRAY(ln1_b, ONE, D_MODEL, NORM_BIAS),
+	ARRAY(ln2_w, ONE, D_MODEL, NORM),      ARRAY(ln2_b, ONE, D_MODEL, NORM_BIAS),
+	ARRAY(w_qkv, D_MODEL, QKV, WEIGHT),    ARRAY(b_qkv, ONE, QKV, WEIGHT),
+	ARRAY(q_norm_w, ONE, D_HEAD, QK_NORM), ARRAY(k_norm_w, ONE, D_HEAD, QK_NORM),
+	ARRAY(w_o, HEADS, D_MODEL, WEIGHT),    ARRAY(b_o, ONE, D_MODEL, WEIGHT),
+	ARRAY(w_gate, D_MODEL, D_MLP, GATE),   ARRAY(b_gate, ONE, D_MLP, GATE),
+	ARRAY(w_in, D_MODEL, D_MLP, WEIGHT),   ARRAY(b_in, ONE, D_MLP, WEIGHT),
+	ARRAY(w_out, D_MLP, D_MODEL, WEIGHT),  ARRAY(b_out, ONE, D_MODEL, WEIGHT),
 #undef ARRAY
 };
 #define N_ARRAYS (sizeof(block_arrays) / sizeof(*block_arrays))
@@ -82,6 +83,7 @@ static size_t extent_of(const struct lens_config *c, enum extent e)
 	const size_t extent[N_EXTENTS] = {
 		[ONE] = 1,
 		[D_MODEL] = c->d_model,
+		[D_HEAD] = c->d_head,
 		[D_MLP] = c->d_mlp,
 		[QKV] = (c->n_heads + 2 * c->n_kv_heads) * c->d_head,
 		[HEADS] = c->n_heads * c->d_head,
@@ -97,6 +99,8 @@ static bool has_array(const struct lens_config *c, size_t i)
 		return c->gated_mlp;
 	case NORM_BIAS:
 		return c->norm == LENS_NORM_LN;
+	case QK_NORM:
+		return c->qk_norm;
 	default:
 		return true;
 	}

@@ -106,7 +106,7 @@ enum lens_status lens_tensors_all_used(const struct lens_tensors *t,
 /* A block in float64 while it is loaded and processed. NULL: the model has none. */
 struct lens_block64 {
 	double *ln1_w, *ln1_b, *ln2_w, *ln2_b;
-	double *w_qkv, *b_qkv, *w_o, *b_o;
+	double *w_qkv, *b_qkv, *q_norm_w, *k_norm_w, *w_o, *b_o;
 	double *w_gate, *b_gate, *w_in, *b_in, *w_out, *b_out;
 };
 
@@ -167,7 +167,7 @@ struct lens_family {
 	bool (*ignore)(const char *name);
 };
 extern const struct lens_family lens_family_gpt2, lens_family_gpt_neo, lens_family_gpt_neox,
-	lens_family_llama, lens_family_mistral, lens_family_qwen2;
+	lens_family_llama, lens_family_mistral, lens_family_qwen2, lens_family_qwen3;
 
 /* Learned positions and final norm; GPT-Neo uses the same names (family_gpt2.c). */
 enum lens_status lens_gpt2_load_positions(struct lens_checkpoint *k,

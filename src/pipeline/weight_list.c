@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* When a model has a parameter. */
-enum when { ALWAYS, NORM, NORM_BIAS, GATE, GATE_BIAS, POSITIONS };
+enum when { ALWAYS, NORM, NORM_BIAS, QK_NORM, GATE, GATE_BIAS, POSITIONS };
 
 /* How we hold it: as TransformerLens does; as some heads of QKV's columns; transposed. */
 enum how { AS_IT_IS, QUERY, KEY, VALUE, TRANSPOSED };
@@ -55,6 +55,8 @@ static const struct entry block[] = {
 	ENTRY("attn.W_Q", lens_block, w_qkv, ALWAYS, QUERY, 3, H, D, DH),
 	ENTRY("attn.W_K", lens_block, w_qkv, ALWAYS, KEY, 3, HKV, D, DH),
 	ENTRY("attn.W_V", lens_block, w_qkv, ALWAYS, VALUE, 3, HKV, D, DH),
+	ENTRY("attn.q_norm.w", lens_block, q_norm_w, QK_NORM, AS_IT_IS, 1, DH),
+	ENTRY("attn.k_norm.w", lens_block, k_norm_w, QK_NORM, AS_IT_IS, 1, DH),
 	ENTRY("attn.W_O", lens_block, w_o, ALWAYS, AS_IT_IS, 3, H, DH, D),
 	ENTRY("attn.b_Q", lens_block, b_qkv, ALWAYS, QUERY, 2, H, DH),
 	ENTRY("attn.b_K", lens_block, b_qkv, ALWAYS, KEY, 2, HKV, DH),
@@ -91,6 +93,8 @@ static bool is_there(const struct list *l, enum when when)
 		return !l->folded;
 	case NORM_BIAS:
 		return !l->folded && layer_norm;
+	case QK_NORM:
+		return c->qk_norm;
 	case GATE:
 		return c->gated_mlp;
 	case GATE_BIAS: /* TransformerLens has none: where it is zero it is left out */

@@ -63,6 +63,11 @@ static struct test_kind kinds[] = {
 	{ .name = "attn.hook_q", .limit = 4e-6 },
 	{ .name = "attn.hook_k", .limit = 4e-6 },
 	{ .name = "attn.hook_v", .limit = 4e-6 },
+	/* Over d_head, so fewer: a head's scale has more of its queries' error. */
+	{ .name = "attn.q_norm.hook_scale", .limit = 2e-6 },
+	{ .name = "attn.k_norm.hook_scale", .limit = 2e-6 },
+	{ .name = "attn.q_norm.hook_normalized", .limit = 4e-6 },
+	{ .name = "attn.k_norm.hook_normalized", .limit = 4e-6 },
 	/* A rotation adds the errors of two values, and of sine and cosine. */
 	{ .name = "attn.hook_rot_q", .limit = 4e-6 },
 	{ .name = "attn.hook_rot_k", .limit = 4e-6 },
@@ -143,7 +148,7 @@ static struct family {
 } families[] = {
 	{ "refactored", NULL, { 0 } },          { "gpt2", "gpt2", { 0 } },
 	{ "gpt_neox", "gpt_neox", { 0 } },      { "gpt_neo", "gpt_neo", { 0 } },
-	{ "llama, mistral, qwen2", "", { 0 } },
+	{ "llama, mistral, qwen2, qwen3", "", { 0 } },
 };
 #define N_FAMILIES (sizeof(families) / sizeof(*families))
 
