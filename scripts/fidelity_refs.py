@@ -49,7 +49,8 @@ def widened(dtype: torch.dtype) -> Iterator[None]:
     if dtype != torch.float64:
         yield
         return
-    families = ("gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
+    families = ("gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "qwen2", "qwen3",
+                "olmo2", "gemma", "gemma2", "gemma3")
     names = [f"models.{f}.modeling_{f}" for f in families] + ["modeling_rope_utils"]
     modules = [importlib.import_module(f"transformers.{n}") for n in names]
     to_float = torch.Tensor.float
@@ -101,6 +102,8 @@ def tl_cannot(c: object) -> str | None:
         return "attention_bias off: TransformerLens's conversion of GPT-NeoX needs the biases"
     if rope_of(c)["rope_type"] not in ("default", "linear", "llama3"):
         return f"rope_type {rope_of(c)['rope_type']}: no family of TransformerLens has it"
+    if c.model_type in ("olmo2", "gemma3_text"):
+        return f"TransformerLens 2.16 does not have {c.model_type}"
     return None
 
 
@@ -144,7 +147,7 @@ def tl_family(c: object) -> dict:
     keys = dict(
         n_layers=c.num_hidden_layers, d_model=c.hidden_size,
         n_ctx=min(c.max_position_embeddings, MAX_CTX), n_heads=c.num_attention_heads,
-        d_head=d_head, d_mlp=c.intermediate_size, act_fn=c.hidden_act,
+        d_head=d_head, d_mlp=c.intermediate_size, act_fn=getattr(c, "hidden_act", "gelu_pytorch_tanh"),
         positional_embedding_type="rotary", rotary_adjacent_pairs=False,
         rotary_dim=int(d_head * part), rotary_base=c.rope_theta)
     rope = rope_of(c)
@@ -157,12 +160,19 @@ def tl_family(c: object) -> dict:
         return {**keys, "eps": c.layer_norm_eps, "parallel_attn_mlp": c.use_parallel_residual}
     keys.update(eps=c.rms_norm_eps, gated_mlp=True, n_key_value_heads=c.num_key_value_heads,
                 final_rms=c.model_type != "mistral", use_qk_norm=c.model_type == "qwen3")
+    if c.model_type in ("gemma", "gemma2"):
+        keys.update(n_key_value_heads=c.num_key_value_heads, act_fn="gelu_pytorch_tanh")
+    if c.model_type == "gemma2":
+        keys.update(use_normalization_before_and_after=True,
+                    attn_scale=c.query_pre_attn_scalar ** 0.5,
+                    attn_scores_soft_cap=c.attn_logit_softcapping or -1.0,
+                    output_logits_soft_cap=c.final_logit_softcapping or -1.0)
     if c.model_type == "llama" and c.num_key_value_heads == c.num_attention_heads:
         keys["n_key_value_heads"] = None
     local = [False] * c.num_hidden_layers
     if c.model_type == "mistral" and c.sliding_window:
         local = [True] * c.num_hidden_layers
-    elif c.model_type in ("qwen2", "qwen3"):
+    elif c.model_type in ("qwen2", "qwen3", "gemma2"):
         local = [k == "sliding_attention" for k in c.layer_types]
     if any(local):
         keys.update(use_local_attn=True, window_size=c.sliding_window,
@@ -177,7 +187,9 @@ def tl_weights(hf: torch.nn.Module, cfg: object) -> dict[str, torch.Tensor]:
              "llama": convert.convert_llama_weights,
              "mistral": convert.convert_mistral_weights,
              "qwen2": convert.convert_qwen2_weights,
-             "qwen3": convert.convert_qwen3_weights}[hf.config.model_type](hf, cfg)
+             "qwen3": convert.convert_qwen3_weights,
+             "gemma": convert.convert_gemma_weights,
+             "gemma2": convert.convert_gemma_weights}[hf.config.model_type](hf, cfg)
     if hf.config.model_type in ("llama", "qwen3") and hf.config.attention_bias:
         mark = "" if cfg.n_key_value_heads is None else "_"
         for l, layer in enumerate(hf.model.layers):
@@ -236,7 +248,11 @@ def load_tl(hf: torch.nn.Module, flags: dict[str, bool], dtype: torch.dtype) -> 
         init_weights=False, device="cpu", dtype=dtype)
     with widened(dtype):
         model = HookedTransformer(cfg)
-    model.load_and_process_state_dict(tl_weights(hf, cfg), **flags)
+    with widened(dtype):
+        weights = tl_weights(hf, cfg)
+    if cfg.output_logits_soft_cap > 0:  # as from_pretrained does
+        flags = {**flags, "center_unembed": False}
+    model.load_and_process_state_dict(weights, **flags)
     model = model.eval().requires_grad_(False)
     if rope_of(c)["rope_type"] == "linear":
         scale_rotary(model, rope_of(c)["factor"], dtype)
@@ -290,7 +306,9 @@ def tl_lens(model: torch.nn.Module, cache: object, mode: str) -> np.ndarray:
     """[lens_layer, V] at the last position, the way a notebook does it."""
     if mode == "recompute":
         stack = cache.accumulated_resid(layer=-1, pos_slice=-1)  # [lens_layer, 1, D]
-        return model.unembed(model.ln_final(stack))[:, 0].numpy()
+        logits = model.unembed(model.ln_final(stack))[:, 0]
+        cap = model.cfg.output_logits_soft_cap
+        return (cap * torch.tanh(logits / cap) if cap > 0 else logits).numpy()  # as forward does
     stack = cache.accumulated_resid(layer=-1, apply_ln=True, pos_slice=-1)
     return (stack @ model.W_U)[:, 0].numpy()
 

@@ -103,6 +103,17 @@ def llama_config(kind: str, n_layer: int, n_embd: int, n_head: int, n_kv: int,
             "tie_word_embeddings": False, "vocab_size": 300, **more}
 
 
+def gemma_config(kind: str, n_layer: int, n_embd: int, n_head: int, n_kv: int, d_head: int,
+                 **more: object) -> dict:
+    model_type = {"Gemma3Text": "gemma3_text"}.get(kind, kind.lower())
+    keys = {} if kind == "Gemma" else {"hidden_activation": "gelu_pytorch_tanh"}
+    cfg = llama_config(kind, n_layer, n_embd, n_head, n_kv, head_dim=d_head, rms_norm_eps=1e-6,
+                       tie_word_embeddings=True)
+    del cfg["hidden_act"]
+    return {**cfg, "architectures": [f"{kind.removesuffix('Text')}ForCausalLM"],
+            "model_type": model_type, **keys, **more}
+
+
 MOST, SHORT, MIDDLE = (0, 1, 2, 3, 5), (0, 1, 3), (1, 2)
 ONLY_ON = {v: (FEW_HOOKS, (3,)) for v in FLAGS}
 ONLY_OFF = {f"no_{v}": (FEW_HOOKS, (3,)) for v in FLAGS}
@@ -187,6 +198,39 @@ MODELS = {
                            layer_types=["full_attention", "sliding_attention",
                                         "sliding_attention"]),
         store={"processed": (FEW_HOOKS, MIDDLE)}),
+    "olmo2": Spec(
+        4001, llama_config("Olmo2", 2, 24, 4, 2, rope_theta=500000.0, rms_norm_eps=1e-6),
+        store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
+    "olmo2_tied": Spec(
+        4102, llama_config("Olmo2", 2, 16, 2, 2, attention_bias=True, tie_word_embeddings=True),
+        dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
+    "gemma": Spec(
+        4203, gemma_config("Gemma", 2, 16, 2, 1, 10, hidden_act="gelu_pytorch_tanh"),
+        store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
+    "gemma_7b": Spec(  # every head has keys of its own, as in the larger one
+        4304, gemma_config("Gemma", 2, 24, 3, 3, 8, hidden_act="gelu_pytorch_tanh"),
+        dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
+    "gemma2": Spec(
+        4405, gemma_config("Gemma2", 3, 24, 4, 2, 8, sliding_window=6,
+                           query_pre_attn_scalar=12, attn_logit_softcapping=5.0,
+                           final_logit_softcapping=6.0),
+        store={"processed": (ALL_HOOKS, (1, 2, 3, 4)), "raw": (ALL_HOOKS, MIDDLE)}),
+    "gemma2_uncapped": Spec(
+        4506, gemma_config("Gemma2", 2, 16, 2, 1, 8, sliding_window=5,
+                           query_pre_attn_scalar=8, attn_logit_softcapping=None,
+                           final_logit_softcapping=None),
+        dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
+    "gemma3": Spec(
+        4608, gemma_config("Gemma3Text", 3, 16, 2, 1, 8, sliding_window=5,
+                           query_pre_attn_scalar=8, rope_theta=1000000.0,
+                           rope_local_base_freq=10000.0, sliding_window_pattern=3),
+        store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
+    "gemma3_linear": Spec(
+        4708, gemma_config("Gemma3Text", 2, 24, 4, 2, 6, sliding_window=6,
+                           query_pre_attn_scalar=6, rope_theta=1000000.0,
+                           rope_scaling={"rope_type": "linear", "factor": 8.0},
+                           layer_types=["full_attention", "sliding_attention"]),
+        dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
 }
 
 
@@ -207,8 +251,8 @@ class Maker:
     def embed(self, name: str, n: int, d: int) -> None:
         self.w[name] = self.normal(self.embed_std, n, d, mean=self.embed_std / 12)
 
-    def gain(self, name: str, d: int) -> None:
-        self.w[name] = self.normal(0.3, d, mean=1.1)
+    def gain(self, name: str, d: int, less: float = 0.0) -> None:
+        self.w[name] = self.normal(0.3, d, mean=1.1 - less)
 
     def norm(self, name: str, d: int) -> None:
         self.gain(f"{name}.weight", d)
@@ -288,6 +332,11 @@ def neox_weights(cfg: dict, seed: int) -> Weights:
     return m.w
 
 
+NORMS = {"olmo2": ("post_attention", "post_feedforward")}
+NORMS["gemma2"] = NORMS["gemma3_text"] = ("input", "post_attention", "pre_feedforward",
+                                          "post_feedforward")
+
+
 def llama_weights(cfg: dict, seed: int) -> Weights:
     D, V, F = cfg["hidden_size"], cfg["vocab_size"], cfg["intermediate_size"]
     H, Hkv = cfg["num_attention_heads"], cfg["num_key_value_heads"]
@@ -295,23 +344,28 @@ def llama_weights(cfg: dict, seed: int) -> Weights:
     b_qkv = 0.3 if cfg.get("attention_bias") or cfg["model_type"] == "qwen2" else 0.0
     b_o = 0.2 if cfg.get("attention_bias") else 0.0
     b_mlp = 0.2 if cfg.get("mlp_bias") else 0.0
+    gemma = cfg["model_type"].startswith("gemma")
+    less = 1.0 if gemma else 0.0
     m = Maker(seed, D)
+    if gemma:  # the embedding is multiplied by the root of D, and the head is not
+        m.embed_std /= np.sqrt(D) / 4
     m.embed("model.embed_tokens.weight", V, D)
     for l in range(cfg["num_hidden_layers"]):
         b = f"model.layers.{l}"
         m.linear(f"{b}.self_attn.q_proj", D, H * dh, b_qkv)
         m.linear(f"{b}.self_attn.k_proj", D, Hkv * dh, b_qkv)
         m.linear(f"{b}.self_attn.v_proj", D, Hkv * dh, b_qkv)
-        if cfg["model_type"] == "qwen3":
-            m.gain(f"{b}.self_attn.q_norm.weight", dh)
-            m.gain(f"{b}.self_attn.k_norm.weight", dh)
+        if cfg["model_type"] in ("qwen3", "gemma3_text", "olmo2"):
+            one = cfg["model_type"] == "olmo2"
+            m.gain(f"{b}.self_attn.q_norm.weight", dh * (H if one else 1), less)
+            m.gain(f"{b}.self_attn.k_norm.weight", dh * (Hkv if one else 1), less)
         m.linear(f"{b}.self_attn.o_proj", H * dh, D, b_o)
         m.linear(f"{b}.mlp.gate_proj", D, F, b_mlp)
         m.linear(f"{b}.mlp.up_proj", D, F, b_mlp)
         m.linear(f"{b}.mlp.down_proj", F, D, b_mlp)
-        m.gain(f"{b}.input_layernorm.weight", D)
-        m.gain(f"{b}.post_attention_layernorm.weight", D)
-    m.gain("model.norm.weight", D)
+        for norm in NORMS.get(cfg["model_type"], ("input", "post_attention")):
+            m.gain(f"{b}.{norm}_layernorm.weight", D, less)
+    m.gain("model.norm.weight", D, less)
     if not cfg["tie_word_embeddings"]:
         m.head("lm_head.weight", V, D)
     return m.w
@@ -320,7 +374,8 @@ def llama_weights(cfg: dict, seed: int) -> Weights:
 WEIGHTS: dict[str, Callable[[dict, int], Weights]] = {
     "gpt2": gpt2_weights, "gpt_neo": neo_weights, "gpt_neox": neox_weights,
     "llama": llama_weights, "mistral": llama_weights, "qwen2": llama_weights,
-    "qwen3": llama_weights}
+    "qwen3": llama_weights, "olmo2": llama_weights, "gemma": llama_weights,
+    "gemma2": llama_weights, "gemma3_text": llama_weights}
 
 
 def make_weights(cfg: dict, seed: int) -> Weights:

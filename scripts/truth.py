@@ -70,16 +70,32 @@ def softmax(x: Array) -> Array:
 
 
 def head_norm(model: Model, name: str, x: Array, cache: Cache) -> Array:
-    """RMSNorm of each head; hook_normalized comes before the weight."""
+    """RMSNorm of each head, or of all in one; hook_normalized comes before the weight."""
+    axes = (-2, -1) if model.cfg.qk_norm == "all" else -1
+    scale = np.sqrt((x * x).mean(axis=axes, keepdims=True) + model.cfg.eps)
+    scale = np.repeat(scale, x.shape[-2] // scale.shape[-2], axis=-2)
+    cache[name + ".hook_scale"], cache[name + ".hook_normalized"] = scale, x / scale
+    return x / scale * model.weights[name + ".w"]
+
+
+def norm_after(model: Model, name: str, x: Array, cache: Cache) -> Array:
+    """RMSNorm of what is added to the stream; never folded."""
+    if not model.cfg.norms_after:
+        return x
     scale = np.sqrt((x * x).mean(axis=-1, keepdims=True) + model.cfg.eps)
     cache[name + ".hook_scale"], cache[name + ".hook_normalized"] = scale, x / scale
     return x / scale * model.weights[name + ".w"]
 
 
-def rotated(cfg: Config, x: Array) -> Array:
+def capped(cap: float, x: Array) -> Array:
+    return cap * np.tanh(x / cap) if cap else x
+
+
+def rotated(cfg: Config, x: Array, layer: int) -> Array:
     """x [P, heads, dh]: of the first rotary_dim dimensions, i and i + rotary_dim / 2 turn."""
-    half = len(cfg.inv_freq)
-    angle = np.arange(len(x))[:, None, None] * np.array(cfg.inv_freq)  # [P, 1, half]
+    inv_freq = cfg.local_inv_freq if cfg.local_inv_freq and cfg.windows[layer] else cfg.inv_freq
+    half = len(inv_freq)
+    angle = np.arange(len(x))[:, None, None] * np.array(inv_freq)  # [P, 1, half]
     a, b, rest = x[..., :half], x[..., half:2 * half], x[..., 2 * half:]
     cos, sin = np.cos(angle), np.sin(angle)
     return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
@@ -104,11 +120,12 @@ def attention(model: Model, layer: int, x: Array, cache: Cache, result: bool) ->
     if cfg.qk_norm:
         q, k = (head_norm(model, f"{name}{x}_norm", a, cache) for x, a in (("q", q), ("k", k)))
     if cfg.rotary_dim:
-        q, k = rotated(cfg, q), rotated(cfg, k)
+        q, k = rotated(cfg, q, layer), rotated(cfg, k, layer)
         cache[name + "hook_rot_q"], cache[name + "hook_rot_k"] = q, k
     k, v = (np.repeat(a, cfg.n_heads // cfg.n_kv_heads, axis=1) for a in (k, v))
     q, k, v = (a.transpose(1, 0, 2) for a in (q, k, v))  # [H, P, dh]
     scores = q @ k.transpose(0, 2, 1) / cfg.attn_scale[layer]
+    scores = capped(cfg.score_cap, scores)
     scores = np.where(reachable(len(x), cfg.windows[layer]), scores, -np.inf)
     pattern = softmax(scores)
     z = (pattern @ v).transpose(1, 0, 2)  # [P, H, dh]
@@ -152,17 +169,19 @@ def run(model: Model, tokens: list[int], result: bool = True) -> Cache:
     for l in range(model.cfg.n_layers):
         b = f"blocks.{l}."
         cache[b + "hook_resid_pre"] = resid
-        x = layer_norm(model, b + "ln1", resid, cache)
-        cache[b + "hook_attn_out"] = attention(model, l, x, cache, result)
+        x = layer_norm(model, b + "ln1", resid, cache) if model.cfg.norms_before else resid
+        cache[b + "hook_attn_out"] = norm_after(
+            model, b + "ln1_post", attention(model, l, x, cache, result), cache)
         mid = resid + cache[b + "hook_attn_out"]
         if not model.cfg.parallel:
             cache[b + "hook_resid_mid"] = resid = mid
-        x = layer_norm(model, b + "ln2", resid, cache)
-        cache[b + "hook_mlp_out"] = mlp(model, l, x, cache)
+        x = layer_norm(model, b + "ln2", resid, cache) if model.cfg.norms_before else resid
+        cache[b + "hook_mlp_out"] = norm_after(model, b + "ln2_post", mlp(model, l, x, cache),
+                                               cache)
         resid = mid + cache[b + "hook_mlp_out"]
         cache[b + "hook_resid_post"] = resid
     x = layer_norm(model, "ln_final", resid, cache)
-    cache["logits"] = x @ w["unembed.W_U"] + w["unembed.b_U"]
+    cache["logits"] = capped(model.cfg.logit_cap, x @ w["unembed.W_U"] + w["unembed.b_U"])
     return cache
 
 
@@ -176,7 +195,7 @@ def lens_logits(model: Model, cache: Cache, pos: int, mode: str) -> Array:
     """[lens_layer, V] at one position.
 
     recompute: ln_final, with its own scale (LayerNorm: and mean) at each layer and, when not
-    folded, its w and b; then W_U and b_U. The last row is the model's own.
+    folded, its w and b; then W_U and b_U, and the soft cap if there is one. The last row is the model's own.
     cached_scale_no_bias: cache.accumulated_resid(apply_ln=True) @ W_U: centred (LayerNorm
     only), divided by the model's own ln_final.hook_scale at that position; no w or b even when
     not folded, no b_U.
@@ -186,7 +205,7 @@ def lens_logits(model: Model, cache: Cache, pos: int, mode: str) -> Array:
                      + [cache[f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"][pos]])
     W_U, b_U = model.weights["unembed.W_U"], model.weights["unembed.b_U"]
     if mode == "recompute":
-        return layer_norm(model, "ln_final", stack) @ W_U + b_U
+        return capped(model.cfg.logit_cap, layer_norm(model, "ln_final", stack) @ W_U + b_U)
     if mode == "cached_scale_no_bias":
         stack = stack if model.cfg.norm == "RMS" else centred(stack, -1)
         return stack / cache["ln_final.hook_scale"][pos] @ W_U
@@ -238,6 +257,13 @@ def added_logits(model: Model, cache: Cache, parts: Array, answers: list[int],
     return parts @ model.weights["unembed.W_U"][:, answers]
 
 
+def part_of(model: Model, cache: Cache, norm: str, read_pos: int, x: Array) -> Array:
+    """A head's or neuron's share of what is added: by the scale that the norm after it has."""
+    if not model.cfg.norms_after:
+        return x
+    return x / cache[norm + ".hook_scale"][read_pos] * model.weights[norm + ".w"]
+
+
 def component_names(model: Model) -> list[str]:
     """Of the hooks that the stream is the sum of."""
     return ["hook_embed", *([] if model.cfg.rotary_dim else ["hook_pos_embed"]),
@@ -257,9 +283,12 @@ def attr_tables(model: Model, cache: Cache, answers: list[int],
     """
     w, layers = model.weights, range(model.cfg.n_layers)
     stream = np.stack([cache[name][read_pos] for name in component_names(model)])
-    results = np.stack([cache[f"blocks.{l}.attn.hook_result"][read_pos] for l in layers])
-    neurons = np.stack([cache[f"blocks.{l}.mlp.hook_post"][read_pos][:, None]
-                        * w[f"blocks.{l}.mlp.W_out"] for l in layers])
+    results = np.stack([part_of(model, cache, f"blocks.{l}.ln1_post", read_pos,
+                                cache[f"blocks.{l}.attn.hook_result"][read_pos])
+                        for l in layers])
+    neurons = np.stack([part_of(model, cache, f"blocks.{l}.ln2_post", read_pos,
+                                cache[f"blocks.{l}.mlp.hook_post"][read_pos][:, None]
+                                * w[f"blocks.{l}.mlp.W_out"]) for l in layers])
     bias = w["unembed.b_U"][answers]
     if not model.ln_folded and model.cfg.norm != "RMS":
         bias = bias + w["ln_final.b"] @ w["unembed.W_U"][:, answers]
@@ -277,7 +306,9 @@ def attr_position_tables(model: Model, cache: Cache, answers: list[int]) -> dict
     every = slice(None)
     at = [attr_tables(model, cache, answers, 0)["logit_attrs"][-1]] * len(cache["logits"])
     stream = np.stack([cache[name] for name in component_names(model)])
-    results = np.stack([np.moveaxis(cache[f"blocks.{l}.attn.hook_result"], 1, 0)
+    results = np.stack([np.stack([part_of(model, cache, f"blocks.{l}.ln1_post", pos, result)
+                                  for pos, result in
+                                  enumerate(cache[f"blocks.{l}.attn.hook_result"])], axis=1)
                         for l in range(model.cfg.n_layers)])
     attrs = added_logits(model, cache, stream, answers, every)
     return {"logit_attrs": np.concatenate([attrs, np.stack(at)[None]]),

@@ -16,7 +16,7 @@ import json
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +100,12 @@ class Config:
     parallel: bool = False             # the MLP reads resid_pre, there is no resid_mid
     gated: bool = False
     inv_freq: tuple[float, ...] = ()   # rotary: radians a position; (): learned positions
-    qk_norm: bool = False              # RMSNorm of each head's queries and keys
+    local_inv_freq: tuple[float, ...] = ()  # of layers with a window, where they have their own
+    qk_norm: str = ""                  # RMSNorm of queries and keys: of each "head", or of "all"
+    norms_before: bool = True
+    norms_after: bool = False
+    score_cap: float = 0.0             # x -> cap tanh(x / cap); 0: none
+    logit_cap: float = 0.0
 
     @property
     def rotary_dim(self) -> int:
@@ -318,10 +323,13 @@ class Llama:
             n_ctx=hf["max_position_embeddings"], eps=hf.get("rms_norm_eps", 1e-6),
             act_fn=hf.get("hidden_act", "silu"), attn_scale=(math.sqrt(d_head),) * n_layers,
             windows=cls.windows(hf), tied=hf.get("tie_word_embeddings", False), norm="RMS",
-            gated=True, inv_freq=inverse_frequencies(hf, d_head), qk_norm=cls.qk_norm)
+            gated=True, inv_freq=inverse_frequencies(hf, d_head), qk_norm=cls.qk_norm,
+            norms_before=cls.norms_before, norms_after=cls.norms_after)
 
     default_head: int | None = None
-    qk_norm = False
+    qk_norm = ""
+    norms_before, norms_after = True, False
+    gain_offset = 0.0  # a norm's weight is stored less this
 
     @staticmethod
     def windows(hf: dict) -> tuple[int | None, ...]:
@@ -346,15 +354,16 @@ class Llama:
         w: Weights = {"embed.W_E": get("embed_tokens.weight")}
         for l in range(cfg.n_layers):
             src, dst = f"layers.{l}.", f"blocks.{l}."
-            w[dst + "ln1.w"] = get(src + "input_layernorm.weight")
-            w[dst + "ln2.w"] = get(src + "post_attention_layernorm.weight")
+            for ours, theirs in cls.norm_names():
+                w[f"{dst}{ours}.w"] = get(f"{src}{theirs}_layernorm.weight") + cls.gain_offset
             for x in "QKV":
                 n, name = H if x == "Q" else cfg.n_kv_heads, f"{src}self_attn.{x.lower()}_proj."
                 w[f"{dst}attn.W_{x}"] = heads(get(name + "weight"), n)
                 w[f"{dst}attn.b_{x}"] = (heads(get(name + "bias"), n) if x in cls.biased(hf)
                                          else np.zeros((n, dh)))
             for x in "qk" if cfg.qk_norm else "":
-                w[f"{dst}attn.{x}_norm.w"] = get(f"{src}self_attn.{x}_norm.weight")
+                gain = get(f"{src}self_attn.{x}_norm.weight") + cls.gain_offset
+                w[f"{dst}attn.{x}_norm.w"] = gain.reshape(-1, dh) if cfg.qk_norm == "all" else gain
             name = src + "self_attn.o_proj."
             w[dst + "attn.W_O"] = get(name + "weight").T.reshape(H, dh, D)
             w[dst + "attn.b_O"] = get(name + "bias") if "O" in cls.biased(hf) else np.zeros(D)
@@ -363,9 +372,17 @@ class Llama:
                 w[f"{dst}mlp.W_{ours}"] = get(name + "weight").T
                 w[f"{dst}mlp.b_{ours}"] = (get(name + "bias") if cls.mlp_biased(hf)
                                            else np.zeros(n))
-        w["ln_final.w"] = get("norm.weight")
+        w["ln_final.w"] = get("norm.weight") + cls.gain_offset
         set_unembed(w, cfg, tensors, "lm_head.weight")
         return w
+
+    @classmethod
+    def norm_names(cls) -> list[tuple[str, str]]:
+        before = [("ln1", "input")] if cls.norms_before else []
+        if not cls.norms_after:
+            return [*before, ("ln2", "post_attention")]
+        return [*before, *([("ln2", "pre_feedforward")] if cls.norms_before else []),
+                ("ln1_post", "post_attention"), ("ln2_post", "post_feedforward")]
 
 
 class Mistral(Llama):
@@ -408,15 +425,81 @@ class Qwen3(Qwen2):
     """Qwen3ForCausalLM: norms of queries and keys, Llama's biases."""
 
     default_head = 128
-    qk_norm = True
+    qk_norm = "head"
 
     @staticmethod
     def biased(hf: dict) -> str:
         return Llama.biased(hf)
 
 
+class Olmo2(Llama):
+    """Olmo2ForCausalLM: norms only of what is added; one norm of all heads' queries, or keys."""
+
+    qk_norm, norms_before, norms_after = "all", False, True
+
+    @classmethod
+    def config(cls, hf: dict) -> Config:
+        return super().config({"rms_norm_eps": 1e-5, **hf})
+
+
+class Gemma(Llama):
+    """GemmaForCausalLM: gains less one, a scaled embedding, a tied head."""
+
+    default_head, default_kv_heads = 256, 16
+    gain_offset = 1.0
+
+    @classmethod
+    def config(cls, hf: dict) -> Config:
+        return super().config({"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh",
+                               **hf})
+
+    @classmethod
+    def weights(cls, cfg: Config, hf: dict, tensors: Tensors) -> Weights:
+        w = super().weights(cfg, hf, tensors)
+        w["embed.W_E"] = w["embed.W_E"] * math.sqrt(cfg.d_model)
+        return w
+
+
+class Gemma2(Gemma):
+    """Gemma2ForCausalLM: norms before and after, soft caps, windows in every other layer."""
+
+    default_kv_heads, norms_after = 4, True
+    pattern, caps = 2, (50.0, 30.0)
+
+    @classmethod
+    def windows(cls, hf: dict) -> tuple[int | None, ...]:
+        pattern = hf.get("sliding_window_pattern", cls.pattern)
+        kinds = hf.get("layer_types") or [
+            "sliding_attention" if (l + 1) % pattern else "full_attention"
+            for l in range(hf["num_hidden_layers"])]
+        window = hf.get("sliding_window", 4096)
+        return tuple(window if k == "sliding_attention" else None for k in kinds)
+
+    @classmethod
+    def config(cls, hf: dict) -> Config:
+        act = hf.get("hidden_activation", "gelu_pytorch_tanh")
+        cfg = super().config({**hf, "hidden_act": act})
+        scale = math.sqrt(hf.get("query_pre_attn_scalar", 256))
+        return replace(cfg, attn_scale=(scale,) * cfg.n_layers,
+                       score_cap=hf.get("attn_logit_softcapping", cls.caps[0]) or 0.0,
+                       logit_cap=hf.get("final_logit_softcapping", cls.caps[1]) or 0.0)
+
+
+class Gemma3(Gemma2):
+    """Gemma3ForCausalLM: norms of queries and keys, another rotary base in local layers."""
+
+    qk_norm, pattern, caps = "head", 6, (0.0, 0.0)
+
+    @classmethod
+    def config(cls, hf: dict) -> Config:
+        cfg = super().config({"rope_theta": 1e6, **hf})
+        local = {"model_type": "", "rope_theta": hf.get("rope_local_base_freq", 1e4)}
+        return replace(cfg, local_inv_freq=inverse_frequencies(local, cfg.d_head))
+
+
 FAMILIES = {"gpt2": Gpt2, "gpt_neo": GptNeo, "gpt_neox": GptNeoX, "llama": Llama,
-            "mistral": Mistral, "qwen2": Qwen2, "qwen3": Qwen3}
+            "mistral": Mistral, "qwen2": Qwen2, "qwen3": Qwen3, "olmo2": Olmo2, "gemma": Gemma,
+            "gemma2": Gemma2, "gemma3_text": Gemma3}
 
 
 def set_unembed(w: Weights, cfg: Config, tensors: Tensors, name: str) -> None:
@@ -464,7 +547,7 @@ def fold_layer_norm(cfg: Config, w: Weights) -> None:
             if cfg.norm == "LN":
                 w[W] = centred(w[W], -2)
 
-    for l in range(cfg.n_layers):
+    for l in range(cfg.n_layers if cfg.norms_before else 0):
         attn, mlp = f"blocks.{l}.attn.", f"blocks.{l}.mlp."
         fold(f"blocks.{l}.ln1", [(f"{attn}W_{x}", f"{attn}b_{x}") for x in "QKV"])
         fold(f"blocks.{l}.ln2", [(f"{mlp}W_{x}", f"{mlp}b_{x}")
@@ -532,7 +615,7 @@ def process(cfg: Config, weights: Weights, fold_ln: bool = True,
             names += [b + "attn.W_O", b + "attn.b_O", b + "mlp.W_out", b + "mlp.b_out"]
         for name in names:
             w[name] = centred(w[name], -1)
-    if center_unembed:
+    if center_unembed and not cfg.logit_cap:
         w["unembed.W_U"] = centred(w["unembed.W_U"], -1)
         w["unembed.b_U"] = centred(w["unembed.b_U"], -1)
     if fold_value_biases:

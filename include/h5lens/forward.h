@@ -78,7 +78,10 @@ static inline long lens_batch_row(const struct lens_batch *b, size_t prompt, siz
 
 /* --- visitors ---------------------------------------------------------------------- */
 
-/* A value at a hook point. data may be read until the visitor returns. */
+/*
+ * A value at a hook point. data may be read until the visitor returns; hook_z and hook_post
+ * until what is made of them, up to hook_attn_out and hook_mlp_out, has been shown.
+ */
 struct lens_activation {
 	enum lens_hook hook;
 	size_t layer;
@@ -181,7 +184,7 @@ void lens_final_weight(const struct lens_model *m, size_t rows, float *y);
 struct lens_unembed_args {
 	size_t rows;
 	const float *normed; /* [rows, D] ln_final's output */
-	bool bias;           /* b_U too */
+	bool bias;           /* b_U too, and the soft cap on logits if there is one */
 	float *logits;       /* [rows, V] */
 	float *pad;          /* lens_unembed_pad_floats */
 	int threads;

@@ -103,6 +103,7 @@ struct lens_attention_args {
 	size_t ld, ldk;
 	float scale;   /* scores are q·k / scale */
 	size_t window; /* keys that a query sees, its own included; 0: all */
+	float cap;     /* scores become cap·tanh(scores/cap) before the mask; 0: not */
 	float *scores; /* [nq, ldk]: scores, then the pattern */
 	float *z;      /* row stride ldz, row i is position i */
 	size_t ldz;
@@ -123,6 +124,8 @@ struct lens_vec {
 	void (*activation)(enum lens_act act, size_t n, const float *x, float *y);
 	/* y += x */
 	void (*add)(size_t n, const float *x, float *y);
+	/* x = cap·tanh(x/cap), in float64 and rounded once */
+	void (*soft_cap)(size_t n, float cap, float *x);
 	/* y *= x */
 	void (*multiply)(size_t n, const float *x, float *y);
 	/*

@@ -28,8 +28,9 @@ struct lens_rotary {
 	double low_freq_factor, high_freq_factor, original_ctx;
 };
 
-/* RMSNorm of queries and keys, before the rotation: of each head by itself. */
-enum lens_qk_norm { LENS_QK_NORM_NONE, LENS_QK_NORM_HEAD };
+/* RMSNorm of queries and keys, before the rotation: of each head by itself, or of all together.
+ */
+enum lens_qk_norm { LENS_QK_NORM_NONE, LENS_QK_NORM_HEAD, LENS_QK_NORM_ALL };
 
 #define LENS_MAX_LAYERS 1024
 
@@ -44,11 +45,19 @@ struct lens_config {
 	char act_name[16];
 	bool learned_positions; /* W_pos is added to the embedding */
 	struct lens_rotary rotary;
+	struct lens_rotary
+		local_rotary; /* dim > 0: that of local layers, rotary of the others */
+	double embed_scale;   /* hook_embed is W_E's row times this, which W_E holds */
 	enum lens_qk_norm qk_norm;
+	bool norms_before; /* ln1 and ln2, of what attention and MLP read */
+	bool norms_after;  /* ln1_post and ln2_post, RMSNorm of what they add to the stream */
+	double score_cap;  /* scores become cap·tanh(scores/cap); 0: none */
+	double logit_cap;  /* likewise logits */
 	bool gated_mlp;
 	bool gate_bias;      /* a gated MLP's b_gate, which TransformerLens does not have */
 	bool parallel_block; /* attention and MLP both read resid_pre */
 	bool scale_attn;     /* divide scores by √d_head … */
+	double attn_scale;   /* … or by this, if it is not 0 … */
 	bool scale_attn_by_layer; /* … and by layer + 1 */
 	size_t window; /* keys seen in local layers, the query's own included; 0: none local */
 	bool local[LENS_MAX_LAYERS]; /* which layers are local */
@@ -77,13 +86,14 @@ struct lens_model_options {
 struct lens_block {
 	float *ln1_w, *ln1_b, *ln2_w, *ln2_b; /* [D]; NULL once folded, b also for RMSNorm */
 	float *w_qkv, *b_qkv;                 /* [D, (H + 2 Hkv) dh] */
-	float *q_norm_w, *k_norm_w;           /* [dh]; NULL unless qk_norm */
-	float *w_o, *b_o;                     /* [H dh, D], [D] */
-	float *w_gate, *b_gate;               /* [D, F], [F]; NULL unless the MLP is gated */
-	float *w_in, *b_in;                   /* [D, F], [F] */
-	float *w_out, *b_out;                 /* [F, D], [D] */
-	float attn_scale;                     /* scores are q·k / attn_scale */
-	size_t window;                        /* keys that a query sees; 0: all earlier ones */
+	float *q_norm_w, *k_norm_w;     /* [dh], or [H dh] and [Hkv dh]; NULL unless qk_norm */
+	float *ln1_post_w, *ln2_post_w; /* [D]; NULL unless norms_after */
+	float *w_o, *b_o;               /* [H dh, D], [D] */
+	float *w_gate, *b_gate;         /* [D, F], [F]; NULL unless the MLP is gated */
+	float *w_in, *b_in;             /* [D, F], [F] */
+	float *w_out, *b_out;           /* [F, D], [D] */
+	float attn_scale;               /* scores are q·k / attn_scale */
+	size_t window;                  /* keys that a query sees; 0: all earlier ones */
 };
 
 struct lens_model {

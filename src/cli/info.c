@@ -51,7 +51,21 @@ static void print_kinds(const struct lens_config *c)
 	if (c->n_kv_heads != c->n_heads)
 		printf("  grouped-query attention: n_key_value_heads %zu\n", c->n_kv_heads);
 	if (c->qk_norm)
-		printf("  use_qk_norm: RMSNorm of each head's queries and keys\n");
+		printf("  use_qk_norm: RMSNorm of %s queries and keys\n",
+		       c->qk_norm == LENS_QK_NORM_ALL ? "all heads'" : "each head's");
+	if (c->norms_after)
+		printf("  ln1_post, ln2_post: norms of what attention and MLP add%s\n",
+		       c->norms_before ? "" : "; none before them");
+	if (c->score_cap > 0)
+		printf("  attn_scores_soft_cap %g\n", c->score_cap);
+	if (c->logit_cap > 0)
+		printf("  output_logits_soft_cap %g (so W_U is not centred)\n", c->logit_cap);
+	if (c->attn_scale > 0)
+		printf("  attn_scale %g\n", c->attn_scale);
+	if (c->local_rotary.dim)
+		printf("  rotary_base %g in local layers\n", c->local_rotary.base);
+	if (c->embed_scale > 0)
+		printf("  W_E holds the factor %g of the embedding\n", c->embed_scale);
 	if (c->window && n_local)
 		printf("  local attention: window_size %zu in %zu of %zu layers\n", c->window,
 		       n_local, c->n_layers);

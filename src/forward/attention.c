@@ -164,6 +164,7 @@ static enum lens_status attend_head(const struct lens_pass *p, const struct head
 		.ldk = keys_stride(n),
 		.scale = b->attn_scale,
 		.window = b->window,
+		.cap = (float)f->model->config.score_cap,
 		.scores = f->scores + h->thread * LENS_QUERY_BLOCK * ldk_max,
 	};
 

@@ -93,6 +93,8 @@ size_t lens_forward_bytes(const struct lens_model *m, const struct lens_forward_
 	    !lens_size_mul(size->max_rows, sizeof(*f.read_row), &read_row) ||
 	    !lens_size_add(bytes, read_row, &bytes) ||
 	    !lens_size_add(bytes, lens_rotary_bytes(&m->config.rotary, size->max_length),
+			   &bytes) ||
+	    !lens_size_add(bytes, lens_rotary_bytes(&m->config.local_rotary, size->max_length),
 			   &bytes))
 		return SIZE_MAX;
 	return bytes;
@@ -123,6 +125,9 @@ enum lens_status lens_forward_create(const struct lens_model *m,
 	lay_out(f, &l, size->visitors);
 	st = lens_rotary_table(&m->config.rotary, size->max_length, &f->angle, err);
 	if (st == LENS_OK)
+		st = lens_rotary_table(&m->config.local_rotary, size->max_length,
+				       &f->local_angle, err);
+	if (st == LENS_OK)
 		*out = f;
 	else
 		lens_forward_destroy(f);
@@ -134,6 +139,7 @@ void lens_forward_destroy(struct lens_forward *f)
 	if (!f)
 		return;
 	lens_free(f->angle);
+	lens_free(f->local_angle);
 	lens_free(f->arena);
 	lens_free(f->read_row);
 	lens_free(f);

@@ -67,7 +67,8 @@ static const struct norm_hooks ln_final = { LENS_HOOK_LN_FINAL_SCALE,
 
 /*
  * resid → normed. As in TransformerLens, hook_normalized of an unfolded LayerNorm is
- * its output, that of an unfolded RMSNorm what comes before the weight.
+ * its output, that of an unfolded RMSNorm what comes before the weight. Without norms
+ * before, a block reads the stream as it is.
  */
 static enum lens_status norm(const struct lens_pass *p, struct norm_hooks h, const float *w,
 			     const float *b)
@@ -76,10 +77,30 @@ static enum lens_status norm(const struct lens_pass *p, struct norm_hooks h, con
 	const struct lens_norm_args a = { p->f->resid, w, b };
 	size_t rows = p->batch->n_rows;
 
+	if (!c->norms_before && h.scale != ln_final.scale) {
+		memcpy(p->f->normed, p->f->resid, rows * c->d_model * sizeof(*p->f->normed));
+		return LENS_OK;
+	}
 	lens_norm_rows(c, rows, &a, p->f->normed, p->f->scale);
 	LENS_TRY(show_rows(p, h.scale, h.layer, p->f->scale, 1));
 	LENS_TRY(show_rows(p, h.normalized, h.layer, p->f->normed, c->d_model));
 	lens_norm_weight(c, rows, w, p->f->normed);
+	return LENS_OK;
+}
+
+/* branch → what is added to the stream, in place. */
+static enum lens_status norm_after(const struct lens_pass *p, struct norm_hooks h,
+				   const float *w)
+{
+	const struct lens_config *c = &p->f->model->config;
+	size_t rows = p->batch->n_rows;
+
+	if (!c->norms_after)
+		return LENS_OK;
+	lens_vec()->rms_norm(rows, c->d_model, p->f->branch, c->eps, p->f->branch, p->f->scale);
+	LENS_TRY(show_rows(p, h.scale, h.layer, p->f->scale, 1));
+	LENS_TRY(show_rows(p, h.normalized, h.layer, p->f->branch, c->d_model));
+	lens_norm_weight(c, rows, w, p->f->branch);
 	return LENS_OK;
 }
 
@@ -140,23 +161,37 @@ static enum lens_status head_results(const struct lens_pass *p, size_t layer)
 struct qk_norm {
 	enum lens_hook scale, normalized;
 	size_t column, heads;
-	const float *w; /* [dh] */
+	const float *w; /* [dh], or of all heads */
 };
+
+/* One norm of all heads is each head's. */
+static void norm_row_of_heads(const struct lens_config *c, size_t heads, float *x, float *scale)
+{
+	bool all = c->qk_norm == LENS_QK_NORM_ALL;
+	size_t h;
+
+	lens_vec()->rms_norm(all ? 1 : heads, all ? heads * c->d_head : c->d_head, x, c->eps, x,
+			     scale);
+	for (h = 1; all && h < heads; h++)
+		scale[h] = scale[0];
+}
 
 static enum lens_status norm_heads(const struct lens_pass *p, size_t layer, struct qk_norm n)
 {
 	const struct lens_config *c = &p->f->model->config;
 	size_t dh = c->d_head, width = (c->n_heads + 2 * c->n_kv_heads) * dh, row, h;
 	float *x = p->f->qkv + n.column;
+	bool all = c->qk_norm == LENS_QK_NORM_ALL;
 
 	for (row = 0; row < p->batch->n_rows; row++)
-		lens_vec()->rms_norm(n.heads, dh, x + row * width, c->eps, x + row * width,
-				     p->f->head_scale + row * n.heads);
+		norm_row_of_heads(c, n.heads, x + row * width,
+				  p->f->head_scale + row * n.heads);
 	LENS_TRY(show_rows(p, n.scale, layer, p->f->head_scale, n.heads));
 	LENS_TRY(show(p, n.normalized, layer, x, n.heads * dh, width));
 	for (row = 0; row < p->batch->n_rows; row++) {
 		for (h = 0; h < n.heads; h++)
-			lens_vec()->multiply(dh, n.w, x + row * width + h * dh);
+			lens_vec()->multiply(dh, n.w + (all ? h * dh : 0),
+					     x + row * width + h * dh);
 	}
 	return LENS_OK;
 }
@@ -191,7 +226,7 @@ static enum lens_status attention(const struct lens_pass *p, size_t layer)
 	if (c->qk_norm)
 		LENS_TRY(norm_qk(p, layer));
 	if (c->rotary.dim) {
-		lens_rotate(p);
+		lens_rotate(p, layer);
 		LENS_TRY(show(p, LENS_HOOK_ROT_Q, layer, qkv, q, width));
 		LENS_TRY(show(p, LENS_HOOK_ROT_K, layer, qkv + q, kv, width));
 	}
@@ -219,6 +254,10 @@ static enum lens_status mlp(const struct lens_pass *p, size_t layer)
 	}
 	LENS_TRY(show_rows(p, LENS_HOOK_MLP_POST, layer, hidden, f));
 	linear(p, hidden, out, p->f->branch);
+	LENS_TRY(norm_after(p,
+			    (struct norm_hooks){ LENS_HOOK_LN2_POST_SCALE,
+						 LENS_HOOK_LN2_POST_NORMALIZED, layer },
+			    b->ln2_post_w));
 	return show_rows(p, LENS_HOOK_MLP_OUT, layer, p->f->branch, d);
 }
 
@@ -237,6 +276,10 @@ static enum lens_status second_half(const struct lens_pass *p, size_t layer)
 	LENS_TRY(show_rows(p, LENS_HOOK_Z, layer, p->f->z, out.k));
 	LENS_TRY(head_results(p, layer));
 	linear(p, p->f->z, out, p->f->branch);
+	LENS_TRY(norm_after(p,
+			    (struct norm_hooks){ LENS_HOOK_LN1_POST_SCALE,
+						 LENS_HOOK_LN1_POST_NORMALIZED, layer },
+			    b->ln1_post_w));
 	LENS_TRY(show_rows(p, LENS_HOOK_ATTN_OUT, layer, p->f->branch, d));
 	if (!c->parallel_block) {
 		lens_vec()->add(n, p->f->branch, resid);

@@ -10,24 +10,25 @@ struct lens_forward {
 	const struct lens_model *model;
 	int threads;
 	size_t max_rows, max_length;
-	size_t *read_row;  /* [max_rows] the rows of a batch of read positions */
-	double *angle;     /* [max_length][2][rotary.dim / 2] cosines, sines; or NULL */
-	float *arena;      /* holds all of the following */
-	float *resid;      /* [T, D] */
-	float *branch;     /* [T, D] attn_out, then mlp_out */
-	float *normed;     /* [T, D] */
-	float *scale;      /* [T] */
-	float *qkv;        /* [T, (H + 2 Hkv) dh] */
-	float *head_scale; /* [T, H] the norm of each head's queries, or keys; or NULL */
-	float *z;          /* [T, H dh] */
-	float *hidden;     /* [T, F] */
-	float *factor;     /* [T, F] hook_pre_linear, or NULL */
-	float *result;     /* [T, H, D], or NULL */
-	float *logits;     /* [T, V], or NULL */
-	float *pad;        /* gemm's scratch */
-	float *keys;       /* [threads][dh, ldk] */
-	float *scores;     /* [threads][LENS_QUERY_BLOCK, ldk] */
-	float *gathered;   /* [threads][3, max_length, dh] q, v, z of scattered rows */
+	size_t *read_row;    /* [max_rows] the rows of a batch of read positions */
+	double *angle;       /* [max_length][2][rotary.dim / 2] cosines, sines; or NULL */
+	double *local_angle; /* the same of local layers, where they have a base of their own */
+	float *arena;        /* holds all of the following */
+	float *resid;        /* [T, D] */
+	float *branch;       /* [T, D] attn_out, then mlp_out */
+	float *normed;       /* [T, D] */
+	float *scale;        /* [T] */
+	float *qkv;          /* [T, (H + 2 Hkv) dh] */
+	float *head_scale;   /* [T, H] the norm of each head's queries, or keys; or NULL */
+	float *z;            /* [T, H dh] */
+	float *hidden;       /* [T, F] */
+	float *factor;       /* [T, F] hook_pre_linear, or NULL */
+	float *result;       /* [T, H, D], or NULL */
+	float *logits;       /* [T, V], or NULL */
+	float *pad;          /* gemm's scratch */
+	float *keys;         /* [threads][dh, ldk] */
+	float *scores;       /* [threads][LENS_QUERY_BLOCK, ldk] */
+	float *gathered;     /* [threads][3, max_length, dh] q, v, z of scattered rows */
 };
 
 struct lens_pass {
@@ -98,7 +99,7 @@ enum lens_status lens_rotary_table(const struct lens_rotary *r, size_t max_lengt
 				   struct lens_error *err);
 size_t lens_rotary_bytes(const struct lens_rotary *r, size_t max_length);
 /* Turns the queries and keys in qkv, in place. */
-void lens_rotate(const struct lens_pass *p);
+void lens_rotate(const struct lens_pass *p, size_t layer);
 
 /* qkv → z, showing scores and patterns on the way. */
 enum lens_status lens_attend(const struct lens_pass *p, size_t layer);

@@ -64,12 +64,14 @@ enum lens_status lens_rotary_table(const struct lens_rotary *r, size_t max_lengt
 	return LENS_OK;
 }
 
-void lens_rotate(const struct lens_pass *p)
+void lens_rotate(const struct lens_pass *p, size_t layer)
 {
 	const struct lens_config *c = &p->f->model->config;
 	const struct lens_batch *b = p->batch;
 	size_t turned = c->n_heads + c->n_kv_heads, half = c->rotary.dim / 2;
 	size_t width = (turned + c->n_kv_heads) * c->d_head, row, h;
+	const double *table =
+		p->f->local_angle && c->local[layer] ? p->f->local_angle : p->f->angle;
 
 	for (row = 0; row < b->n_rows; row++) {
 		float *qkv = p->f->qkv + row * width;
@@ -77,7 +79,7 @@ void lens_rotate(const struct lens_pass *p)
 
 		if (b->position[row] < 0)
 			continue; /* a gap */
-		angle = p->f->angle + (size_t)b->position[row] * c->rotary.dim;
+		angle = table + (size_t)b->position[row] * c->rotary.dim;
 		for (h = 0; h < turned; h++)
 			lens_vec()->rotate(half, angle, angle + half, qkv + h * c->d_head);
 	}

@@ -59,4 +59,6 @@ void lens_unembed(const struct lens_model *m, const struct lens_unembed_args *a)
 	};
 
 	lens_gemm(&g, a->pad, a->threads);
+	if (a->bias && m->config.logit_cap > 0)
+		lens_vec()->soft_cap(a->rows * g.n, (float)m->config.logit_cap, a->logits);
 }

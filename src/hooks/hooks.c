@@ -40,6 +40,8 @@ static const struct lens_hook_info table[LENS_HOOK_COUNT] = {
 	[LENS_HOOK_PATTERN] =             { BLOCK "attn.hook_pattern",     true,  true,  true,  SQUARE,   "attention pattern" },
 	[LENS_HOOK_Z] =                   { BLOCK "attn.hook_z",           true,  true,  true,  HEADS,    "values mixed by the pattern" },
 	[LENS_HOOK_RESULT] =              { BLOCK "attn.hook_result",      true,  false, false, RESULT,   "each head's part of attn_out, without b_O" },
+	[LENS_HOOK_LN1_POST_SCALE] =      { BLOCK "ln1_post.hook_scale",   true,  true,  false, SCALE,    "norm after attention: what it divides by" },
+	[LENS_HOOK_LN1_POST_NORMALIZED] = { BLOCK "ln1_post.hook_normalized", true, true, true, RESID,    "norm after attention: its output before its weight" },
 	[LENS_HOOK_ATTN_OUT] =            { BLOCK "hook_attn_out",         true,  true,  true,  RESID,    "output of attention" },
 	[LENS_HOOK_RESID_MID] =           { BLOCK "hook_resid_mid",        true,  true,  true,  RESID,    "residual stream between attention and MLP" },
 	[LENS_HOOK_MLP_IN] =              { BLOCK "hook_mlp_in",           true,  false, false, RESID,    "what the MLP's norm reads" },
@@ -48,6 +50,8 @@ static const struct lens_hook_info table[LENS_HOOK_COUNT] = {
 	[LENS_HOOK_MLP_PRE] =             { BLOCK "mlp.hook_pre",          true,  true,  true,  MLP,      "MLP before its activation function" },
 	[LENS_HOOK_MLP_PRE_LINEAR] =      { BLOCK "mlp.hook_pre_linear",   true,  true,  true,  MLP,      "gated MLP: what the activation is multiplied by" },
 	[LENS_HOOK_MLP_POST] =            { BLOCK "mlp.hook_post",         true,  true,  true,  MLP,      "MLP after its activation function (and product, if gated)" },
+	[LENS_HOOK_LN2_POST_SCALE] =      { BLOCK "ln2_post.hook_scale",   true,  true,  false, SCALE,    "norm after the MLP: what it divides by" },
+	[LENS_HOOK_LN2_POST_NORMALIZED] = { BLOCK "ln2_post.hook_normalized", true, true, true, RESID,    "norm after the MLP: its output before its weight" },
 	[LENS_HOOK_MLP_OUT] =             { BLOCK "hook_mlp_out",          true,  true,  true,  RESID,    "output of the MLP" },
 	[LENS_HOOK_RESID_POST] =          { BLOCK "hook_resid_post",       true,  true,  true,  RESID,    "residual stream after the block" },
 	[LENS_HOOK_LN_FINAL_SCALE] =      { "ln_final.hook_scale",         false, true,  false, SCALE,    "final norm: what it divides by" },
@@ -86,6 +90,16 @@ bool lens_hook_exists(const struct lens_config *c, enum lens_hook hook)
 	case LENS_HOOK_ROT_Q:
 	case LENS_HOOK_ROT_K:
 		return c->rotary.dim > 0;
+	case LENS_HOOK_LN1_SCALE:
+	case LENS_HOOK_LN1_NORMALIZED:
+	case LENS_HOOK_LN2_SCALE:
+	case LENS_HOOK_LN2_NORMALIZED:
+		return c->norms_before;
+	case LENS_HOOK_LN1_POST_SCALE:
+	case LENS_HOOK_LN1_POST_NORMALIZED:
+	case LENS_HOOK_LN2_POST_SCALE:
+	case LENS_HOOK_LN2_POST_NORMALIZED:
+		return c->norms_after;
 	case LENS_HOOK_Q_NORM_SCALE:
 	case LENS_HOOK_Q_NORM_NORMALIZED:
 	case LENS_HOOK_K_NORM_SCALE:

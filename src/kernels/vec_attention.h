@@ -71,8 +71,12 @@ static void attention_scores(const struct lens_attention_args *a)
 			q[i] = a->q + (a->q0 + i0 + (i < n ? i : 0)) * a->ld;
 		for (j = first_key(a, a->q0 + i0) / VL * VL; j <= last; j += VL) {
 			score_block(a, q, a->kt + j, s);
-			for (i = 0; i < n; i++)
-				store(a->scores + (i0 + i) * a->ldk + j, s[i] / a->scale);
+			for (i = 0; i < n; i++) {
+				vf x = s[i] / a->scale;
+
+				store(a->scores + (i0 + i) * a->ldk + j,
+				      a->cap > 0 ? soft_cap_of(x, a->cap) : x);
+			}
 		}
 		for (i = 0; i < n; i++)
 			mask_row(a, a->q0 + i0 + i, a->scores + (i0 + i) * a->ldk);

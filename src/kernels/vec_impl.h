@@ -16,6 +16,25 @@
 
 #include "kernels/vec_types.h"
 
+/* cap·tanh(x/cap): with e = exp(−2|x|/cap), ±cap·(1 − e)/(1 + e). */
+static inline vd soft_cap_d(vd x, double cap)
+{
+	vd u = pick_d(x < 0, x, -x) * (2 / cap), least = -200.0 - (vd){ 0 }, e, y;
+
+	e = vexp_d(pick_d(u < least, least, u));
+	y = cap * (1.0 - e) / (1.0 + e);
+	return pick_d(x < 0, -y, y);
+}
+
+static inline vf soft_cap_of(vf x, float cap)
+{
+	vf y;
+
+	store_d((float *)&y, soft_cap_d(low(x), (double)cap));
+	store_d((float *)&y + VL / 2, soft_cap_d(high(x), (double)cap));
+	return y;
+}
+
 #include "kernels/vec_attention.h"
 
 /* --- norms --------------------------------------------------------------- */
@@ -188,6 +207,16 @@ static void activation(enum lens_act act, size_t n, const float *x, float *y)
 	}
 }
 
+static void soft_cap(size_t n, float cap, float *x)
+{
+	size_t i;
+
+	for (i = 0; i + VL <= n; i += VL)
+		store(x + i, soft_cap_of(load(x + i), cap));
+	if (i < n)
+		store_part(x + i, soft_cap_of(load_part(x + i, n - i, 0), cap), n - i);
+}
+
 static void add(size_t n, const float *x, float *y)
 {
 	size_t i;
@@ -319,6 +348,7 @@ const struct lens_vec VEC = {
 	.layer_norm = layer_norm,
 	.rms_norm = rms_norm,
 	.activation = activation,
+	.soft_cap = soft_cap,
 	.add = add,
 	.multiply = multiply,
 	.rotate = rotate,

@@ -11,8 +11,10 @@
 
 /* A new family is one new file and one line here. */
 static const struct lens_family *const families[] = {
-	&lens_family_gpt2,    &lens_family_gpt_neo, &lens_family_gpt_neox, &lens_family_llama,
-	&lens_family_mistral, &lens_family_qwen2,   &lens_family_qwen3,
+	&lens_family_gpt2,   &lens_family_gpt_neo,     &lens_family_gpt_neox,
+	&lens_family_llama,  &lens_family_mistral,     &lens_family_qwen2,
+	&lens_family_qwen3,  &lens_family_olmo2,       &lens_family_gemma,
+	&lens_family_gemma2, &lens_family_gemma3_text,
 };
 #define N_FAMILIES (sizeof(families) / sizeof(*families))
 
@@ -107,6 +109,7 @@ enum lens_status lens_config_read(const char *dir, struct lens_config *c,
 
 	memset(c, 0, sizeof(*c));
 	memset(layout, 0, sizeof(*layout));
+	c->norms_before = true;
 	if (!path)
 		return lens_error_nomem(err, strlen(dir), 1);
 	if (lens_file_exists(path))
@@ -210,7 +213,26 @@ static bool add_kv_heads(json_t *j, const struct lens_config *c)
 /* As with all that not every model has: only where it is. */
 static bool add_rarer(json_t *j, const struct lens_config *c)
 {
-	return c->qk_norm && json_object_set_new(j, "use_qk_norm", json_true());
+	if (c->qk_norm && json_object_set_new(j, "use_qk_norm", json_true()))
+		return true;
+	if (c->norms_after && json_object_set_new(j, "use_normalization_before_and_after",
+						  json_boolean(c->norms_before)))
+		return true;
+	if (c->norms_after && !c->norms_before &&
+	    json_object_set_new(j, "use_normalization_after_only", json_true()))
+		return true;
+	if (c->attn_scale > 0 && json_object_set_new(j, "attn_scale", json_real(c->attn_scale)))
+		return true;
+	if (c->score_cap > 0 &&
+	    json_object_set_new(j, "attn_scores_soft_cap", json_real(c->score_cap)))
+		return true;
+	if (c->local_rotary.dim &&
+	    json_object_set_new(j, "rotary_base_local", json_real(c->local_rotary.base)))
+		return true;
+	/* Centring W_U over the vocabulary would change what the cap makes of logits. */
+	return c->logit_cap > 0 &&
+	       (json_object_set_new(j, "output_logits_soft_cap", json_real(c->logit_cap)) ||
+		json_object_set_new(j, "center_unembed", json_false()));
 }
 
 static bool add_kinds(json_t *j, const struct lens_config *c, const struct lens_processing *p)

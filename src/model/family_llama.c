@@ -1,44 +1,68 @@
 /*
  * model/family_llama.c: the Llama line: LlamaForCausalLM (Llama 1 to 3, SmolLM2,
- * TinyLlama), MistralForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM, which differ only
- * in biases, windows and norms of queries and keys. RMSNorm, rotary positions, grouped-query
- * attention, gated MLP. TransformerLens's convert_llama_weights, convert_mistral_weights,
- * convert_qwen2_weights and convert_qwen3_weights are the references.
+ * TinyLlama), Mistral, Qwen2, Qwen3 and OLMo 2, which differ only in biases, windows and where
+ * norms stand; and what Gemma (family_gemma.c) has in common with it. RMSNorm, rotary
+ * positions, grouped-query attention, gated MLP. TransformerLens's convert_llama_weights,
+ * convert_mistral_weights, convert_qwen2_weights and convert_qwen3_weights are the references,
+ * transformers' Olmo2 that of OLMo 2, which TransformerLens 2.16 does not have.
  */
 #include "model/model_private.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* What all have in common. */
-static enum lens_status common(const struct lens_config_file *f, struct lens_config *c,
-			       struct lens_layout *layout, struct lens_error *err)
+enum lens_status lens_llama_config(const struct lens_config_file *f,
+				   const struct lens_llama_defaults *deflt,
+				   struct lens_config *c, struct lens_layout *layout,
+				   struct lens_error *err)
 {
 	double base;
 
-	LENS_TRY(lens_config_layers(f, "num_hidden_layers", 32, c, err));
-	LENS_TRY(lens_config_size(f, "hidden_size", 4096, &c->d_model, err));
-	LENS_TRY(lens_config_size(f, "num_attention_heads", 32, &c->n_heads, err));
-	LENS_TRY(lens_config_size(f, "num_key_value_heads", c->n_heads, &c->n_kv_heads, err));
-	LENS_TRY(lens_config_size(f, "intermediate_size", 11008, &c->d_mlp, err));
-	LENS_TRY(lens_config_size(f, "max_position_embeddings", 2048, &c->n_ctx, err));
-	LENS_TRY(lens_config_size(f, "vocab_size", 32000, &c->d_vocab, err));
-	LENS_TRY(lens_config_eps(f, "rms_norm_eps", 1e-6, &c->eps, err));
-	LENS_TRY(lens_config_tied(f, false, &layout->tied_head, err));
-	LENS_TRY(lens_config_real(f, "rope_theta", 10000, &base, err));
+	LENS_TRY(lens_config_layers(f, "num_hidden_layers", deflt->n_layers, c, err));
+	LENS_TRY(lens_config_size(f, "hidden_size", deflt->d_model, &c->d_model, err));
+	LENS_TRY(lens_config_size(f, "num_attention_heads", deflt->n_heads, &c->n_heads, err));
+	LENS_TRY(lens_config_size(f, "num_key_value_heads",
+				  deflt->n_kv_heads ? deflt->n_kv_heads : c->n_heads,
+				  &c->n_kv_heads, err));
+	LENS_TRY(lens_config_size(f, "intermediate_size", deflt->d_mlp, &c->d_mlp, err));
+	LENS_TRY(lens_config_size(f, "max_position_embeddings", deflt->n_ctx, &c->n_ctx, err));
+	LENS_TRY(lens_config_size(f, "vocab_size", deflt->d_vocab, &c->d_vocab, err));
+	LENS_TRY(lens_config_eps(f, "rms_norm_eps", deflt->eps, &c->eps, err));
+	LENS_TRY(lens_config_tied(f, deflt->tied, &layout->tied_head, err));
+	LENS_TRY(lens_config_real(f, "rope_theta", deflt->base, &base, err));
 	if (c->n_heads % c->n_kv_heads)
 		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
 				     "num_attention_heads %zu is not a multiple of "
 				     "num_key_value_heads %zu",
 				     c->n_heads, c->n_kv_heads);
 	/* If given, d_head need not be d_model / n_heads. */
-	LENS_TRY(lens_config_size(f, "head_dim", (c->d_model + c->n_heads - 1) / c->n_heads,
+	LENS_TRY(lens_config_size(f, "head_dim",
+				  deflt->d_head ? deflt->d_head
+						: (c->d_model + c->n_heads - 1) / c->n_heads,
 				  &c->d_head, err));
 	c->norm = LENS_NORM_RMS;
 	c->gated_mlp = true;
 	c->scale_attn = true;
 	LENS_TRY(lens_config_rotary(f, base, 1.0, c, err));
-	return lens_config_activation(f, "hidden_act", "silu", c, err);
+	return lens_config_activation(f, deflt->act_key, deflt->act, c, err);
+}
+
+/* transformers' LlamaConfig. */
+static const struct lens_llama_defaults llama = { .n_layers = 32,
+						  .d_model = 4096,
+						  .n_heads = 32,
+						  .d_mlp = 11008,
+						  .n_ctx = 2048,
+						  .d_vocab = 32000,
+						  .eps = 1e-6,
+						  .base = 10000,
+						  .act_key = "hidden_act",
+						  .act = "silu" };
+
+static enum lens_status common(const struct lens_config_file *f, struct lens_config *c,
+			       struct lens_layout *layout, struct lens_error *err)
+{
+	return lens_llama_config(f, &llama, c, layout, err);
 }
 
 static enum lens_status config_llama(const struct lens_config_file *f, struct lens_config *c,
@@ -63,8 +87,8 @@ static enum lens_status config_mistral(const struct lens_config_file *f, struct 
 	return lens_config_size(f, "sliding_window", 4096, &c->window, err);
 }
 
-static enum lens_status layer_types(const struct lens_config_file *f, const json_t *types,
-				    struct lens_config *c, struct lens_error *err)
+enum lens_status lens_config_layer_types(const struct lens_config_file *f, const json_t *types,
+					 struct lens_config *c, struct lens_error *err)
 {
 	const json_t *v;
 	size_t i;
@@ -98,7 +122,7 @@ static enum lens_status qwen_windows(const struct lens_config_file *f, struct le
 		return LENS_OK;
 	LENS_TRY(lens_config_size(f, "sliding_window", 4096, &c->window, err));
 	if (types && !json_is_null(types))
-		return layer_types(f, types, c, err);
+		return lens_config_layer_types(f, types, c, err);
 	if (first && !json_is_integer(first))
 		return lens_config_wrong(f, "max_window_layers", "is not a whole number", err);
 	for (i = 0; i < c->n_layers; i++)
@@ -119,10 +143,28 @@ static enum lens_status config_qwen2(const struct lens_config_file *f, struct le
 static enum lens_status config_qwen3(const struct lens_config_file *f, struct lens_config *c,
 				     struct lens_layout *layout, struct lens_error *err)
 {
+	struct lens_llama_defaults deflt = llama;
+
+	deflt.d_head = 128;
 	LENS_TRY(lens_config_bool(f, "attention_bias", false, &layout->attn_biases, err));
-	LENS_TRY(common(f, c, layout, err));
+	LENS_TRY(lens_llama_config(f, &deflt, c, layout, err));
 	c->qk_norm = LENS_QK_NORM_HEAD;
 	return qwen_windows(f, c, err);
+}
+
+/* Norms of what is added to the stream instead of what reads it; all heads' norm in one. */
+static enum lens_status config_olmo2(const struct lens_config_file *f, struct lens_config *c,
+				     struct lens_layout *layout, struct lens_error *err)
+{
+	struct lens_llama_defaults deflt = llama;
+
+	deflt.d_vocab = 50304;
+	deflt.eps = 1e-5;
+	LENS_TRY(lens_config_bool(f, "attention_bias", false, &layout->attn_biases, err));
+	c->norms_before = false;
+	c->norms_after = true;
+	c->qk_norm = LENS_QK_NORM_ALL;
+	return lens_llama_config(f, &deflt, c, layout, err);
 }
 
 /* One of q, k, v: n columns from `column` on. */
@@ -156,51 +198,84 @@ static enum lens_status load_mlp(const struct lens_tensors_at *at, const struct 
 	return lens_load_vector(at, "mlp.down_proj.bias", d, b->b_out);
 }
 
-static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_config *c,
-				   size_t layer, struct lens_block64 *b, struct lens_error *err)
+/* A norm's weight. */
+static enum lens_status load_gain(const struct lens_tensors_at *at, const char *name, size_t n,
+				  double *out)
+{
+	size_t i;
+
+	LENS_TRY(lens_load_vector(at, name, n, out));
+	for (i = 0; out && at->layout->gains_less_one && i < n; i++)
+		out[i] += 1;
+	return LENS_OK;
+}
+
+/* post_attention_layernorm is what it says only where something is normed before it is added.
+ */
+static enum lens_status load_norms(const struct lens_tensors_at *at,
+				   const struct lens_config *c, struct lens_block64 *b)
+{
+	size_t d = c->d_model;
+
+	if (c->norms_before)
+		LENS_TRY(load_gain(at, "input_layernorm.weight", d, b->ln1_w));
+	if (!c->norms_after)
+		return load_gain(at, "post_attention_layernorm.weight", d, b->ln2_w);
+	if (c->norms_before)
+		LENS_TRY(load_gain(at, "pre_feedforward_layernorm.weight", d, b->ln2_w));
+	LENS_TRY(load_gain(at, "post_attention_layernorm.weight", d, b->ln1_post_w));
+	return load_gain(at, "post_feedforward_layernorm.weight", d, b->ln2_post_w);
+}
+
+static enum lens_status load_qk_norms(const struct lens_tensors_at *at,
+				      const struct lens_config *c, struct lens_block64 *b)
+{
+	bool all = c->qk_norm == LENS_QK_NORM_ALL;
+
+	if (!c->qk_norm)
+		return LENS_OK;
+	LENS_TRY(load_gain(at, "self_attn.q_norm.weight", c->d_head * (all ? c->n_heads : 1),
+			   b->q_norm_w));
+	return load_gain(at, "self_attn.k_norm.weight", c->d_head * (all ? c->n_kv_heads : 1),
+			 b->k_norm_w);
+}
+
+enum lens_status lens_llama_load_block(struct lens_checkpoint *k, const struct lens_config *c,
+				       size_t layer, struct lens_block64 *b,
+				       struct lens_error *err)
 {
 	struct lens_tensors_at at = lens_tensors_at(k, err, "layers.%zu.", layer);
 	size_t d = c->d_model, q = c->n_heads * c->d_head, kv = c->n_kv_heads * c->d_head;
 
-	LENS_TRY(lens_load_vector(&at, "input_layernorm.weight", d, b->ln1_w));
+	LENS_TRY(load_norms(&at, c, b));
 	LENS_TRY(load_projection(&at, c, "q", 0, q, b));
 	LENS_TRY(load_projection(&at, c, "k", q, kv, b));
 	LENS_TRY(load_projection(&at, c, "v", q + kv, kv, b));
-	if (c->qk_norm) {
-		LENS_TRY(lens_load_vector(&at, "self_attn.q_norm.weight", c->d_head,
-					  b->q_norm_w));
-		LENS_TRY(lens_load_vector(&at, "self_attn.k_norm.weight", c->d_head,
-					  b->k_norm_w));
-	}
+	LENS_TRY(load_qk_norms(&at, c, b));
 	LENS_TRY(lens_load_linear(&at, "self_attn.o_proj.weight", d, q, b->w_o, d));
 	if (at.layout->attn_biases)
 		LENS_TRY(lens_load_vector(&at, "self_attn.o_proj.bias", d, b->b_o));
-	LENS_TRY(lens_load_vector(&at, "post_attention_layernorm.weight", d, b->ln2_w));
 	return load_mlp(&at, c, b);
 }
 
-static enum lens_status load_final_norm(struct lens_checkpoint *k, const struct lens_config *c,
-					struct lens_head64 *h, struct lens_error *err)
+enum lens_status lens_llama_load_final_norm(struct lens_checkpoint *k,
+					    const struct lens_config *c, struct lens_head64 *h,
+					    struct lens_error *err)
 {
 	struct lens_tensors_at at = lens_tensors_at(k, err, "%s", "");
 
-	return lens_load_vector(&at, "norm.weight", c->d_model, h->ln_final_w);
+	return load_gain(&at, "norm.weight", c->d_model, h->ln_final_w);
 }
 
 /* Frequencies in older checkpoints. */
-static bool ignore(const char *name)
+bool lens_llama_ignore(const char *name)
 {
 	return lens_name_ends(name, ".rotary_emb.inv_freq");
 }
 
-#define LLAMA_LIKE(type, class, read_config)                                                   \
-	{                                                                                      \
-		.model_type = type, .architecture = class "ForCausalLM",                       \
-		.base = class "Model", .prefix = "model.", .embed = "embed_tokens.weight",     \
-		.head = "lm_head.weight", .config = read_config, .load_block = load_block,     \
-		.load_final_norm = load_final_norm, .ignore = ignore,                          \
-	}
-const struct lens_family lens_family_llama = LLAMA_LIKE("llama", "Llama", config_llama);
-const struct lens_family lens_family_mistral = LLAMA_LIKE("mistral", "Mistral", config_mistral);
-const struct lens_family lens_family_qwen2 = LLAMA_LIKE("qwen2", "Qwen2", config_qwen2);
-const struct lens_family lens_family_qwen3 = LLAMA_LIKE("qwen3", "Qwen3", config_qwen3);
+const struct lens_family lens_family_llama = LENS_LLAMA_LIKE("llama", "Llama", config_llama);
+const struct lens_family lens_family_mistral =
+	LENS_LLAMA_LIKE("mistral", "Mistral", config_mistral);
+const struct lens_family lens_family_qwen2 = LENS_LLAMA_LIKE("qwen2", "Qwen2", config_qwen2);
+const struct lens_family lens_family_qwen3 = LENS_LLAMA_LIKE("qwen3", "Qwen3", config_qwen3);
+const struct lens_family lens_family_olmo2 = LENS_LLAMA_LIKE("olmo2", "Olmo2", config_olmo2);

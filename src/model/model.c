@@ -38,13 +38,14 @@ static enum lens_status round32(const double *x, size_t n, float **out, struct l
 }
 
 /* The arrays of a block: where they are in both forms, and their shapes. */
-enum extent { ONE, D_MODEL, D_HEAD, D_MLP, QKV, HEADS, N_EXTENTS };
+enum extent { ONE, D_MODEL, D_MLP, QKV, HEADS, Q_NORM, K_NORM, N_EXTENTS };
 
 /*
  * WEIGHT: in every model; GATE: if the MLP is gated; NORM and NORM_BIAS (LayerNorm's):
- * gone once folded; QK_NORM: if queries and keys are normalised.
+ * gone once folded; QK_NORM: if queries and keys are normalised; POST: if
+ * what is added to the stream is.
  */
-enum kind { WEIGHT, GATE, NORM, NORM_BIAS, QK_NORM };
+enum kind { WEIGHT, GATE, NORM, NORM_BIAS, QK_NORM, POST };
 
 static const struct block_array {
 	size_t at64, at32;
@@ -59,7 +60,8 @@ static const struct block_array {
 	ARRAY(ln1_w, ONE, D_MODEL, NORM),      ARRAY(ln1_b, ONE, D_MODEL, NORM_BIAS),
 	ARRAY(ln2_w, ONE, D_MODEL, NORM),      ARRAY(ln2_b, ONE, D_MODEL, NORM_BIAS),
 	ARRAY(w_qkv, D_MODEL, QKV, WEIGHT),    ARRAY(b_qkv, ONE, QKV, WEIGHT),
-	ARRAY(q_norm_w, ONE, D_HEAD, QK_NORM), ARRAY(k_norm_w, ONE, D_HEAD, QK_NORM),
+	ARRAY(q_norm_w, ONE, Q_NORM, QK_NORM), ARRAY(k_norm_w, ONE, K_NORM, QK_NORM),
+	ARRAY(ln1_post_w, ONE, D_MODEL, POST), ARRAY(ln2_post_w, ONE, D_MODEL, POST),
 	ARRAY(w_o, HEADS, D_MODEL, WEIGHT),    ARRAY(b_o, ONE, D_MODEL, WEIGHT),
 	ARRAY(w_gate, D_MODEL, D_MLP, GATE),   ARRAY(b_gate, ONE, D_MLP, GATE),
 	ARRAY(w_in, D_MODEL, D_MLP, WEIGHT),   ARRAY(b_in, ONE, D_MLP, WEIGHT),
@@ -83,10 +85,11 @@ static size_t extent_of(const struct lens_config *c, enum extent e)
 	const size_t extent[N_EXTENTS] = {
 		[ONE] = 1,
 		[D_MODEL] = c->d_model,
-		[D_HEAD] = c->d_head,
 		[D_MLP] = c->d_mlp,
 		[QKV] = (c->n_heads + 2 * c->n_kv_heads) * c->d_head,
 		[HEADS] = c->n_heads * c->d_head,
+		[Q_NORM] = c->d_head * (c->qk_norm == LENS_QK_NORM_ALL ? c->n_heads : 1),
+		[K_NORM] = c->d_head * (c->qk_norm == LENS_QK_NORM_ALL ? c->n_kv_heads : 1),
 	};
 
 	return extent[e];
@@ -97,8 +100,12 @@ static bool has_array(const struct lens_config *c, size_t i)
 	switch (block_arrays[i].kind) {
 	case GATE:
 		return c->gated_mlp;
+	case NORM:
+		return c->norms_before;
 	case NORM_BIAS:
-		return c->norm == LENS_NORM_LN;
+		return c->norms_before && c->norm == LENS_NORM_LN;
+	case POST:
+		return c->norms_after;
 	case QK_NORM:
 		return c->qk_norm;
 	default:
@@ -169,6 +176,7 @@ static float attention_scale(const struct lens_config *c, size_t layer)
 {
 	double scale = c->scale_attn ? sqrt((double)c->d_head) : 1.0;
 
+	scale = c->attn_scale > 0 ? c->attn_scale : scale;
 	return (float)(c->scale_attn_by_layer ? scale * (double)(layer + 1) : scale);
 }
 
@@ -250,6 +258,14 @@ static enum lens_status read_head(struct loader *l, struct lens_head64 *h,
 	return read_matrix(l, l->checkpoint.w_u, h->w_u, err);
 }
 
+static void multiply64(size_t n, double by, double *x)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		x[i] *= by;
+}
+
 static enum lens_status load_embed(struct loader *l, struct lens_error *err)
 {
 	struct lens_model *m = l->model;
@@ -262,6 +278,8 @@ static enum lens_status load_embed(struct loader *l, struct lens_error *err)
 		st = make64(n_pos, d, &w_pos, err);
 	if (st == LENS_OK)
 		st = read_embed(l, w_e, w_pos, err);
+	if (st == LENS_OK && c->embed_scale > 0)
+		multiply64(c->d_vocab * d, c->embed_scale, w_e);
 	if (st == LENS_OK && m->processing.center_writing_weights && c->norm == LENS_NORM_LN) {
 		lens_center_rows(c->d_vocab, d, w_e);
 		lens_center_rows(n_pos, d, w_pos);
@@ -360,6 +378,9 @@ static enum lens_status load(const char *dir, struct loader *l, struct lens_sha2
 
 	LENS_TRY(
 		lens_config_read(dir, &m->config, &l->family, &l->checkpoint.layout, sha, err));
+	/* A soft cap sees what centring takes away; TransformerLens leaves it out, too. */
+	if (m->config.logit_cap > 0)
+		m->processing.center_unembed = false;
 	if (m->processing.refactor_factored_attn_matrices)
 		LENS_TRY(lens_refactor_check(&m->config, err));
 	LENS_TRY(lens_tensors_open(dir, t, sha, err));

@@ -106,6 +106,7 @@ enum lens_status lens_tensors_all_used(const struct lens_tensors *t,
 /* A block in float64 while it is loaded and processed. NULL: the model has none. */
 struct lens_block64 {
 	double *ln1_w, *ln1_b, *ln2_w, *ln2_b;
+	double *ln1_post_w, *ln2_post_w;
 	double *w_qkv, *b_qkv, *q_norm_w, *k_norm_w, *w_o, *b_o;
 	double *w_gate, *b_gate, *w_in, *b_in, *w_out, *b_out;
 };
@@ -123,6 +124,7 @@ struct lens_layout {
 	bool attn_biases; /* they have b_Q, b_K, b_V, b_O (if that varies in the family) … */
 	bool qkv_biases;  /* … or the first three of them … */
 	bool mlp_biases;  /* … and the MLP's */
+	bool gains_less_one; /* a norm's weight w is stored as w − 1 */
 };
 
 /* A checkpoint's tensors, and their names in it (head.c). */
@@ -167,7 +169,8 @@ struct lens_family {
 	bool (*ignore)(const char *name);
 };
 extern const struct lens_family lens_family_gpt2, lens_family_gpt_neo, lens_family_gpt_neox,
-	lens_family_llama, lens_family_mistral, lens_family_qwen2, lens_family_qwen3;
+	lens_family_llama, lens_family_mistral, lens_family_qwen2, lens_family_qwen3,
+	lens_family_olmo2, lens_family_gemma, lens_family_gemma2, lens_family_gemma3_text;
 
 /* Learned positions and final norm; GPT-Neo uses the same names (family_gpt2.c). */
 enum lens_status lens_gpt2_load_positions(struct lens_checkpoint *k,
@@ -176,6 +179,36 @@ enum lens_status lens_gpt2_load_positions(struct lens_checkpoint *k,
 enum lens_status lens_gpt2_load_final_norm(struct lens_checkpoint *k,
 					   const struct lens_config *c, struct lens_head64 *h,
 					   struct lens_error *err);
+
+/* What is named as Llama names it (family_llama.c). */
+struct lens_llama_defaults {
+	size_t n_layers, d_model, n_heads, n_kv_heads, d_head, d_mlp, n_ctx, d_vocab;
+	double eps, base;
+	const char *act_key, *act;
+	bool tied;
+};
+enum lens_status lens_llama_config(const struct lens_config_file *f,
+				   const struct lens_llama_defaults *deflt,
+				   struct lens_config *c, struct lens_layout *layout,
+				   struct lens_error *err);
+enum lens_status lens_llama_load_block(struct lens_checkpoint *k, const struct lens_config *c,
+				       size_t layer, struct lens_block64 *b,
+				       struct lens_error *err);
+enum lens_status lens_llama_load_final_norm(struct lens_checkpoint *k,
+					    const struct lens_config *c, struct lens_head64 *h,
+					    struct lens_error *err);
+bool lens_llama_ignore(const char *name);
+#define LENS_LLAMA_LIKE(type, class, read_config)                                              \
+	{                                                                                      \
+		.model_type = type, .architecture = class "ForCausalLM",                       \
+		.base = class "Model", .prefix = "model.", .embed = "embed_tokens.weight",     \
+		.head = "lm_head.weight", .config = read_config,                               \
+		.load_block = lens_llama_load_block,                                           \
+		.load_final_norm = lens_llama_load_final_norm, .ignore = lens_llama_ignore,    \
+	}
+/* layer_types: which layers are local. */
+enum lens_status lens_config_layer_types(const struct lens_config_file *f, const json_t *types,
+					 struct lens_config *c, struct lens_error *err);
 
 /* --- what families share (family.c) ------------------------------------------ */
 

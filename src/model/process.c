@@ -89,7 +89,7 @@ void lens_process_block(const struct lens_config *c, const struct lens_processin
 	size_t d = c->d_model, qkv = (c->n_heads + 2 * c->n_kv_heads) * c->d_head;
 	bool layer_norm = c->norm == LENS_NORM_LN;
 
-	if (p->fold_ln) {
+	if (p->fold_ln && c->norms_before) {
 		fold_norm(d, qkv, b->ln1_w, b->ln1_b, b->w_qkv, b->b_qkv);
 		fold_norm(d, c->d_mlp, b->ln2_w, b->ln2_b, b->w_in, b->b_in);
 		if (c->gated_mlp)

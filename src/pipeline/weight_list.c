@@ -9,7 +9,18 @@
 #include <string.h>
 
 /* When a model has a parameter. */
-enum when { ALWAYS, NORM, NORM_BIAS, QK_NORM, GATE, GATE_BIAS, POSITIONS };
+enum when {
+	ALWAYS,
+	NORM,
+	NORM_BIAS,
+	NORM_FINAL,
+	QK_NORM,
+	QK_NORM_ALL,
+	POST,
+	GATE,
+	GATE_BIAS,
+	POSITIONS
+};
 
 /* How we hold it: as TransformerLens does; as some heads of QKV's columns; transposed. */
 enum how { AS_IT_IS, QUERY, KEY, VALUE, TRANSPOSED };
@@ -50,13 +61,17 @@ static const struct entry before[] = {
 static const struct entry block[] = {
 	ENTRY("ln1.w", lens_block, ln1_w, NORM, AS_IT_IS, 1, D),
 	ENTRY("ln1.b", lens_block, ln1_b, NORM_BIAS, AS_IT_IS, 1, D),
+	ENTRY("ln1_post.w", lens_block, ln1_post_w, POST, AS_IT_IS, 1, D),
 	ENTRY("ln2.w", lens_block, ln2_w, NORM, AS_IT_IS, 1, D),
 	ENTRY("ln2.b", lens_block, ln2_b, NORM_BIAS, AS_IT_IS, 1, D),
+	ENTRY("ln2_post.w", lens_block, ln2_post_w, POST, AS_IT_IS, 1, D),
 	ENTRY("attn.W_Q", lens_block, w_qkv, ALWAYS, QUERY, 3, H, D, DH),
 	ENTRY("attn.W_K", lens_block, w_qkv, ALWAYS, KEY, 3, HKV, D, DH),
 	ENTRY("attn.W_V", lens_block, w_qkv, ALWAYS, VALUE, 3, HKV, D, DH),
 	ENTRY("attn.q_norm.w", lens_block, q_norm_w, QK_NORM, AS_IT_IS, 1, DH),
 	ENTRY("attn.k_norm.w", lens_block, k_norm_w, QK_NORM, AS_IT_IS, 1, DH),
+	ENTRY("attn.q_norm.w", lens_block, q_norm_w, QK_NORM_ALL, AS_IT_IS, 2, H, DH),
+	ENTRY("attn.k_norm.w", lens_block, k_norm_w, QK_NORM_ALL, AS_IT_IS, 2, HKV, DH),
 	ENTRY("attn.W_O", lens_block, w_o, ALWAYS, AS_IT_IS, 3, H, DH, D),
 	ENTRY("attn.b_Q", lens_block, b_qkv, ALWAYS, QUERY, 2, H, DH),
 	ENTRY("attn.b_K", lens_block, b_qkv, ALWAYS, KEY, 2, HKV, DH),
@@ -70,7 +85,7 @@ static const struct entry block[] = {
 	ENTRY("mlp.b_out", lens_block, b_out, ALWAYS, AS_IT_IS, 1, D),
 };
 static const struct entry after[] = {
-	ENTRY("ln_final.w", lens_model, ln_final_w, NORM, AS_IT_IS, 1, D),
+	ENTRY("ln_final.w", lens_model, ln_final_w, NORM_FINAL, AS_IT_IS, 1, D),
 	ENTRY("ln_final.b", lens_model, ln_final_b, NORM_BIAS, AS_IT_IS, 1, D),
 	ENTRY("unembed.W_U", lens_model, w_u, ALWAYS, TRANSPOSED, 2, D, V),
 	ENTRY("unembed.b_U", lens_model, b_u, ALWAYS, AS_IT_IS, 1, V),
@@ -90,11 +105,17 @@ static bool is_there(const struct list *l, enum when when)
 
 	switch (when) {
 	case NORM:
+		return !l->folded && c->norms_before;
+	case NORM_FINAL:
 		return !l->folded;
 	case NORM_BIAS:
 		return !l->folded && layer_norm;
 	case QK_NORM:
-		return c->qk_norm;
+		return c->qk_norm == LENS_QK_NORM_HEAD;
+	case QK_NORM_ALL:
+		return c->qk_norm == LENS_QK_NORM_ALL;
+	case POST:
+		return c->norms_after;
 	case GATE:
 		return c->gated_mlp;
 	case GATE_BIAS: /* TransformerLens has none: where it is zero it is left out */

@@ -7,7 +7,8 @@
  * A head's result is z·W_O, and its product with an answer's direction d is z·(W_O·d);
  * a neuron's is its activation times the product of its row of W_out with d. So each
  * layer takes one product of the batch's directions with W_O or W_out, and no result is
- * ever made.
+ * ever made. Where a norm comes after attention or MLP, its parts are divided by its scale
+ * and multiplied by its weight.
  */
 #include "tables/tables_private.h"
 
@@ -128,27 +129,29 @@ void lens_attrs_destroy(struct lens_tables *t)
 void lens_attrs_hooks(const struct lens_model *m, const struct lens_tables_options *opt,
 		      struct lens_hook_set *hooks)
 {
+	enum lens_want heads = heads_at_all(opt) ? LENS_WANT_ALL : LENS_WANT_READ_POS;
 	unsigned of = lens_tables_attrs(opt);
 	size_t i;
 
 	for (i = 0; i < m->config.n_layers; i++) {
 		if (of & LENS_ATTRS_HEADS)
-			lens_hook_want(hooks, LENS_HOOK_Z, i,
-				       heads_at_all(opt) ? LENS_WANT_ALL : LENS_WANT_READ_POS);
+			lens_hook_want(hooks, LENS_HOOK_Z, i, heads);
+		if (of & LENS_ATTRS_HEADS && m->config.norms_after)
+			lens_hook_want(hooks, LENS_HOOK_LN1_POST_SCALE, i, heads);
 		if (of & LENS_ATTRS_NEURONS)
 			lens_hook_want(hooks, LENS_HOOK_MLP_POST, i, LENS_WANT_READ_POS);
+		if (of & LENS_ATTRS_NEURONS && m->config.norms_after)
+			lens_hook_want(hooks, LENS_HOOK_LN2_POST_SCALE, i, LENS_WANT_READ_POS);
 	}
 }
 
-/* Each answer's direction becomes a row. */
-void lens_attrs_begin(struct lens_tables *t)
+/* Each answer's direction, times the weight of a norm after the layer's part, becomes a row. */
+static void point(struct lens_tables *t, const float *w)
 {
 	struct lens_attrs_state *a = &t->attrs;
 	size_t i, j, d = t->opt.sizes.d_model;
 	size_t n = t->in.batch->n_prompts * t->opt.sizes.n_answers;
 
-	if (!a->of)
-		return;
 	/* Slots that no row takes are multiplied too. */
 	memset(a->direction, 0, lens_row_slots(n) * d * sizeof(*a->direction));
 	for (i = 0; i < n; i++) {
@@ -156,8 +159,14 @@ void lens_attrs_begin(struct lens_tables *t)
 
 		lens_direction(t->model, t->in.answers[i], a->one);
 		for (j = 0; j < d; j++)
-			out[j] = (float)a->one[j];
+			out[j] = (float)(a->one[j] * (w ? (double)w[j] : 1));
 	}
+}
+
+void lens_attrs_begin(struct lens_tables *t)
+{
+	if (t->attrs.of && !t->model->config.norms_after)
+		point(t, NULL);
 }
 
 /* through = directions·Wᵀ, with W [width, D] */
@@ -203,34 +212,36 @@ static void show(struct lens_tables *t, const struct lens_attribution *a)
 	}
 }
 
-/* A prompt's at one position; each: columns of a head or a neuron. */
-static void show_row(struct lens_tables *t, const float *row, size_t each,
+/* A prompt's at one position; each: columns of a head or a neuron; scale: a norm after. */
+static void show_row(struct lens_tables *t, const float *row, size_t each, double scale,
 		     const struct lens_attribution *x)
 {
-	size_t k, n_answers = t->opt.sizes.n_answers;
+	size_t i, k, n_answers = t->opt.sizes.n_answers;
 
 	for (k = 0; k < n_answers; k++)
 		multiply(t->attrs.value + k * x->n, x->n, each, row,
 			 t->attrs.through +
 				 lens_row_slot(x->prompt * n_answers + k) * x->n * each);
+	for (i = 0; scale != 1 && i < n_answers * x->n; i++)
+		t->attrs.value[i] /= scale;
 	show(t, x);
 }
 
-void lens_attrs_visit(struct lens_tables *t, const struct lens_batch *b,
-		      const struct lens_activation *a)
+/* a: z, or hook_post; scale: a norm's after it, [rows], or NULL. */
+static void attribute(struct lens_tables *t, const struct lens_batch *b,
+		      const struct lens_activation *a, const float *scale)
 {
 	const struct lens_sizes *s = &t->opt.sizes;
 	const struct lens_block *block = &t->model->block[a->layer];
-	bool heads = a->hook == LENS_HOOK_Z && t->attrs.of & LENS_ATTRS_HEADS;
-	bool neurons = a->hook == LENS_HOOK_MLP_POST && t->attrs.of & LENS_ATTRS_NEURONS;
+	bool heads = a->hook == LENS_HOOK_Z;
 	struct lens_attribution x = { .of = heads ? LENS_ATTRS_HEADS : LENS_ATTRS_NEURONS,
 				      .layer = a->layer,
 				      .value = t->attrs.value,
 				      .n = heads ? s->n_heads : s->d_mlp };
 	size_t each = heads ? s->d_head : 1;
 
-	if (!heads && !neurons)
-		return;
+	if (scale)
+		point(t, heads ? block->ln1_post_w : block->ln2_post_w);
 	bring_through(t, heads ? block->w_o : block->w_out, x.n * each);
 	for (x.prompt = 0; x.prompt < b->n_prompts; x.prompt++) {
 		struct lens_attrs_span span =
@@ -239,7 +250,26 @@ void lens_attrs_visit(struct lens_tables *t, const struct lens_batch *b,
 		for (x.pos = span.from; x.pos < span.end; x.pos++) {
 			size_t row = (size_t)lens_batch_row(b, x.prompt, x.pos);
 
-			show_row(t, a->data + row * a->stride, each, &x);
+			show_row(t, a->data + row * a->stride, each,
+				 scale ? (double)scale[row] : 1, &x);
 		}
 	}
+}
+
+/* Where a norm follows, its scale comes after what it scales. */
+void lens_attrs_visit(struct lens_tables *t, const struct lens_batch *b,
+		      const struct lens_activation *a)
+{
+	bool z = a->hook == LENS_HOOK_Z, of_z = z || a->hook == LENS_HOOK_LN1_POST_SCALE;
+	bool of_post = a->hook == LENS_HOOK_MLP_POST || a->hook == LENS_HOOK_LN2_POST_SCALE;
+
+	if (!(of_z && t->attrs.of & LENS_ATTRS_HEADS) &&
+	    !(of_post && t->attrs.of & LENS_ATTRS_NEURONS))
+		return;
+	if (!t->model->config.norms_after)
+		attribute(t, b, a, NULL);
+	else if (z || a->hook == LENS_HOOK_MLP_POST)
+		t->attrs.waiting = *a;
+	else
+		attribute(t, b, &t->attrs.waiting, a->data);
 }

@@ -7,8 +7,8 @@
  *
  * Unlike there, ln_final's weight counts where it is not folded, and the last component
  * is what does not come from the stream: b_U, and an unfolded ln_final's bias. So the
- * components' sum is the answer's logit; how far it is off, in units of the sum of
- * their magnitudes, is the table's deviation.
+ * components' sum is the answer's logit, before a soft cap; how far it is off, in units of the
+ * sum of their magnitudes, is the table's deviation.
  */
 #include "tables/tables_private.h"
 
@@ -149,6 +149,14 @@ static void visit(struct lens_table_view *v, const struct lens_batch *b,
 	}
 }
 
+/* The components' sum is the logit before the cap, where logits have one. */
+static double capped(const struct lens_model *m, double logit)
+{
+	double cap = m->config.logit_cap;
+
+	return cap > 0 ? cap * tanh(logit / cap) : logit;
+}
+
 /* One answer's column of a prompt's row, at one position. */
 static void finish_answer(struct lens_table_view *v, const struct lens_logits *l, size_t answer)
 {
@@ -166,7 +174,7 @@ static void finish_answer(struct lens_table_view *v, const struct lens_logits *l
 		total += x;
 		magnitude += fabs(x);
 	}
-	off = fabs(total - lens_answer_logit(l, answer)) / magnitude;
+	off = fabs(capped(v->model, total) - lens_answer_logit(l, answer)) / magnitude;
 	if (off > v->deviation)
 		v->deviation = off;
 }

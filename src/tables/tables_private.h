@@ -131,6 +131,7 @@ struct lens_place {
 
 /* attrs.c's, if any table is shown attributions. */
 struct lens_attrs_state {
+	struct lens_activation waiting; /* z or hook_post whose norm's scale is to come */
 	unsigned of;
 	float *direction; /* [slots, D] of each prompt's answers */
 	float *through;   /* [slots, width] the same through W_O or W_out */
