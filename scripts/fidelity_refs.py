@@ -50,7 +50,8 @@ def widened(dtype: torch.dtype) -> Iterator[None]:
         yield
         return
     families = ("gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "qwen2", "qwen3",
-                "olmo2", "gemma", "gemma2", "gemma3")
+                "olmo2", "gemma", "gemma2", "gemma3", "granite", "smollm3", "phi", "phi3", "gptj",
+                "opt", "gpt_bigcode", "starcoder2", "stablelm")
     names = [f"models.{f}.modeling_{f}" for f in families] + ["modeling_rope_utils"]
     modules = [importlib.import_module(f"transformers.{n}") for n in names]
     to_float = torch.Tensor.float
@@ -102,8 +103,10 @@ def tl_cannot(c: object) -> str | None:
         return "attention_bias off: TransformerLens's conversion of GPT-NeoX needs the biases"
     if rope_of(c)["rope_type"] not in ("default", "linear", "llama3"):
         return f"rope_type {rope_of(c)['rope_type']}: no family of TransformerLens has it"
-    if c.model_type in ("olmo2", "gemma3_text"):
+    if c.model_type in ("olmo2", "gemma3_text", "granite", "smollm3", "starcoder2", "stablelm"):
         return f"TransformerLens 2.16 does not have {c.model_type}"
+    if c.model_type == "gpt_bigcode":
+        return "TransformerLens's conversion reads names that transformers no longer has (kv_attn)"
     return None
 
 
@@ -142,6 +145,19 @@ def tl_family(c: object) -> dict:
             d_mlp=c.intermediate_size or 4 * c.hidden_size, act_fn=c.activation_function,
             eps=c.layer_norm_epsilon, use_attn_scale=False, use_local_attn=True,
             attn_types=c.attention_layers, window_size=c.window_size)
+    if c.model_type in ("gptj", "gpt_bigcode"):
+        keys = dict(n_layers=c.n_layer, d_model=c.n_embd, n_ctx=c.n_positions, n_heads=c.n_head,
+                    d_head=c.n_embd // c.n_head, d_mlp=c.n_inner or 4 * c.n_embd,
+                    act_fn=c.activation_function, eps=c.layer_norm_epsilon)
+        if c.model_type == "gpt_bigcode":
+            return {**keys, "use_attn_scale": c.scale_attn_weights}
+        return {**keys, "positional_embedding_type": "rotary", "rotary_adjacent_pairs": True,
+                "rotary_dim": c.rotary_dim, "parallel_attn_mlp": True}
+    if c.model_type == "opt":
+        return dict(
+            n_layers=c.num_hidden_layers, d_model=c.hidden_size, n_heads=c.num_attention_heads,
+            n_ctx=c.max_position_embeddings, d_head=c.hidden_size // c.num_attention_heads,
+            d_mlp=c.ffn_dim, act_fn=c.activation_function, eps=1e-5)
     d_head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
     part = getattr(c, "partial_rotary_factor", 1.0)
     keys = dict(
@@ -158,6 +174,8 @@ def tl_family(c: object) -> dict:
                     NTK_original_ctx_len=rope["original_max_position_embeddings"])
     if c.model_type == "gpt_neox":
         return {**keys, "eps": c.layer_norm_eps, "parallel_attn_mlp": c.use_parallel_residual}
+    if c.model_type == "phi":
+        return {**keys, "eps": c.layer_norm_eps, "parallel_attn_mlp": True}
     keys.update(eps=c.rms_norm_eps, gated_mlp=True, n_key_value_heads=c.num_key_value_heads,
                 final_rms=c.model_type != "mistral", use_qk_norm=c.model_type == "qwen3")
     if c.model_type in ("gemma", "gemma2"):
@@ -167,10 +185,10 @@ def tl_family(c: object) -> dict:
                     attn_scale=c.query_pre_attn_scalar ** 0.5,
                     attn_scores_soft_cap=c.attn_logit_softcapping or -1.0,
                     output_logits_soft_cap=c.final_logit_softcapping or -1.0)
-    if c.model_type == "llama" and c.num_key_value_heads == c.num_attention_heads:
+    if c.model_type in ("llama", "phi3") and c.num_key_value_heads == c.num_attention_heads:
         keys["n_key_value_heads"] = None
     local = [False] * c.num_hidden_layers
-    if c.model_type == "mistral" and c.sliding_window:
+    if c.model_type in ("mistral", "phi3") and c.sliding_window:
         local = [True] * c.num_hidden_layers
     elif c.model_type in ("qwen2", "qwen3", "gemma2"):
         local = [k == "sliding_attention" for k in c.layer_types]
@@ -189,7 +207,10 @@ def tl_weights(hf: torch.nn.Module, cfg: object) -> dict[str, torch.Tensor]:
              "qwen2": convert.convert_qwen2_weights,
              "qwen3": convert.convert_qwen3_weights,
              "gemma": convert.convert_gemma_weights,
-             "gemma2": convert.convert_gemma_weights}[hf.config.model_type](hf, cfg)
+             "gemma2": convert.convert_gemma_weights,
+             "phi": convert.convert_phi_weights, "phi3": convert.convert_phi3_weights,
+             "gptj": convert.convert_gptj_weights, "opt": convert.convert_opt_weights,
+             "gpt_bigcode": convert.convert_coder_weights}[hf.config.model_type](hf, cfg)
     if hf.config.model_type in ("llama", "qwen3") and hf.config.attention_bias:
         mark = "" if cfg.n_key_value_heads is None else "_"
         for l, layer in enumerate(hf.model.layers):
@@ -241,7 +262,7 @@ def load_tl(hf: torch.nn.Module, flags: dict[str, bool], dtype: torch.dtype) -> 
     why = tl_cannot(c)
     if why:
         raise ValueError(f"TransformerLens can't hold this model: {why}")
-    norm = "LN" if c.model_type.startswith("gpt") else "RMS"
+    norm = "LN" if c.model_type.startswith("gpt") or c.model_type in ("phi", "opt") else "RMS"
     cfg = HookedTransformerConfig(
         **tl_family(c), d_vocab=c.vocab_size,
         normalization_type=norm + ("Pre" if flags["fold_ln"] else ""),

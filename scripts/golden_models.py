@@ -114,6 +114,35 @@ def gemma_config(kind: str, n_layer: int, n_embd: int, n_head: int, n_kv: int, d
             "model_type": model_type, **keys, **more}
 
 
+def phi_config(n_layer: int, n_embd: int, n_head: int, **more: object) -> dict:
+    cfg = llama_config("Phi", n_layer, n_embd, n_head, n_head)
+    del cfg["rms_norm_eps"]
+    return {**cfg, "hidden_act": "gelu_new", "layer_norm_eps": 1e-5,
+            "partial_rotary_factor": 0.5, **more}
+
+
+def opt_config(n_layer: int, n_embd: int, n_head: int, **more: object) -> dict:
+    return {"architectures": ["OPTForCausalLM"], "model_type": "opt",
+            "num_hidden_layers": n_layer, "hidden_size": n_embd, "num_attention_heads": n_head,
+            "ffn_dim": 3 * n_embd, "word_embed_proj_dim": n_embd, "do_layer_norm_before": True,
+            "activation_function": "relu", "max_position_embeddings": N_CTX, "dropout": 0.0,
+            "vocab_size": 300, **more}
+
+
+def starcoder2_config(n_layer: int, n_embd: int, n_head: int, n_kv: int,
+                      **more: object) -> dict:
+    cfg = llama_config("Starcoder2", n_layer, n_embd, n_head, n_kv)
+    del cfg["rms_norm_eps"], cfg["tie_word_embeddings"]
+    return {**cfg, "hidden_act": "gelu_pytorch_tanh", "norm_epsilon": 1e-5, "use_bias": True,
+            **more}
+
+
+def stablelm_config(n_layer: int, n_embd: int, n_head: int, n_kv: int, **more: object) -> dict:
+    cfg = llama_config("StableLm", n_layer, n_embd, n_head, n_kv)
+    del cfg["rms_norm_eps"]
+    return {**cfg, "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.25, **more}
+
+
 MOST, SHORT, MIDDLE = (0, 1, 2, 3, 5), (0, 1, 3), (1, 2)
 ONLY_ON = {v: (FEW_HOOKS, (3,)) for v in FLAGS}
 ONLY_OFF = {f"no_{v}": (FEW_HOOKS, (3,)) for v in FLAGS}
@@ -230,6 +259,86 @@ MODELS = {
                            query_pre_attn_scalar=6, rope_theta=1000000.0,
                            rope_scaling={"rope_type": "linear", "factor": 8.0},
                            layer_types=["full_attention", "sliding_attention"]),
+        dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
+    "qwen3_yarn": Spec(
+        4809, llama_config("Qwen3", 2, 16, 2, 1, head_dim=12, rope_theta=10000.0,
+                           rope_scaling={"rope_type": "yarn", "factor": 4.0,
+                                         "original_max_position_embeddings": 12}),
+        store={"processed": (FEW_HOOKS, MIDDLE)}),
+    "llama_dynamic": Spec(
+        4910, llama_config("Llama", 2, 16, 2, 1,
+                           rope_scaling={"rope_type": "dynamic", "factor": 2.0}),
+        dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
+    "granite": Spec(
+        5001, llama_config("Granite", 2, 24, 4, 2, embedding_multiplier=3.0,
+                           residual_multiplier=0.4, logits_scaling=2.0,
+                           attention_multiplier=0.3, attention_bias=True, mlp_bias=True),
+        store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
+    "granite_tied": Spec(
+        5102, llama_config("Granite", 2, 16, 2, 1, embedding_multiplier=2.0,
+                           residual_multiplier=0.7, logits_scaling=0.5,
+                           attention_multiplier=0.4, tie_word_embeddings=True),
+        dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
+    "smollm3": Spec(
+        5203, llama_config("SmolLM3", 3, 16, 2, 1, pad_token_id=0, no_rope_layers=[1, 0, 1],
+                           tie_word_embeddings=True),
+        store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
+    "smollm3_interval": Spec(
+        5304, llama_config("SmolLM3", 4, 16, 2, 2, pad_token_id=0, no_rope_layer_interval=2),
+        dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
+    "phi": Spec(
+        5405, phi_config(2, 32, 4),
+        store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
+    "phi_full": Spec(
+        5506, phi_config(2, 24, 3, partial_rotary_factor=1.0, hidden_act="gelu"),
+        dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
+    "phi3": Spec(
+        5608, llama_config("Phi3", 2, 24, 4, 2, sliding_window=6, pad_token_id=0),
+        store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
+    "phi3_longrope": Spec(
+        5708, llama_config("Phi3", 2, 16, 2, 2, sliding_window=None, pad_token_id=0,
+                           max_position_embeddings=4 * N_CTX,
+                           original_max_position_embeddings=N_CTX,
+                           rope_scaling={"type": "longrope",
+                                         "short_factor": [1.0, 1.2, 1.5, 2.0],
+                                         "long_factor": [1.0, 2.0, 4.0, 8.0]}),
+        dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
+    "gptj": Spec(
+        5810, gpt2_config(2, 32, 2, architectures=["GPTJForCausalLM"], model_type="gptj",
+                          rotary_dim=8, tie_word_embeddings=False),
+        buffers=True, store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
+    "gptj_full": Spec(
+        5910, gpt2_config(2, 24, 3, architectures=["GPTJForCausalLM"], model_type="gptj",
+                          rotary_dim=8, n_inner=40, tie_word_embeddings=False),
+        dtype="F16", store={"processed": (FEW_HOOKS, MIDDLE)}),
+    "opt": Spec(
+        6003, opt_config(2, 24, 3),
+        store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
+    "opt_untied": Spec(
+        6103, opt_config(2, 16, 2, tie_word_embeddings=False, activation_function="gelu"),
+        dtype="F16", file="bin", store={"processed": (FEW_HOOKS, MIDDLE)}),
+    "gpt_bigcode": Spec(
+        6203, gpt2_config(2, 24, 3, architectures=["GPTBigCodeForCausalLM"],
+                          model_type="gpt_bigcode", multi_query=True,
+                          activation_function="gelu_pytorch_tanh"),
+        buffers=True, store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
+    "gpt_bigcode_untied": Spec(
+        6304, gpt2_config(2, 16, 2, architectures=["GPTBigCodeForCausalLM"],
+                          model_type="gpt_bigcode", multi_query=True, n_inner=40,
+                          tie_word_embeddings=False),
+        dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
+    "starcoder2": Spec(
+        6406, starcoder2_config(2, 24, 4, 2, sliding_window=6),
+        store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
+    "starcoder2_untied": Spec(
+        6506, starcoder2_config(2, 16, 2, 1, tie_word_embeddings=False),
+        dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
+    "stablelm": Spec(
+        6607, stablelm_config(2, 32, 4, 2),
+        store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
+    "stablelm_parallel": Spec(
+        6708, stablelm_config(2, 16, 2, 2, use_parallel_residual=True, use_qkv_bias=True,
+                              partial_rotary_factor=0.5),
         dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
 }
 
@@ -371,11 +480,82 @@ def llama_weights(cfg: dict, seed: int) -> Weights:
     return m.w
 
 
+def phi3_weights(cfg: dict, seed: int) -> Weights:
+    """Llama's, put together."""
+    w, out = llama_weights(cfg, seed), Weights()
+    for name, a in w.items():
+        if ".q_proj." in name:
+            out[name.replace("q_proj", "qkv_proj")] = np.concatenate(
+                [w[name.replace("q_proj", f"{x}_proj")] for x in "qkv"])
+        elif ".gate_proj." in name:
+            up = w[name.replace("gate_proj", "up_proj")]
+            out[name.replace("gate_proj", "gate_up_proj")] = np.concatenate([a, up])
+        elif not any(x in name for x in (".k_proj.", ".v_proj.", ".up_proj.")):
+            out[name] = a
+    return out
+
+
+def layer_norm_weights(cfg: dict, seed: int) -> Weights:
+    """Families of LayerNorm and plain Linears, by what they call them."""
+    kind = cfg["model_type"]
+    D, H = (cfg.get("hidden_size") or cfg["n_embd"],
+            cfg.get("num_attention_heads") or cfg["n_head"])
+    kv = (cfg.get("num_key_value_heads") or H) * (D // H)
+    F = (cfg.get("intermediate_size") or cfg.get("ffn_dim") or cfg.get("n_inner") or 4 * D)
+    old = kind in ("gptj", "gpt_bigcode")
+    top = "transformer" if old else "model.decoder" if kind == "opt" else "model"
+    b_qkv = 0.0 if kind == "gptj" or kind == "stablelm" and not cfg.get("use_qkv_bias") else 0.3
+    b_o = 0.0 if kind in ("gptj", "stablelm") else 0.2
+    m = Maker(seed, D)
+    m.embed(f"{top}.{'wte' if old else 'embed_tokens'}.weight", cfg["vocab_size"], D)
+    if kind == "opt":
+        m.w[f"{top}.embed_positions.weight"] = m.normal(
+            m.embed_std * 2 / 3, cfg["max_position_embeddings"] + 2, D)
+    if kind == "gpt_bigcode":
+        m.w[f"{top}.wpe.weight"] = m.normal(m.embed_std * 2 / 3, cfg["n_positions"], D)
+    names = {
+        "phi": ("input_layernorm", None, "self_attn", "dense", "mlp.fc1", "mlp.fc2"),
+        "starcoder2": ("input_layernorm", "post_attention_layernorm", "self_attn", "o_proj",
+                       "mlp.c_fc", "mlp.c_proj"),
+        "stablelm": ("input_layernorm", None if cfg.get("use_parallel_residual")
+                     else "post_attention_layernorm", "self_attn", "o_proj", "mlp.up_proj",
+                     "mlp.down_proj"),
+        "opt": ("self_attn_layer_norm", "final_layer_norm", "self_attn", "out_proj", "fc1",
+                "fc2"),
+        "gptj": ("ln_1", None, "attn", "out_proj", "mlp.fc_in", "mlp.fc_out"),
+        "gpt_bigcode": ("ln_1", "ln_2", "attn", "c_proj", "mlp.c_fc", "mlp.c_proj")}[kind]
+    ln1, ln2, attn, out, fc_in, fc_out = names
+    for l in range(cfg.get("num_hidden_layers") or cfg["n_layer"]):
+        b = f"{top}.{'h' if old else 'layers'}.{l}"
+        for norm in filter(None, (ln1, ln2)):
+            m.norm(f"{b}.{norm}", D)
+        if kind == "gpt_bigcode":
+            m.linear(f"{b}.{attn}.c_attn", D, D + 2 * (D // H), b_qkv)
+        else:
+            for x, n in (("q", D), ("k", kv), ("v", kv)):
+                m.linear(f"{b}.{attn}.{x}_proj", D, n, b_qkv)
+        m.linear(f"{b}.{attn}.{out}", D, D, b_o)
+        if kind == "stablelm":
+            m.linear(f"{b}.mlp.gate_proj", D, F)
+        m.linear(f"{b}.{fc_in}", D, F, 0.0 if kind == "stablelm" else 0.3)
+        m.linear(f"{b}.{fc_out}", F, D, 0.0 if kind == "stablelm" else 0.2)
+    m.norm({"phi": "model.final_layernorm", "opt": "model.decoder.final_layer_norm"}.get(
+        kind, f"{top}.{'ln_f' if old else 'norm'}"), D)
+    if not cfg.get("tie_word_embeddings", kind in ("starcoder2", "opt", "gpt_bigcode")):
+        m.head("lm_head.weight", cfg["vocab_size"], D)
+        if kind in ("phi", "gptj"):
+            m.w["lm_head.bias"] = m.normal(0.3, cfg["vocab_size"], mean=0.02)
+    return m.w
+
+
 WEIGHTS: dict[str, Callable[[dict, int], Weights]] = {
     "gpt2": gpt2_weights, "gpt_neo": neo_weights, "gpt_neox": neox_weights,
     "llama": llama_weights, "mistral": llama_weights, "qwen2": llama_weights,
     "qwen3": llama_weights, "olmo2": llama_weights, "gemma": llama_weights,
-    "gemma2": llama_weights, "gemma3_text": llama_weights}
+    "gemma2": llama_weights, "gemma3_text": llama_weights, "granite": llama_weights,
+    "smollm3": llama_weights, "phi3": phi3_weights,
+    **{kind: layer_norm_weights for kind in ("phi", "gptj", "opt", "gpt_bigcode", "starcoder2",
+                                             "stablelm")}}
 
 
 def make_weights(cfg: dict, seed: int) -> Weights:
@@ -387,10 +567,11 @@ def buffers_of(cfg: dict) -> Weights:
     """What old checkpoints carry besides weights, and what nobody reads."""
     mask = np.tril(np.ones((1, 1, N_CTX, N_CTX), np.uint8))
     out: Weights = {}
-    if cfg["model_type"] == "gpt2":
+    if cfg["model_type"] in ("gpt2", "gptj", "gpt_bigcode"):
+        top = "" if cfg["model_type"] == "gpt2" else "transformer."
         for l in range(cfg["n_layer"]):
-            out[f"h.{l}.attn.bias"] = mask.astype(np.float32)
-            out[f"h.{l}.attn.masked_bias"] = np.array(-1e4, np.float32)
+            out[f"{top}h.{l}.attn.bias"] = mask.astype(np.float32)
+            out[f"{top}h.{l}.attn.masked_bias"] = np.array(-1e4, np.float32)
     elif cfg["model_type"] == "gpt_neo":
         for l, kind in enumerate(cfg["attention_layers"]):
             far = np.tril(mask, -cfg["window_size"]) if kind == "local" else 0

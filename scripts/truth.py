@@ -92,12 +92,21 @@ def capped(cap: float, x: Array) -> Array:
 
 
 def rotated(cfg: Config, x: Array, layer: int) -> Array:
-    """x [P, heads, dh]: of the first rotary_dim dimensions, i and i + rotary_dim / 2 turn."""
+    """x [P, heads, dh]: of the first rotary_dim dimensions, i and i + rotary_dim / 2 turn.
+
+    Or 2i and 2i + 1, as in GPT-J.
+    """
+    if layer in cfg.unrotated:
+        return x
     inv_freq = cfg.local_inv_freq if cfg.local_inv_freq and cfg.windows[layer] else cfg.inv_freq
     half = len(inv_freq)
     angle = np.arange(len(x))[:, None, None] * np.array(inv_freq)  # [P, 1, half]
     a, b, rest = x[..., :half], x[..., half:2 * half], x[..., 2 * half:]
-    cos, sin = np.cos(angle), np.sin(angle)
+    cos, sin = cfg.rotary_factor * np.cos(angle), cfg.rotary_factor * np.sin(angle)
+    if cfg.adjacent:
+        a, b = x[..., 0:2 * half:2], x[..., 1:2 * half:2]
+        turned = np.stack([a * cos - b * sin, b * cos + a * sin], axis=-1)
+        return np.concatenate([turned.reshape(*a.shape[:-1], 2 * half), rest], axis=-1)
     return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
 
 

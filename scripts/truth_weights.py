@@ -100,6 +100,9 @@ class Config:
     parallel: bool = False             # the MLP reads resid_pre, there is no resid_mid
     gated: bool = False
     inv_freq: tuple[float, ...] = ()   # rotary: radians a position; (): learned positions
+    rotary_factor: float = 1.0         # cosines and sines are multiplied by it
+    adjacent: bool = False             # pairs are (2i, 2i + 1) instead of (i, i + rotary_dim / 2)
+    unrotated: tuple[int, ...] = ()    # layers whose queries and keys are not turned
     local_inv_freq: tuple[float, ...] = ()  # of layers with a window, where they have their own
     qk_norm: str = ""                  # RMSNorm of queries and keys: of each "head", or of "all"
     norms_before: bool = True
@@ -151,9 +154,38 @@ def inverse_frequencies(hf: dict, d_head: int) -> tuple[float, ...]:
         low, high = rope["low_freq_factor"], rope["high_freq_factor"]
         kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
         freq = kept * freq + (1.0 - kept) * freq / rope["factor"]
-    elif rope["rope_type"] != "default":
+    elif rope["rope_type"] == "yarn":
+        original = rope.get("original_max_position_embeddings") or hf["max_position_embeddings"]
+
+        def pair_of(turns: float) -> float:
+            return dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(rope["rope_theta"]))
+
+        low, high = pair_of(rope.get("beta_fast") or 32), pair_of(rope.get("beta_slow") or 1)
+        if rope.get("truncate", True):
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, dim - 1)
+        high += 0.001 if low == high else 0
+        slow = np.clip((np.arange(dim // 2) - low) / (high - low), 0.0, 1.0)
+        freq = slow * freq / rope["factor"] + (1.0 - slow) * freq
+    elif rope["rope_type"] == "longrope":
+        freq = freq / np.array(rope["short_factor"])
+    elif rope["rope_type"] not in ("default", "dynamic"):
         raise ValueError(f"rope_type {rope['rope_type']}")
     return tuple(freq.tolist())
+
+
+def rotary_factor(hf: dict) -> float:
+    """attention_factor of transformers' modeling_rope_utils."""
+    rope = rope_settings(hf)
+    if rope.get("attention_factor"):
+        return rope["attention_factor"]
+    if rope["rope_type"] == "yarn":
+        return 0.1 * math.log(rope["factor"]) + 1.0 if rope["factor"] > 1 else 1.0
+    if rope["rope_type"] == "longrope":
+        original = hf["original_max_position_embeddings"]
+        factor = hf["max_position_embeddings"] / original
+        return math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    return 1.0
 
 
 def heads(w: Array, n: int) -> Array:
@@ -324,6 +356,7 @@ class Llama:
             act_fn=hf.get("hidden_act", "silu"), attn_scale=(math.sqrt(d_head),) * n_layers,
             windows=cls.windows(hf), tied=hf.get("tie_word_embeddings", False), norm="RMS",
             gated=True, inv_freq=inverse_frequencies(hf, d_head), qk_norm=cls.qk_norm,
+            rotary_factor=rotary_factor(hf),
             norms_before=cls.norms_before, norms_after=cls.norms_after)
 
     default_head: int | None = None
@@ -497,9 +530,264 @@ class Gemma3(Gemma2):
         return replace(cfg, local_inv_freq=inverse_frequencies(local, cfg.d_head))
 
 
+class Granite(Llama):
+    """GraniteForCausalLM: multipliers, which go into the weights."""
+
+    @classmethod
+    def config(cls, hf: dict) -> Config:
+        cfg = super().config(hf)
+        scale = 1.0 / hf.get("attention_multiplier", 1.0)
+        return replace(cfg, attn_scale=(scale,) * cfg.n_layers)
+
+    @classmethod
+    def weights(cls, cfg: Config, hf: dict, tensors: Tensors) -> Weights:
+        w = super().weights(cfg, hf, tensors)
+        w["embed.W_E"] = w["embed.W_E"] * hf.get("embedding_multiplier", 1.0)
+        w["unembed.W_U"] = w["unembed.W_U"] / hf.get("logits_scaling", 1.0)
+        for l in range(cfg.n_layers):
+            for name in ("attn.W_O", "attn.b_O", "mlp.W_out", "mlp.b_out"):
+                w[f"blocks.{l}.{name}"] = (w[f"blocks.{l}.{name}"]
+                                           * hf.get("residual_multiplier", 1.0))
+        return w
+
+
+class SmolLM3(Llama):
+    """SmolLM3ForCausalLM: layers without rotary positions."""
+
+    default_kv_heads = 4
+
+    @classmethod
+    def config(cls, hf: dict) -> Config:
+        cfg = super().config({"rope_theta": 2e6, "tie_word_embeddings": True, **hf})
+        every = hf.get("no_rope_layer_interval", 4)
+        turned = hf.get("no_rope_layers") or [int((l + 1) % every != 0)
+                                              for l in range(cfg.n_layers)]
+        return replace(cfg, unrotated=tuple(l for l, t in enumerate(turned) if not t))
+
+    @classmethod
+    def windows(cls, hf: dict) -> tuple[int | None, ...]:
+        window = hf.get("sliding_window") if hf.get("use_sliding_window", False) else None
+        kinds = hf.get("layer_types") or ["full_attention"] * hf["num_hidden_layers"]
+        return tuple(window if k == "sliding_attention" else None for k in kinds)
+
+
+class Phi3(Llama):
+    """Phi3ForCausalLM: q, k and v in one matrix, gate and up in another."""
+
+    @staticmethod
+    def windows(hf: dict) -> tuple[int | None, ...]:
+        return (hf.get("sliding_window"),) * hf["num_hidden_layers"]
+
+    @classmethod
+    def weights(cls, cfg: Config, hf: dict, tensors: Tensors) -> Weights:
+        q, kv = cfg.n_heads * cfg.d_head, cfg.n_kv_heads * cfg.d_head
+        parts: Tensors = dict(tensors)
+
+        def rows(name: str, start: int, end: int) -> Callable[[], Array]:
+            return lambda: tensors[name]()[start:end]
+
+        for l in range(cfg.n_layers):
+            b = f"model.layers.{l}."
+            for x, start, end in (("q", 0, q), ("k", q, q + kv), ("v", q + kv, q + 2 * kv)):
+                parts[f"{b}self_attn.{x}_proj.weight"] = rows(f"{b}self_attn.qkv_proj.weight",
+                                                              start, end)
+            for x, start in (("gate", 0), ("up", cfg.d_mlp)):
+                parts[f"{b}mlp.{x}_proj.weight"] = rows(f"{b}mlp.gate_up_proj.weight", start,
+                                                        start + cfg.d_mlp)
+        return super().weights(cfg, hf, parts)
+
+
+class Biased:
+    """Families of LayerNorm whose tensors are Linears with and without biases: by a table.
+
+    NAMES: ours -> theirs, in a block; a missing bias is zero.
+    """
+
+    PREFIX, LAYER = "model.", "layers.{}."
+    EMBED, POS, POS_OFFSET, HEAD = "embed_tokens.weight", "", 0, "lm_head"
+    FINAL = "norm"
+    NAMES: dict[str, str] = {}
+
+    @classmethod
+    def weights(cls, cfg: Config, hf: dict, tensors: Tensors) -> Weights:
+        def get(name: str) -> Array:
+            return tensors[cls.PREFIX + name]()
+
+        def bias(name: str, n: int) -> Array:
+            return get(name) if cls.PREFIX + name in tensors else np.zeros(n)
+
+        H, dh, D = cfg.n_heads, cfg.d_head, cfg.d_model
+        w: Weights = {"embed.W_E": get(cls.EMBED)}
+        if cls.POS:
+            w["pos_embed.W_pos"] = get(cls.POS)[cls.POS_OFFSET:]
+        for l in range(cfg.n_layers):
+            src, dst = cls.LAYER.format(l), f"blocks.{l}."
+            for ours in ("ln1", "ln2"):
+                name = src + cls.norm(ours, cfg)
+                w[f"{dst}{ours}.w"], w[f"{dst}{ours}.b"] = get(name + ".weight"), get(name + ".bias")
+            for x, n in (("Q", H), ("K", cfg.n_kv_heads), ("V", cfg.n_kv_heads)):
+                name = src + cls.NAMES[x]
+                w[f"{dst}attn.W_{x}"] = heads(get(name + ".weight"), n)
+                w[f"{dst}attn.b_{x}"] = heads(bias(name + ".bias", n * dh), n)
+            w[dst + "attn.W_O"] = get(src + cls.NAMES["O"] + ".weight").T.reshape(H, dh, D)
+            w[dst + "attn.b_O"] = bias(src + cls.NAMES["O"] + ".bias", D)
+            for ours, n in (("gate", cfg.d_mlp), ("in", cfg.d_mlp), ("out", D)):
+                if ours in cls.NAMES:
+                    name = src + cls.NAMES[ours]
+                    w[f"{dst}mlp.W_{ours}"] = get(name + ".weight").T
+                    w[f"{dst}mlp.b_{ours}"] = bias(name + ".bias", n)
+        w["ln_final.w"], w["ln_final.b"] = get(cls.FINAL + ".weight"), get(cls.FINAL + ".bias")
+        set_unembed(w, cfg, tensors, cls.HEAD + ".weight")
+        if cls.HEAD + ".bias" in tensors:
+            w["unembed.b_U"] = tensors[cls.HEAD + ".bias"]()
+        return w
+
+    @classmethod
+    def norm(cls, ours: str, cfg: Config) -> str:
+        return cls.NAMES[ours]
+
+
+SELF_ATTN = {x.upper(): f"self_attn.{x}_proj" for x in "qkvo"}
+
+
+class Phi(Biased):
+    """PhiForCausalLM: parallel behind one norm, partly rotary, a head with a bias."""
+
+    FINAL = "final_layernorm"
+    NAMES = {**SELF_ATTN, "O": "self_attn.dense", "in": "mlp.fc1", "out": "mlp.fc2",
+             "ln1": "input_layernorm", "ln2": "input_layernorm"}
+
+    @staticmethod
+    def config(hf: dict) -> Config:
+        d_head = hf["hidden_size"] // hf["num_attention_heads"]
+        share = hf.get("partial_rotary_factor", 0.5)
+        return frame(hf, eps=hf.get("layer_norm_eps", 1e-5), parallel=True,
+                     act_fn=hf.get("hidden_act", "gelu_new"),
+                     inv_freq=inverse_frequencies({**hf, "partial_rotary_factor": share}, d_head))
+
+
+class Starcoder2(Biased):
+    """Starcoder2ForCausalLM: rotary, grouped queries, perhaps a window."""
+
+    NAMES = {**SELF_ATTN, "in": "mlp.c_fc", "out": "mlp.c_proj", "ln1": "input_layernorm",
+             "ln2": "post_attention_layernorm"}
+
+    @staticmethod
+    def config(hf: dict) -> Config:
+        cfg = frame({"tie_word_embeddings": True, **hf}, eps=hf.get("norm_epsilon", 1e-5),
+                    act_fn=hf.get("hidden_act", "gelu_pytorch_tanh"),
+                    inv_freq=inverse_frequencies(
+                        hf, hf["hidden_size"] // hf["num_attention_heads"]))
+        return replace(cfg, windows=(hf.get("sliding_window"),) * cfg.n_layers)
+
+
+class StableLm(Biased):
+    """StableLmForCausalLM: LayerNorm and a gated MLP, in sequence or parallel behind one norm."""
+
+    NAMES = {**SELF_ATTN, "gate": "mlp.gate_proj", "in": "mlp.up_proj", "out": "mlp.down_proj",
+             "ln1": "input_layernorm"}
+
+    @classmethod
+    def norm(cls, ours: str, cfg: Config) -> str:
+        return "input_layernorm" if ours == "ln1" or cfg.parallel else "post_attention_layernorm"
+
+    @staticmethod
+    def config(hf: dict) -> Config:
+        d_head = hf["hidden_size"] // hf["num_attention_heads"]
+        share = hf.get("partial_rotary_factor", 0.25)
+        return frame(hf, eps=hf.get("layer_norm_eps", 1e-5), gated=True,
+                     parallel=hf.get("use_parallel_residual", False),
+                     act_fn=hf.get("hidden_act", "silu"),
+                     inv_freq=inverse_frequencies({**hf, "partial_rotary_factor": share}, d_head))
+
+
+class Opt(Biased):
+    """OPTForCausalLM: positions stored behind two rows, ReLU."""
+
+    PREFIX, LAYER = "model.decoder.", "layers.{}."
+    POS, POS_OFFSET, FINAL = "embed_positions.weight", 2, "final_layer_norm"
+    NAMES = {**SELF_ATTN, "O": "self_attn.out_proj", "in": "fc1", "out": "fc2",
+             "ln1": "self_attn_layer_norm", "ln2": "final_layer_norm"}
+
+    @staticmethod
+    def config(hf: dict) -> Config:
+        return frame({"tie_word_embeddings": True, "intermediate_size": hf["ffn_dim"], **hf},
+                     eps=1e-5, act_fn=hf.get("activation_function", "relu"))
+
+
+class GptJ(Biased):
+    """GPTJForCausalLM: parallel behind one norm, neighbours turned, a head with a bias."""
+
+    PREFIX, LAYER, EMBED, FINAL = "transformer.", "h.{}.", "wte.weight", "ln_f"
+    NAMES = {**{x.upper(): f"attn.{x}_proj" for x in "qkv"}, "O": "attn.out_proj",
+             "in": "mlp.fc_in", "out": "mlp.fc_out", "ln1": "ln_1", "ln2": "ln_1"}
+
+    @staticmethod
+    def config(hf: dict) -> Config:
+        dim = hf.get("rotary_dim") or 64
+        freq = 10000.0 ** -(np.arange(0, dim, 2, dtype=np.float64) / dim)
+        return frame(old_names(hf), eps=hf.get("layer_norm_epsilon", 1e-5), parallel=True,
+                     act_fn=hf.get("activation_function", "gelu_new"), adjacent=True,
+                     inv_freq=tuple(freq.tolist()))
+
+
+class GptBigCode(Biased):
+    """GPTBigCodeForCausalLM: GPT-2 with one head of keys and values."""
+
+    PREFIX, LAYER, EMBED, FINAL = "transformer.", "h.{}.", "wte.weight", "ln_f"
+    POS = "wpe.weight"
+    NAMES = {**{x: f"attn.{x}" for x in "QKV"}, "O": "attn.c_proj", "in": "mlp.c_fc",
+             "out": "mlp.c_proj", "ln1": "ln_1", "ln2": "ln_2"}
+
+    @staticmethod
+    def config(hf: dict) -> Config:
+        cfg = frame({"tie_word_embeddings": True, "num_key_value_heads": 1, **old_names(hf)},
+                    eps=hf.get("layer_norm_epsilon", 1e-5),
+                    act_fn=hf.get("activation_function", "gelu_pytorch_tanh"))
+        return cfg if hf.get("scale_attn_weights", True) else replace(
+            cfg, attn_scale=(1.0,) * cfg.n_layers)
+
+    @classmethod
+    def weights(cls, cfg: Config, hf: dict, tensors: Tensors) -> Weights:
+        q, kv = cfg.n_heads * cfg.d_head, cfg.n_kv_heads * cfg.d_head
+        parts: Tensors = dict(tensors)
+
+        def rows(name: str, start: int, end: int) -> Callable[[], Array]:
+            return lambda: tensors[name]()[start:end]
+
+        for l in range(cfg.n_layers):
+            for x, start, end in (("Q", 0, q), ("K", q, q + kv), ("V", q + kv, q + 2 * kv)):
+                for kind in ("weight", "bias"):
+                    parts[f"transformer.h.{l}.attn.{x}.{kind}"] = rows(
+                        f"transformer.h.{l}.attn.c_attn.{kind}", start, end)
+        return super().weights(cfg, hf, parts)
+
+
+def old_names(hf: dict) -> dict:
+    """GPT-2's keys under the newer names."""
+    return {**hf, "num_hidden_layers": hf["n_layer"], "hidden_size": hf["n_embd"],
+            "num_attention_heads": hf["n_head"], "max_position_embeddings": hf["n_positions"],
+            "intermediate_size": hf.get("n_inner") or 4 * hf["n_embd"]}
+
+
+def frame(hf: dict, **more: object) -> Config:
+    """A Config of LayerNorm from the usual keys."""
+    n_layers, d_model, n_heads = (hf["num_hidden_layers"], hf["hidden_size"],
+                                  hf["num_attention_heads"])
+    d_head = d_model // n_heads
+    keys = dict(n_layers=n_layers, d_model=d_model, n_heads=n_heads,
+                n_kv_heads=hf.get("num_key_value_heads") or n_heads, d_head=d_head,
+                d_mlp=hf["intermediate_size"], d_vocab=hf["vocab_size"],
+                n_ctx=hf["max_position_embeddings"], attn_scale=(math.sqrt(d_head),) * n_layers,
+                windows=(None,) * n_layers, tied=hf.get("tie_word_embeddings", False))
+    return Config(**{**keys, **more})
+
+
 FAMILIES = {"gpt2": Gpt2, "gpt_neo": GptNeo, "gpt_neox": GptNeoX, "llama": Llama,
             "mistral": Mistral, "qwen2": Qwen2, "qwen3": Qwen3, "olmo2": Olmo2, "gemma": Gemma,
-            "gemma2": Gemma2, "gemma3_text": Gemma3}
+            "gemma2": Gemma2, "gemma3_text": Gemma3, "granite": Granite, "smollm3": SmolLM3,
+            "phi": Phi, "phi3": Phi3, "gptj": GptJ, "opt": Opt, "gpt_bigcode": GptBigCode,
+            "starcoder2": Starcoder2, "stablelm": StableLm}
 
 
 def set_unembed(w: Weights, cfg: Config, tensors: Tensors, name: str) -> None:

@@ -16,9 +16,17 @@
 enum lens_norm { LENS_NORM_LN, LENS_NORM_RMS };
 
 /* How rotary angles are scaled for a longer context, under Hugging Face's rope_type names. */
-enum lens_rope_type { LENS_ROPE_DEFAULT, LENS_ROPE_LINEAR, LENS_ROPE_LLAMA3 };
+enum lens_rope_type {
+	LENS_ROPE_DEFAULT,
+	LENS_ROPE_LINEAR,
+	LENS_ROPE_LLAMA3,
+	LENS_ROPE_YARN,
+	LENS_ROPE_LONGROPE
+};
+#define LENS_MOST_LONGROPE 256 /* factors: pairs of a head */
 
-/* Rotary positions, rotate-half pairing: frequency i is base^(−2i/dim), then scaled. */
+/* Rotary positions, rotate-half pairing unless adjacent: frequency i is base^(−2i/dim), then
+ * scaled. */
 struct lens_rotary {
 	size_t dim;  /* the first dim of d_head are rotated; 0: no rotary positions */
 	double base; /* rope_theta */
@@ -26,6 +34,11 @@ struct lens_rotary {
 	double factor; /* linear, llama3: frequencies are divided by it … */
 	/* … in llama3 only those of long wavelength, compared with the original context. */
 	double low_freq_factor, high_freq_factor, original_ctx;
+	double beta_fast, beta_slow; /* yarn: turns in the original context */
+	bool truncate;               /* yarn: the pairs that they stand for are whole numbers */
+	double attention_factor; /* yarn, longrope: cosines and sines are multiplied by it */
+	double short_factor[LENS_MOST_LONGROPE]; /* longrope: frequencies are divided by them */
+	bool adjacent; /* pairs are (2i, 2i + 1) instead of (i, i + dim/2) */
 };
 
 /* RMSNorm of queries and keys, before the rotation: of each head by itself, or of all together.
@@ -45,6 +58,7 @@ struct lens_config {
 	char act_name[16];
 	bool learned_positions; /* W_pos is added to the embedding */
 	struct lens_rotary rotary;
+	bool no_rotary[LENS_MAX_LAYERS]; /* layers that are not turned: hook_rot_q is hook_q */
 	struct lens_rotary
 		local_rotary; /* dim > 0: that of local layers, rotary of the others */
 	double embed_scale;   /* hook_embed is W_E's row times this, which W_E holds */

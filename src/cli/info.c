@@ -36,7 +36,8 @@ static void print_hook(const struct lens_config *c, enum lens_hook hook)
 /* Prints what differs from GPT-2. */
 static void print_kinds(const struct lens_config *c)
 {
-	static const char *const scaling[] = { "", ", scaled: linear", ", scaled: llama3" };
+	static const char *const scaling[] = { "", ", scaled: linear", ", scaled: llama3",
+					       ", scaled: yarn", ", scaled: longrope" };
 	size_t i, n_local = 0;
 
 	for (i = 0; i < c->n_layers; i++)

@@ -1,12 +1,35 @@
 /*
  * forward/rotary.c: rotary positions (Su et al. 2021, RoFormer), in the
- * rotate-half pairing of GPT-NeoX and Llama. In: the config's frequencies; out:
- * turned queries and keys. Angles are float64: Hugging Face and TransformerLens
- * make them in float32, which is off by 1e-4 at position 2,000.
+ * rotate-half pairing of GPT-NeoX and Llama, or GPT-J's of neighbours. In: the config's
+ * frequencies; out: turned queries and keys. Angles are float64: Hugging Face and
+ * TransformerLens make them in float32, which is off by 1e-4 at position 2,000.
  */
 #include "forward/forward_private.h"
 
 #include <math.h>
+
+/* The pair whose frequency makes so many turns in the original context, as a real number. */
+static double pair_of(const struct lens_rotary *r, double turns)
+{
+	return (double)r->dim * log(r->original_ctx / (turns * 2 * M_PI)) / (2 * log(r->base));
+}
+
+/* Fast pairs keep their frequency, slow ones are divided by factor (Peng et al. 2023). */
+static double yarn(const struct lens_rotary *r, size_t i, double f)
+{
+	double low = pair_of(r, r->beta_fast), high = pair_of(r, r->beta_slow), slow;
+
+	if (r->truncate) {
+		low = floor(low);
+		high = ceil(high);
+	}
+	low = fmax(low, 0);
+	high = fmin(high, (double)r->dim - 1);
+	if (low == high)
+		high += 0.001;
+	slow = fmin(fmax(((double)i - low) / (high - low), 0), 1);
+	return f / r->factor * slow + f * (1 - slow);
+}
 
 /*
  * The angle a position adds to pair i. Scaling as in transformers'
@@ -18,6 +41,10 @@ static double frequency(const struct lens_rotary *r, size_t i)
 {
 	double f = pow(r->base, -2.0 * (double)i / (double)r->dim), turns, smooth;
 
+	if (r->type == LENS_ROPE_YARN)
+		return yarn(r, i, f);
+	if (r->type == LENS_ROPE_LONGROPE)
+		return f / r->short_factor[i];
 	if (r->type == LENS_ROPE_LINEAR)
 		return f / r->factor;
 	if (r->type != LENS_ROPE_LLAMA3)
@@ -44,7 +71,7 @@ enum lens_status lens_rotary_table(const struct lens_rotary *r, size_t max_lengt
 				   struct lens_error *err)
 {
 	size_t i, pos, half = r->dim / 2, n = lens_rotary_bytes(r, max_length);
-	double *a;
+	double *a, by = r->attention_factor > 0 ? r->attention_factor : 1;
 
 	*out = NULL;
 	if (!r->dim)
@@ -56,12 +83,25 @@ enum lens_status lens_rotary_table(const struct lens_rotary *r, size_t max_lengt
 		double f = frequency(r, i);
 
 		for (pos = 0; pos < max_length; pos++) {
-			a[pos * r->dim + i] = cos((double)pos * f);
-			a[pos * r->dim + half + i] = sin((double)pos * f);
+			a[pos * r->dim + i] = by * cos((double)pos * f);
+			a[pos * r->dim + half + i] = by * sin((double)pos * f);
 		}
 	}
 	*out = a;
 	return LENS_OK;
+}
+
+/* Pairs (2i, 2i + 1), GPT-J's way. */
+static void rotate_adjacent(size_t half, const double *cosine, const double *sine, float *x)
+{
+	size_t i;
+
+	for (i = 0; i < half; i++) {
+		double a = (double)x[2 * i], b = (double)x[2 * i + 1];
+
+		x[2 * i] = (float)(a * cosine[i] - b * sine[i]);
+		x[2 * i + 1] = (float)(b * cosine[i] + a * sine[i]);
+	}
 }
 
 void lens_rotate(const struct lens_pass *p, size_t layer)
@@ -73,6 +113,11 @@ void lens_rotate(const struct lens_pass *p, size_t layer)
 	const double *table =
 		p->f->local_angle && c->local[layer] ? p->f->local_angle : p->f->angle;
 
+	void (*rotate)(size_t, const double *, const double *, float *) =
+		c->rotary.adjacent ? rotate_adjacent : lens_vec()->rotate;
+
+	if (c->no_rotary[layer])
+		return;
 	for (row = 0; row < b->n_rows; row++) {
 		float *qkv = p->f->qkv + row * width;
 		const double *angle;
@@ -81,6 +126,6 @@ void lens_rotate(const struct lens_pass *p, size_t layer)
 			continue; /* a gap */
 		angle = table + (size_t)b->position[row] * c->rotary.dim;
 		for (h = 0; h < turned; h++)
-			lens_vec()->rotate(half, angle, angle + half, qkv + h * c->d_head);
+			rotate(half, angle, angle + half, qkv + h * c->d_head);
 	}
 }

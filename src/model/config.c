@@ -11,10 +11,13 @@
 
 /* A new family is one new file and one line here. */
 static const struct lens_family *const families[] = {
-	&lens_family_gpt2,   &lens_family_gpt_neo,     &lens_family_gpt_neox,
-	&lens_family_llama,  &lens_family_mistral,     &lens_family_qwen2,
-	&lens_family_qwen3,  &lens_family_olmo2,       &lens_family_gemma,
-	&lens_family_gemma2, &lens_family_gemma3_text,
+	&lens_family_gpt2,        &lens_family_gpt_neo,  &lens_family_gpt_neox,
+	&lens_family_llama,       &lens_family_mistral,  &lens_family_qwen2,
+	&lens_family_qwen3,       &lens_family_olmo2,    &lens_family_granite,
+	&lens_family_smollm3,     &lens_family_gemma,    &lens_family_gemma2,
+	&lens_family_gemma3_text, &lens_family_phi,      &lens_family_phi3,
+	&lens_family_gptj,        &lens_family_opt,      &lens_family_gpt_bigcode,
+	&lens_family_starcoder2,  &lens_family_stablelm,
 };
 #define N_FAMILIES (sizeof(families) / sizeof(*families))
 
@@ -165,10 +168,19 @@ static bool add_rotary(json_t *j, const struct lens_rotary *r)
 		return false;
 	if (json_object_set_new(j, "rotary_dim", json_integer((json_int_t)r->dim)) ||
 	    json_object_set_new(j, "rotary_base", json_real(r->base)) ||
-	    json_object_set_new(j, "rotary_adjacent_pairs", json_false()))
+	    json_object_set_new(j, "rotary_adjacent_pairs", json_boolean(r->adjacent)))
 		return true;
 	if (r->type == LENS_ROPE_DEFAULT)
 		return false;
+	if (r->type == LENS_ROPE_YARN || r->type == LENS_ROPE_LONGROPE)
+		return json_object_set_new(j, "rope_type",
+					   json_string(r->type == LENS_ROPE_YARN
+							       ? "yarn"
+							       : "longrope")) ||
+		       json_object_set_new(j, "rope_factor", json_real(r->factor)) ||
+		       json_object_set_new(j, "rope_attention_factor",
+					   json_real(r->attention_factor)) ||
+		       json_object_set_new(j, "rope_original_ctx", json_real(r->original_ctx));
 	if (r->type == LENS_ROPE_LINEAR)
 		return json_object_set_new(j, "rope_linear_factor", json_real(r->factor));
 	return json_object_set_new(j, "use_NTK_by_parts_rope", json_true()) ||

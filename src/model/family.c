@@ -77,6 +77,28 @@ enum lens_status lens_load_linear(const struct lens_tensors_at *at, const char *
 	return st;
 }
 
+enum lens_status lens_load_norm(const struct lens_tensors_at *at, const char *name, size_t n,
+				double *w, double *b)
+{
+	char full[96];
+
+	snprintf(full, sizeof(full), "%s.weight", name);
+	LENS_TRY(lens_load_vector(at, full, n, w));
+	snprintf(full, sizeof(full), "%s.bias", name);
+	return lens_load_vector(at, full, n, b);
+}
+
+enum lens_status lens_load_affine(const struct lens_tensors_at *at, const char *name,
+				  size_t n_out, size_t n_in, double *w, size_t ld, double *b)
+{
+	char full[96];
+
+	snprintf(full, sizeof(full), "%s.weight", name);
+	LENS_TRY(lens_load_linear(at, full, n_out, n_in, w, ld));
+	snprintf(full, sizeof(full), "%s.bias", name);
+	return lens_load_vector(at, full, n_out, b);
+}
+
 bool lens_name_ends(const char *name, const char *end)
 {
 	size_t n = strlen(name), m = strlen(end);
@@ -116,6 +138,29 @@ enum lens_status lens_config_heads(const struct lens_config_file *f, const char 
 	c->n_kv_heads = c->n_heads;
 	c->d_head = c->d_model / c->n_heads;
 	return LENS_OK;
+}
+
+enum lens_status lens_config_kv_heads(const struct lens_config_file *f,
+				      const struct lens_config *c, struct lens_error *err)
+{
+	if (c->n_heads % c->n_kv_heads)
+		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
+				     "num_attention_heads %zu is not a multiple of "
+				     "num_key_value_heads %zu",
+				     c->n_heads, c->n_kv_heads);
+	return LENS_OK;
+}
+
+enum lens_status lens_config_must_be(const struct lens_config_file *f, const char *key,
+				     bool value, const char *what, struct lens_error *err)
+{
+	bool is;
+
+	LENS_TRY(lens_config_bool(f, key, value, &is, err));
+	if (is == value)
+		return LENS_OK;
+	return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0, "%s %s: %s", key,
+			     is ? "true" : "false", what);
 }
 
 enum lens_status lens_config_eps(const struct lens_config_file *f, const char *key,
@@ -174,21 +219,83 @@ static enum lens_status positive(const struct lens_config_file *f, const char *k
 	return LENS_OK;
 }
 
+/* --- rotary positions ------------------------------------------------------------ */
+
+static double mscale(double factor, double m)
+{
+	return factor <= 1 ? 1 : 0.1 * m * log(factor) + 1;
+}
+
+/* Peng et al. 2023, YaRN; defaults as in transformers' _compute_yarn_parameters. */
+static enum lens_status read_yarn(const struct lens_config_file *s, struct lens_rotary *r,
+				  struct lens_error *err)
+{
+	double m, m_all;
+
+	r->type = LENS_ROPE_YARN;
+	LENS_TRY(positive(s, "factor", 0, &r->factor, err));
+	LENS_TRY(positive(s, "original_max_position_embeddings", r->original_ctx,
+			  &r->original_ctx, err));
+	LENS_TRY(positive(s, "beta_fast", 32, &r->beta_fast, err));
+	LENS_TRY(positive(s, "beta_slow", 1, &r->beta_slow, err));
+	LENS_TRY(lens_config_bool(s, "truncate", true, &r->truncate, err));
+	LENS_TRY(lens_config_real(s, "mscale", 0, &m, err));
+	LENS_TRY(lens_config_real(s, "mscale_all_dim", 0, &m_all, err));
+	return positive(s, "attention_factor",
+			m != 0 && m_all != 0 ? mscale(r->factor, m) / mscale(r->factor, m_all)
+					     : mscale(r->factor, 1),
+			&r->attention_factor, err);
+}
+
+/*
+ * Ding et al. 2024, LongRoPE. Prompts up to the original length have short_factor's
+ * frequencies; those of longer ones would be long_factor's, so that a token's keys would
+ * depend on what follows it: they are refused, n_ctx is the original length.
+ */
+static enum lens_status read_longrope(const struct lens_config_file *s, struct lens_rotary *r,
+				      double whole_ctx, struct lens_error *err)
+{
+	const json_t *list = json_object_get(s->root, "short_factor"), *v;
+	double factor = whole_ctx / r->original_ctx;
+	size_t i;
+
+	r->type = LENS_ROPE_LONGROPE;
+	r->factor = 1;
+	if (!json_is_array(list) || json_array_size(list) > LENS_MOST_LONGROPE)
+		return lens_config_wrong(s, "short_factor",
+					 "is not a list of at most 256 numbers", err);
+	json_array_foreach (list, i, v) {
+		r->short_factor[i] = json_number_value(v);
+		if (!(r->short_factor[i] > 0))
+			return lens_config_wrong(s, "short_factor", "holds what is not above 0",
+						 err);
+	}
+	return positive(s, "attention_factor",
+			factor <= 1 ? 1 : sqrt(1 + log(factor) / log(r->original_ctx)),
+			&r->attention_factor, err);
+}
+
 /* scaling: the object of rope_scaling or rope_parameters. */
 static enum lens_status read_scaling(const struct lens_config_file *scaling,
-				     struct lens_rotary *r, struct lens_error *err)
+				     struct lens_rotary *r, double whole_ctx,
+				     struct lens_error *err)
 {
 	const char *type, *older;
 
 	LENS_TRY(lens_config_text(scaling, "rope_type", &type, err));
 	LENS_TRY(lens_config_text(scaling, "type", &older, err));
 	type = type ? type : older ? older : "default";
-	if (!strcmp(type, "default"))
+	/* dynamic changes nothing up to the trained length, and longer prompts are refused. */
+	if (!strcmp(type, "default") || !strcmp(type, "dynamic"))
 		return LENS_OK;
+	if (!strcmp(type, "yarn"))
+		return read_yarn(scaling, r, err);
+	if (!strcmp(type, "longrope"))
+		return read_longrope(scaling, r, whole_ctx, err);
 	if (strcmp(type, "linear") != 0 && strcmp(type, "llama3") != 0)
 		return lens_error_at(err, LENS_ERR_UNSUPPORTED, scaling->path, 0, 0,
 				     "rope_scaling of type \"%.60s\": we have default, linear, "
-				     "llama3",
+				     "dynamic, llama3, yarn, longrope",
 				     type);
 	LENS_TRY(positive(scaling, "factor", 0, &r->factor, err));
 	r->type = LENS_ROPE_LINEAR;
@@ -209,7 +316,11 @@ enum lens_status lens_config_rotary(const struct lens_config_file *f, double bas
 	static const char *const keys[] = { "rope_scaling", "rope_parameters" };
 	struct lens_rotary *r = &c->rotary;
 	double dim;
-	size_t i;
+	size_t i, original;
+
+	LENS_TRY(lens_config_size(f, "original_max_position_embeddings", c->n_ctx, &original,
+				  err));
+	r->original_ctx = (double)original;
 
 	for (i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
 		const json_t *v = json_object_get(f->root, keys[i]);
@@ -222,7 +333,7 @@ enum lens_status lens_config_rotary(const struct lens_config_file *f, double bas
 		LENS_TRY(lens_config_real(&scaling, "rope_theta", base, &base, err));
 		LENS_TRY(lens_config_real(&scaling, "partial_rotary_factor", share, &share,
 					  err));
-		LENS_TRY(read_scaling(&scaling, r, err));
+		LENS_TRY(read_scaling(&scaling, r, (double)c->n_ctx, err));
 	}
 	if (!(base > 0) || isinf(base))
 		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
@@ -236,5 +347,14 @@ enum lens_status lens_config_rotary(const struct lens_config_file *f, double bas
 				     share, c->d_head);
 	r->dim = (size_t)dim;
 	r->base = base;
+	if (r->type != LENS_ROPE_LONGROPE)
+		return LENS_OK;
+	for (i = 0; i < r->dim / 2 && i < LENS_MOST_LONGROPE && r->short_factor[i] > 0; i++)
+		;
+	if (i < r->dim / 2)
+		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
+				     "short_factor has %zu numbers for %zu pairs", i,
+				     r->dim / 2);
+	c->n_ctx = lens_min(c->n_ctx, (size_t)r->original_ctx);
 	return LENS_OK;
 }

@@ -1,10 +1,11 @@
 /*
  * model/family_llama.c: the Llama line: LlamaForCausalLM (Llama 1 to 3, SmolLM2,
- * TinyLlama), Mistral, Qwen2, Qwen3 and OLMo 2, which differ only in biases, windows and where
- * norms stand; and what Gemma (family_gemma.c) has in common with it. RMSNorm, rotary
- * positions, grouped-query attention, gated MLP. TransformerLens's convert_llama_weights,
- * convert_mistral_weights, convert_qwen2_weights and convert_qwen3_weights are the references,
- * transformers' Olmo2 that of OLMo 2, which TransformerLens 2.16 does not have.
+ * TinyLlama), Mistral, Qwen2, Qwen3, OLMo 2, Granite and SmolLM3, which differ only in biases,
+ * windows, multipliers and where norms and rotary positions are; and what Gemma
+ * (family_gemma.c) has in common with it. RMSNorm, rotary positions, grouped-query attention,
+ * gated MLP. TransformerLens's convert_llama_weights, convert_mistral_weights,
+ * convert_qwen2_weights and convert_qwen3_weights are the references, transformers' Olmo2 that
+ * of OLMo 2, which TransformerLens 2.16 does not have.
  */
 #include "model/model_private.h"
 
@@ -30,11 +31,7 @@ enum lens_status lens_llama_config(const struct lens_config_file *f,
 	LENS_TRY(lens_config_eps(f, "rms_norm_eps", deflt->eps, &c->eps, err));
 	LENS_TRY(lens_config_tied(f, deflt->tied, &layout->tied_head, err));
 	LENS_TRY(lens_config_real(f, "rope_theta", deflt->base, &base, err));
-	if (c->n_heads % c->n_kv_heads)
-		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
-				     "num_attention_heads %zu is not a multiple of "
-				     "num_key_value_heads %zu",
-				     c->n_heads, c->n_kv_heads);
+	LENS_TRY(lens_config_kv_heads(f, c, err));
 	/* If given, d_head need not be d_model / n_heads. */
 	LENS_TRY(lens_config_size(f, "head_dim",
 				  deflt->d_head ? deflt->d_head
@@ -152,6 +149,71 @@ static enum lens_status config_qwen3(const struct lens_config_file *f, struct le
 	return qwen_windows(f, c, err);
 }
 
+/* muP's multipliers, which go into the weights. */
+static enum lens_status config_granite(const struct lens_config_file *f, struct lens_config *c,
+				       struct lens_layout *layout, struct lens_error *err)
+{
+	double attention;
+
+	LENS_TRY(config_llama(f, c, layout, err));
+	LENS_TRY(lens_config_real(f, "embedding_multiplier", 1, &c->embed_scale, err));
+	LENS_TRY(lens_config_real(f, "residual_multiplier", 1, &layout->residual_multiplier,
+				  err));
+	LENS_TRY(lens_config_real(f, "logits_scaling", 1, &layout->logits_scaling, err));
+	LENS_TRY(lens_config_real(f, "attention_multiplier", 1, &attention, err));
+	if (!(c->embed_scale > 0 && layout->residual_multiplier > 0 &&
+	      layout->logits_scaling > 0 && attention > 0))
+		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
+				     "a multiplier is not above 0: embedding_multiplier %g, "
+				     "residual_multiplier %g, logits_scaling %g, "
+				     "attention_multiplier %g",
+				     c->embed_scale, layout->residual_multiplier,
+				     layout->logits_scaling, attention);
+	c->attn_scale = 1 / attention;
+	return LENS_OK;
+}
+
+/* Layers without rotary positions; a window only where layer_types says so. */
+static enum lens_status config_smollm3(const struct lens_config_file *f, struct lens_config *c,
+				       struct lens_layout *layout, struct lens_error *err)
+{
+	const json_t *rotary = json_object_get(f->root, "no_rope_layers");
+	const json_t *types = json_object_get(f->root, "layer_types");
+	struct lens_llama_defaults deflt = llama;
+	bool sliding;
+	size_t i, every;
+
+	deflt.n_layers = 36;
+	deflt.d_model = 2048;
+	deflt.n_heads = 16;
+	deflt.n_kv_heads = 4;
+	deflt.n_ctx = 32768;
+	deflt.d_vocab = 128256;
+	deflt.base = 2000000;
+	deflt.tied = true;
+	LENS_TRY(lens_config_bool(f, "attention_bias", false, &layout->attn_biases, err));
+	LENS_TRY(lens_config_bool(f, "mlp_bias", false, &layout->mlp_biases, err));
+	c->gate_bias = layout->mlp_biases;
+	LENS_TRY(lens_llama_config(f, &deflt, c, layout, err));
+	LENS_TRY(lens_config_size(f, "no_rope_layer_interval", 4, &every, err));
+	if (rotary && !json_is_null(rotary) &&
+	    (!json_is_array(rotary) || json_array_size(rotary) != c->n_layers))
+		return lens_config_wrong(f, "no_rope_layers",
+					 "is not a list, one for each layer", err);
+	for (i = 0; i < c->n_layers; i++) /* 1: this layer has them */
+		c->no_rotary[i] = json_is_array(rotary)
+					  ? !json_integer_value(json_array_get(rotary, i))
+					  : (i + 1) % every == 0;
+	LENS_TRY(lens_config_bool(f, "use_sliding_window", false, &sliding, err));
+	if (!sliding)
+		return LENS_OK;
+	LENS_TRY(lens_config_size(f, "sliding_window", 0, &c->window, err));
+	if (types && !json_is_null(types))
+		return lens_config_layer_types(f, types, c, err);
+	memcpy(c->local, c->no_rotary, sizeof(c->local));
+	return LENS_OK;
+}
+
 /* Norms of what is added to the stream instead of what reads it; all heads' norm in one. */
 static enum lens_status config_olmo2(const struct lens_config_file *f, struct lens_config *c,
 				     struct lens_layout *layout, struct lens_error *err)
@@ -183,8 +245,18 @@ static enum lens_status load_projection(const struct lens_tensors_at *at,
 	return lens_load_vector(at, name, n, lens_at64(b->b_qkv, column));
 }
 
-static enum lens_status load_mlp(const struct lens_tensors_at *at, const struct lens_config *c,
-				 struct lens_block64 *b)
+enum lens_status lens_llama_load_qkv(const struct lens_tensors_at *at,
+				     const struct lens_config *c, struct lens_block64 *b)
+{
+	size_t q = c->n_heads * c->d_head, kv = c->n_kv_heads * c->d_head;
+
+	LENS_TRY(load_projection(at, c, "q", 0, q, b));
+	LENS_TRY(load_projection(at, c, "k", q, kv, b));
+	return load_projection(at, c, "v", q + kv, kv, b);
+}
+
+enum lens_status lens_llama_load_mlp(const struct lens_tensors_at *at,
+				     const struct lens_config *c, struct lens_block64 *b)
 {
 	size_t d = c->d_model, f = c->d_mlp;
 
@@ -240,22 +312,42 @@ static enum lens_status load_qk_norms(const struct lens_tensors_at *at,
 			 b->k_norm_w);
 }
 
+static void multiply(double *x, size_t n, double by)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		x[i] *= by;
+}
+
+/* So that attn_out and mlp_out are what is added to the stream. */
+static void multiply_residual(const struct lens_config *c, double by, struct lens_block64 *b)
+{
+	size_t d = c->d_model;
+
+	multiply(b->w_o, c->n_heads * c->d_head * d, by);
+	multiply(b->b_o, d, by);
+	multiply(b->w_out, c->d_mlp * d, by);
+	multiply(b->b_out, d, by);
+}
+
 enum lens_status lens_llama_load_block(struct lens_checkpoint *k, const struct lens_config *c,
 				       size_t layer, struct lens_block64 *b,
 				       struct lens_error *err)
 {
 	struct lens_tensors_at at = lens_tensors_at(k, err, "layers.%zu.", layer);
-	size_t d = c->d_model, q = c->n_heads * c->d_head, kv = c->n_kv_heads * c->d_head;
+	size_t d = c->d_model, q = c->n_heads * c->d_head;
 
 	LENS_TRY(load_norms(&at, c, b));
-	LENS_TRY(load_projection(&at, c, "q", 0, q, b));
-	LENS_TRY(load_projection(&at, c, "k", q, kv, b));
-	LENS_TRY(load_projection(&at, c, "v", q + kv, kv, b));
+	LENS_TRY(lens_llama_load_qkv(&at, c, b));
 	LENS_TRY(load_qk_norms(&at, c, b));
 	LENS_TRY(lens_load_linear(&at, "self_attn.o_proj.weight", d, q, b->w_o, d));
 	if (at.layout->attn_biases)
 		LENS_TRY(lens_load_vector(&at, "self_attn.o_proj.bias", d, b->b_o));
-	return load_mlp(&at, c, b);
+	LENS_TRY(lens_llama_load_mlp(&at, c, b));
+	if (at.layout->residual_multiplier > 0 && b->w_o)
+		multiply_residual(c, at.layout->residual_multiplier, b);
+	return LENS_OK;
 }
 
 enum lens_status lens_llama_load_final_norm(struct lens_checkpoint *k,
@@ -279,3 +371,7 @@ const struct lens_family lens_family_mistral =
 const struct lens_family lens_family_qwen2 = LENS_LLAMA_LIKE("qwen2", "Qwen2", config_qwen2);
 const struct lens_family lens_family_qwen3 = LENS_LLAMA_LIKE("qwen3", "Qwen3", config_qwen3);
 const struct lens_family lens_family_olmo2 = LENS_LLAMA_LIKE("olmo2", "Olmo2", config_olmo2);
+const struct lens_family lens_family_granite =
+	LENS_LLAMA_LIKE("granite", "Granite", config_granite);
+const struct lens_family lens_family_smollm3 =
+	LENS_LLAMA_LIKE("smollm3", "SmolLM3", config_smollm3);

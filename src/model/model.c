@@ -254,7 +254,12 @@ static enum lens_status read_embed(struct loader *l, double *w_e, double *w_pos,
 static enum lens_status read_head(struct loader *l, struct lens_head64 *h,
 				  struct lens_error *err)
 {
+	const size_t v = l->model->config.d_vocab;
+
 	LENS_TRY(l->family->load_final_norm(&l->checkpoint, &l->model->config, h, err));
+	if (l->family->head_bias)
+		LENS_TRY(lens_tensors_read(&l->checkpoint.tensors, l->family->head_bias, 1, &v,
+					   h->b_u, err));
 	return read_matrix(l, l->checkpoint.w_u, h->w_u, err);
 }
 
@@ -315,6 +320,8 @@ static enum lens_status load_head(struct loader *l, struct lens_error *err)
 	struct lens_head64 h;
 	enum lens_status st = load_head64(l, &h, err);
 
+	if (st == LENS_OK && l->checkpoint.layout.logits_scaling > 0)
+		multiply64(v * d, 1 / l->checkpoint.layout.logits_scaling, h.w_u);
 	if (st == LENS_OK) {
 		lens_process_head(&m->config, &m->processing, &h);
 		st = round32(h.w_u, v * d, &m->w_u, err);

@@ -124,7 +124,9 @@ struct lens_layout {
 	bool attn_biases; /* they have b_Q, b_K, b_V, b_O (if that varies in the family) … */
 	bool qkv_biases;  /* … or the first three of them … */
 	bool mlp_biases;  /* … and the MLP's */
-	bool gains_less_one; /* a norm's weight w is stored as w − 1 */
+	bool gains_less_one;        /* a norm's weight w is stored as w − 1 */
+	double residual_multiplier; /* what a block adds is multiplied by it; 0: not */
+	double logits_scaling;      /* logits are divided by it; 0: not */
 };
 
 /* A checkpoint's tensors, and their names in it (head.c). */
@@ -149,6 +151,7 @@ struct lens_family {
 	const char *base;         /* … or the same without the head: "GPT2Model" */
 	const char *prefix;       /* of all names except the head's; a base model has none */
 	const char *embed, *head; /* the names of W_E, after the prefix, and of W_U */
+	const char *head_bias;    /* the name of b_U, or NULL */
 	enum lens_status (*config)(const struct lens_config_file *f, struct lens_config *out,
 				   struct lens_layout *layout, struct lens_error *err);
 	/*
@@ -170,7 +173,10 @@ struct lens_family {
 };
 extern const struct lens_family lens_family_gpt2, lens_family_gpt_neo, lens_family_gpt_neox,
 	lens_family_llama, lens_family_mistral, lens_family_qwen2, lens_family_qwen3,
-	lens_family_olmo2, lens_family_gemma, lens_family_gemma2, lens_family_gemma3_text;
+	lens_family_olmo2, lens_family_granite, lens_family_smollm3, lens_family_phi,
+	lens_family_phi3, lens_family_gptj, lens_family_opt, lens_family_starcoder2,
+	lens_family_gpt_bigcode, lens_family_stablelm, lens_family_gemma, lens_family_gemma2,
+	lens_family_gemma3_text;
 
 /* Learned positions and final norm; GPT-Neo uses the same names (family_gpt2.c). */
 enum lens_status lens_gpt2_load_positions(struct lens_checkpoint *k,
@@ -210,6 +216,11 @@ bool lens_llama_ignore(const char *name);
 enum lens_status lens_config_layer_types(const struct lens_config_file *f, const json_t *types,
 					 struct lens_config *c, struct lens_error *err);
 
+/* The final LayerNorm as StarCoder2 and StableLM name it (family_starcoder.c). */
+enum lens_status lens_load_final_layer_norm(struct lens_checkpoint *k,
+					    const struct lens_config *c, struct lens_head64 *h,
+					    struct lens_error *err);
+
 /* --- what families share (family.c) ------------------------------------------ */
 
 /* Tensors whose names begin alike: "transformer.h.3." */
@@ -231,6 +242,17 @@ enum lens_status lens_load_matrix(const struct lens_tensors_at *at, const char *
 /* A torch Linear's weight [n_out, n_in] into out, transposed: [n_in, n_out], row stride ld. */
 enum lens_status lens_load_linear(const struct lens_tensors_at *at, const char *name,
 				  size_t n_out, size_t n_in, double *out, size_t ld);
+/* A norm's weight and bias: name.weight, name.bias. */
+enum lens_status lens_load_norm(const struct lens_tensors_at *at, const char *name, size_t n,
+				double *w, double *b);
+/* A Linear with its bias: name.weight, name.bias. */
+enum lens_status lens_load_affine(const struct lens_tensors_at *at, const char *name,
+				  size_t n_out, size_t n_in, double *w, size_t ld, double *b);
+/* Llama's names: self_attn.{q,k,v}_proj, mlp.{gate,up,down}_proj (family_llama.c). */
+enum lens_status lens_llama_load_qkv(const struct lens_tensors_at *at,
+				     const struct lens_config *c, struct lens_block64 *b);
+enum lens_status lens_llama_load_mlp(const struct lens_tensors_at *at,
+				     const struct lens_config *c, struct lens_block64 *b);
 /* src [rows, columns] into dst [columns, rows], row stride ld */
 void lens_transpose64(size_t rows, size_t columns, const double *src, double *dst, size_t ld);
 /* out + n, or NULL if out is NULL */
@@ -252,6 +274,12 @@ enum lens_status lens_config_tied(const struct lens_config_file *f, bool deflt, 
 enum lens_status lens_config_heads(const struct lens_config_file *f, const char *d_model,
 				   const char *n_heads, struct lens_config *c,
 				   struct lens_error *err);
+/* n_heads must be a multiple of n_kv_heads. */
+enum lens_status lens_config_kv_heads(const struct lens_config_file *f,
+				      const struct lens_config *c, struct lens_error *err);
+/* A switch that must have the value that we run; what: what it would be instead. */
+enum lens_status lens_config_must_be(const struct lens_config_file *f, const char *key,
+				     bool value, const char *what, struct lens_error *err);
 /* The activation function, by its name in Hugging Face. */
 enum lens_status lens_config_activation(const struct lens_config_file *f, const char *key,
 					const char *deflt, struct lens_config *c,

@@ -1,0 +1,156 @@
+/*
+ * model/family_phi.c: Phi (1, 1.5, 2: PhiForCausalLM): LayerNorm, attention and MLP in
+ * parallel behind one norm, rotary positions on a share of each head, biases everywhere; and
+ * Phi-3 (Phi3ForCausalLM): Llama with q, k and v in one matrix, gate and up in another.
+ * TransformerLens's convert_phi_weights and convert_phi3_weights are the references; as there,
+ * ln1 and ln2 of the first are the same norm.
+ */
+#include "model/model_private.h"
+
+static enum lens_status config_phi(const struct lens_config_file *f, struct lens_config *c,
+				   struct lens_layout *layout, struct lens_error *err)
+{
+	double base, share;
+
+	LENS_TRY(lens_config_layers(f, "num_hidden_layers", 24, c, err));
+	LENS_TRY(lens_config_size(f, "hidden_size", 2048, &c->d_model, err));
+	LENS_TRY(lens_config_size(f, "num_attention_heads", 32, &c->n_heads, err));
+	LENS_TRY(lens_config_size(f, "intermediate_size", 8192, &c->d_mlp, err));
+	LENS_TRY(lens_config_size(f, "max_position_embeddings", 2048, &c->n_ctx, err));
+	LENS_TRY(lens_config_size(f, "vocab_size", 51200, &c->d_vocab, err));
+	LENS_TRY(lens_config_heads(f, "hidden_size", "num_attention_heads", c, err));
+	LENS_TRY(lens_config_size(f, "num_key_value_heads", c->n_heads, &c->n_kv_heads, err));
+	LENS_TRY(lens_config_kv_heads(f, c, err));
+	LENS_TRY(lens_config_eps(f, "layer_norm_eps", 1e-5, &c->eps, err));
+	LENS_TRY(lens_config_tied(f, false, &layout->tied_head, err));
+	LENS_TRY(lens_config_must_be(f, "qk_layernorm", false,
+				     "we have no LayerNorm of queries and keys", err));
+	LENS_TRY(lens_config_real(f, "rope_theta", 10000, &base, err));
+	LENS_TRY(lens_config_real(f, "partial_rotary_factor", 0.5, &share, err));
+	c->norm = LENS_NORM_LN;
+	c->parallel_block = true;
+	c->scale_attn = true;
+	LENS_TRY(lens_config_rotary(f, base, share, c, err));
+	return lens_config_activation(f, "hidden_act", "gelu_new", c, err);
+}
+
+static enum lens_status load_block_phi(struct lens_checkpoint *k, const struct lens_config *c,
+				       size_t layer, struct lens_block64 *b,
+				       struct lens_error *err)
+{
+	struct lens_tensors_at at = lens_tensors_at(k, err, "layers.%zu.", layer);
+	size_t d = c->d_model, q = c->n_heads * c->d_head, kv = c->n_kv_heads * c->d_head;
+	size_t width = q + 2 * kv;
+
+	LENS_TRY(lens_load_norm(&at, "input_layernorm", d, b->ln1_w, b->ln1_b));
+	LENS_TRY(lens_load_norm(&at, "input_layernorm", d, b->ln2_w, b->ln2_b));
+	LENS_TRY(lens_load_affine(&at, "self_attn.q_proj", q, d, b->w_qkv, width, b->b_qkv));
+	LENS_TRY(lens_load_affine(&at, "self_attn.k_proj", kv, d, lens_at64(b->w_qkv, q), width,
+				  lens_at64(b->b_qkv, q)));
+	LENS_TRY(lens_load_affine(&at, "self_attn.v_proj", kv, d, lens_at64(b->w_qkv, q + kv),
+				  width, lens_at64(b->b_qkv, q + kv)));
+	LENS_TRY(lens_load_affine(&at, "self_attn.dense", d, q, b->w_o, d, b->b_o));
+	LENS_TRY(lens_load_affine(&at, "mlp.fc1", c->d_mlp, d, b->w_in, c->d_mlp, b->b_in));
+	return lens_load_affine(&at, "mlp.fc2", d, c->d_mlp, b->w_out, d, b->b_out);
+}
+
+static enum lens_status load_final_norm_phi(struct lens_checkpoint *k,
+					    const struct lens_config *c, struct lens_head64 *h,
+					    struct lens_error *err)
+{
+	struct lens_tensors_at at = lens_tensors_at(k, err, "%s", "");
+
+	return lens_load_norm(&at, "final_layernorm", c->d_model, h->ln_final_w, h->ln_final_b);
+}
+
+const struct lens_family lens_family_phi = {
+	.model_type = "phi",
+	.architecture = "PhiForCausalLM",
+	.base = "PhiModel",
+	.prefix = "model.",
+	.embed = "embed_tokens.weight",
+	.head = "lm_head.weight",
+	.head_bias = "lm_head.bias",
+	.config = config_phi,
+	.load_block = load_block_phi,
+	.load_final_norm = load_final_norm_phi,
+	.ignore = lens_llama_ignore,
+};
+
+/* --- Phi-3 ----------------------------------------------------------------------- */
+
+static enum lens_status config_phi3(const struct lens_config_file *f, struct lens_config *c,
+				    struct lens_layout *layout, struct lens_error *err)
+{
+	static const struct lens_llama_defaults deflt = { .n_layers = 32,
+							  .d_model = 3072,
+							  .n_heads = 32,
+							  .d_mlp = 8192,
+							  .n_ctx = 4096,
+							  .d_vocab = 32064,
+							  .eps = 1e-5,
+							  .base = 10000,
+							  .act_key = "hidden_act",
+							  .act = "silu" };
+	const json_t *window = json_object_get(f->root, "sliding_window");
+	size_t i;
+
+	LENS_TRY(lens_llama_config(f, &deflt, c, layout, err));
+	if (!window || json_is_null(window))
+		return LENS_OK;
+	for (i = 0; i < c->n_layers; i++)
+		c->local[i] = true;
+	return lens_config_size(f, "sliding_window", 0, &c->window, err);
+}
+
+/* [gate; up], one below the other. */
+static enum lens_status load_gate_up(const struct lens_tensors_at *at,
+				     const struct lens_config *c, struct lens_block64 *b)
+{
+	static const char name[] = "mlp.gate_up_proj.weight";
+	size_t d = c->d_model, f = c->d_mlp;
+	enum lens_status st;
+	double *stored;
+
+	if (!b->w_gate)
+		return lens_load_matrix(at, name, 2 * f, d, NULL);
+	stored = lens_calloc(2 * f, d * sizeof(*stored));
+	if (!stored)
+		return lens_error_nomem(at->err, 2 * f, d * sizeof(*stored));
+	st = lens_load_matrix(at, name, 2 * f, d, stored);
+	if (st == LENS_OK) {
+		lens_transpose64(f, d, stored, b->w_gate, f);
+		lens_transpose64(f, d, stored + f * d, b->w_in, f);
+	}
+	lens_free(stored);
+	return st;
+}
+
+static enum lens_status load_block_phi3(struct lens_checkpoint *k, const struct lens_config *c,
+					size_t layer, struct lens_block64 *b,
+					struct lens_error *err)
+{
+	struct lens_tensors_at at = lens_tensors_at(k, err, "layers.%zu.", layer);
+	size_t d = c->d_model, q = c->n_heads * c->d_head,
+	       width = q + 2 * c->n_kv_heads * c->d_head;
+
+	LENS_TRY(lens_load_vector(&at, "input_layernorm.weight", d, b->ln1_w));
+	LENS_TRY(lens_load_vector(&at, "post_attention_layernorm.weight", d, b->ln2_w));
+	LENS_TRY(lens_load_linear(&at, "self_attn.qkv_proj.weight", width, d, b->w_qkv, width));
+	LENS_TRY(lens_load_linear(&at, "self_attn.o_proj.weight", d, q, b->w_o, d));
+	LENS_TRY(load_gate_up(&at, c, b));
+	return lens_load_linear(&at, "mlp.down_proj.weight", d, c->d_mlp, b->w_out, d);
+}
+
+const struct lens_family lens_family_phi3 = {
+	.model_type = "phi3",
+	.architecture = "Phi3ForCausalLM",
+	.base = "Phi3Model",
+	.prefix = "model.",
+	.embed = "embed_tokens.weight",
+	.head = "lm_head.weight",
+	.config = config_phi3,
+	.load_block = load_block_phi3,
+	.load_final_norm = lens_llama_load_final_norm,
+	.ignore = lens_llama_ignore,
+};
