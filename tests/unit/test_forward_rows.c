@@ -490,15 +490,26 @@ static void check_model(void **state)
 
 int main(void)
 {
-	/* Learned and rotary positions, a parallel block, RMSNorm, a gate, windows. */
+	/*
+	 * Learned and rotary positions, a parallel block, RMSNorm, a gate, windows, norms
+	 * after, soft caps, norms of queries and keys, two rotary bases, pairs of
+	 * neighbours, layers without rotary positions.
+	 */
 	static char gpt2[] = "gpt2_gelu_new", neo[] = "gpt_neo_local", neox[] = "gpt_neox",
-		    llama[] = "llama_gqa", mistral[] = "mistral";
+		    llama[] = "llama_gqa", mistral[] = "mistral", gemma2[] = "gemma2",
+		    gemma3[] = "gemma3", olmo2[] = "olmo2", gptj[] = "gptj",
+		    smollm3[] = "smollm3";
 	const struct CMUnitTest tests[] = {
 		{ gpt2, check_model, NULL, NULL, gpt2 },
 		{ neo, check_model, NULL, NULL, neo },
 		{ neox, check_model, NULL, NULL, neox },
 		{ llama, check_model, NULL, NULL, llama },
 		{ mistral, check_model, NULL, NULL, mistral },
+		{ gemma2, check_model, NULL, NULL, gemma2 },
+		{ gemma3, check_model, NULL, NULL, gemma3 },
+		{ olmo2, check_model, NULL, NULL, olmo2 },
+		{ gptj, check_model, NULL, NULL, gptj },
+		{ smollm3, check_model, NULL, NULL, smollm3 },
 	};
 
 	return cmocka_run_group_tests(tests, test_open_kernels, NULL);

@@ -275,13 +275,16 @@ static void check_nonfinite(void **state)
 int main(void)
 {
 	static char gpt2[] = "gpt2_gelu_new", neo[] = "gpt_neo_local", neox[] = "gpt_neox",
-		    llama[] = "llama_gqa", mistral[] = "mistral";
+		    llama[] = "llama_gqa", mistral[] = "mistral", gemma2[] = "gemma2",
+		    smollm3[] = "smollm3";
 	const struct CMUnitTest tests[] = {
 		{ gpt2, check_grids, NULL, NULL, gpt2 },
 		{ neo, check_grids, NULL, NULL, neo },
 		{ neox, check_grids, NULL, NULL, neox },
 		{ llama, check_grids, NULL, NULL, llama },
 		{ mistral, check_grids, NULL, NULL, mistral },
+		{ gemma2, check_grids, NULL, NULL, gemma2 },
+		{ smollm3, check_grids, NULL, NULL, smollm3 },
 		{ "ablation: gpt2", check_ablation, NULL, NULL, gpt2 },
 		{ "ablation: neox", check_ablation, NULL, NULL, neox },
 		{ "ablation: llama", check_ablation, NULL, NULL, llama },
@@ -291,6 +294,7 @@ int main(void)
 		{ "paths: gpt2", check_paths, NULL, NULL, gpt2 },
 		{ "paths: neox", check_paths, NULL, NULL, neox },
 		{ "paths: llama", check_paths, NULL, NULL, llama },
+		{ "paths: gemma2", check_paths, NULL, NULL, gemma2 },
 	};
 
 	return cmocka_run_group_tests(tests, test_open_kernels, NULL);
