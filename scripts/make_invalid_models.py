@@ -485,8 +485,10 @@ def family_cases() -> None:
     family_case("llama-kv-heads-many", LLAMA, "is not a multiple", num_key_value_heads=8)
     family_case("llama-head-dim-odd", LLAMA, "not an even number", head_dim=3)
     family_case("llama-theta-zero", LLAMA, "is not above 0", rope_theta=0)
-    family_case("llama-scaling-yarn", LLAMA, 'rope_scaling of type "yarn"',
-                rope_scaling={"rope_type": "yarn", "factor": 2.0})
+    family_case("llama-scaling-unknown", LLAMA, 'rope_scaling of type "mrope"',
+                rope_scaling={"rope_type": "mrope", "factor": 2.0})
+    family_case("llama-scaling-yarn", LLAMA, "beta_fast is not a number above 0",
+                rope_scaling={"rope_type": "yarn", "factor": 2.0, "beta_fast": -1})
     family_case("llama-scaling-list", LLAMA, '"rope_scaling" is not an object', rope_scaling=[2])
     family_case("llama-scaling-factor", LLAMA, "factor is not a number above 0",
                 rope_scaling={"type": "linear"})
@@ -496,7 +498,7 @@ def family_cases() -> None:
                 rope_scaling={**LLAMA3, "high_freq_factor": 1.0})
     family_case("llama-scaling-llama3-context", LLAMA, "original_max_position_embeddings is not",
                 rope_scaling={k: v for k, v in LLAMA3.items() if not k.startswith("orig")})
-    family_case("llama-scaling-parameters", LLAMA, 'type "longrope"',
+    family_case("llama-scaling-parameters", LLAMA, '"short_factor" is not a list',
                 rope_parameters={"rope_type": "longrope", "rope_theta": 10000.0})
     family_case("llama-layers-many", LLAMA, "at most 1024 layers", num_hidden_layers=1025)
     family_case("llama-architecture", LLAMA, 'architecture "LlamaForSequenceClassification"',
@@ -508,6 +510,45 @@ def family_cases() -> None:
     family_case("qwen2-layer-types-unknown", QWEN2, "full_attention and sliding_attention",
                 layer_types=["full_attention", "chunked_attention"])
     family_case("qwen2-window", QWEN2, '"sliding_window" is not a whole number', sliding_window=-1)
+    newer_family_cases()
+
+
+def of_kind(kind: str, **more: Any) -> dict[str, Any]:
+    return {**LLAMA, "architectures": [f"{kind}ForCausalLM"], "model_type": kind.lower(), **more}
+
+
+def newer_family_cases() -> None:
+    """What a family does not run, by key and value; counts that do not fit."""
+    longrope = {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}
+    family_case("phi3-longrope-short", of_kind("Phi3", head_dim=4), "short_factor has 1 numbers for 2 pairs",
+                rope_scaling=longrope)
+    family_case("phi3-longrope-negative", of_kind("Phi3"), "holds what is not above 0",
+                rope_scaling={**longrope, "short_factor": [-1.0]})
+    family_case("phi3-longrope-long", of_kind("Phi3"), "is not a list of at most 256 numbers",
+                rope_scaling={**longrope, "short_factor": [1.0] * 257})
+    family_case("phi-qk-norm", of_kind("Phi"), "qk_layernorm true", qk_layernorm=True)
+    family_case("stablelm-qk-norm", of_kind("StableLm"), "qk_layernorm true", qk_layernorm=True)
+    family_case("gemma2-scalar", of_kind("Gemma2"), "query_pre_attn_scalar -4 is not above 0",
+                query_pre_attn_scalar=-4)
+    family_case("gemma2-cap", of_kind("Gemma2"), "final_logit_softcapping -30 is not a number from 0",
+                final_logit_softcapping=-30)
+    gemma3 = of_kind("Gemma3", model_type="gemma3_text")
+    family_case("gemma3-both-ways", gemma3, "attention looks back only", use_bidirectional_attention=True)
+    family_case("gemma3-base", gemma3, "rope_local_base_freq 0 is not above 0", rope_local_base_freq=0)
+    family_case("granite-multiplier", of_kind("Granite"), "residual_multiplier 0", residual_multiplier=0)
+    family_case("smollm3-layers", of_kind("SmolLM3"), '"no_rope_layers" is not a list, one for each layer',
+                no_rope_layers=[1])
+    family_case("opt-350m", of_kind("OPT", ffn_dim=8), "do_layer_norm_before false", do_layer_norm_before=False)
+    family_case("opt-projection", of_kind("OPT", ffn_dim=8), "word_embed_proj_dim 4 is not hidden_size 8",
+                word_embed_proj_dim=4)
+    family_case("starcoder2-biases", of_kind("Starcoder2"), "use_bias false", use_bias=False)
+    old = {"n_layer": 1, "n_embd": 8, "n_head": 2, "n_positions": 4, "vocab_size": 6}
+    family_case("bigcode-heads", {**old, "architectures": ["GPTBigCodeForCausalLM"], "model_type": "gpt_bigcode"},
+                "multi_query false", multi_query=False)
+    family_case("gptj-rotary", {**old, "architectures": ["GPTJForCausalLM"], "model_type": "gptj"},
+                "rotary_dim 6 is not an even number up to the 4", rotary_dim=6)
+    case("qwen3-tensors", W, 'tensor "model.embed_tokens.weight" is missing')(
+        lambda m: setattr(m, "config", of_kind("Qwen3", head_dim=2)))
 
 
 def write_heads(valid: Path) -> None:
