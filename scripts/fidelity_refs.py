@@ -51,7 +51,7 @@ def widened(dtype: torch.dtype) -> Iterator[None]:
         return
     families = ("gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "qwen2", "qwen3",
                 "olmo2", "gemma", "gemma2", "gemma3", "granite", "smollm3", "phi", "phi3", "gptj",
-                "opt", "gpt_bigcode", "starcoder2", "stablelm")
+                "opt", "gpt_bigcode", "starcoder2", "stablelm", "bloom")
     names = [f"models.{f}.modeling_{f}" for f in families] + ["modeling_rope_utils"]
     modules = [importlib.import_module(f"transformers.{n}") for n in names]
     to_float = torch.Tensor.float
@@ -105,6 +105,9 @@ def tl_cannot(c: object) -> str | None:
         return f"rope_type {rope_of(c)['rope_type']}: no family of TransformerLens has it"
     if c.model_type in ("olmo2", "gemma3_text", "granite", "smollm3", "starcoder2", "stablelm"):
         return f"TransformerLens 2.16 does not have {c.model_type}"
+    if c.model_type == "bloom":
+        return ("the norm of the embedding is part of W_E here, and slopes are transformers', which "
+                "TransformerLens has only for a power of two heads")
     if c.model_type == "gpt_bigcode":
         return "TransformerLens's conversion reads names that transformers no longer has (kv_attn)"
     return None

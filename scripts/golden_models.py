@@ -129,6 +129,13 @@ def opt_config(n_layer: int, n_embd: int, n_head: int, **more: object) -> dict:
             "vocab_size": 300, **more}
 
 
+def bloom_config(n_layer: int, n_embd: int, n_head: int, **more: object) -> dict:
+    return {"architectures": ["BloomForCausalLM"], "model_type": "bloom", "n_layer": n_layer,
+            "hidden_size": n_embd, "n_head": n_head, "layer_norm_epsilon": 1e-5,
+            "seq_length": N_CTX, "pretraining_tp": 1, "slow_but_exact": False,
+            "vocab_size": 300, **more}
+
+
 def starcoder2_config(n_layer: int, n_embd: int, n_head: int, n_kv: int,
                       **more: object) -> dict:
     cfg = llama_config("Starcoder2", n_layer, n_embd, n_head, n_kv)
@@ -317,6 +324,12 @@ MODELS = {
     "opt_untied": Spec(
         6103, opt_config(2, 16, 2, tie_word_embeddings=False, activation_function="gelu"),
         dtype="F16", file="bin", store={"processed": (FEW_HOOKS, MIDDLE)}),
+    "bloom": Spec(
+        6815, bloom_config(2, 24, 3),
+        store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
+    "bloom_untied": Spec(
+        6916, bloom_config(2, 16, 4, tie_word_embeddings=False),
+        dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
     "gpt_bigcode": Spec(
         6203, gpt2_config(2, 24, 3, architectures=["GPTBigCodeForCausalLM"],
                           model_type="gpt_bigcode", multi_query=True,
@@ -548,12 +561,31 @@ def layer_norm_weights(cfg: dict, seed: int) -> Weights:
     return m.w
 
 
+def bloom_weights(cfg: dict, seed: int) -> Weights:
+    D, V = cfg["hidden_size"], cfg["vocab_size"]
+    m = Maker(seed, D)
+    m.embed("transformer.word_embeddings.weight", V, D)
+    m.norm("transformer.word_embeddings_layernorm", D)
+    for l in range(cfg["n_layer"]):
+        b = f"transformer.h.{l}"
+        m.norm(f"{b}.input_layernorm", D)
+        m.norm(f"{b}.post_attention_layernorm", D)
+        m.linear(f"{b}.self_attention.query_key_value", D, 3 * D, 0.3)
+        m.linear(f"{b}.self_attention.dense", D, D, 0.2)
+        m.linear(f"{b}.mlp.dense_h_to_4h", D, 4 * D, 0.3)
+        m.linear(f"{b}.mlp.dense_4h_to_h", 4 * D, D, 0.2)
+    m.norm("transformer.ln_f", D)
+    if not cfg.get("tie_word_embeddings", True):
+        m.head("lm_head.weight", V, D)
+    return m.w
+
+
 WEIGHTS: dict[str, Callable[[dict, int], Weights]] = {
     "gpt2": gpt2_weights, "gpt_neo": neo_weights, "gpt_neox": neox_weights,
     "llama": llama_weights, "mistral": llama_weights, "qwen2": llama_weights,
     "qwen3": llama_weights, "olmo2": llama_weights, "gemma": llama_weights,
     "gemma2": llama_weights, "gemma3_text": llama_weights, "granite": llama_weights,
-    "smollm3": llama_weights, "phi3": phi3_weights,
+    "bloom": bloom_weights, "smollm3": llama_weights, "phi3": phi3_weights,
     **{kind: layer_norm_weights for kind in ("phi", "gptj", "opt", "gpt_bigcode", "starcoder2",
                                              "stablelm")}}
 

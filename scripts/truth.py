@@ -40,6 +40,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_new": gelu_new,
     "gelu_pytorch_tanh": gelu_new,
     "gelu": lambda x: 0.5 * x * (1.0 + _erf(x / math.sqrt(2.0)).astype(np.float64)),
+    "bloom_gelu": lambda x: 0.5 * x * (1.0 + np.tanh(0.79788456 * x * (1.0 + 0.044715 * x * x))),
     "relu": lambda x: np.maximum(x, 0.0),
     "silu": lambda x: x * 0.5 * (1.0 + np.tanh(0.5 * x)),  # x times the sigmoid
 }
@@ -110,6 +111,14 @@ def rotated(cfg: Config, x: Array, layer: int) -> Array:
     return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
 
 
+def alibi_slopes(n_heads: int) -> Array:
+    """As transformers' build_alibi_tensor has them."""
+    n = 2 ** int(math.log2(n_heads))
+    first = 2.0 ** (-8.0 * np.arange(1, n + 1) / n)
+    rest = 2.0 ** (-4.0 * np.arange(1, 2 * (n_heads - n) + 1, 2) / n)
+    return np.concatenate([first, rest])
+
+
 def reachable(n: int, window: int | None) -> NDArray[np.bool_]:
     """[query, key]: the keys at or before a query, `window` of them at most."""
     back = np.arange(n)[:, None] - np.arange(n)
@@ -134,6 +143,9 @@ def attention(model: Model, layer: int, x: Array, cache: Cache, result: bool) ->
     k, v = (np.repeat(a, cfg.n_heads // cfg.n_kv_heads, axis=1) for a in (k, v))
     q, k, v = (a.transpose(1, 0, 2) for a in (q, k, v))  # [H, P, dh]
     scores = q @ k.transpose(0, 2, 1) / cfg.attn_scale[layer]
+    if cfg.alibi:
+        back = np.arange(len(x)) - np.arange(len(x))[:, None]
+        scores = scores + alibi_slopes(cfg.n_heads)[:, None, None] * np.minimum(back, 0)
     scores = capped(cfg.score_cap, scores)
     scores = np.where(reachable(len(x), cfg.windows[layer]), scores, -np.inf)
     pattern = softmax(scores)
@@ -172,7 +184,7 @@ def run(model: Model, tokens: list[int], result: bool = True) -> Cache:
         raise ValueError(f"{len(tokens)} tokens, the context is {model.cfg.n_ctx}")
     cache["hook_embed"] = w["embed.W_E"][tokens]
     resid = cache["hook_embed"]
-    if not model.cfg.rotary_dim:
+    if "pos_embed.W_pos" in w:
         cache["hook_pos_embed"] = w["pos_embed.W_pos"][:len(tokens)]
         resid = resid + cache["hook_pos_embed"]
     for l in range(model.cfg.n_layers):
@@ -275,7 +287,7 @@ def part_of(model: Model, cache: Cache, norm: str, read_pos: int, x: Array) -> A
 
 def component_names(model: Model) -> list[str]:
     """Of the hooks that the stream is the sum of."""
-    return ["hook_embed", *([] if model.cfg.rotary_dim else ["hook_pos_embed"]),
+    return ["hook_embed", *(["hook_pos_embed"] if "pos_embed.W_pos" in model.weights else []),
             *(f"blocks.{l}.hook_{part}_out" for l in range(model.cfg.n_layers)
               for part in ("attn", "mlp"))]
 

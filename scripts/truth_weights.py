@@ -109,6 +109,8 @@ class Config:
     norms_after: bool = False
     score_cap: float = 0.0             # x -> cap tanh(x / cap); 0: none
     logit_cap: float = 0.0
+    alibi: bool = False                # positions are slopes of the scores
+    embed_norm: bool = False           # W_E's rows are LayerNorm's output
 
     @property
     def rotary_dim(self) -> int:
@@ -731,6 +733,48 @@ class GptJ(Biased):
                      inv_freq=tuple(freq.tolist()))
 
 
+class Bloom(Biased):
+    """BloomForCausalLM: ALiBi; a norm of the embedding, which W_E holds here."""
+
+    PREFIX, LAYER, EMBED, FINAL = "transformer.", "h.{}.", "word_embeddings.weight", "ln_f"
+    NAMES = {**{x: f"self_attention.{x}" for x in "QKV"}, "O": "self_attention.dense",
+             "in": "mlp.dense_h_to_4h", "out": "mlp.dense_4h_to_h", "ln1": "input_layernorm",
+             "ln2": "post_attention_layernorm"}
+
+    @staticmethod
+    def config(hf: dict) -> Config:
+        hf = {"tie_word_embeddings": True, **hf, "num_hidden_layers": hf["n_layer"],
+              "num_attention_heads": hf["n_head"], "intermediate_size": 4 * hf["hidden_size"],
+              "max_position_embeddings": hf.get("seq_length", 2048)}
+        return frame(hf, eps=hf.get("layer_norm_epsilon", 1e-5), act_fn="bloom_gelu", alibi=True,
+                     embed_norm=True)
+
+    @classmethod
+    def weights(cls, cfg: Config, hf: dict, tensors: Tensors) -> Weights:
+        parts: Tensors = dict(tensors)
+
+        def rows(name: str, i: int) -> Callable[[], Array]:
+            def read() -> Array:
+                a = tensors[name]()
+                a = a.reshape(cfg.n_heads, 3, cfg.d_head, *a.shape[1:])[:, i]
+                return a.reshape(-1, *a.shape[2:])
+            return read
+
+        for l in range(cfg.n_layers):
+            for i, x in enumerate("QKV"):
+                for kind in ("weight", "bias"):
+                    name = f"transformer.h.{l}.self_attention."
+                    parts[f"{name}{x}.{kind}"] = rows(f"{name}query_key_value.{kind}", i)
+        w = super().weights(cfg, hf, parts)
+        x = centred(w["embed.W_E"], -1)
+        x = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + cfg.eps)
+        norm = "transformer.word_embeddings_layernorm."
+        w["embed.W_E"] = x * tensors[norm + "weight"]() + tensors[norm + "bias"]()
+        if cfg.tied:
+            w["unembed.W_U"] = tensors["transformer.word_embeddings.weight"]().T.copy()
+        return w
+
+
 class GptBigCode(Biased):
     """GPTBigCodeForCausalLM: GPT-2 with one head of keys and values."""
 
@@ -786,7 +830,8 @@ def frame(hf: dict, **more: object) -> Config:
 FAMILIES = {"gpt2": Gpt2, "gpt_neo": GptNeo, "gpt_neox": GptNeoX, "llama": Llama,
             "mistral": Mistral, "qwen2": Qwen2, "qwen3": Qwen3, "olmo2": Olmo2, "gemma": Gemma,
             "gemma2": Gemma2, "gemma3_text": Gemma3, "granite": Granite, "smollm3": SmolLM3,
-            "phi": Phi, "phi3": Phi3, "gptj": GptJ, "opt": Opt, "gpt_bigcode": GptBigCode,
+            "phi": Phi, "phi3": Phi3, "gptj": GptJ, "opt": Opt, "bloom": Bloom,
+            "gpt_bigcode": GptBigCode,
             "starcoder2": Starcoder2, "stablelm": StableLm}
 
 
@@ -898,7 +943,8 @@ def process(cfg: Config, weights: Weights, fold_ln: bool = True,
     if fold_ln:
         fold_layer_norm(cfg, w)
     if center_writing_weights and cfg.norm == "LN":
-        names = ["embed.W_E"] + ([] if cfg.rotary_dim else ["pos_embed.W_pos"])
+        names = ([] if cfg.embed_norm else ["embed.W_E"]) + (
+            ["pos_embed.W_pos"] if "pos_embed.W_pos" in w else [])
         for b in blocks:
             names += [b + "attn.W_O", b + "attn.b_O", b + "mlp.W_out", b + "mlp.b_out"]
         for name in names:

@@ -103,6 +103,7 @@ struct lens_attention_args {
 	size_t ld, ldk;
 	float scale;   /* scores are q·k / scale */
 	size_t window; /* keys that a query sees, its own included; 0: all */
+	float slope;   /* scores have slope·(key − query) added; 0: not */
 	float cap;     /* scores become cap·tanh(scores/cap) before the mask; 0: not */
 	float *scores; /* [nq, ldk]: scores, then the pattern */
 	float *z;      /* row stride ldz, row i is position i */

@@ -57,6 +57,8 @@ struct lens_config {
 	enum lens_act act;
 	char act_name[16];
 	bool learned_positions; /* W_pos is added to the embedding */
+	bool alibi;      /* scores have slope·(key − query) added (Press et al. 2021) */
+	bool embed_norm; /* W_E holds LayerNorm of each row, and is not centred */
 	struct lens_rotary rotary;
 	bool no_rotary[LENS_MAX_LAYERS]; /* layers that are not turned: hook_rot_q is hook_q */
 	struct lens_rotary

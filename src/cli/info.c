@@ -51,6 +51,10 @@ static void print_kinds(const struct lens_config *c)
 		printf("\n");
 	if (c->n_kv_heads != c->n_heads)
 		printf("  grouped-query attention: n_key_value_heads %zu\n", c->n_kv_heads);
+	if (c->alibi)
+		printf("  positions: ALiBi, scores have slope * (key - query) added\n");
+	if (c->embed_norm)
+		printf("  W_E holds the norm of the embedding\n");
 	if (c->qk_norm)
 		printf("  use_qk_norm: RMSNorm of %s queries and keys\n",
 		       c->qk_norm == LENS_QK_NORM_ALL ? "all heads'" : "each head's");

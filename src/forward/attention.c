@@ -4,6 +4,8 @@
  */
 #include "forward/forward_private.h"
 
+#include <math.h>
+
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -150,6 +152,21 @@ static enum lens_status attend_gathered(const struct lens_pass *p, const struct 
 	return LENS_OK;
 }
 
+/*
+ * ALiBi's slopes: 2^(−8k/n), k from 1, for n heads; where n is no power of two, those of the
+ * next smaller one, then every other one of the next larger (transformers'
+ * build_alibi_tensor).
+ */
+static float alibi_slope(size_t n_heads, size_t head)
+{
+	size_t n = 1;
+
+	while (2 * n <= n_heads)
+		n *= 2;
+	return (float)(head < n ? exp2(-8.0 * (double)(head + 1) / (double)n)
+				: exp2(-4.0 * (double)(2 * (head - n) + 1) / (double)n));
+}
+
 static enum lens_status attend_head(const struct lens_pass *p, const struct head *h)
 {
 	const struct lens_forward *f = p->f;
@@ -165,6 +182,8 @@ static enum lens_status attend_head(const struct lens_pass *p, const struct head
 		.scale = b->attn_scale,
 		.window = b->window,
 		.cap = (float)f->model->config.score_cap,
+		.slope = f->model->config.alibi ? alibi_slope(f->model->config.n_heads, h->head)
+						: 0,
 		.scores = f->scores + h->thread * LENS_QUERY_BLOCK * ldk_max,
 	};
 

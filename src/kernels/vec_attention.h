@@ -58,6 +58,17 @@ static void mask_row(const struct lens_attention_args *a, size_t pos, float *row
 		row[j] = -INFINITY;
 }
 
+/* key − query, of VL keys from one on */
+static inline vf distance(size_t key, size_t query)
+{
+	vf d;
+	int i;
+
+	for (i = 0; i < VL; i++)
+		d[i] = (float)((long)key + i - (long)query);
+	return d;
+}
+
 static void attention_scores(const struct lens_attention_args *a)
 {
 	size_t i0, i, j;
@@ -74,6 +85,8 @@ static void attention_scores(const struct lens_attention_args *a)
 			for (i = 0; i < n; i++) {
 				vf x = s[i] / a->scale;
 
+				if (a->slope > 0)
+					x += a->slope * distance(j, a->q0 + i0 + i);
 				store(a->scores + (i0 + i) * a->ldk + j,
 				      a->cap > 0 ? soft_cap_of(x, a->cap) : x);
 			}

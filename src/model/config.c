@@ -11,13 +11,13 @@
 
 /* A new family is one new file and one line here. */
 static const struct lens_family *const families[] = {
-	&lens_family_gpt2,        &lens_family_gpt_neo,  &lens_family_gpt_neox,
-	&lens_family_llama,       &lens_family_mistral,  &lens_family_qwen2,
-	&lens_family_qwen3,       &lens_family_olmo2,    &lens_family_granite,
-	&lens_family_smollm3,     &lens_family_gemma,    &lens_family_gemma2,
-	&lens_family_gemma3_text, &lens_family_phi,      &lens_family_phi3,
-	&lens_family_gptj,        &lens_family_opt,      &lens_family_gpt_bigcode,
-	&lens_family_starcoder2,  &lens_family_stablelm,
+	&lens_family_gpt2,        &lens_family_gpt_neo,    &lens_family_gpt_neox,
+	&lens_family_llama,       &lens_family_mistral,    &lens_family_qwen2,
+	&lens_family_qwen3,       &lens_family_olmo2,      &lens_family_granite,
+	&lens_family_smollm3,     &lens_family_gemma,      &lens_family_gemma2,
+	&lens_family_gemma3_text, &lens_family_phi,        &lens_family_phi3,
+	&lens_family_gptj,        &lens_family_opt,        &lens_family_bloom,
+	&lens_family_gpt_bigcode, &lens_family_starcoder2, &lens_family_stablelm,
 };
 #define N_FAMILIES (sizeof(families) / sizeof(*families))
 
@@ -241,6 +241,8 @@ static bool add_rarer(json_t *j, const struct lens_config *c)
 	if (c->local_rotary.dim &&
 	    json_object_set_new(j, "rotary_base_local", json_real(c->local_rotary.base)))
 		return true;
+	if (c->embed_norm && json_object_set_new(j, "post_embedding_ln", json_true()))
+		return true;
 	/* Centring W_U over the vocabulary would change what the cap makes of logits. */
 	return c->logit_cap > 0 &&
 	       (json_object_set_new(j, "output_logits_soft_cap", json_real(c->logit_cap)) ||
@@ -250,7 +252,9 @@ static bool add_rarer(json_t *j, const struct lens_config *c)
 static bool add_kinds(json_t *j, const struct lens_config *c, const struct lens_processing *p)
 {
 	const char *norm = lens_normalization_type(c, p->fold_ln);
-	const char *positions = c->learned_positions ? "standard" : "rotary";
+	const char *positions = c->learned_positions ? "standard"
+				: c->alibi           ? "alibi"
+						     : "rotary";
 
 	return json_object_set_new(j, "act_fn", json_string(c->act_name)) ||
 	       json_object_set_new(j, "eps", json_real(c->eps)) ||

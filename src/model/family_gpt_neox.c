@@ -50,12 +50,11 @@ static void split_heads(const struct lens_config *c, size_t n, const double *src
 	}
 }
 
-static enum lens_status load_qkv(const struct lens_tensors_at *at, const struct lens_config *c,
-				 struct lens_block64 *b)
+enum lens_status lens_load_interleaved_qkv(const struct lens_tensors_at *at,
+					   const struct lens_config *c, const char *weight,
+					   const char *bias, struct lens_block64 *b)
 {
-	static const char weight[] = "attention.query_key_value.weight";
-	static const char bias[] = "attention.query_key_value.bias";
-	bool biases = at->layout->attn_biases;
+	bool biases = bias != NULL;
 	size_t d = c->d_model;
 	enum lens_status st;
 	double *stored;
@@ -86,7 +85,9 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 
 	LENS_TRY(lens_load_vector(&at, "input_layernorm.weight", d, b->ln1_w));
 	LENS_TRY(lens_load_vector(&at, "input_layernorm.bias", d, b->ln1_b));
-	LENS_TRY(load_qkv(&at, c, b));
+	LENS_TRY(lens_load_interleaved_qkv(
+		&at, c, "attention.query_key_value.weight",
+		at.layout->attn_biases ? "attention.query_key_value.bias" : NULL, b));
 	LENS_TRY(lens_load_linear(&at, "attention.dense.weight", d, d, b->w_o, d));
 	if (at.layout->attn_biases)
 		LENS_TRY(lens_load_vector(&at, "attention.dense.bias", d, b->b_o));

@@ -246,6 +246,8 @@ static enum lens_status read_embed(struct loader *l, double *w_e, double *w_pos,
 				   struct lens_error *err)
 {
 	LENS_TRY(read_matrix(l, l->checkpoint.w_e, w_e, err));
+	if (l->family->norm_embed)
+		LENS_TRY(l->family->norm_embed(&l->checkpoint, &l->model->config, w_e, err));
 	if (!l->family->load_positions)
 		return LENS_OK;
 	return l->family->load_positions(&l->checkpoint, &l->model->config, w_pos, err);
@@ -285,7 +287,8 @@ static enum lens_status load_embed(struct loader *l, struct lens_error *err)
 		st = read_embed(l, w_e, w_pos, err);
 	if (st == LENS_OK && c->embed_scale > 0)
 		multiply64(c->d_vocab * d, c->embed_scale, w_e);
-	if (st == LENS_OK && m->processing.center_writing_weights && c->norm == LENS_NORM_LN) {
+	if (st == LENS_OK && m->processing.center_writing_weights && c->norm == LENS_NORM_LN &&
+	    !c->embed_norm) {
 		lens_center_rows(c->d_vocab, d, w_e);
 		lens_center_rows(n_pos, d, w_pos);
 	}

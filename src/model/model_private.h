@@ -168,15 +168,18 @@ struct lens_family {
 	enum lens_status (*load_final_norm)(struct lens_checkpoint *k,
 					    const struct lens_config *c, struct lens_head64 *h,
 					    struct lens_error *err);
+	/* w_e [V, D] → its rows as they enter the stream, in place; NULL: as they are. */
+	enum lens_status (*norm_embed)(struct lens_checkpoint *k, const struct lens_config *c,
+				       double *w_e, struct lens_error *err);
 	/* Is it a tensor that checkpoints may hold and the model does not need? */
 	bool (*ignore)(const char *name);
 };
 extern const struct lens_family lens_family_gpt2, lens_family_gpt_neo, lens_family_gpt_neox,
 	lens_family_llama, lens_family_mistral, lens_family_qwen2, lens_family_qwen3,
 	lens_family_olmo2, lens_family_granite, lens_family_smollm3, lens_family_phi,
-	lens_family_phi3, lens_family_gptj, lens_family_opt, lens_family_starcoder2,
-	lens_family_gpt_bigcode, lens_family_stablelm, lens_family_gemma, lens_family_gemma2,
-	lens_family_gemma3_text;
+	lens_family_phi3, lens_family_gptj, lens_family_opt, lens_family_bloom,
+	lens_family_starcoder2, lens_family_gpt_bigcode, lens_family_stablelm,
+	lens_family_gemma, lens_family_gemma2, lens_family_gemma3_text;
 
 /* Learned positions and final norm; GPT-Neo uses the same names (family_gpt2.c). */
 enum lens_status lens_gpt2_load_positions(struct lens_checkpoint *k,
@@ -248,6 +251,10 @@ enum lens_status lens_load_norm(const struct lens_tensors_at *at, const char *na
 /* A Linear with its bias: name.weight, name.bias. */
 enum lens_status lens_load_affine(const struct lens_tensors_at *at, const char *name,
 				  size_t n_out, size_t n_in, double *w, size_t ld, double *b);
+/* q, k and v in one matrix, rows [H, 3, dh]; bias NULL: none (family_gpt_neox.c). */
+enum lens_status lens_load_interleaved_qkv(const struct lens_tensors_at *at,
+					   const struct lens_config *c, const char *weight,
+					   const char *bias, struct lens_block64 *b);
 /* Llama's names: self_attn.{q,k,v}_proj, mlp.{gate,up,down}_proj (family_llama.c). */
 enum lens_status lens_llama_load_qkv(const struct lens_tensors_at *at,
 				     const struct lens_config *c, struct lens_block64 *b);

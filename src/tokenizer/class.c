@@ -55,16 +55,17 @@ const char *const lens_special_keys[LENS_N_SPECIAL] = { "bos_token", "eos_token"
 static const char *class_of_model(const char *type)
 {
 	static const char *const map[][2] = {
-		{ "gpt2", "GPT2Tokenizer" },        { "gpt_neo", "GPT2Tokenizer" },
-		{ "gpt_neox", "GPTNeoXTokenizer" }, { "llama", "LlamaTokenizer" },
-		{ "mistral", "LlamaTokenizer" },    { "qwen2", "Qwen2Tokenizer" },
-		{ "qwen3", "Qwen2Tokenizer" },      { "gemma", "GemmaTokenizer" },
-		{ "gemma2", "GemmaTokenizer" },     { "gemma3_text", "GemmaTokenizer" },
-		{ "olmo2", "GPTNeoXTokenizer" },    { "phi", "CodeGenTokenizer" },
-		{ "phi3", "LlamaTokenizer" },       { "opt", "GPT2Tokenizer" },
-		{ "gptj", "GPT2Tokenizer" },        { "gpt_bigcode", "GPT2Tokenizer" },
-		{ "starcoder2", "GPT2Tokenizer" },  { "stablelm", "GPTNeoXTokenizer" },
-		{ "granite", "GPT2Tokenizer" },     { "smollm3", "PreTrainedTokenizer" },
+		{ "gpt2", "GPT2Tokenizer" },          { "gpt_neo", "GPT2Tokenizer" },
+		{ "gpt_neox", "GPTNeoXTokenizer" },   { "llama", "LlamaTokenizer" },
+		{ "mistral", "LlamaTokenizer" },      { "qwen2", "Qwen2Tokenizer" },
+		{ "qwen3", "Qwen2Tokenizer" },        { "gemma", "GemmaTokenizer" },
+		{ "gemma2", "GemmaTokenizer" },       { "gemma3_text", "GemmaTokenizer" },
+		{ "olmo2", "GPTNeoXTokenizer" },      { "phi", "CodeGenTokenizer" },
+		{ "phi3", "LlamaTokenizer" },         { "opt", "GPT2Tokenizer" },
+		{ "bloom", "BloomTokenizer" },        { "gptj", "GPT2Tokenizer" },
+		{ "gpt_bigcode", "GPT2Tokenizer" },   { "starcoder2", "GPT2Tokenizer" },
+		{ "stablelm", "GPTNeoXTokenizer" },   { "granite", "GPT2Tokenizer" },
+		{ "smollm3", "PreTrainedTokenizer" },
 	};
 	size_t i;
 

@@ -1,0 +1,105 @@
+/*
+ * model/family_bloom.c: BLOOM (BloomForCausalLM): no positions but a bias of the scores that
+ * falls with the distance (ALiBi), a LayerNorm of the embedding, which becomes part of W_E
+ * since it depends on the token alone. TransformerLens's convert_bloom_weights is the
+ * reference, but for the slopes where the number of heads is no power of two, which are
+ * transformers'.
+ */
+#include "model/model_private.h"
+
+#include <math.h>
+
+static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
+			       struct lens_layout *layout, struct lens_error *err)
+{
+	size_t width;
+
+	LENS_TRY(lens_config_size(f, "n_layer", 2, &c->n_layers, err));
+	LENS_TRY(lens_config_layers(f, "num_hidden_layers", c->n_layers, c, err));
+	LENS_TRY(lens_config_size(f, "n_embed", 64, &width, err));
+	LENS_TRY(lens_config_size(f, "hidden_size", width, &c->d_model, err));
+	LENS_TRY(lens_config_size(f, "n_head", 8, &c->n_heads, err));
+	LENS_TRY(lens_config_size(f, "num_attention_heads", c->n_heads, &c->n_heads, err));
+	LENS_TRY(lens_config_size(f, "seq_length", 2048, &c->n_ctx, err));
+	LENS_TRY(lens_config_size(f, "vocab_size", 250880, &c->d_vocab, err));
+	LENS_TRY(lens_config_heads(f, "hidden_size", "n_head", c, err));
+	LENS_TRY(lens_config_eps(f, "layer_norm_epsilon", 1e-5, &c->eps, err));
+	LENS_TRY(lens_config_tied(f, true, &layout->tied_head, err));
+	LENS_TRY(lens_config_must_be(f, "apply_residual_connection_post_layernorm", false,
+				     "we add to the stream itself", err));
+	c->d_mlp = 4 * c->d_model;
+	c->norm = LENS_NORM_LN;
+	c->alibi = true;
+	c->embed_norm = true;
+	c->scale_attn = true;
+	return lens_config_activation(f, "hidden_act", "gelu_fast", c, err);
+}
+
+static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_config *c,
+				   size_t layer, struct lens_block64 *b, struct lens_error *err)
+{
+	struct lens_tensors_at at = lens_tensors_at(k, err, "h.%zu.", layer);
+	size_t d = c->d_model, f = c->d_mlp;
+
+	LENS_TRY(lens_load_norm(&at, "input_layernorm", d, b->ln1_w, b->ln1_b));
+	LENS_TRY(lens_load_norm(&at, "post_attention_layernorm", d, b->ln2_w, b->ln2_b));
+	LENS_TRY(lens_load_interleaved_qkv(&at, c, "self_attention.query_key_value.weight",
+					   "self_attention.query_key_value.bias", b));
+	LENS_TRY(lens_load_affine(&at, "self_attention.dense", d, d, b->w_o, d, b->b_o));
+	LENS_TRY(lens_load_affine(&at, "mlp.dense_h_to_4h", f, d, b->w_in, f, b->b_in));
+	return lens_load_affine(&at, "mlp.dense_4h_to_h", d, f, b->w_out, d, b->b_out);
+}
+
+/* LayerNorm of a row, in place. */
+static void norm_row(const struct lens_config *c, const double *w, const double *b, double *x)
+{
+	size_t i, d = c->d_model;
+	double var = 0;
+
+	lens_center_rows(1, d, x);
+	for (i = 0; i < d; i++)
+		var += x[i] * x[i];
+	for (i = 0; i < d; i++)
+		x[i] = x[i] / sqrt(var / (double)d + c->eps) * w[i] + b[i];
+}
+
+static enum lens_status norm_embed(struct lens_checkpoint *k, const struct lens_config *c,
+				   double *w_e, struct lens_error *err)
+{
+	static const char name[] = "word_embeddings_layernorm";
+	struct lens_tensors_at at = lens_tensors_at(k, err, "%s", "");
+	size_t v, d = c->d_model;
+	enum lens_status st;
+	double *w;
+
+	if (!w_e)
+		return lens_load_norm(&at, name, d, NULL, NULL);
+	w = lens_calloc(2 * d, sizeof(*w));
+	if (!w)
+		return lens_error_nomem(err, 2 * d, sizeof(*w));
+	st = lens_load_norm(&at, name, d, w, w + d);
+	for (v = 0; st == LENS_OK && v < c->d_vocab; v++)
+		norm_row(c, w, w + d, w_e + v * d);
+	lens_free(w);
+	return st;
+}
+
+static bool ignore(const char *name)
+{
+	(void)name;
+	return false;
+}
+
+const struct lens_family lens_family_bloom = {
+	.model_type = "bloom",
+	.architecture = "BloomForCausalLM",
+	.base = "BloomModel",
+	.prefix = "transformer.",
+	.embed = "word_embeddings.weight",
+	.head = "lm_head.weight",
+	.config = config,
+	.load_block = load_block,
+	.norm_embed = norm_embed,
+	.load_final_norm = lens_gpt2_load_final_norm,
+	.ignore = ignore,
+};
