@@ -165,11 +165,16 @@ static const char *const unknown_there[] = {
 
 /*
  * Chance: over 100 random prompts of gpt_neo_local (scripts/fidelity.py --data) the
- * largest error here is 1.06 times TransformerLens's, over its two 1.8 times.
+ * largest error here is 1.06 times TransformerLens's, over its two 1.8 times. Likewise of
+ * gemma2 on AVX2: over 100 random prompts ln2_post's is 0.71 and mlp_out's 0.70 times
+ * TransformerLens's, over its six 1.7 and 1.6 times.
  */
 static const struct test_exception exceptions[] = {
 	{ "gpt_neo", "blocks.*.attn.hook_pattern", 9e-6,
 	  "unscaled scores: one query for which two keys weigh nearly the same" },
+	{ "gemma, gemma2", "blocks.*.ln2_post.hook_normalized", 4e-6,
+	  "one position at which the MLP adds little, which the norm makes large" },
+	{ "gemma, gemma2", "blocks.*.hook_mlp_out", 4e-6, "the same position" },
 };
 #define N_EXCEPTIONS (sizeof(exceptions) / sizeof(*exceptions))
 
