@@ -56,7 +56,8 @@ struct lens_captured {
 	int dataset;
 	bool by_rows;
 	size_t coord[LENS_CAPTURE_RANK]; /* place in the chunk grid, unless by_rows */
-	size_t row0, n_rows;             /* rows of data, if by_rows */
+	size_t row0, n_rows;             /* rows of data, if by_rows: from row0 on, or … */
+	const size_t *row;               /* … [n_rows] these; or NULL */
 	void *data;                      /* from acquire */
 	size_t bytes;
 	uint8_t digest[LENS_XXH3_BYTES]; /* of data, unless by_rows */

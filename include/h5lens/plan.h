@@ -48,7 +48,13 @@ struct lens_plan {
 	const struct lens_experiment *experiment;
 	struct lens_sizes sizes;
 	size_t batch_rows, n_batches;
-	size_t max_packed;                /* rows of activations in the largest batch */
+	size_t max_packed; /* rows of activations in the largest batch */
+	/*
+	 * Where prompts are sorted (order.c): in windows of so many rows, which are cut into
+	 * batches of their own, of up to most_prompts and most_tokens. Else sort_rows is 0,
+	 * and the batches are as above.
+	 */
+	size_t sort_rows, most_prompts, most_tokens;
 	struct lens_hook_set hooks;       /* what is stored */
 	struct lens_hook_set table_hooks; /* what the tables need */
 	struct lens_capture_plan capture;
@@ -67,6 +73,24 @@ enum lens_status lens_plan_init(struct lens_plan *p, const struct lens_model *m,
 				const struct lens_prompts *prompts,
 				const struct lens_experiment *e, struct lens_error *err);
 void lens_plan_release(struct lens_plan *p);
+
+/* --- the order of the rows -------------------------------------------------------- */
+
+/* How many batches for each worker may run ahead of the slowest one. */
+#define LENS_BATCH_WINDOW 2
+
+/* Batch i computes the rows row[first[i]] … row[first[i + 1] − 1]. */
+struct lens_order {
+	size_t n_batches;
+	size_t *first; /* [n_batches + 1] */
+	size_t *row;   /* [n_rows] */
+};
+enum lens_status lens_order_make(struct lens_order *o, const struct lens_plan *p,
+				 struct lens_error *err);
+void lens_order_release(struct lens_order *o);
+
+/* --- passes ----------------------------------------------------------------------- */
+
 /* Of the largest pass that a worker runs: over a batch, or its prompts with answers. */
 struct lens_forward_size lens_plan_pass(const struct lens_plan *p,
 					const struct lens_visitors *visitors, size_t threads);
@@ -76,9 +100,6 @@ struct lens_interventions_options lens_plan_interventions(const struct lens_plan
 							  size_t threads);
 
 /* --- memory ----------------------------------------------------------------------- */
-
-/* How many batches for each worker may run ahead of the slowest one. */
-#define LENS_BATCH_WINDOW 2
 
 /* Memory, in bytes, and how much work fits in it. */
 struct lens_memory {
@@ -151,6 +172,7 @@ struct lens_dataset_summary {
 struct lens_plan_summary {
 	size_t n_prompts, max_length;
 	size_t batch_rows, n_batches; /* of a sweep of one shard */
+	size_t sorted;                /* prompts of a batch at most, if they are sorted; or 0 */
 	struct lens_dataset_summary *dataset;
 	size_t n_datasets;
 	const struct lens_planned_link *link;

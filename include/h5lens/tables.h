@@ -141,10 +141,12 @@ void lens_tables_hooks(const struct lens_model *m, const struct lens_tables_opti
 /* What the tables see of a batch besides activations. */
 struct lens_tables_batch {
 	const struct lens_batch *batch;
-	/* [n_prompts, n_answers]; of any number of tokens: where answer_offset says. */
+	/* [n_prompts] which row of the following is a prompt's; NULL: row i is prompt i's. */
+	const size_t *row;
+	/* [rows, n_answers]; of any number of tokens: where answer_offset says. */
 	const int32_t *answers;
-	const uint64_t *answer_offset; /* [n_prompts * n_answers + 1], or NULL */
-	const uint8_t *flags; /* [n_prompts] what is odd about the rows themselves; or NULL */
+	const uint64_t *answer_offset; /* [rows * n_answers + 1], or NULL */
+	const uint8_t *flags; /* [rows] what is odd about the rows themselves; or NULL */
 	/*
 	 * For kl_divergence: the logits of the other run, [d_vocab], of each prompt. Where
 	 * keep is set, it is the other run: its logits are put there. NULL: not wanted.

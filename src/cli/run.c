@@ -157,11 +157,13 @@ static void show_plan(void *ctx, const struct lens_plan_summary *p)
 		show_datasets(p);
 	printf("plan: %zu prompt%s of up to %zu token%s, ", p->n_prompts, plural(p->n_prompts),
 	       p->max_length, plural(p->max_length));
-	if (p->cut->n == 1)
+	if (p->cut->n > 1)
+		show_shards(p);
+	else if (p->sorted)
+		printf("batches of up to %zu, sorted by their tokens; ", p->sorted);
+	else
 		printf("%zu batch%s of %zu; ", p->n_batches, p->n_batches == 1 ? "" : "es",
 		       p->batch_rows);
-	else
-		show_shards(p);
 	printf("file%s %s, %s of it padding\n", p->cut->n == 1 ? "" : "s",
 	       human_bytes((double)p->file_bytes, a), human_bytes((double)padding, b));
 	show_memory(p->memory);

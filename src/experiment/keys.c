@@ -214,8 +214,8 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  INTEGERS, steer.positions.position, all, true, "at these positions only")            \
 	X("share_prefixes", NULL, NULL, NULL, BOOLS, "true",                                   \
 	  BOOL, share_prefixes, NULL, false,                                                   \
-	  "false computes what several prompts begin with for each of them; the results are "     \
-	  "the same")                                                                          \
+	  "false computes what several prompts begin with for each of them, in the file's "      \
+	  "order; the results are the same")                                                                          \
 	X("cpu", "--cpu", NULL, NULL, "auto | avx2 | avx512", "auto",                          \
 	  CHOICE, cpu, cpus, false, "the CPU level, which fixes the bits of the results")      \
 	X("output", "--output", "-o", NULL, "a file", NULL,                                    \

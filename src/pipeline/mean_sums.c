@@ -97,10 +97,13 @@ static enum lens_status run_batch(struct worker *w, struct lens_error *err)
 {
 	struct pass *p = w->pass;
 	const struct lens_prompts *q = p->plan.prompts;
-	size_t row0 = w->batch * p->plan.batch_rows;
+	size_t row = w->batch * p->plan.batch_rows;
+	size_t end = lens_min(row + p->plan.batch_rows, q->n_rows);
 
 	LENS_TRY(lens_mean_go_on(p->job, err));
-	lens_pack_rows(&w->rows, q, row0, lens_min(p->plan.batch_rows, q->n_rows - row0));
+	lens_batch_clear(&w->rows);
+	for (; row < end; row++)
+		lens_pack_row(&w->rows, q, row);
 	/* Whole numbers: in any order. */
 	pthread_mutex_lock(&p->mutex);
 	lens_sums_count(p->sums, &w->rows);

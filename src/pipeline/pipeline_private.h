@@ -155,6 +155,7 @@ struct lens_counts {
 
 struct lens_work {
 	const struct lens_plan *plan;
+	const struct lens_order *order;
 	const struct lens_mean *mean; /* NULL: none is wanted */
 	const float *vector;          /* likewise */
 	const struct lens_memory *memory;
@@ -164,8 +165,8 @@ struct lens_work {
 	struct lens_counts *counts;
 	uint64_t bytes_before; /* written to earlier shards */
 };
-/* Packs prompts row0 … row0 + n − 1. */
-void lens_pack_rows(struct lens_batch *b, const struct lens_prompts *p, size_t row0, size_t n);
+/* Packs the prompt of a row. */
+void lens_pack_row(struct lens_batch *b, const struct lens_prompts *p, size_t row);
 /* Runs every batch on memory->workers threads. */
 enum lens_status lens_work_run(struct lens_work *w, struct lens_error *err);
 

@@ -12,6 +12,7 @@ struct shard {
 	const struct lens_compute_job *job;
 	struct lens_inputs in; /* the rows of this shard */
 	struct lens_plan plan;
+	struct lens_order order;
 	const struct lens_memory *memory;
 	struct lens_store *store;
 	int *store_id;
@@ -57,6 +58,7 @@ static enum lens_status compute(struct shard *s, struct lens_error *err)
 	size_t window = LENS_BATCH_WINDOW * s->memory->workers;
 	struct lens_work work = {
 		.plan = &s->plan,
+		.order = &s->order,
 		.mean = s->job->mean,
 		.vector = s->in.vector->v,
 		.memory = s->memory,
@@ -67,7 +69,8 @@ static enum lens_status compute(struct shard *s, struct lens_error *err)
 
 	LENS_TRY(lens_writer_create(s->store, &s->plan, s->store_id, s->memory, &s->writer,
 				    err));
-	LENS_TRY(lens_schedule_create(s->plan.n_batches, window, &s->schedule, err));
+	LENS_TRY(lens_order_make(&s->order, &s->plan, err));
+	LENS_TRY(lens_schedule_create(s->order.n_batches, window, &s->schedule, err));
 	work.writer = s->writer;
 	work.schedule = s->schedule;
 	return lens_work_run(&work, err);
@@ -179,6 +182,7 @@ enum lens_status lens_shard_run(const struct lens_compute_job *job,
 	lens_writer_destroy(s.writer);
 	lens_schedule_destroy(s.schedule);
 	lens_store_destroy(s.store);
+	lens_order_release(&s.order);
 	lens_plan_release(&s.plan);
 	lens_free(s.store_id);
 	lens_free(s.counts.overflows);

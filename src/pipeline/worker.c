@@ -45,7 +45,8 @@ static enum lens_status worker_init(struct worker *w, struct lens_error *err)
 	tables.threads = size.threads;
 	interventions.mean = work->mean;
 	interventions.vector = work->vector;
-	LENS_TRY(lens_batch_init(&w->batch, p->batch_rows, p->max_packed, p->max_packed, err));
+	LENS_TRY(lens_batch_init(&w->batch, p->most_prompts, p->most_tokens, p->max_packed,
+				 err));
 	w->batch.share = p->experiment->share_prefixes;
 	LENS_TRY(lens_capture_create(&p->capture, &w->sink, &w->capture, err));
 	if (p->any_table)
@@ -62,14 +63,10 @@ static enum lens_status worker_init(struct worker *w, struct lens_error *err)
 	return lens_forward_create(p->model, &size, &w->forward, err);
 }
 
-void lens_pack_rows(struct lens_batch *b, const struct lens_prompts *p, size_t row0, size_t n)
+void lens_pack_row(struct lens_batch *b, const struct lens_prompts *p, size_t row)
 {
-	size_t i;
-
-	lens_batch_clear(b);
-	for (i = row0; i < row0 + n; i++)
-		lens_batch_pack(b, p->tokens + p->offset[i], lens_prompt_length(p, i),
-				p->read_pos[i], 0);
+	lens_batch_pack(b, p->tokens + p->offset[row], lens_prompt_length(p, row),
+			p->read_pos[row], 0);
 }
 
 /* A batch's rows of a table or an outcome, as it was computed: [n, row bytes]. */
@@ -110,8 +107,8 @@ static enum lens_status hand_over_rows(struct worker *w, const struct lens_plann
 	return w->sink.submit(w->sink.ctx, &c, err);
 }
 
-/* No block of rows crosses a chunk. */
-static enum lens_status hand_over_results(struct worker *w, size_t row0, size_t n,
+/* Blocks as large as the pool's buffers. */
+static enum lens_status hand_over_results(struct worker *w, const size_t *row, size_t n,
 					  struct lens_error *err)
 {
 	const struct lens_plan *p = w->work->plan;
@@ -124,33 +121,42 @@ static enum lens_status hand_over_results(struct worker *w, size_t row0, size_t 
 		if (d->from == LENS_FROM_HOOK)
 			continue;
 		for (first = 0; first < n; first += c.n_rows) {
-			c.row0 = row0 + first;
-			c.n_rows = lens_min(n - first, d->chunk[0]);
+			c.row = row + first;
+			c.n_rows = lens_min(lens_min(n - first, p->batch_rows), d->chunk[0]);
 			LENS_TRY(hand_over_rows(w, d, c, first, err));
 		}
 	}
 	return LENS_OK;
 }
 
+static const size_t *rows_of_batch(const struct lens_work *w, size_t batch, size_t *n)
+{
+	const size_t *first = w->order->first + batch;
+
+	*n = first[1] - first[0];
+	return w->order->row + first[0];
+}
+
 static enum lens_status run_batch(struct worker *w, size_t batch, size_t *flagged,
 				  struct lens_error *err)
 {
-	const struct lens_plan *p = w->work->plan;
-	const struct lens_prompts *q = p->prompts;
-	size_t row0 = batch * p->batch_rows, n = lens_min(q->n_rows - row0, p->batch_rows);
+	const struct lens_prompts *q = w->work->plan->prompts;
+	size_t i, n;
+	const size_t *row = rows_of_batch(w->work, batch, &n);
 	struct lens_tables_batch in = { .batch = &w->batch,
+					.row = row,
 					.answers = q->answers,
-					.flags = q->flags + row0 };
+					.answer_offset = q->answer_offset,
+					.flags = q->flags };
+	/* Of sorted rows nothing is captured, and nothing intervenes. */
 	struct lens_interventions_batch cells = {
-		.prompts = q, .row0 = row0, .n = n, .stop = w->work->watch->stop
+		.prompts = q, .row0 = row[0], .n = n, .stop = w->work->watch->stop
 	};
 
-	if (q->answer_offset)
-		in.answer_offset = q->answer_offset + row0 * q->n_answers;
-	else
-		in.answers += row0 * q->n_answers;
-	lens_pack_rows(&w->batch, q, row0, n);
-	lens_capture_begin(w->capture, row0);
+	lens_batch_clear(&w->batch);
+	for (i = 0; i < n; i++)
+		lens_pack_row(&w->batch, q, row[i]);
+	lens_capture_begin(w->capture, row[0]);
 	if (w->tables)
 		lens_tables_begin(w->tables, &in);
 	LENS_TRY(lens_forward_run(w->forward, &w->batch, &w->visitors, err));
@@ -161,7 +167,7 @@ static enum lens_status run_batch(struct worker *w, size_t batch, size_t *flagge
 	}
 	if (w->interventions)
 		LENS_TRY(lens_interventions_run(w->interventions, &cells, flagged, err));
-	return hand_over_results(w, row0, n, err);
+	return hand_over_results(w, row, n, err);
 }
 
 /* Counts a batch as done and tells the user. Under the critical section's lock. */
@@ -169,12 +175,13 @@ static void report(struct lens_work *w, size_t batch, size_t flagged)
 {
 	const struct lens_prompts *q = w->plan->prompts;
 	struct lens_progress *g = w->watch->progress;
-	size_t row0 = batch * w->plan->batch_rows, end = row0 + w->plan->batch_rows;
+	size_t i, n;
+	const size_t *row = rows_of_batch(w, batch, &n);
 
-	end = lens_min(end, q->n_rows);
 	w->counts->n_flagged += flagged;
-	g->rows_done += end - row0;
-	g->tokens_done += q->offset[end] - q->offset[row0];
+	g->rows_done += n;
+	for (i = 0; i < n; i++)
+		g->tokens_done += lens_prompt_length(q, row[i]);
 	g->bytes_written = w->bytes_before + lens_writer_bytes(w->writer);
 	g->seconds = lens_now() - w->watch->started;
 	w->watch->tell(w->watch->ctx, g);

@@ -106,24 +106,49 @@ static enum lens_status write_gathered(struct lens_writer *w, int dataset, struc
 			   &(struct lens_store_chunk){ coord, c->data, bytes, digest }, err);
 }
 
-/* A block never crosses a chunk: chunk_rows is a multiple of batch_rows, or divides it. */
-static enum lens_status gather(struct lens_writer *w, const struct lens_captured *c,
-			       struct lens_error *err)
+/* How many of a block's rows from i on stand one after the other in one chunk. */
+static size_t run_of(const struct gathered *g, const struct lens_captured *c, size_t i)
 {
-	struct gathered *g = &w->gathered[c->dataset];
-	size_t index = c->row0 / g->chunk_rows, at = c->row0 % g->chunk_rows;
+	size_t n = 1, row = c->row ? c->row[i] : c->row0 + i;
+	size_t most = lens_min(c->n_rows - i, g->chunk_rows - row % g->chunk_rows);
+
+	while (n < most && (!c->row || c->row[i + n] == row + n))
+		n++;
+	return n;
+}
+
+/* Rows of one chunk, one after the other. */
+static enum lens_status gather_run(struct lens_writer *w, int dataset, size_t row, size_t n,
+				   const unsigned char *data, struct lens_error *err)
+{
+	struct gathered *g = &w->gathered[dataset];
+	size_t index = row / g->chunk_rows, at = row % g->chunk_rows;
 	size_t expected = g->n_rows - index * g->chunk_rows;
-	double start = lens_now();
 	struct open_chunk *open = find_open(g, index, err);
 
 	if (!open)
 		return LENS_ERR_NOMEM;
-	memcpy(open->data + at * g->row_bytes, c->data, c->n_rows * g->row_bytes);
-	w->times.convert += lens_now() - start;
-	open->rows += c->n_rows;
-	if (open->rows < (expected < g->chunk_rows ? expected : g->chunk_rows))
+	memcpy(open->data + at * g->row_bytes, data, n * g->row_bytes);
+	open->rows += n;
+	if (open->rows < lens_min(expected, g->chunk_rows))
 		return LENS_OK;
-	return write_gathered(w, c->dataset, open, err);
+	return write_gathered(w, dataset, open, err);
+}
+
+static enum lens_status gather(struct lens_writer *w, const struct lens_captured *c,
+			       struct lens_error *err)
+{
+	const struct gathered *g = &w->gathered[c->dataset];
+	double start = lens_now(), before = w->times.digest + w->times.write;
+	size_t i, n;
+
+	for (i = 0; i < c->n_rows; i += n) {
+		n = run_of(g, c, i);
+		LENS_TRY(gather_run(w, c->dataset, c->row ? c->row[i] : c->row0 + i, n,
+				    (const unsigned char *)c->data + i * g->row_bytes, err));
+	}
+	w->times.convert += lens_now() - start - (w->times.digest + w->times.write - before);
+	return LENS_OK;
 }
 
 static enum lens_status put(struct lens_writer *w, const struct lens_captured *c,

@@ -229,4 +229,5 @@ void lens_plan_take_shapes(struct lens_plan *p, const struct lens_shape *shape)
 		take_shape(d, lens_shape_of(p, d, shape), p->capture.spec);
 	}
 	lens_sum_bytes(p);
+	lens_plan_order(p);
 }

@@ -6,27 +6,32 @@
 
 #include <string.h>
 
-/*
- * Chunks that batches share are gathered by the writer. Batches run at most
- * LENS_BATCH_WINDOW per worker ahead of the slowest, so of chunks of b batches
- * at most window/b + 2 are open, and no more than there are unfinished batches.
- */
+/* Of a dataset whose chunks batches share: as many as the rows in hand may be of. */
+static size_t open_chunks(const struct lens_plan *p, const struct lens_planned *d,
+			  size_t workers)
+{
+	size_t rows = lens_rows_in_hand(p, workers), chunk = d->chunk[0];
+	size_t open = lens_min(rows / chunk + 2, (d->extent[0] + chunk - 1) / chunk);
+
+	/* In file order each unfinished batch has rows of one. */
+	return p->sort_rows ? open : lens_min(open, workers + 1);
+}
+
+/* Chunks that batches share are gathered by the writer. */
 static size_t shared_bytes(const struct lens_plan *p, size_t workers)
 {
-	size_t i, sum = 0;
+	size_t i, sum = lens_order_bytes(p);
 	int k;
 
 	for (i = 0; i < p->n_datasets; i++) {
 		const struct lens_planned *d = &p->dataset[i];
 		size_t n = lens_dtype_size(d->dtype);
-		size_t batches = d->chunk[0] / p->batch_rows;
-		size_t open = LENS_BATCH_WINDOW * workers / lens_max(batches, 1) + 2;
 
 		if (d->from == LENS_FROM_HOOK && !p->capture.spec[d->source].by_rows)
 			continue;
 		for (k = 0; k < d->rank; k++)
 			n *= d->chunk[k];
-		sum += lens_min(open, workers + 1) * n;
+		sum += open_chunks(p, d, workers) * n;
 	}
 	return sum;
 }
@@ -144,7 +149,7 @@ static size_t worker_bytes(const struct lens_plan *p, size_t threads)
 	const struct lens_interventions_options interventions =
 		lens_plan_interventions(p, threads);
 
-	return lens_batch_bytes(p->batch_rows, p->max_packed, p->max_packed) +
+	return lens_batch_bytes(p->most_prompts, p->most_tokens, p->max_packed) +
 	       (p->study.n_outcomes ? lens_interventions_bytes(&interventions) : 0) +
 	       lens_forward_bytes(p->model, &size) + lens_capture_bytes(&p->capture) +
 	       (p->any_table ? lens_tables_bytes(p->model, &p->tables) : 0);

@@ -33,6 +33,15 @@ const struct lens_shape *lens_shape_of(const struct lens_plan *p, const struct l
 /* Gives each dataset its shape, and counts the file. */
 void lens_plan_take_shapes(struct lens_plan *p, const struct lens_shape *shape);
 
+/* --- order.c -------------------------------------------------------------------------- */
+
+/* Are rows sorted, in which windows? When the datasets have their shapes. */
+void lens_plan_order(struct lens_plan *p);
+/* Rows that are in the hands of workers and the writer at most. */
+size_t lens_rows_in_hand(const struct lens_plan *p, size_t workers);
+/* Of an order, and of what making it takes. */
+size_t lens_order_bytes(const struct lens_plan *p);
+
 /* --- bytes.c -------------------------------------------------------------------------- */
 
 /* Of one prompt's row of a dataset, where positions, keys and queries are n_pos. */

@@ -149,15 +149,17 @@ void lens_attrs_hooks(const struct lens_model *m, const struct lens_tables_optio
 static void point(struct lens_tables *t, const float *w)
 {
 	struct lens_attrs_state *a = &t->attrs;
-	size_t i, j, d = t->opt.sizes.d_model;
-	size_t n = t->in.batch->n_prompts * t->opt.sizes.n_answers;
+	size_t i, j, d = t->opt.sizes.d_model, answers = t->opt.sizes.n_answers;
+	size_t n = t->in.batch->n_prompts * answers;
 
 	/* Slots that no row takes are multiplied too. */
 	memset(a->direction, 0, lens_row_slots(n) * d * sizeof(*a->direction));
 	for (i = 0; i < n; i++) {
 		float *out = a->direction + lens_row_slot(i) * d;
 
-		lens_direction(t->model, t->in.answers[i], a->one);
+		lens_direction(t->model,
+			       lens_answers_of(&t->in, answers, i / answers)[i % answers],
+			       a->one);
 		for (j = 0; j < d; j++)
 			out[j] = (float)(a->one[j] * (w ? (double)w[j] : 1));
 	}

@@ -70,7 +70,8 @@ void lens_continue_destroy(struct lens_tables *t)
 static struct lens_continued answer_of(const struct lens_tables *t, size_t prompt,
 				       size_t answer)
 {
-	const uint64_t *offset = t->in.answer_offset + prompt * t->opt.sizes.n_answers + answer;
+	size_t row = lens_row_of(&t->in, prompt);
+	const uint64_t *offset = t->in.answer_offset + row * t->opt.sizes.n_answers + answer;
 
 	return (struct lens_continued){ .prompt = prompt,
 					.answer = answer,

@@ -21,7 +21,7 @@ static void add_row_flags(struct lens_table_view *v)
 	if (!v->in->flags)
 		return;
 	for (i = 0; i < v->in->batch->n_prompts; i++)
-		v->rows[i] |= v->in->flags[i];
+		v->rows[i] |= v->in->flags[lens_row_of(v->in, i)];
 }
 
 static const struct lens_table_ops ops = { .read = read_logits, .finish = add_row_flags };

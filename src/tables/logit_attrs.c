@@ -91,8 +91,10 @@ static void begin(struct lens_table_view *v)
 	size_t i, a, n = v->opt->sizes.n_answers;
 
 	for (i = 0; i < v->in->batch->n_prompts; i++) {
+		const int32_t *answer = lens_answers_of(v->in, n, i);
+
 		for (a = 0; a < n; a++)
-			lens_direction(v->model, v->in->answers[i * n + a], direction(v, i, a));
+			lens_direction(v->model, answer[a], direction(v, i, a));
 	}
 }
 

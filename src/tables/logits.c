@@ -218,7 +218,7 @@ static struct lens_logits logits_of(struct lens_tables *t, size_t prompt, size_t
 				     .logit = logit,
 				     .d_vocab = v,
 				     .answer = n && !t->in.answer_offset
-						       ? t->in.answers + prompt * n
+						       ? lens_answers_of(&t->in, n, prompt)
 						       : NULL,
 				     .n_answers = n,
 				     .finite = !isnan(max),

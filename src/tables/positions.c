@@ -139,7 +139,7 @@ static void show_answers(struct lens_tables *t, const float *x, size_t prompt, s
 	struct lens_logits l = { .prompt = prompt,
 				 .pos = pos,
 				 .next = -1,
-				 .answer = t->in.answers + prompt * n,
+				 .answer = lens_answers_of(&t->in, n, prompt),
 				 .n_answers = n,
 				 .answer_logit = t->answer_logit,
 				 .finite = true };

@@ -60,6 +60,19 @@ struct lens_attribution {
 	const double *value; /* [n_answers, n] */
 };
 
+/* Which row of the answers and flags is a prompt's. */
+static inline size_t lens_row_of(const struct lens_tables_batch *in, size_t prompt)
+{
+	return in->row ? in->row[prompt] : prompt;
+}
+
+/* A prompt's n answers of one token each. */
+static inline const int32_t *lens_answers_of(const struct lens_tables_batch *in, size_t n,
+					     size_t prompt)
+{
+	return in->answers + lens_row_of(in, prompt) * n;
+}
+
 /* One worker's table. */
 struct lens_table_view {
 	const struct lens_model *model;

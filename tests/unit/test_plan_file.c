@@ -65,6 +65,7 @@ static void run_plan(const struct lens_plan *p, size_t workers, const char *file
 	struct found found = { .plan = p };
 	const struct lens_available is = { SIZE_MAX, LENS_MEMORY_GIVEN };
 	struct lens_memory sizes;
+	struct lens_order order;
 	struct lens_store *s;
 	int *id = lens_calloc(p->n_datasets, sizeof(*id));
 
@@ -74,7 +75,10 @@ static void run_plan(const struct lens_plan *p, size_t workers, const char *file
 	assert_int_equal(lens_store_create(file, &s, NULL), LENS_OK);
 	assert_int_equal(lens_layout_create(s, p, id, NULL), LENS_OK);
 	assert_int_equal(lens_writer_create(s, p, id, &m, &work.writer, NULL), LENS_OK);
-	assert_int_equal(lens_schedule_create(p->n_batches, 2 * workers, &work.schedule, NULL),
+	assert_int_equal(lens_order_make(&order, p, NULL), LENS_OK);
+	work.order = &order;
+	assert_int_equal(lens_schedule_create(order.n_batches, 2 * workers, &work.schedule,
+					      NULL),
 			 LENS_OK);
 	assert_int_equal(lens_work_run(&work, NULL), LENS_OK);
 	assert_int_equal(lens_store_commit(s, NULL), LENS_OK);
@@ -85,6 +89,7 @@ static void run_plan(const struct lens_plan *p, size_t workers, const char *file
 	assert_int_equal(found.bytes, lens_writer_bytes(work.writer));
 	lens_writer_destroy(work.writer);
 	lens_schedule_destroy(work.schedule);
+	lens_order_release(&order);
 	lens_store_destroy(s);
 	lens_free(counts.overflows);
 	lens_free(id);
@@ -109,14 +114,10 @@ static struct lens_buf digests(const struct lens_plan *p, const char *file)
 	return b;
 }
 
-static void check_run(const struct lens_model *m, const char *hooks, const char *positions,
-		      size_t n)
+/* Of about 14 tokens each, some of which begin alike, and one as long as the model takes. */
+static struct lens_prompts *make_prompts(const struct lens_model *m, size_t n)
 {
-	struct lens_experiment e = test_plan_experiment(hooks, positions, "f32");
 	struct lens_prompts *prompts = test_make_prompts(n, 2);
-	char *file = test_tmp_path("plan.h5");
-	struct lens_buf one, three;
-	struct lens_plan p;
 	size_t i;
 
 	for (i = 0; i < n; i++) {
@@ -126,7 +127,20 @@ static void check_run(const struct lens_model *m, const char *hooks, const char 
 	}
 	prompts->tokens = lens_calloc((size_t)prompts->offset[n], sizeof(*prompts->tokens));
 	for (i = 0; i < prompts->offset[n]; i++)
-		prompts->tokens[i] = (int32_t)test_random_below(&rnd, m->config.d_vocab);
+		prompts->tokens[i] =
+			(int32_t)test_random_below(&rnd, i % 3 ? 2 : m->config.d_vocab);
+	return prompts;
+}
+
+static void check_run(const struct lens_model *m, const char *hooks, const char *positions,
+		      size_t n)
+{
+	struct lens_experiment e = test_plan_experiment(hooks, positions, "f32");
+	struct lens_prompts *prompts = make_prompts(m, n);
+	char *file = test_tmp_path("plan.h5");
+	struct lens_buf one, three;
+	struct lens_plan p;
+
 	assert_int_equal(lens_plan_init(&p, m, prompts, &e, NULL), LENS_OK);
 	run_plan(&p, 1, file);
 	one = digests(&p, file);
@@ -136,6 +150,37 @@ static void check_run(const struct lens_model *m, const char *hooks, const char 
 	unlink(file);
 	lens_buf_release(&one);
 	lens_buf_release(&three);
+	lens_plan_release(&p);
+	lens_experiment_release(&e);
+	lens_prompts_destroy(prompts);
+	lens_free(file);
+}
+
+/* The same file whether rows are sorted, and in which windows. */
+static void check_sorted(const struct lens_model *m, const char *tables, size_t n)
+{
+	struct lens_experiment e = test_plan_experiment("none", "all", "f32");
+	struct lens_prompts *prompts = make_prompts(m, n);
+	const size_t windows[] = { 0, 24, 100, n };
+	struct lens_buf first = LENS_BUF_INIT, again;
+	char *file = test_tmp_path("sorted.h5");
+	struct lens_plan p;
+	size_t i;
+
+	test_set(&e, "tables", tables, "lens_positions", "all", NULL);
+	assert_int_equal(lens_plan_init(&p, m, prompts, &e, NULL), LENS_OK);
+	assert_int_equal(p.sort_rows, n);
+	for (i = 0; i < sizeof(windows) / sizeof(*windows); i++) {
+		p.sort_rows = windows[i];
+		run_plan(&p, 1 + i % 3, file);
+		again = digests(&p, file);
+		if (i)
+			assert_string_equal(again.data, first.data);
+		lens_buf_release(i ? &again : &first);
+		first = i ? first : again;
+	}
+	unlink(file);
+	lens_buf_release(&first);
 	lens_plan_release(&p);
 	lens_experiment_release(&e);
 	lens_prompts_destroy(prompts);
@@ -153,6 +198,7 @@ static void bytes_in_a_file(void **state)
 	check_run(m, "*", "all", test_quick() ? 40 : 600);
 	check_run(m, "blocks.1.*,logits", "all", 300);
 	check_run(m, "logits,blocks.0.attn.hook_pattern", "0,-1,40", 90);
+	check_sorted(m, "lens_top_token,rank_per_layer,loss", 150);
 	lens_model_destroy(m);
 }
 
