@@ -4,8 +4,9 @@
  *
  * Rows are unembedded many at a time (prompts × lens layers), because a product
  * with W_U of few rows wastes the machine; the tile's size does not matter to
- * a row's bits. Sources: resid_pre of each layer, with lens_mid resid_mid behind it,
- * then resid_post of the last.
+ * a row's bits. Rows that are the same are unembedded once: those of a layer 0_pre at equal
+ * last tokens, all of equal prompts. Sources: resid_pre of each layer, with lens_mid resid_mid
+ * behind it, then resid_post of the last.
  */
 #include "tables/tables_private.h"
 
@@ -67,6 +68,7 @@ size_t lens_logits_bytes(const struct lens_model *m, const struct lens_tables_op
 	if (logits & LENS_AT_OTHER_POS)
 		floats += opt->sizes.n_answers * sizeof(double) / sizeof(float);
 	return floats * sizeof(float) + own * sizeof(struct lens_logits) +
+	       sources(opt, logits) * opt->batch_rows * sizeof(struct lens_alike) +
 	       (has_places(logits) ? tile * sizeof(struct lens_place) : 0);
 }
 
@@ -99,18 +101,21 @@ enum lens_status lens_logits_create(struct lens_tables *t, struct lens_error *er
 
 	t->n_sources = sources(&t->opt, t->logits);
 	t->tile = tile_slots(m);
+	t->alike = lens_calloc(t->n_sources * t->opt.batch_rows, sizeof(*t->alike));
 	t->resid = lens_alloc_aligned(t->n_sources * t->opt.batch_rows * d, sizeof(float));
 	t->normed = lens_alloc_aligned(t->tile * d, sizeof(float));
 	t->scale = lens_alloc_aligned(t->tile, sizeof(float));
 	t->logit = lens_alloc_aligned(t->tile * m->config.d_vocab, sizeof(float));
 	t->pad = lens_alloc_aligned(lens_unembed_pad_floats(&m->config), sizeof(float));
-	if (t->resid && t->normed && t->scale && t->logit && t->pad && create_rest(t))
+	if (t->alike && t->resid && t->normed && t->scale && t->logit && t->pad &&
+	    create_rest(t))
 		return LENS_OK;
 	return lens_error_nomem(err, lens_logits_bytes(m, &t->opt), 1);
 }
 
 void lens_logits_destroy(struct lens_tables *t)
 {
+	lens_free(t->alike);
 	lens_free(t->resid);
 	lens_free(t->stream);
 	lens_free(t->own);
@@ -269,14 +274,53 @@ struct reading {
 	bool lens;         /* the sources are read as lens layers */
 };
 
+static const float *stream_of(const struct lens_tables *t, size_t source, size_t prompt)
+{
+	return t->resid + (source * t->opt.batch_rows + prompt) * t->model->config.d_model;
+}
+
+static struct lens_alike *alike_of(const struct lens_tables *t, const struct reading *r,
+				   size_t i)
+{
+	return t->alike + (r->source + i / r->n_prompts) * t->opt.batch_rows + r->prompt +
+	       i % r->n_prompts;
+}
+
+/* Have two prompts the same logits of a source? */
+static bool are_alike(const struct lens_tables *t, const struct reading *r, size_t source,
+		      size_t a, size_t b)
+{
+	size_t bytes = t->model->config.d_model * sizeof(float), last = t->n_sources - 1;
+
+	return t->in.batch->read_pos[a] == t->in.batch->read_pos[b] &&
+	       !memcmp(stream_of(t, source, a), stream_of(t, source, b), bytes) &&
+	       (!r->cached_scale ||
+		!memcmp(stream_of(t, last, a), stream_of(t, last, b), bytes));
+}
+
+/* Row i of a reading: is it that of an earlier prompt? Each has the next one like it. */
+static void find_alike(struct lens_tables *t, const struct reading *r, size_t i)
+{
+	struct lens_alike *alike = alike_of(t, r, i), *before = alike;
+	size_t source = r->source + i / r->n_prompts, prompt = i % r->n_prompts, other = prompt;
+
+	*alike = (struct lens_alike){ .repeats = false };
+	while (other-- > 0) {
+		before--;
+		if (!are_alike(t, r, source, r->prompt + prompt, r->prompt + other))
+			continue;
+		alike->repeats = true;
+		before->next = prompt - other;
+		return;
+	}
+}
+
 static void prepare_row(struct lens_tables *t, const struct reading *r, size_t i, size_t slot)
 {
-	size_t d = t->model->config.d_model, rows = t->opt.batch_rows;
 	size_t source = r->source + i / r->n_prompts, prompt = r->prompt + i % r->n_prompts;
-	const float *last = t->resid + ((t->n_sources - 1) * rows + prompt) * d;
+	const float *last = stream_of(t, t->n_sources - 1, prompt);
 
-	lens_norm_row(t, t->resid + (source * rows + prompt) * d, r->cached_scale ? last : NULL,
-		      slot);
+	lens_norm_row(t, stream_of(t, source, prompt), r->cached_scale ? last : NULL, slot);
 }
 
 static void keep_own(struct lens_tables *t, const struct lens_logits *l, size_t i)
@@ -306,19 +350,46 @@ static void show_row(struct lens_tables *t, const struct reading *r, size_t i, s
 		lens_show_logits(t, LENS_AT_LENS_LAYER, &l);
 }
 
+/* Row i, and those that repeat it. */
+static void show_alike(struct lens_tables *t, const struct reading *r, size_t i, size_t slot)
+{
+	size_t next = i;
+
+	do {
+		i = next;
+		show_row(t, r, i, slot);
+		next += alike_of(t, r, i)->next;
+	} while (next != i);
+}
+
+/* Rows i … go into a tile until it is full; returns the one past the last. */
+static size_t fill_tile(struct lens_tables *t, const struct reading *r, size_t i, size_t *slots)
+{
+	size_t n = 0, total = r->n_sources * r->n_prompts, per_tile = lens_tile_rows(t);
+	size_t most = lens_row_slots(lens_min(total - i, per_tile));
+
+	memset(t->normed, 0, most * t->model->config.d_model * sizeof(float));
+	for (; i < total && (n < per_tile || alike_of(t, r, i)->repeats); i++) {
+		if (!alike_of(t, r, i)->repeats)
+			prepare_row(t, r, i, lens_row_slot(n++));
+	}
+	*slots = lens_row_slots(n);
+	return i;
+}
+
 static void read_sources(struct lens_tables *t, const struct reading *r)
 {
-	size_t i, i0, total = r->n_sources * r->n_prompts, per_tile = lens_tile_rows(t);
+	size_t i, n, end, slots, total = r->n_sources * r->n_prompts;
 
-	for (i0 = 0; i0 < total; i0 += per_tile) {
-		size_t n = lens_min(total - i0, per_tile), slots = lens_row_slots(n);
-
-		memset(t->normed, 0, slots * t->model->config.d_model * sizeof(float));
-		for (i = 0; i < n; i++)
-			prepare_row(t, r, i0 + i, lens_row_slot(i));
+	for (i = 0; i < total; i++)
+		find_alike(t, r, i);
+	for (i = 0; i < total;) {
+		end = fill_tile(t, r, i, &slots);
 		lens_unembed_tile(t, slots, !r->cached_scale);
-		for (i = 0; i < n; i++)
-			show_row(t, r, i0 + i, lens_row_slot(i));
+		for (n = 0; i < end; i++) {
+			if (!alike_of(t, r, i)->repeats)
+				show_alike(t, r, i, lens_row_slot(n++));
+		}
 	}
 }
 

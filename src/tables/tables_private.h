@@ -73,6 +73,12 @@ static inline const int32_t *lens_answers_of(const struct lens_tables_batch *in,
 	return in->answers + lens_row_of(in, prompt) * n;
 }
 
+/* Of a prompt's stream among the batch's: which others are the same. */
+struct lens_alike {
+	bool repeats; /* that of an earlier prompt */
+	size_t next;  /* so many prompts on is the next one; 0: there is none */
+};
+
 /* One worker's table. */
 struct lens_table_view {
 	const struct lens_model *model;
@@ -175,10 +181,11 @@ struct lens_tables {
 	size_t n;
 	unsigned logits; /* LENS_AT_…: what the tables need */
 	struct lens_tables_batch in;
-	size_t n_sources; /* lens layers, or 1: the final one */
-	size_t tile;      /* slots of a tile, a multiple of 12 */
-	float *resid;     /* [n_sources, batch_rows, D] the stream at the read positions */
-	float *stream;    /* [lens layers, max_rows, D] of all rows; or NULL */
+	size_t n_sources;         /* lens layers, or 1: the final one */
+	size_t tile;              /* slots of a tile, a multiple of 12 */
+	struct lens_alike *alike; /* [n_sources, batch_rows] of each row of resid */
+	float *resid;  /* [n_sources, batch_rows, D] the stream at the read positions */
+	float *stream; /* [lens layers, max_rows, D] of all rows; or NULL */
 	struct lens_logits *own; /* [n_own] of so many prompts: the model itself; or NULL */
 	float *own_logit;        /* [n_own, V] */
 	size_t n_own;
