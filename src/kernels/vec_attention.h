@@ -18,27 +18,75 @@ static void transpose_keys(size_t n_pos, size_t d_head, const float *k, size_t l
 #define QB 4       /* queries at a time */
 #define D_BLOCK 16 /* products summed before they are added to the total, to round less */
 
-/* The scores of queries q[0..QB) with VL keys. */
-static inline void score_block(const struct lens_attention_args *a, const float *const *q,
-			       const float *kt, vf *out)
+/* The scores of queries q[0..QB) with `vectors`·VL keys; vectors is a constant. */
+static inline __attribute__((always_inline)) void score_block(
+	const struct lens_attention_args *a, const float *const *q, const float *kt,
+	const int vectors, vf out[QB][2])
 {
 	size_t d0, d;
-	int i;
+	int i, c;
 
-	for (i = 0; i < QB; i++)
-		out[i] = (vf){ 0 };
+	for (i = 0; i < QB; i++) {
+		for (c = 0; c < vectors; c++)
+			out[i][c] = (vf){ 0 };
+	}
 	for (d0 = 0; d0 < a->d_head; d0 += D_BLOCK) {
 		size_t end = lens_min(d0 + D_BLOCK, a->d_head);
-		vf part[QB] = { { 0 } };
+		vf part[QB][2] = { { { 0 } } };
 
 		for (d = d0; d < end; d++) {
-			vf keys = load(kt + d * a->ldk);
+			vf keys[2];
 
-			for (i = 0; i < QB; i++)
-				part[i] += q[i][d] * keys;
+			for (c = 0; c < vectors; c++)
+				keys[c] = load(kt + d * a->ldk + c * VL);
+			for (i = 0; i < QB; i++) {
+				for (c = 0; c < vectors; c++)
+					part[i][c] += q[i][d] * keys[c];
+			}
 		}
-		for (i = 0; i < QB; i++)
-			out[i] += part[i];
+		for (i = 0; i < QB; i++) {
+			for (c = 0; c < vectors; c++)
+				out[i][c] += part[i][c];
+		}
+	}
+}
+
+/* key − query, of VL keys from one on */
+static inline vf distance(size_t key, size_t query)
+{
+	vf d;
+	int i;
+
+	for (i = 0; i < VL; i++)
+		d[i] = (float)((long)key + i - (long)query);
+	return d;
+}
+
+/* What is stored of a product: divided, with ALiBi's bias, behind the soft cap. */
+static inline vf score_of(const struct lens_attention_args *a, vf product, size_t key,
+			  size_t query)
+{
+	vf x = product / a->scale;
+
+	if (a->slope > 0)
+		x += a->slope * distance(key, query);
+	return a->cap > 0 ? soft_cap_of(x, a->cap) : x;
+}
+
+/* Of n queries, which are rows i0 … of the scores, with keys j …. */
+static inline __attribute__((always_inline)) void put_scores(
+	const struct lens_attention_args *a, const float *const *q, size_t i0, size_t n,
+	size_t j, const int vectors)
+{
+	vf s[QB][2];
+	size_t i;
+	int c;
+
+	score_block(a, q, a->kt + j, vectors, s);
+	for (i = 0; i < n; i++) {
+		for (c = 0; c < vectors; c++)
+			store(a->scores + (i0 + i) * a->ldk + j + c * VL,
+			      score_of(a, s[i][c], j + c * VL, a->q0 + i0 + i));
 	}
 }
 
@@ -58,17 +106,6 @@ static void mask_row(const struct lens_attention_args *a, size_t pos, float *row
 		row[j] = -INFINITY;
 }
 
-/* key − query, of VL keys from one on */
-static inline vf distance(size_t key, size_t query)
-{
-	vf d;
-	int i;
-
-	for (i = 0; i < VL; i++)
-		d[i] = (float)((long)key + i - (long)query);
-	return d;
-}
-
 static void attention_scores(const struct lens_attention_args *a)
 {
 	size_t i0, i, j;
@@ -76,21 +113,14 @@ static void attention_scores(const struct lens_attention_args *a)
 	for (i0 = 0; i0 < a->nq; i0 += QB) {
 		size_t n = lens_min(a->nq - i0, QB), last = a->q0 + i0 + n - 1;
 		const float *q[QB];
-		vf s[QB];
 
 		for (i = 0; i < QB; i++)
 			q[i] = a->q + (a->q0 + i0 + (i < n ? i : 0)) * a->ld;
-		for (j = first_key(a, a->q0 + i0) / VL * VL; j <= last; j += VL) {
-			score_block(a, q, a->kt + j, s);
-			for (i = 0; i < n; i++) {
-				vf x = s[i] / a->scale;
-
-				if (a->slope > 0)
-					x += a->slope * distance(j, a->q0 + i0 + i);
-				store(a->scores + (i0 + i) * a->ldk + j,
-				      a->cap > 0 ? soft_cap_of(x, a->cap) : x);
-			}
-		}
+		j = first_key(a, a->q0 + i0) / VL * VL;
+		for (; j + VL <= last; j += 2 * VL)
+			put_scores(a, q, i0, n, j, 2);
+		if (j <= last)
+			put_scores(a, q, i0, n, j, 1);
 		for (i = 0; i < n; i++)
 			mask_row(a, a->q0 + i0 + i, a->scores + (i0 + i) * a->ldk);
 	}
@@ -137,52 +167,74 @@ static void attention_softmax(const struct lens_attention_args *a)
 }
 
 #define KEY_BLOCK 32
+/* Vectors of columns at a time: as many sums as hide the time that each addition takes. */
+#define COLUMNS (VL == 16 ? 4 : 2)
 
-static inline vf values_of(const struct lens_attention_args *a, size_t key, size_t column,
-			   size_t n)
+/* What queries i0 … of a block see of the keys: from < to of them see key k. */
+struct seen {
+	size_t from, to;
+};
+
+/*
+ * Keys after the first query, or before the last query's window, are not seen by all:
+ * 0·∞ must not reach the queries that do not see them.
+ */
+static inline struct seen queries_of(const struct lens_attention_args *a, size_t base, size_t k)
 {
-	const float *v = a->v + key * a->ld + column;
+	struct seen s = { k > base ? k - base : 0, QB };
 
-	return n == VL ? load(v) : load_part(v, n, 0);
+	if (a->window && k + a->window < base + QB)
+		s.to = k + a->window > base ? k + a->window - base : 0;
+	return s;
 }
 
-/* n <= VL columns of z for up to QB queries. */
-static void mix_columns(const struct lens_attention_args *a, size_t i0, size_t queries,
-			size_t column, size_t n)
+/*
+ * z of up to QB queries, in `columns` vectors from `column` on; n floats of the last are
+ * there. columns is a constant where this is called, so that the sums stay in registers.
+ */
+static inline __attribute__((always_inline)) void mix_columns(
+	const struct lens_attention_args *a, size_t i0, size_t queries, size_t column,
+	const int columns, size_t n)
 {
-	size_t k0, k, i, base = a->q0 + i0, last = base + queries - 1;
+	size_t k0, k, base = a->q0 + i0, last = base + queries - 1;
 	const float *p[QB];
-	vf total[QB] = { { 0 } };
+	vf total[QB][COLUMNS] = { { { 0 } } };
+	int i, c;
 
 	for (i = 0; i < QB; i++)
-		p[i] = a->scores + (i0 + (i < queries ? i : 0)) * a->ldk;
+		p[i] = a->scores + (i0 + ((size_t)i < queries ? (size_t)i : 0)) * a->ldk;
 	for (k0 = first_key(a, base) / KEY_BLOCK * KEY_BLOCK; k0 <= last; k0 += KEY_BLOCK) {
 		size_t end = lens_min(k0 + KEY_BLOCK, last + 1);
-		vf part[QB] = { { 0 } };
+		vf part[QB][COLUMNS] = { { { 0 } } };
 
-		/*
-		 * Keys after the first query, or before the last query's window, are
-		 * not seen by all: 0·∞ must not reach the queries that do not see them.
-		 */
 		for (k = k0; k < end; k++) {
-			vf values = values_of(a, k, column, n);
-			size_t from = k > base ? k - base : 0, to = QB;
+			const float *v = a->v + k * a->ld + column;
+			struct seen s = queries_of(a, base, k);
+			bool by_all = s.from == 0 && s.to == QB;
+			vf values[COLUMNS];
 
-			if (a->window && k + a->window < base + QB)
-				to = k + a->window > base ? k + a->window - base : 0;
-			if (from == 0 && to == QB) {
-				for (i = 0; i < QB; i++)
-					part[i] += p[i][k] * values;
-				continue;
+			for (c = 0; c < columns; c++)
+				values[c] = c + 1 < columns || n == VL
+						    ? load(v + c * VL)
+						    : load_part(v + c * VL, n, 0);
+			for (i = 0; i < QB; i++) {
+				if (!by_all && ((size_t)i < s.from || (size_t)i >= s.to))
+					continue;
+				for (c = 0; c < columns; c++)
+					part[i][c] += p[i][k] * values[c];
 			}
-			for (i = from; i < to; i++)
-				part[i] += p[i][k] * values;
 		}
-		for (i = 0; i < QB; i++)
-			total[i] += part[i];
+		for (i = 0; i < QB; i++) {
+			for (c = 0; c < columns; c++)
+				total[i][c] += part[i][c];
+		}
 	}
-	for (i = 0; i < queries; i++)
-		store_part(a->z + (a->q0 + i0 + i) * a->ldz + column, total[i], n);
+	for (i = 0; (size_t)i < queries; i++) {
+		float *z = a->z + (a->q0 + i0 + (size_t)i) * a->ldz + column;
+
+		for (c = 0; c < columns; c++)
+			store_part(z + c * VL, total[i][c], c + 1 < columns ? VL : n);
+	}
 }
 
 static void attention_mix(const struct lens_attention_args *a)
@@ -192,7 +244,9 @@ static void attention_mix(const struct lens_attention_args *a)
 	for (i0 = 0; i0 < a->nq; i0 += QB) {
 		size_t queries = lens_min(a->nq - i0, QB);
 
-		for (c = 0; c < a->d_head; c += VL)
-			mix_columns(a, i0, queries, c, lens_min(a->d_head - c, VL));
+		for (c = 0; c + COLUMNS * VL <= a->d_head; c += COLUMNS * VL)
+			mix_columns(a, i0, queries, c, COLUMNS, VL);
+		for (; c < a->d_head; c += VL)
+			mix_columns(a, i0, queries, c, 1, lens_min(a->d_head - c, VL));
 	}
 }
