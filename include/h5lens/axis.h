@@ -46,6 +46,7 @@ struct lens_sizes {
 	size_t n_prompts;
 	size_t n_pos;   /* tokens of the longest prompt */
 	size_t n_slots; /* positions of a prompt that are stored; n_pos for all */
+	size_t n_tokens; /* with cache.layout: ragged: stored positions of all prompts */
 	size_t n_answers;
 	const char *const *answer; /* [n_answers] the columns they come from */
 	const char *const *set;    /* [n_sets] of ablate.sets */

@@ -23,15 +23,22 @@ struct lens_positions {
 long lens_slot_position(const struct lens_positions *p, size_t slot, size_t length,
 			size_t read_pos);
 
+/* How many slots of a prompt stand for a position. */
+size_t lens_slots_held(const struct lens_positions *p, size_t length, size_t read_pos);
+
 #define LENS_CAPTURE_RANK 4
 
-/* One dataset to fill. Extents and chunks: prompt first, then the hook's axes. */
+/*
+ * One dataset to fill. Extents and chunks: prompt first, then the hook's axes; of by_token
+ * token first, which stands for the prompt and its position.
+ */
 struct lens_capture_spec {
 	int dataset; /* what the sink knows it by */
 	enum lens_hook hook;
 	size_t layer;
 	enum lens_dtype dtype; /* LENS_F32 or LENS_F16 */
 	bool by_rows;          /* handed over a batch at a time, not a chunk at a time */
+	bool by_token;         /* whole chunks, and what of a chunk a batch has, as rows */
 	int rank;
 	size_t extent[LENS_CAPTURE_RANK];
 	size_t chunk[LENS_CAPTURE_RANK];
@@ -56,9 +63,9 @@ struct lens_captured {
 	int dataset;
 	bool by_rows;
 	size_t coord[LENS_CAPTURE_RANK]; /* place in the chunk grid, unless by_rows */
-	size_t row0, n_rows;             /* rows of data, if by_rows: from row0 on, or … */
-	const size_t *row;               /* … [n_rows] these; or NULL */
-	void *data;                      /* from acquire */
+	size_t row0, n_rows; /* rows of data (or tokens), if by_rows: from row0 on, or … */
+	const size_t *row;   /* … [n_rows] these; or NULL */
+	void *data;          /* from acquire */
 	size_t bytes;
 	uint8_t digest[LENS_XXH3_BYTES]; /* of data, unless by_rows */
 };
@@ -80,8 +87,8 @@ enum lens_status lens_capture_create(const struct lens_capture_plan *plan,
 				     struct lens_error *err);
 void lens_capture_destroy(struct lens_capture *c);
 
-/* Starts a batch whose first prompt is row0 of the prompt set. */
-void lens_capture_begin(struct lens_capture *c, size_t row0);
+/* Starts a batch whose first prompt is row0 of the prompt set; token0 is its first token. */
+void lens_capture_begin(struct lens_capture *c, size_t row0, size_t token0);
 
 /* For struct lens_visitor; ctx is the capture. */
 enum lens_status lens_capture_visit(void *ctx, const struct lens_batch *b,

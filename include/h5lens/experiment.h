@@ -8,6 +8,8 @@
 #include "h5lens/core.h"
 
 enum lens_cache_dtype { LENS_CACHE_F32, LENS_CACHE_F16 };
+/* Of token-wise activations: [prompt, pos, …] with padding, or [token, …] without. */
+enum lens_cache_layout { LENS_CACHE_PADDED, LENS_CACHE_RAGGED };
 enum lens_cpu_choice { LENS_CPU_AUTO, LENS_CPU_AVX2, LENS_CPU_AVX512 };
 enum lens_lens_mode {
 	LENS_LENS_RECOMPUTE,           /* ln_final recomputed at each layer, with b_U */
@@ -94,6 +96,7 @@ struct lens_experiment {
 		long *position; /* [n_positions], for LENS_POS_LIST */
 		size_t n_positions;
 		enum lens_cache_dtype dtype;
+		enum lens_cache_layout layout;
 	} cache;
 	struct lens_strings tables; /* in the order of the key table, no duplicates */
 	bool tables_listed;         /* by name: one that cannot be made is an error */

@@ -65,6 +65,7 @@ struct lens_plan {
 	size_t n_datasets;
 	struct lens_planned_link *link;
 	size_t n_links;
+	size_t *first_token; /* [n_rows + 1], or NULL: follows from lengths */
 	uint64_t data_bytes, file_bytes; /* sums, the prompts' own included */
 };
 
@@ -94,6 +95,12 @@ void lens_order_release(struct lens_order *o);
 /* Of the largest pass that a worker runs: over a batch, or its prompts with answers. */
 struct lens_forward_size lens_plan_pass(const struct lens_plan *p,
 					const struct lens_visitors *visitors, size_t threads);
+
+/*
+ * With cache.layout: ragged: which token of the file is a row's first, as its prompts'
+ * stored positions follow each other; of n_rows: how many there are.
+ */
+size_t lens_plan_first_token(const struct lens_plan *p, size_t row);
 
 /* What a worker's interventions need to know. */
 struct lens_interventions_options lens_plan_interventions(const struct lens_plan *p,

@@ -1,7 +1,7 @@
 /*
  * capture/capture.c: a worker's capture: which dataset an activation belongs
  * to, and the cutting of token-wise activations. Scores and patterns, which
- * come head by head, are in square.c.
+ * come head by head, are in square.c, what is stored without padding in ragged.c.
  */
 #include "capture/capture_private.h"
 
@@ -24,6 +24,17 @@ long lens_slot_position(const struct lens_positions *p, size_t slot, size_t leng
 		pos = (long)slot;
 	}
 	return pos >= 0 && pos < n ? pos : -1;
+}
+
+size_t lens_slots_held(const struct lens_positions *p, size_t length, size_t read_pos)
+{
+	size_t slot, n = 0;
+
+	if (p->kind == LENS_POS_ALL)
+		return length;
+	for (slot = 0; slot < p->n_slots; slot++)
+		n += lens_slot_position(p, slot, length, read_pos) >= 0;
+	return n;
 }
 
 size_t lens_spec_bytes(const struct lens_capture_spec *s, size_t rows)
@@ -95,9 +106,10 @@ void lens_capture_destroy(struct lens_capture *c)
 	lens_free(c);
 }
 
-void lens_capture_begin(struct lens_capture *c, size_t row0)
+void lens_capture_begin(struct lens_capture *c, size_t row0, size_t token0)
 {
 	c->row0 = row0;
+	c->token0 = token0;
 }
 
 size_t lens_capture_overflows(const struct lens_capture *c, size_t spec)
@@ -128,6 +140,17 @@ void lens_copy_values(struct lens_capture *c, const struct lens_capture_spec *s,
 		memcpy((float *)buf + at, x, n * sizeof(*x));
 }
 
+enum lens_status lens_capture_submit(struct lens_capture *c, struct lens_captured *done,
+				     struct lens_error *err)
+{
+	double start = lens_now();
+
+	if (!done->by_rows)
+		lens_xxh3(done->data, done->bytes, done->digest);
+	c->digest += lens_now() - start;
+	return c->sink->submit(c->sink->ctx, done, err);
+}
+
 enum lens_status lens_hand_over(struct lens_capture *c, const struct lens_capture_spec *s,
 				const size_t *coord, size_t n_rows, void *buf,
 				struct lens_error *err)
@@ -140,13 +163,9 @@ enum lens_status lens_hand_over(struct lens_capture *c, const struct lens_captur
 		.data = buf,
 		.bytes = lens_spec_bytes(s, s->by_rows ? n_rows : s->chunk[0]),
 	};
-	double start = lens_now();
 
 	memcpy(done.coord, coord, sizeof(done.coord));
-	if (!s->by_rows)
-		lens_xxh3(buf, done.bytes, done.digest);
-	c->digest += lens_now() - start;
-	return c->sink->submit(c->sink->ctx, &done, err);
+	return lens_capture_submit(c, &done, err);
 }
 
 /* --- token-wise activations -------------------------------------------------- */
@@ -180,8 +199,8 @@ static bool holds_data(const struct lens_capture *c, const struct lens_batch *b,
 	return false;
 }
 
-static const float *row_of(const struct lens_batch *b, const struct lens_activation *a,
-			   size_t prompt, long pos)
+const float *lens_capture_row(const struct lens_batch *b, const struct lens_activation *a,
+			      size_t prompt, long pos)
 {
 	return a->data + (size_t)lens_batch_row(b, prompt, (size_t)pos) * a->stride;
 }
@@ -202,7 +221,8 @@ static void fill(struct lens_capture *c, const struct lens_capture_spec *s,
 
 			if (filled)
 				lens_copy_values(c, s, buf, at,
-						 row_of(b, a, k->r0 + r, pos) + k->a0 * k->b,
+						 lens_capture_row(b, a, k->r0 + r, pos) +
+							 k->a0 * k->b,
 						 n);
 			lens_fill_places(s, buf, at + filled, whole - filled);
 		}
@@ -258,5 +278,7 @@ enum lens_status lens_capture_visit(void *ctx, const struct lens_batch *b,
 		return LENS_OK;
 	if (lens_hook_is_square(a->hook))
 		return lens_cut_square(c, s, b, a, err);
+	if (s->by_token)
+		return lens_cut_by_token(c, s, b, a, err);
 	return cut_tokens(c, s, b, a, err);
 }

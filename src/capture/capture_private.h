@@ -10,7 +10,7 @@ struct lens_capture {
 	const struct lens_capture_spec **by_hook; /* [n_layers, LENS_HOOK_COUNT] */
 	size_t *overflows;                        /* [n_specs] */
 	float *stage[2]; /* scores, pattern: [rows, heads, slots, keys] of one chunk row */
-	size_t row0;     /* of the batch in hand */
+	size_t row0, token0; /* of the batch in hand */
 	double convert, digest; /* seconds */
 };
 
@@ -22,7 +22,13 @@ size_t lens_stage_floats(const struct lens_capture_plan *plan);
 void lens_fill_places(const struct lens_capture_spec *s, void *buf, size_t at, size_t n);
 void lens_copy_values(struct lens_capture *c, const struct lens_capture_spec *s, void *buf,
 		      size_t at, const float *x, size_t n);
-/* Hashes a full buffer and gives it to the sink. */
+/* The values of a position of a prompt. */
+const float *lens_capture_row(const struct lens_batch *b, const struct lens_activation *a,
+			      size_t prompt, long pos);
+/* Hashes a full buffer, unless it is of rows, and gives it to the sink. */
+enum lens_status lens_capture_submit(struct lens_capture *c, struct lens_captured *done,
+				     struct lens_error *err);
+/* The same of the buffer of a chunk, or of a batch's rows. */
 enum lens_status lens_hand_over(struct lens_capture *c, const struct lens_capture_spec *s,
 				const size_t *coord, size_t n_rows, void *buf,
 				struct lens_error *err);
@@ -30,5 +36,8 @@ enum lens_status lens_hand_over(struct lens_capture *c, const struct lens_captur
 enum lens_status lens_cut_square(struct lens_capture *c, const struct lens_capture_spec *s,
 				 const struct lens_batch *b, const struct lens_activation *a,
 				 struct lens_error *err);
+enum lens_status lens_cut_by_token(struct lens_capture *c, const struct lens_capture_spec *s,
+				   const struct lens_batch *b, const struct lens_activation *a,
+				   struct lens_error *err);
 
 #endif

@@ -244,6 +244,16 @@ static int put(json_t *root, const char *name, json_t *value)
 	return json_object_set_new(inner, dot + 1, value);
 }
 
+static bool in_identity(const struct lens_experiment *e, const struct lens_key_store *s)
+{
+	unsigned word;
+
+	if (s->identity != LENS_KEY_IF_SET)
+		return s->identity;
+	memcpy(&word, lens_key_cfield(e, s), sizeof(word));
+	return word != 0;
+}
+
 static int put_all(json_t *root, const struct lens_experiment *e, bool identity_only)
 {
 	const struct lens_key *keys;
@@ -253,7 +263,7 @@ static int put_all(json_t *root, const struct lens_experiment *e, bool identity_
 	for (i = 0; i < n; i++) {
 		const struct lens_key_store *s = lens_key_store(&keys[i]);
 
-		if (s->kind == LENS_KEY_WEIGHTS || (identity_only && !s->identity))
+		if (s->kind == LENS_KEY_WEIGHTS || (identity_only && !in_identity(e, s)))
 			continue;
 		if (put(root, keys[i].name, value_of(e, s)))
 			return -1;

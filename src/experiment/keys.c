@@ -52,6 +52,7 @@ static const char *const answer_tokens[] = { "one", "any", NULL };
 static const char *const separators[] = { "comma", "semicolon", "tab", NULL };
 static const char *const dtypes[] = { "f32", "f16", NULL };
 static const char *const positions[] = { "all", "last", "read", NULL };
+static const char *const layouts[] = { "padded", "ragged", NULL };
 static const char *const lenses[] = { "recompute", "cached_scale_no_bias", NULL };
 static const char *const read_or_all[] = { "read", "all", NULL };
 static const char *const cpus[] = { "auto", "avx2", "avx512", NULL };
@@ -131,6 +132,9 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  "all", POSITIONS, cache.positions, positions, true, "the tokens at which to store them") \
 	X("cache.dtype", "--dtype", NULL, NULL, "f32 | f16", "f32",                            \
 	  CHOICE, cache.dtype, dtypes, true, "the number format to store them in")             \
+	X("cache.layout", "--layout", NULL, NULL, "padded | ragged", "padded",                 \
+	  CHOICE, cache.layout, layouts, LENS_KEY_IF_SET,                                      \
+	  "ragged: no padding: [token, …] under /tokens; scores and patterns stay by prompt")  \
 	X("tables", "--tables", NULL, NULL, tables_shape, "default",                           \
 	  TABLES, tables, lens_table_words, true,                                              \
 	  "the result tables; default is those about answers, and top_tokens")                 \

@@ -35,8 +35,13 @@ struct lens_key_store {
 	enum lens_key_kind kind;
 	size_t offset;            /* in struct lens_experiment */
 	const char *const *words; /* NULL-terminated, or NULL */
-	bool identity;            /* does it change what is in the output? */
+	/*
+	 * Does it change what is in the output? LENS_KEY_IF_SET, of a CHOICE: if it is not its
+	 * first word; else it is left out, so that identities are those of versions without it.
+	 */
+	int identity;
 };
+enum { LENS_KEY_IF_SET = 2 };
 
 /* The store that belongs to a row of lens_keys. */
 const struct lens_key_store *lens_key_store(const struct lens_key *key);

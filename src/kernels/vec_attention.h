@@ -86,7 +86,7 @@ static inline __attribute__((always_inline)) void put_scores(
 	for (i = 0; i < n; i++) {
 		for (c = 0; c < vectors; c++)
 			store(a->scores + (i0 + i) * a->ldk + j + c * VL,
-			      score_of(a, s[i][c], j + c * VL, a->q0 + i0 + i));
+			      score_of(a, s[i][c], j + (size_t)c * VL, a->q0 + i0 + i));
 	}
 }
 

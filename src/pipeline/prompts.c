@@ -89,6 +89,7 @@ static enum lens_status column_add(struct lens_store *s, struct column *c, const
 
 struct numbers {
 	struct column tokens, corrupted, resampled, length, read_pos, id, answers, slot_pos;
+	struct column first_token;
 	int32_t *row; /* scratch: the longest of a row of tokens, of slots, of answers */
 };
 
@@ -106,6 +107,15 @@ static enum lens_status answers_create(struct lens_store *s, const struct lens_p
 		spec.extent[2] = q->n_answer_pos;
 	}
 	return column_create(s, spec, &n->answers, err);
+}
+
+static bool has_tokens(const struct lens_plan *p)
+{
+	size_t i = 0;
+
+	while (i < p->n_datasets && p->dataset[i].axis[0] != LENS_AXIS_TOKEN)
+		i++;
+	return i < p->n_datasets;
 }
 
 static enum lens_status numbers_create(struct lens_store *s, const struct lens_plan *p,
@@ -139,6 +149,9 @@ static enum lens_status numbers_create(struct lens_store *s, const struct lens_p
 	LENS_TRY(column_create(s, one_each("/prompts/id", LENS_I64, rows), &n->id, err));
 	if (q->n_answers)
 		LENS_TRY(answers_create(s, q, n, err));
+	if (has_tokens(p))
+		LENS_TRY(column_create(s, one_each("/prompts/first_token", LENS_I64, rows),
+				       &n->first_token, err));
 	if (p->capture.positions.kind == LENS_POS_ALL)
 		return LENS_OK;
 	return column_create(s, row_each("/prompts/slot_pos", LENS_I32, rows, "slot", slots),
@@ -155,6 +168,7 @@ static void numbers_release(struct numbers *n)
 	lens_free(n->id.buf);
 	lens_free(n->answers.buf);
 	lens_free(n->slot_pos.buf);
+	lens_free(n->first_token.buf);
 	lens_free(n->row);
 }
 
@@ -202,6 +216,7 @@ static enum lens_status write_row(struct lens_store *s, const struct lens_plan *
 	const struct lens_prompts *q = p->prompts;
 	size_t length = lens_prompt_length(q, row);
 	int32_t length32 = (int32_t)length;
+	int64_t first_token = (int64_t)lens_plan_first_token(p, row);
 
 	LENS_TRY(column_add(s, &n->tokens, padded(q, q->tokens, row, n), err));
 	if (q->corrupted)
@@ -213,6 +228,8 @@ static enum lens_status write_row(struct lens_store *s, const struct lens_plan *
 	LENS_TRY(column_add(s, &n->id, &q->record[row], err));
 	if (q->n_answers)
 		LENS_TRY(write_answers(s, q, row, n, err));
+	if (n->first_token.buf)
+		LENS_TRY(column_add(s, &n->first_token, &first_token, err));
 	if (p->capture.positions.kind != LENS_POS_ALL)
 		return write_slots(s, p, row, length, n, err);
 	return LENS_OK;

@@ -156,7 +156,7 @@ static enum lens_status run_batch(struct worker *w, size_t batch, size_t *flagge
 	lens_batch_clear(&w->batch);
 	for (i = 0; i < n; i++)
 		lens_pack_row(&w->batch, q, row[i]);
-	lens_capture_begin(w->capture, row[0]);
+	lens_capture_begin(w->capture, row[0], lens_plan_first_token(w->work->plan, row[0]));
 	if (w->tables)
 		lens_tables_begin(w->tables, &in);
 	LENS_TRY(lens_forward_run(w->forward, &w->batch, &w->visitors, err));

@@ -15,20 +15,6 @@ uint64_t lens_row_bytes(const struct lens_planned *d, const struct lens_sizes *s
 	return n;
 }
 
-/* Slots of a prompt that stand for a position. */
-static size_t slots_held(const struct lens_plan *p, size_t row)
-{
-	const struct lens_positions *positions = &p->capture.positions;
-	size_t slot, n = 0, length = lens_prompt_length(p->prompts, row);
-
-	if (positions->kind == LENS_POS_ALL)
-		return length;
-	for (slot = 0; slot < positions->n_slots; slot++)
-		n += lens_slot_position(positions, slot, length,
-					(size_t)p->prompts->read_pos[row]) >= 0;
-	return n;
-}
-
 /* Of a row: each answer's tokens, beside what is past their ends. */
 static uint64_t answer_tokens(const struct lens_prompts *q, size_t row)
 {
@@ -50,7 +36,7 @@ static uint64_t data_bytes(const struct lens_plan *p, const struct lens_planned 
 
 	for (row = 0; row < p->prompts->n_rows; row++) {
 		s.n_pos = lens_prompt_length(p->prompts, row);
-		s.n_slots = slots_held(p, row);
+		s.n_slots = lens_row_tokens(p, row);
 		/* At a prompt's last position no token follows that these tables could tell of.
 		 */
 		if (d->from == LENS_FROM_TABLE &&
@@ -58,7 +44,7 @@ static uint64_t data_bytes(const struct lens_plan *p, const struct lens_planned 
 			    LENS_AT_NEXT_TOKEN)
 			s.n_pos--;
 		sum += of_answers ? answer_tokens(p->prompts, row) * lens_dtype_size(d->dtype)
-				  : lens_row_bytes(d, &s);
+				  : lens_row_bytes(d, &s) * (lens_by_token(d) ? s.n_slots : 1);
 	}
 	return sum;
 }
@@ -128,6 +114,10 @@ void lens_count_bytes(const struct lens_plan *p, const struct lens_planned *d,
 		chunk *= s->chunk[i];
 	s->data_bytes = data_bytes(p, d);
 	s->file_bytes = 0;
+	if (lens_by_token(d)) {
+		s->file_bytes = chunk * chunks(s->extent[0], s->chunk[0]);
+		return;
+	}
 	for (row = 0; row < p->prompts->n_rows; row += s->chunk[0])
 		s->file_bytes += chunk * (s->by_rows ? 1 : chunks_of_rows(p, d, s, row));
 }

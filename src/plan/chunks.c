@@ -12,6 +12,11 @@
 #define MOST_CHUNK ((size_t)4 << 20) /* bytes of a chunk */
 /* Batches share the chunks of datasets to which each adds less than this. */
 #define SMALL_BATCH ((size_t)1 << 20)
+/*
+ * Of datasets without padding: a batch ends within a chunk, so each has some open at a time,
+ * and there may be hundreds of them.
+ */
+#define TOKEN_CHUNK ((size_t)512 << 10)
 
 /* --- batches --------------------------------------------------------------------- */
 
@@ -155,6 +160,14 @@ static void chunk_by_batch(const struct lens_plan *p, const struct lens_planned 
 	s->chunk[0] = at_most(rows, p->prompts->n_rows);
 }
 
+/* [token, …]: as many in each chunk, so that next to nothing of the last one is empty. */
+static void chunk_by_token(struct lens_shape *s, size_t row)
+{
+	size_t most = lens_max(TOKEN_CHUNK / row, 1), n = (s->extent[0] + most - 1) / most;
+
+	s->chunk[0] = n ? (s->extent[0] + n - 1) / n : 1;
+}
+
 static void make_shape(const struct lens_plan *p, const struct lens_planned *d,
 		       size_t pos_chunk, struct lens_shape *s)
 {
@@ -163,8 +176,11 @@ static void make_shape(const struct lens_plan *p, const struct lens_planned *d,
 
 	for (i = 0; i < d->rank; i++)
 		s->extent[i] = s->chunk[i] = lens_axis_extent(d->axis[i], &p->sizes);
-	s->by_rows = d->from != LENS_FROM_HOOK || p->batch_rows * row <= SMALL_BATCH;
-	if (s->by_rows)
+	s->by_rows = d->from != LENS_FROM_HOOK ||
+		     (!lens_by_token(d) && p->batch_rows * row <= SMALL_BATCH);
+	if (lens_by_token(d))
+		chunk_by_token(s, row);
+	else if (s->by_rows)
 		s->chunk[0] = shared_rows(p, row);
 	else
 		chunk_by_batch(p, d, s, pos_chunk);

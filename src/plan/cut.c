@@ -23,6 +23,7 @@ struct polynomial {
 };
 struct cost {
 	struct polynomial bytes, flop;
+	double token_bytes;             /* of each token, where no padding is stored */
 	struct polynomial block;        /* operations of the blocks alone */
 	double unembed;                 /* of one row's logits */
 	bool second;                    /* are prompts run with their answers, too? */
@@ -43,7 +44,18 @@ static double file_bytes(const struct lens_plan *p, size_t n_pos)
 
 	s.n_pos = n_pos;
 	for (i = 0; i < p->n_datasets; i++)
-		sum += lens_row_bytes(&p->dataset[i], &s);
+		sum += lens_by_token(&p->dataset[i]) ? 0 : lens_row_bytes(&p->dataset[i], &s);
+	return (double)sum;
+}
+
+static double token_bytes(const struct lens_plan *p)
+{
+	uint64_t sum = 0;
+	size_t i;
+
+	for (i = 0; i < p->n_datasets; i++)
+		sum += lens_by_token(&p->dataset[i]) ? lens_row_bytes(&p->dataset[i], &p->sizes)
+						     : 0;
 	return (double)sum;
 }
 
@@ -85,6 +97,7 @@ static struct cost cost_of(const struct lens_plan *p)
 	const struct polynomial block = { { 0, 2 * (double)lens_block_weights(c) * layers,
 					    4 * (double)(c->n_heads * c->d_head) * layers } };
 	struct cost cost = { .bytes = bytes_of(p),
+			     .token_bytes = token_bytes(p),
 			     .flop = block,
 			     .block = block,
 			     .unembed = unembed,
@@ -141,10 +154,11 @@ struct limits {
 };
 
 /* One pass over the rows; with first NULL it only counts. */
-static size_t cut(const struct lens_prompts *p, const struct cost *c,
+static size_t cut(const struct lens_plan *plan, const struct cost *c,
 		  const struct limits *limit, size_t *first)
 {
-	double bytes = 0, flop = 0, longest = 0;
+	const struct lens_prompts *p = plan->prompts;
+	double bytes = 0, flop = 0, longest = 0, tokens = 0;
 	size_t row, start = 0, n = 0;
 
 	for (row = 0; row < p->n_rows; row++) {
@@ -158,7 +172,7 @@ static size_t cut(const struct lens_prompts *p, const struct cost *c,
 			      held % ROUND_ROWS == 0) ||
 			     bytes >= 2 * limit->bytes || flop >= 2 * limit->flop)) {
 			start = row;
-			flop = longest = 0;
+			flop = longest = tokens = 0;
 		}
 		if (row == start) {
 			if (first)
@@ -167,7 +181,9 @@ static size_t cut(const struct lens_prompts *p, const struct cost *c,
 		}
 		/* All rows are as wide as the shard's longest. */
 		longest = x > longest ? x : longest;
-		bytes = (double)(row + 1 - start) * at(&c->bytes, longest);
+		tokens += (double)lens_row_tokens(plan, row);
+		bytes = (double)(row + 1 - start) * at(&c->bytes, longest) +
+			tokens * c->token_bytes;
 		flop += row_flop(c, p, row);
 	}
 	if (first)
@@ -187,7 +203,7 @@ enum lens_status lens_cut_make(struct lens_cut *c, const struct lens_plan *p,
 	memset(c, 0, sizeof(*c));
 	LENS_TRY(outlier_limit(p->prompts, &limit.outlier, err));
 	for (c->grown = 1;; c->grown *= 2) {
-		c->n = cut(p->prompts, &cost, &limit, NULL);
+		c->n = cut(p, &cost, &limit, NULL);
 		if (c->n <= LENS_MOST_SHARDS)
 			break;
 		limit.bytes *= 2;
@@ -197,7 +213,7 @@ enum lens_status lens_cut_make(struct lens_cut *c, const struct lens_plan *p,
 	c->first = lens_calloc(c->n + 1, sizeof(*c->first));
 	if (!c->first)
 		return lens_error_nomem(err, c->n + 1, sizeof(*c->first));
-	cut(p->prompts, &cost, &limit, c->first);
+	cut(p, &cost, &limit, c->first);
 	return LENS_OK;
 }
 

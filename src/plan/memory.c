@@ -13,8 +13,23 @@ static size_t open_chunks(const struct lens_plan *p, const struct lens_planned *
 	size_t rows = lens_rows_in_hand(p, workers), chunk = d->chunk[0];
 	size_t open = lens_min(rows / chunk + 2, (d->extent[0] + chunk - 1) / chunk);
 
+	if (d->from == LENS_FROM_HOOK && !p->capture.spec[d->source].by_rows)
+		return 0;
 	/* In file order each unfinished batch has rows of one. */
 	return p->sort_rows ? open : lens_min(open, workers + 1);
+}
+
+/*
+ * Without padding, a batch ends within a chunk: both ends of each batch in hand are open.
+ * Chunks of many batches are fewer: those that the window reaches over.
+ */
+static size_t open_of_tokens(const struct lens_plan *p, const struct lens_planned *d,
+			     size_t workers)
+{
+	size_t ahead = (LENS_BATCH_WINDOW * workers + 1) * p->max_packed / d->chunk[0] + 2;
+	size_t all = (d->extent[0] + d->chunk[0] - 1) / d->chunk[0];
+
+	return lens_min(lens_min(ahead, 2 * workers + 1), all);
 }
 
 /* Chunks that batches share are gathered by the writer. */
@@ -27,11 +42,10 @@ static size_t shared_bytes(const struct lens_plan *p, size_t workers)
 		const struct lens_planned *d = &p->dataset[i];
 		size_t n = lens_dtype_size(d->dtype);
 
-		if (d->from == LENS_FROM_HOOK && !p->capture.spec[d->source].by_rows)
-			continue;
 		for (k = 0; k < d->rank; k++)
 			n *= d->chunk[k];
-		sum += open_chunks(p, d, workers) * n;
+		sum += n * (lens_by_token(d) ? open_of_tokens(p, d, workers)
+					     : open_chunks(p, d, workers));
 	}
 	return sum;
 }

@@ -73,6 +73,7 @@ enum lens_status lens_parts_plan(const struct lens_parts *s, size_t shard,
 				 struct lens_plan *out, struct lens_error *err)
 {
 	const struct lens_part *part = &s->part[shard];
+	enum lens_status st;
 
 	LENS_TRY(lens_plan_part(s->whole, &part->prompts, out, err));
 	out->batch_rows = part->batch_rows;
@@ -80,7 +81,10 @@ enum lens_status lens_parts_plan(const struct lens_parts *s, size_t shard,
 	out->max_packed = part->max_packed;
 	lens_plan_sizes(out);
 	lens_plan_take_shapes(out, part->shape);
-	return LENS_OK;
+	st = lens_plan_index_tokens(out, err);
+	if (st != LENS_OK)
+		lens_plan_release(out);
+	return st;
 }
 
 size_t lens_parts_longest(const struct lens_parts *s, size_t shard)

@@ -18,27 +18,45 @@ static enum lens_axis stored_axis(const struct lens_plan *p, enum lens_axis axis
 	return sliced && p->capture.positions.kind != LENS_POS_ALL ? LENS_AXIS_SLOT : axis;
 }
 
+/* Scores and patterns, which have two axes of positions, stay by prompt. */
+static bool stored_by_token(const struct lens_plan *p, enum lens_hook hook)
+{
+	return p->experiment->cache.layout == LENS_CACHE_RAGGED && !lens_hook_is_square(hook);
+}
+
+static void cache_path(const struct lens_plan *p, enum lens_hook hook, size_t layer,
+		       char path[LENS_PATH])
+{
+	char name[LENS_HOOK_NAME];
+
+	snprintf(path, LENS_PATH, "/%s/%s", stored_by_token(p, hook) ? "tokens" : "cache",
+		 lens_hook_name(hook, layer, name));
+}
+
 static void add_hook(struct lens_plan *p, enum lens_hook hook, size_t layer)
 {
 	const struct lens_hook_info *h = lens_hook_info(hook);
 	struct lens_planned *d = &p->dataset[p->n_datasets];
-	char name[LENS_HOOK_NAME];
+	bool by_token = stored_by_token(p, hook);
 	int i;
 
-	snprintf(d->path, sizeof(d->path), "/cache/%s", lens_hook_name(hook, layer, name));
+	cache_path(p, hook, layer, d->path);
 	d->from = LENS_FROM_HOOK;
 	d->source = p->capture.n_specs++;
 	d->long_name = h->long_name;
 	d->dtype = p->experiment->cache.dtype == LENS_CACHE_F16 ? LENS_F16 : LENS_F32;
-	d->rank = h->n_axes + 1;
+	d->rank = h->n_axes + !by_token;
 	d->axis[0] = LENS_AXIS_PROMPT;
 	for (i = 0; i < h->n_axes; i++)
-		d->axis[i + 1] = stored_axis(p, h->axis[i]);
+		d->axis[i + !by_token] = stored_axis(p, h->axis[i]);
+	if (by_token) /* for the prompt and its position */
+		d->axis[0] = LENS_AXIS_TOKEN;
 	p->capture.spec[d->source] = (struct lens_capture_spec){
 		.dataset = (int)p->n_datasets++,
 		.hook = hook,
 		.layer = layer,
 		.dtype = d->dtype,
+		.by_token = by_token,
 		.rank = d->rank,
 	};
 	lens_hook_want(&p->hooks, hook, layer, LENS_WANT_ALL);
@@ -48,11 +66,9 @@ static void add_link(struct lens_plan *p, enum lens_hook hook, size_t layer,
 		     enum lens_hook target, size_t target_layer)
 {
 	struct lens_planned_link *l = &p->link[p->n_links++];
-	char name[LENS_HOOK_NAME];
 
-	snprintf(l->path, sizeof(l->path), "/cache/%s", lens_hook_name(hook, layer, name));
-	snprintf(l->target, sizeof(l->target), "/cache/%s",
-		 lens_hook_name(target, target_layer, name));
+	cache_path(p, hook, layer, l->path);
+	cache_path(p, target, target_layer, l->target);
 }
 
 static void add_cache(struct lens_plan *p, const struct lens_hook_set *selected)
@@ -181,6 +197,7 @@ void lens_plan_sizes(struct lens_plan *p)
 	p->sizes.n_prompts = p->prompts->n_rows;
 	p->sizes.n_pos = p->prompts->max_length;
 	p->sizes.n_slots = positions->n_slots;
+	p->sizes.n_tokens = lens_plan_tokens(p);
 	p->sizes.n_answers = p->prompts->n_answers;
 	p->sizes.n_answer_pos = p->prompts->n_answer_pos;
 	p->sizes.answer = (const char *const *)e->data.answers.v;
@@ -218,10 +235,22 @@ static enum lens_status check_list(const struct lens_plan *p, const char *key,
 	return LENS_OK;
 }
 
+/* A dimension of a file is no longer than that. */
+static enum lens_status check_tokens(const struct lens_plan *p, struct lens_error *err)
+{
+	if (p->sizes.n_tokens <= INT32_MAX)
+		return LENS_OK;
+	return lens_error_set(err, LENS_ERR_INVALID,
+			      "cache.layout: ragged is for up to %d tokens, and the prompts "
+			      "have %zu; padded has no such limit",
+			      INT32_MAX, p->sizes.n_tokens);
+}
+
 static enum lens_status check_positions(const struct lens_plan *p, struct lens_error *err)
 {
 	const struct lens_experiment *e = p->experiment;
 
+	LENS_TRY(check_tokens(p, err));
 	LENS_TRY(
 		check_list(p, "cache.positions", e->cache.position, e->cache.n_positions, err));
 	LENS_TRY(check_list(p, "knockout.from", e->knockout.from.position, e->knockout.from.n,
@@ -338,7 +367,7 @@ static enum lens_status fill(struct lens_plan *p, struct lens_error *err)
 	LENS_TRY(st);
 	LENS_TRY(lens_plan_shapes(p, shape, err));
 	lens_plan_take_shapes(p, shape);
-	return LENS_OK;
+	return lens_plan_index_tokens(p, err);
 }
 
 enum lens_status lens_plan_init(struct lens_plan *p, const struct lens_model *m,
@@ -367,6 +396,7 @@ enum lens_status lens_plan_part(const struct lens_plan *whole, const struct lens
 	*out = *whole;
 	out->whole = whole;
 	out->prompts = rows;
+	out->first_token = NULL;
 	out->dataset = lens_calloc(n, sizeof(*out->dataset));
 	out->capture.spec = lens_calloc(n_specs, sizeof(*out->capture.spec));
 	if (!out->dataset || !out->capture.spec) {
@@ -388,6 +418,7 @@ void lens_plan_release(struct lens_plan *p)
 		lens_study_release(&p->study);
 		lens_free(p->link);
 	}
+	lens_free(p->first_token);
 	lens_free(p->capture.spec);
 	lens_free(p->dataset);
 	memset(p, 0, sizeof(*p));

@@ -42,9 +42,20 @@ size_t lens_rows_in_hand(const struct lens_plan *p, size_t workers);
 /* Of an order, and of what making it takes. */
 size_t lens_order_bytes(const struct lens_plan *p);
 
+/* --- tokens.c ------------------------------------------------------------------------- */
+
+/* Is it stored without padding, [token, …]? */
+bool lens_by_token(const struct lens_planned *d);
+/* Tokens of a prompt that are stored. */
+size_t lens_row_tokens(const struct lens_plan *p, size_t row);
+/* Of all prompts; 0 where nothing is stored without padding. */
+size_t lens_plan_tokens(const struct lens_plan *p);
+/* What lens_plan_first_token needs. */
+enum lens_status lens_plan_index_tokens(struct lens_plan *p, struct lens_error *err);
+
 /* --- bytes.c -------------------------------------------------------------------------- */
 
-/* Of one prompt's row of a dataset, where positions, keys and queries are n_pos. */
+/* Of one prompt's or token's row, where positions, keys and queries are n_pos. */
 uint64_t lens_row_bytes(const struct lens_planned *d, const struct lens_sizes *s);
 /* What a dataset of that shape holds, and what is written of it. */
 void lens_count_bytes(const struct lens_plan *p, const struct lens_planned *d,

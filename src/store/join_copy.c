@@ -235,6 +235,16 @@ static void copy_box(struct lens_copier *c, const struct source *s, const unsign
 	} while (next_place(at, b->low, b->high, last));
 }
 
+/* Rows number their tokens in the shard; then, in the joined file. */
+static void count_on(struct lens_copier *c, size_t shard, const struct box *b, size_t first_row)
+{
+	int64_t *v = (int64_t *)(void *)c->buf + (first_row + b->low[0] - c->low[0]);
+	size_t i, first = lens_join_first_token(c->j, shard);
+
+	for (i = 0; i < b->high[0] - b->low[0]; i++)
+		v[i] = (int64_t)((uint64_t)v[i] + first);
+}
+
 /* The part of box b that is in the shard's chunk at coord. */
 static struct box cut(const struct source *s, const struct box *b, const size_t *coord)
 {
@@ -278,6 +288,8 @@ static enum lens_status copy_from(struct lens_copier *c, size_t shard, const str
 		c->filled = true;
 		part = cut(s, b, coord);
 		copy_box(c, s, h->data, &part, first_row);
+		if (c->d->counts_tokens)
+			count_on(c, shard, &part, first_row);
 	} while (next_place(coord, first, past, s->d.rank));
 	return LENS_OK;
 }

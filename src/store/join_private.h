@@ -23,6 +23,7 @@ struct lens_join_dim {
 	char *name;
 	size_t extent;
 	size_t *part; /* [n_shards] */
+	bool summed;  /* "prompt" or "token": the shards' follow each other */
 	bool labelled;
 	struct lens_buf labels; /* each with its NUL */
 	int64_t order;          /* in which the dimensions were added */
@@ -34,7 +35,8 @@ struct lens_join_dataset {
 	int rank;
 	size_t dim[LENS_MAX_RANK];
 	hsize_t chunk[LENS_MAX_RANK]; /* the first shard's; of strings too */
-	bool along;                   /* its first axis, and no other, is "prompt" */
+	bool along;                   /* its first axis, and no other, is summed */
+	bool counts_tokens;           /* its values number them, from the shard's first */
 	bool virtual;                 /* in a file joined with LENS_JOIN_VIRTUAL */
 	char *sha256;                 /* the first shard's */
 	struct lens_join_attrs attrs;
@@ -53,7 +55,7 @@ struct lens_joined {
 	const struct lens_shard_file *shard;
 	size_t n_shards;
 	struct lens_shard_facts *state; /* [n_shards] */
-	size_t prompt;                  /* index into dim */
+	size_t prompt, token;           /* indices into dim; token n_dims: there is none */
 	struct lens_join_dim *dim;
 	size_t n_dims, cap_dims;
 	struct lens_join_dataset *dataset;
@@ -77,8 +79,10 @@ size_t lens_join_extent(const struct lens_joined *j, const struct lens_join_data
 			int axis);
 size_t lens_join_part(const struct lens_joined *j, const struct lens_join_dataset *d,
 		      size_t shard, int axis);
-/* Where a shard's rows begin. */
-size_t lens_join_first_row(const struct lens_joined *j, size_t shard);
+/* Where a shard's rows, or tokens, begin in a dimension that is summed. */
+size_t lens_join_first(const struct lens_joined *j, size_t dim, size_t shard);
+/* What is to be added to its values, of a dataset that counts_tokens. */
+size_t lens_join_first_token(const struct lens_joined *j, size_t shard);
 /* The mapping of a shard; false if it has no element of the dataset. */
 bool lens_join_mapping(const struct lens_joined *j, const struct lens_join_dataset *d,
 		       size_t shard, struct lens_store_part *part);

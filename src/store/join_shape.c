@@ -22,13 +22,18 @@ size_t lens_join_part(const struct lens_joined *j, const struct lens_join_datase
 	return j->dim[d->dim[axis]].part[shard];
 }
 
-size_t lens_join_first_row(const struct lens_joined *j, size_t shard)
+size_t lens_join_first(const struct lens_joined *j, size_t dim, size_t shard)
 {
-	size_t i, row = 0;
+	size_t i, first = 0;
 
 	for (i = 0; i < shard; i++)
-		row += j->dim[j->prompt].part[i];
-	return row;
+		first += j->dim[dim].part[i];
+	return first;
+}
+
+size_t lens_join_first_token(const struct lens_joined *j, size_t shard)
+{
+	return j->token < j->n_dims ? lens_join_first(j, j->token, shard) : 0;
 }
 
 bool lens_join_mapping(const struct lens_joined *j, const struct lens_join_dataset *d,
@@ -37,7 +42,7 @@ bool lens_join_mapping(const struct lens_joined *j, const struct lens_join_datas
 	int axis;
 
 	*part = (struct lens_store_part){ .file = j->shard[shard].name };
-	part->start[0] = (size_t)j->state[shard].first_row;
+	part->start[0] = lens_join_first(j, d->dim[0], shard);
 	for (axis = 0; axis < d->rank; axis++) {
 		part->extent[axis] = lens_join_part(j, d, shard, axis);
 		if (!part->extent[axis])

@@ -105,7 +105,7 @@ enum lens_status lens_join_copy_strings(struct lens_store *s, const struct lens_
 	if (!w.start || !w.str)
 		st = lens_error_nomem(err, w.cap, sizeof(*w.str));
 	for (shard = 0; shard < n && st == LENS_OK; shard++) {
-		w.row = d->along ? lens_join_first_row(j, shard) : 0;
+		w.row = d->along ? lens_join_first(j, d->dim[0], shard) : 0;
 		st = copy_shard(&w, j, shard, err);
 	}
 	lens_buf_release(&w.text);

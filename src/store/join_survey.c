@@ -70,6 +70,7 @@ static enum lens_status new_dim(struct shard *s, const char *name, hid_t id,
 	j->dim = d;
 	d += j->n_dims;
 	*d = (struct lens_join_dim){ .name = lens_strdup(name) };
+	d->summed = !strcmp(name, "prompt") || !strcmp(name, "token");
 	d->part = lens_calloc(j->n_shards, sizeof(*d->part));
 	j->n_dims++;
 	if (!d->name || !d->part)
@@ -81,7 +82,7 @@ static enum lens_status merge_extent(const struct shard *s, struct lens_join_dim
 				     const char *path, size_t extent, struct lens_error *err)
 {
 	d->part[s->number] = extent;
-	if (!strcmp(d->name, "prompt")) {
+	if (d->summed) {
 		if (!lens_size_add(d->extent, extent, &d->extent) || d->extent > INT32_MAX)
 			return odd(s, path, "too many rows altogether", err);
 	} else {
@@ -185,9 +186,12 @@ static enum lens_status describe_first(const struct shard *s, const struct lens_
 		return odd(s, path, "it is virtual: this file was joined from shards", err);
 	if (!chunked || h->dtype < 0 || h->rank < 1 || (h->dtype == LENS_STR && h->rank > 2))
 		return odd(s, path, "not chunks of a type that we know", err);
-	d->along = d->dim[0] == s->j->prompt;
+	d->along = s->j->dim[d->dim[0]].summed;
 	for (axis = 1; axis < h->rank; axis++)
-		d->along = d->along && d->dim[axis] != s->j->prompt;
+		d->along = d->along && !s->j->dim[d->dim[axis]].summed;
+	d->counts_tokens = !strcmp(path, "/prompts/first_token");
+	if (d->counts_tokens && (d->dtype != LENS_I64 || d->rank != 1 || !d->along))
+		return odd(s, path, "not a number for each prompt", err);
 	return lens_h5_attr_text(&s->f, h->id, "sha256", &d->sha256, err);
 }
 
@@ -206,7 +210,8 @@ static enum lens_status compare_later(const struct shard *s, const struct lens_h
 		return LENS_OK;
 	LENS_TRY(lens_h5_attr_text(&s->f, h->id, "sha256", &sha256, err));
 	if (!sha256 || !d->sha256 || strcmp(sha256, d->sha256) != 0)
-		st = odd(s, path, "it is not along 'prompt', and not the same in all shards",
+		st = odd(s, path,
+			 "it is not along 'prompt' or 'token', and not the same in all shards",
 			 err);
 	lens_free(sha256);
 	return st;
@@ -301,11 +306,12 @@ static enum lens_status compare_entries(const struct shard *s, struct lens_error
 
 static enum lens_status find_prompt(struct shard *s, struct lens_error *err)
 {
-	struct lens_join_dim *d = find_dim(s->j, "prompt");
+	struct lens_join_dim *d = find_dim(s->j, "prompt"), *token = find_dim(s->j, "token");
 
 	if (!d)
 		return odd(s, "", "has no dimension 'prompt'", err);
 	s->j->prompt = (size_t)(d - s->j->dim);
+	s->j->token = token ? (size_t)(token - s->j->dim) : s->j->n_dims;
 	return LENS_OK;
 }
 
@@ -325,7 +331,7 @@ static enum lens_status check_place(struct shard *s, struct lens_error *err)
 		 "is shard %lld of %lld from row %lld; shard %zu of %zu from row %zu is wanted",
 		 (long long)state->shard, (long long)state->n_shards,
 		 (long long)state->first_row, s->number, s->j->n_shards,
-		 lens_join_first_row(s->j, s->number));
+		 lens_join_first(s->j, s->j->prompt, s->number));
 	if (state->shard != (int64_t)s->number || state->n_shards != (int64_t)s->j->n_shards ||
 	    state->first_row != (int64_t)(prompt->extent - prompt->part[s->number]))
 		return odd(s, "", what, err);
@@ -404,7 +410,7 @@ static bool stays(const struct lens_joined *j, const struct lens_join_dataset *d
 
 	if (!d->along || d->dtype == LENS_STR)
 		return false;
-	if (!strncmp(d->path, "/cache/", 7))
+	if (!strncmp(d->path, "/cache/", 7) || !strncmp(d->path, "/tokens/", 8))
 		return true;
 	for (i = 1; i < d->rank; i++) {
 		if (!lens_size_mul(bytes, lens_join_extent(j, d, i), &bytes))

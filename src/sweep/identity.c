@@ -42,7 +42,8 @@ static enum lens_status default_experiment(json_t **out, struct lens_error *err)
 
 	*out = NULL;
 	LENS_TRY(lens_experiment_init(&e, err));
-	st = lens_experiment_json(&e, true, &text, err);
+	/* With those that are no part of it: both sides get them. */
+	st = lens_experiment_json(&e, false, &text, err);
 	lens_experiment_release(&e);
 	if (st == LENS_OK)
 		st = lens_json_parse(NULL, text, strlen(text), out, err);

@@ -256,7 +256,7 @@ static enum lens_status show_batch(struct test_capture *r, struct lens_capture *
 	}
 	test_pack(&b, prompt, n);
 	test_scatter(&b, &rnd);
-	lens_capture_begin(c, row0);
+	lens_capture_begin(c, row0, 0);
 	st = show_values(r, c, &b, row0, err);
 	lens_batch_release(&b);
 	return st;

@@ -104,7 +104,7 @@ static void show_all(const struct lens_plan *p, struct count *count)
 		test_pack(&b, prompt, i - row0);
 		assert_true(b.n_rows <= p->max_packed);
 		assert_true(b.n_rows <= 1024 || p->batch_rows == 1);
-		lens_capture_begin(c, row0);
+		lens_capture_begin(c, row0, 0);
 		for (i = 0; i < p->capture.n_specs; i++)
 			show(c, &p->capture.spec[i], &b, data);
 		lens_batch_release(&b);
