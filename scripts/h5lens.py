@@ -162,6 +162,8 @@ def _is_string(d: h5py.Dataset) -> bool:
 
 def _dims(d: h5py.Dataset) -> tuple[str, ...]:
     """The names of the attached dimension scales ("" where there is none)."""
+    if isinstance(d, _PaddedDataset):
+        return d.names
     if d.is_scale:
         return (str(d.name).rsplit("/", 1)[-1],)
     return tuple(str(dim[0].name).rsplit("/", 1)[-1] if len(dim) else "" for dim in d.dims)
@@ -296,29 +298,42 @@ class _Shards:
         _open_shards.move_to_end(key)
         return _open_shards[key]
 
-    def dataset(self, i: int, like: h5py.Dataset) -> h5py.Dataset:
+    def dataset(self, i: int, like: h5py.Dataset, n_rows: int) -> h5py.Dataset:
         """A shard's part of a dataset: its own rows; the other dimensions may be shorter."""
         d = self.open(i).get(like.name)
         if not isinstance(d, h5py.Dataset) or d.dtype != like.dtype or d.ndim != like.ndim \
-                or d.shape[0] != self.all[i].n or any(n > m for n, m in zip(d.shape[1:], like.shape[1:])):
+                or d.shape[0] != n_rows or any(n > m for n, m in zip(d.shape[1:], like.shape[1:])):
             raise H5LensError(f"{self.path}: {like.name} in its shard {self.all[i].name} is not what belongs here")
         return d
 
 
-class _ShardedDataset(h5py.Dataset):
+class _Composed(h5py.Dataset):
+    """A dataset that puts together by itself what is read of it."""
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("reading a dataset makes a copy")
+        return self.__getitem__(..., new_dtype=dtype)
+
+    def read_direct(self, dest: np.ndarray, source_sel: Any = None, dest_sel: Any = None) -> None:
+        dest[... if dest_sel is None else dest_sel] = self[... if source_sel is None else source_sel]
+
+
+class _ShardedDataset(_Composed):
     """A dataset whose rows are in the shards: h5py's, but each read opens the shards that it needs itself."""
 
-    def __init__(self, d: h5py.Dataset, shards: _Shards) -> None:
+    def __init__(self, d: h5py.Dataset, shards: _Shards, first: np.ndarray) -> None:
+        """first: the first row, or token, of each shard, and how many there are of all."""
         super().__init__(d.id)
-        self._shards = shards
-        if d.shape[0] != shards.n_rows:
-            raise H5LensError(f"{shards.path}: {d.name} has {d.shape[0]} rows, the shards {shards.n_rows}")
+        self._shards, self._first = shards, first
+        if d.shape[0] != first[-1]:
+            raise H5LensError(f"{shards.path}: {d.name} has {d.shape[0]} rows, the shards {first[-1]}")
 
     def __getitem__(self, args: Any, new_dtype: Any = None) -> Any:
         picks = _picks(args, self.shape)
         at = [np.atleast_1d(p) for p in picks]
         out = np.full([len(a) for a in at], self.fillvalue, self.dtype if new_dtype is None else new_dtype)
-        owner = np.searchsorted(self._shards.first, at[0], side="right") - 1
+        owner = np.searchsorted(self._first, at[0], side="right") - 1
         for i in np.unique(owner) if out.size else ():
             here = np.flatnonzero(owner == i)
             with _lock:
@@ -327,8 +342,8 @@ class _ShardedDataset(h5py.Dataset):
 
     def _read_shard(self, i: int, here: np.ndarray, at: list[np.ndarray], out: np.ndarray) -> None:
         """Fills the rows `here` of out; past the shard's own extent out keeps its fill values, as HDF5 has it."""
-        d = self._shards.dataset(i, self)
-        rows = at[0][here] - self._shards.all[i].first
+        d = self._shards.dataset(i, self, int(self._first[i + 1] - self._first[i]))
+        rows = at[0][here] - self._first[i]
         there = [np.flatnonzero(a < n) for a, n in zip(at[1:], d.shape[1:])]
         if not all(t.size for t in there):
             return
@@ -344,13 +359,79 @@ class _ShardedDataset(h5py.Dataset):
             inside = [rows[take] - first, *(w - h.start for w, h in zip(wanted, hull))]
             out[_cross([here[take], *there])] = block[_cross(inside)]
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        if copy is False:
-            raise ValueError("reading a dataset makes a copy")
-        return self.__getitem__(..., new_dtype=dtype)
 
-    def read_direct(self, dest: np.ndarray, source_sel: Any = None, dest_sel: Any = None) -> None:
-        dest[... if dest_sel is None else dest_sel] = self[... if source_sel is None else source_sel]
+_AT_ONCE = 64 << 20  # bytes that are read at once, of what is put together
+_GAP = 64  # tokens that are read though nobody asked, rather than reading twice
+
+
+class _PaddedDataset(_Composed):
+    """A dataset without padding, [token, …], as one with it, [prompt, pos, …]: NaN where a prompt has no token.
+
+    places: of some prompts, the token at each of their positions, -1 for none, int [prompt, n_slots].
+    """
+
+    def __init__(self, flat: h5py.Dataset, shape: tuple[int, int], name: str,
+                 places: Callable[[np.ndarray], np.ndarray]) -> None:
+        super().__init__(flat.id)
+        self.flat, self._places = flat, places
+        self._padded, self._name = (*shape, *flat.shape[1:]), name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._padded
+
+    maxshape = shape
+
+    @property
+    def ndim(self) -> int:
+        return len(self._padded)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self._padded))
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("prompt", self._name, *_dims(self.flat)[1:])
+
+    def __getitem__(self, args: Any, new_dtype: Any = None) -> Any:
+        picks = _picks(args, self.shape)
+        rows, slots, *inner = [np.atleast_1d(p) for p in picks]
+        out = np.full([len(rows), len(slots), *map(len, inner)], np.nan, self.dtype if new_dtype is None else new_dtype)
+        token = self._places(rows)[:, slots] if out.size else np.empty((0, 0), int)
+        row, slot = np.nonzero(token >= 0)
+        token = token[row, slot]
+        order = np.argsort(token, kind="stable")
+        for a, b in self._blocks(token[order]):
+            here = order[a:b]
+            out[row[here], slot[here]] = self._tokens(token[here], inner)
+        return out.reshape([len(p) for p in picks if p.ndim])[()]
+
+    def _blocks(self, token: np.ndarray) -> Iterator[tuple[int, int]]:
+        """Cuts ascending tokens where many are left out, and before more than _AT_ONCE would be read."""
+        most = max(1, _AT_ONCE // max(1, int(np.prod(self._padded[2:])) * self.dtype.itemsize))
+        ends = [*(np.flatnonzero(np.diff(token) > _GAP) + 1), len(token)] if len(token) else []
+        a = 0
+        for end in ends:
+            while a < end:
+                b = min(int(end), int(np.searchsorted(token, token[a] + most)))
+                yield a, b
+                a = b
+
+    def _tokens(self, token: np.ndarray, inner: list[np.ndarray]) -> np.ndarray:
+        """Of ascending tokens, what inner picks of the other dimensions."""
+        hull = [slice(int(w.min()), int(w.max()) + 1) for w in inner]
+        got = self.flat[(slice(int(token[0]), int(token[-1]) + 1), *hull)]
+        if len(token) != len(got) or (np.diff(token) != 1).any():
+            got = got[token - token[0]]
+        for axis, (w, h) in enumerate(zip(inner, hull), 1):
+            if len(w) != got.shape[axis] or (np.diff(w) != 1).any():
+                got = np.take(got, w - h.start, axis)
+        return got
 
 
 def _picks(args: Any, shape: tuple[int, ...]) -> list[np.ndarray]:
@@ -392,7 +473,7 @@ def _read(d: h5py.Dataset, rows: Rows = None) -> Any:
         return np.asarray(view[rows if rows is not None else ...])
     if isinstance(rows, (int, np.integer)):
         return view[int(_index(rows, d.shape[0])[0])]
-    if isinstance(d, _ShardedDataset):
+    if isinstance(d, _Composed):
         return d[_index(rows, d.shape[0])]
     wanted, back = np.unique(_index(rows, d.shape[0]), return_inverse=True)
     parts = [np.asarray(view[a:b]) for a, b in _runs(wanted)]
@@ -797,14 +878,36 @@ class Run:
                                         "the run cut no attention (knockout.from, knockout.to)")
             self.paths = self._group("results/path", "table of path patching", "the run patched no paths (path.receivers)")
             self.columns = self._group("prompts/columns", "CSV column")
-            self._cache = {k: self._wrap(d) for k, d in _datasets(self.file.get("cache"))}
             self.lengths: np.ndarray = _read(self.prompts.dataset("length"))
+            self._first_token = _read(self.prompts.dataset("first_token")) if "first_token" in self.prompts else None
+            self._cache = {k: self._wrap(d) for k, d in _datasets(self.file.get("cache"))}
+            self._cache |= {k: self._padded(self._wrap(d)) for k, d in _datasets(self.file.get("tokens"))}
         except BaseException:
             self.file.close()
             raise
 
     def _wrap(self, d: h5py.Dataset) -> h5py.Dataset:
-        return _ShardedDataset(d, self._shards) if self._shards and d.is_virtual else d
+        if not self._shards or not d.is_virtual:
+            return d
+        if str(d.name).startswith("/tokens/"):
+            return _ShardedDataset(d, self._shards, np.append(self._first_of_prompt()[self._shards.first], d.shape[0]))
+        return _ShardedDataset(d, self._shards, np.append(self._shards.first, self._shards.n_rows))
+
+    def _first_of_prompt(self) -> np.ndarray:
+        if self._first_token is None:
+            raise H5LensError(f"{self.path}: has /tokens and no /prompts/first_token")
+        return self._first_token
+
+    def _padded(self, flat: h5py.Dataset) -> _PaddedDataset:
+        """As cache.layout: padded would have stored it."""
+        first, by_slot = self._first_of_prompt(), "slot_pos" in self.prompts
+
+        def places(rows: np.ndarray) -> np.ndarray:
+            there = self.positions(rows) >= 0
+            return np.where(there, first[rows][:, None] + np.cumsum(there, 1) - 1, -1)
+
+        n_slots = self.prompts.dataset("slot_pos" if by_slot else "tokens").shape[1]
+        return _PaddedDataset(flat, (len(self), n_slots), "slot" if by_slot else "pos", places)
 
     def _group(self, path: str, what: str, absent: str = "") -> _Group:
         items = (self.file.get(path) or {}).items()
@@ -983,6 +1086,31 @@ class Run:
         """
         got = _read(self.dataset(name, layer, layer_type), rows)
         return got if dtype is None else got.astype(dtype, copy=False)
+
+    def by_token(self, name: str, layer: int | str | None = None, layer_type: str | None = None, *,
+                 rows: Rows = None, dtype: Any = None) -> np.ndarray:
+        """An activation without padding, [token, …]: the stored positions of each prompt, one prompt after the other.
+
+        For probes and autoencoders. `token_places` tells whose they are. A run with cache.layout: ragged has them so in
+        the file. Not for patterns and scores, which have two axes of positions.
+        """
+        d = self.dataset(name, layer, layer_type)
+        if _dims(d)[1] not in ("pos", "slot"):
+            raise ValueError(f"{self.name(name, layer, layer_type)} is {list(_dims(d))}: not one array for each token")
+        if isinstance(d, _PaddedDataset):
+            index = _index(rows, len(self))
+            places = d._places(index)
+            got = _read(d.flat, None if rows is None else places[places >= 0])
+        else:
+            got = _read(d, _index(rows, len(self)))[self.positions(_index(rows, len(self))) >= 0]
+        return got if dtype is None else got.astype(dtype, copy=False)
+
+    def token_places(self, rows: Rows = None) -> tuple[np.ndarray, np.ndarray]:
+        """Of each entry of `by_token(…, rows=rows)`: the prompt's row, and the token's position in it."""
+        index = _index(rows, len(self))
+        at = self.positions(index)
+        row, slot = np.nonzero(at >= 0)
+        return index[row], at[row, slot]
 
     def activation_cache(self, rows: Rows = None, *, pos: Pos = None,
                          names: str | Sequence[str] | Callable[[str], bool] | None = None,
