@@ -17,6 +17,7 @@
  * and there may be hundreds of them.
  */
 #define TOKEN_CHUNK ((size_t)512 << 10)
+#define CHUNKS_TRIED 1024
 
 /* --- batches --------------------------------------------------------------------- */
 
@@ -160,12 +161,23 @@ static void chunk_by_batch(const struct lens_plan *p, const struct lens_planned 
 	s->chunk[0] = at_most(rows, p->prompts->n_rows);
 }
 
-/* [token, …]: as many in each chunk, so that next to nothing of the last one is empty. */
+/* Tokens for which the last of n tokens' chunks has room and nothing to hold. */
+static size_t left_over(size_t n, size_t chunk)
+{
+	return (chunk - n % chunk) % chunk;
+}
+
+/* [token, …]: of chunks of about the right size those with least room in the last one. */
 static void chunk_by_token(struct lens_shape *s, size_t row)
 {
-	size_t most = lens_max(TOKEN_CHUNK / row, 1), n = (s->extent[0] + most - 1) / most;
+	size_t n = s->extent[0], most = at_most(TOKEN_CHUNK / row, lens_max(n, 1));
+	size_t best = most, chunk;
 
-	s->chunk[0] = n ? (s->extent[0] + n - 1) / n : 1;
+	for (chunk = most; chunk > most / 2 && most - chunk < CHUNKS_TRIED; chunk--) {
+		if (left_over(n, chunk) < left_over(n, best))
+			best = chunk;
+	}
+	s->chunk[0] = best;
 }
 
 static void make_shape(const struct lens_plan *p, const struct lens_planned *d,

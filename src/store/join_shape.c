@@ -51,6 +51,11 @@ bool lens_join_mapping(const struct lens_joined *j, const struct lens_join_datas
 	return true;
 }
 
+static size_t div_up(size_t a, size_t b)
+{
+	return a / b + (a % b != 0);
+}
+
 static size_t grid_of(const struct lens_joined *j, const struct lens_join_dataset *d,
 		      const size_t *chunk)
 {
@@ -91,4 +96,7 @@ void lens_join_chunk(const struct lens_joined *j, const struct lens_join_dataset
 	}
 	if (rows && chunk[0] > rows)
 		chunk[0] = rows;
+	/* As many tokens in each: without padding, nor much in the last one. */
+	if (rows && d->dim[0] == j->token)
+		chunk[0] = div_up(rows, div_up(rows, chunk[0]));
 }
