@@ -170,10 +170,11 @@ static size_t left_over(size_t n, size_t chunk)
 /* [token, …]: of chunks of about the right size those with least room in the last one. */
 static void chunk_by_token(struct lens_shape *s, size_t row)
 {
-	size_t n = s->extent[0], most = at_most(TOKEN_CHUNK / row, lens_max(n, 1));
-	size_t best = most, chunk;
+	size_t n = lens_max(s->extent[0], 1), most = lens_max(TOKEN_CHUNK / row, 1);
+	size_t chunks = (n + most - 1) / most, even = (n + chunks - 1) / chunks;
+	size_t best = even, chunk;
 
-	for (chunk = most; chunk > most / 2 && most - chunk < CHUNKS_TRIED; chunk--) {
+	for (chunk = even; chunk > even / 2 && even - chunk < CHUNKS_TRIED; chunk--) {
 		if (left_over(n, chunk) < left_over(n, best))
 			best = chunk;
 	}

@@ -181,7 +181,7 @@ static size_t cut(const struct lens_plan *plan, const struct cost *c,
 		}
 		/* All rows are as wide as the shard's longest. */
 		longest = x > longest ? x : longest;
-		tokens += (double)lens_row_tokens(plan, row);
+		tokens += c->token_bytes > 0 ? (double)lens_row_tokens(plan, row) : 0;
 		bytes = (double)(row + 1 - start) * at(&c->bytes, longest) +
 			tokens * c->token_bytes;
 		flop += row_flop(c, p, row);

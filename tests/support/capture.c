@@ -57,6 +57,18 @@ float test_hook_value(const struct test_layout *l, size_t prompt, size_t pos, si
 	return (float)((prompt * 613 + pos * 97 + inner * 13) % 2039) * l->factor;
 }
 
+size_t test_first_token(const struct test_capture *r, size_t row)
+{
+	size_t i, slot, n = 0;
+
+	for (i = 0; i < row; i++) {
+		for (slot = 0; slot < r->plan.positions.n_slots; slot++)
+			n += lens_slot_position(&r->plan.positions, slot, r->l->length[i],
+						(size_t)r->read_pos[i]) >= 0;
+	}
+	return n;
+}
+
 /* --- the sink ------------------------------------------------------------------------- */
 
 enum lens_status test_acquire(void *ctx, size_t bytes, void **out, struct lens_error *err)
@@ -119,6 +131,7 @@ enum lens_status test_submit(void *ctx, const struct lens_captured *d, struct le
 	const struct lens_capture_spec *s = c->spec;
 	size_t from[LENS_CAPTURE_RANK], size[LENS_CAPTURE_RANK], i, n;
 	uint8_t digest[LENS_XXH3_BYTES];
+	bool rows = d->by_rows;
 	int k;
 
 	c->held = 0;
@@ -127,13 +140,17 @@ enum lens_status test_submit(void *ctx, const struct lens_captured *d, struct le
 		return LENS_OK;
 	}
 	assert_int_equal(d->dataset, TESTED);
-	assert_int_equal(d->by_rows, s->by_rows);
+	if (!s->by_token)
+		assert_int_equal(rows, s->by_rows);
 	for (k = 0; k < s->rank; k++) {
-		size[k] = s->by_rows ? s->extent[k] : s->chunk[k];
-		from[k] = s->by_rows ? 0 : d->coord[k] * s->chunk[k];
-		assert_true(s->by_rows || from[k] < s->extent[k]);
+		size[k] = rows ? s->extent[k] : s->chunk[k];
+		from[k] = rows ? 0 : d->coord[k] * s->chunk[k];
+		assert_true(rows || from[k] < s->extent[k]);
 	}
-	if (s->by_rows) {
+	if (rows) {
+		/* the writer puts them into one chunk */
+		assert_int_equal(d->row0 / s->chunk[0],
+				 (d->row0 + (s->by_token ? d->n_rows - 1 : 0)) / s->chunk[0]);
 		size[0] = d->n_rows;
 		from[0] = d->row0;
 		assert_true(d->row0 + d->n_rows <= s->extent[0]);
@@ -157,8 +174,10 @@ static enum lens_status show_tokens(struct test_capture *r, struct lens_capture 
 				    const struct lens_batch *b, size_t row0,
 				    struct lens_error *err)
 {
-	size_t i, t, j, width = test_product(r->spec[0].extent + 2, r->spec[0].rank - 2),
-			stride = width + 3;
+	int outer = r->l->by_token ? 1 : 2;
+	size_t i, t, j,
+		width = test_product(r->spec[0].extent + outer, r->spec[0].rank - outer),
+		stride = width + 3;
 	float *data = test_floats(b->n_rows * stride, -7);
 	const struct lens_activation a = { .hook = r->l->hook,
 					   .layer = r->spec[0].layer,
@@ -256,7 +275,7 @@ static enum lens_status show_batch(struct test_capture *r, struct lens_capture *
 	}
 	test_pack(&b, prompt, n);
 	test_scatter(&b, &rnd);
-	lens_capture_begin(c, row0, 0);
+	lens_capture_begin(c, row0, test_first_token(r, row0));
 	st = show_values(r, c, &b, row0, err);
 	lens_batch_release(&b);
 	return st;
@@ -295,15 +314,18 @@ void test_capture_prepare(struct test_capture *r, const struct test_layout *l)
 		.layer = h->per_layer ? 1 : 0,
 		.dtype = l->dtype,
 		.by_rows = l->by_rows,
-		.rank = h->n_axes + 1,
+		.by_token = l->by_token,
+		.rank = h->n_axes + !l->by_token,
 		.extent = { l->n_prompts },
 	};
 	for (k = 0; k < h->n_axes; k++) {
 		bool sliced = h->axis[k] == LENS_AXIS_POS || h->axis[k] == LENS_AXIS_QUERY;
 
 		sizes.n_pos = sliced ? r->plan.positions.n_slots : longest;
-		r->spec[0].extent[k + 1] = lens_axis_extent(h->axis[k], &sizes);
+		r->spec[0].extent[k + !l->by_token] = lens_axis_extent(h->axis[k], &sizes);
 	}
+	if (l->by_token)
+		r->spec[0].extent[0] = test_first_token(r, l->n_prompts);
 	for (k = 0; k < r->spec[0].rank; k++)
 		r->spec[0].chunk[k] = l->chunk[k] && l->chunk[k] < r->spec[0].extent[k]
 					      ? l->chunk[k]

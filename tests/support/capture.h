@@ -13,6 +13,7 @@ struct test_layout {
 	enum lens_hook hook;
 	enum lens_dtype dtype; /* LENS_F32 or LENS_F16 */
 	bool by_rows;
+	bool by_token; /* without padding; chunk[0] is of tokens */
 	size_t chunk[LENS_CAPTURE_RANK];
 	size_t n_prompts, batch_rows;
 	const size_t *length;
@@ -48,6 +49,8 @@ extern const struct test_layout test_base_layout;
 size_t test_product(const size_t *x, int n);
 /* Scores and patterns: a head's positions by positions. */
 bool test_square(enum lens_hook h);
+/* How many tokens rows 0 … row − 1 have that are stored. */
+size_t test_first_token(const struct test_capture *r, size_t row);
 /* A finite value of its own for each place; halves hold 0 … 2047 exactly. */
 float test_hook_value(const struct test_layout *l, size_t prompt, size_t pos, size_t inner);
 

@@ -19,6 +19,25 @@ static float as_stored(const struct test_layout *l, float x)
 	return l->dtype == LENS_F16 && fabsf(x) >= 65520 ? copysignf(INFINITY, x) : x;
 }
 
+/* Of [token, …]. */
+static float expected_token(const struct test_capture *r, const size_t *at)
+{
+	const struct test_layout *l = r->l;
+	size_t prompt = 0, slot = 0, left, inner = at[1];
+	long pos;
+
+	while (test_first_token(r, prompt + 1) <= at[0])
+		prompt++;
+	left = at[0] - test_first_token(r, prompt);
+	do {
+		pos = lens_slot_position(&r->plan.positions, slot++, l->length[prompt],
+					 (size_t)r->read_pos[prompt]);
+	} while (pos < 0 || left--);
+	if (r->spec[0].rank == 3)
+		inner = at[1] * r->spec[0].extent[2] + at[2];
+	return as_stored(l, test_hook_value(l, prompt, (size_t)pos, inner));
+}
+
 /* What element `at` of the dataset should be. */
 static float expected(const struct test_capture *r, const size_t *at)
 {
@@ -45,6 +64,7 @@ static float expected(const struct test_capture *r, const size_t *at)
 static void check_dataset(const struct test_capture *r)
 {
 	const struct lens_capture_spec *s = &r->spec[0];
+	const struct test_layout *l = r->l;
 	size_t i, k, n = test_product(s->extent, s->rank), at[LENS_CAPTURE_RANK], over = 0;
 
 	for (i = 0; i < n; i++) {
@@ -53,7 +73,7 @@ static void check_dataset(const struct test_capture *r)
 
 		for (k = (size_t)s->rank; k-- > 0; rest /= s->extent[k])
 			at[k] = rest % s->extent[k];
-		should = expected(r, at);
+		should = l->by_token ? expected_token(r, at) : expected(r, at);
 		over += isinf(should) && should > 0;
 		if (r->got.n[i] ? test_same(r->got.value[i], should) : isnan(should))
 			continue;
@@ -201,6 +221,26 @@ static void squares_shown_in_blocks(void **state)
 	}
 }
 
+/* Batches end within a chunk, fill it, or several, or are all in one. */
+static void chunks_of_tokens(void **state)
+{
+	static const enum lens_hook hooks[] = { LENS_HOOK_RESID_PRE, LENS_HOOK_V,
+						LENS_HOOK_RESULT, LENS_HOOK_LN1_SCALE };
+	static const size_t tokens[] = { 1, 2, 5, 17, 24, 64, 1000 };
+	struct test_layout l = test_base_layout;
+	size_t i, k;
+
+	(void)state;
+	l.by_token = true;
+	for (i = 0; i < 4; i++) {
+		l.hook = hooks[i];
+		for (k = 0; k < 7; k++) {
+			l.chunk[0] = tokens[k];
+			check_positions(l);
+		}
+	}
+}
+
 static void few_prompts(void **state)
 {
 	static const enum lens_hook hooks[] = { LENS_HOOK_RESID_POST, LENS_HOOK_K,
@@ -249,6 +289,7 @@ int main(void)
 		cmocka_unit_test(chunks_of_heads_and_positions),
 		cmocka_unit_test(chunks_of_squares),
 		cmocka_unit_test(squares_shown_in_blocks),
+		cmocka_unit_test(chunks_of_tokens),
 		cmocka_unit_test(few_prompts),
 		cmocka_unit_test(halves_that_overflow),
 	};

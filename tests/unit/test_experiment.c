@@ -330,6 +330,7 @@ static void test_flags(void **state)
 		{ "--hooks", "cache.hooks" },
 		{ "--positions", "cache.positions" },
 		{ "--dtype", "cache.dtype" },
+		{ "--layout", "cache.layout" },
 		{ "--limit", "data.limit" },
 		{ "--threads", "threads" },
 		{ "--memory", "memory" },
@@ -380,7 +381,7 @@ static void test_flags(void **state)
 		if (keys[i].deflt) /* a default is a value like any other */
 			test_settings_set(&test_e, keys[i].name, keys[i].deflt);
 	}
-	assert_int_equal(with_flag, 27);
+	assert_int_equal(with_flag, 28);
 	assert_true(test_e.weights.fold_ln);
 }
 

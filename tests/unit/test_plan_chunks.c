@@ -19,12 +19,32 @@
 
 #define MIB ((size_t)1 << 20)
 #define MOST_CHUNK (4 * MIB)
+#define MOST_TOKENS (MIB / 2)
 
 static struct test_random rnd = { 5 };
 
 static size_t length_of(const struct lens_prompts *p, size_t row)
 {
 	return (size_t)(p->offset[row + 1] - p->offset[row]);
+}
+
+static size_t slots_held(const struct lens_plan *p, size_t row)
+{
+	size_t slot, n = 0;
+
+	for (slot = 0; slot < p->capture.positions.n_slots; slot++)
+		n += lens_slot_position(&p->capture.positions, slot, length_of(p->prompts, row),
+					(size_t)p->prompts->read_pos[row]) >= 0;
+	return n;
+}
+
+static size_t all_held(const struct lens_plan *p)
+{
+	size_t row, n = 0;
+
+	for (row = 0; row < p->prompts->n_rows; row++)
+		n += slots_held(p, row);
+	return n;
 }
 
 /* --- a sink that counts --------------------------------------------------------------- */
@@ -54,8 +74,10 @@ static enum lens_status submit(void *ctx, const struct lens_captured *d, struct 
 
 	(void)err;
 	c->rows[d->dataset] += d->n_rows;
-	if (d->by_rows)
+	if (d->by_rows) {
+		assert_true(d->bytes <= c->most);
 		return LENS_OK;
+	}
 	for (k = 0; k < (size_t)s->rank; k++) {
 		assert_true(d->coord[k] * s->chunk[k] < s->extent[k]);
 		chunk *= s->chunk[k];
@@ -73,7 +95,7 @@ static void show(struct lens_capture *c, const struct lens_capture_spec *s,
 	size_t k;
 
 	if (s->hook != LENS_HOOK_PATTERN && s->hook != LENS_HOOK_ATTN_SCORES) {
-		for (a.width = 1, k = 2; k < (size_t)s->rank; k++)
+		for (a.width = 1, k = s->by_token ? 1 : 2; k < (size_t)s->rank; k++)
 			a.width *= s->extent[k];
 		assert_int_equal(lens_capture_visit(c, b, &a, NULL), LENS_OK);
 		return;
@@ -90,12 +112,13 @@ static void show_all(const struct lens_plan *p, struct count *count)
 	const struct lens_sink sink = { acquire, submit, count };
 	float *data = test_floats(1 << 16, 1);
 	struct lens_capture *c;
-	size_t row0, i;
+	size_t row0, token0 = 0, i;
 
 	assert_int_equal(lens_capture_create(&p->capture, &sink, &c, NULL), LENS_OK);
 	for (row0 = 0; row0 < p->prompts->n_rows; row0 += p->batch_rows) {
 		struct test_prompt prompt[256] = { 0 };
 		struct lens_batch b;
+		size_t k;
 
 		for (i = row0; i < p->prompts->n_rows && i < row0 + p->batch_rows; i++) {
 			prompt[i - row0].length = length_of(p->prompts, i);
@@ -104,7 +127,10 @@ static void show_all(const struct lens_plan *p, struct count *count)
 		test_pack(&b, prompt, i - row0);
 		assert_true(b.n_rows <= p->max_packed);
 		assert_true(b.n_rows <= 1024 || p->batch_rows == 1);
-		lens_capture_begin(c, row0, 0);
+		assert_true(!p->sizes.n_tokens || lens_plan_first_token(p, row0) == token0);
+		lens_capture_begin(c, row0, token0);
+		for (k = row0; k < i; k++)
+			token0 += slots_held(p, k);
 		for (i = 0; i < p->capture.n_specs; i++)
 			show(c, &p->capture.spec[i], &b, data);
 		lens_batch_release(&b);
@@ -119,9 +145,10 @@ static void check_chunks(const struct lens_plan *p, const struct lens_planned *d
 {
 	size_t k, bytes = lens_dtype_size(d->dtype), n = p->prompts->n_rows;
 	bool by_rows = d->from == LENS_FROM_TABLE || p->capture.spec[d->source].by_rows;
+	bool by_token = d->from == LENS_FROM_HOOK && p->capture.spec[d->source].by_token;
 
-	assert_int_equal(d->extent[0], n);
-	assert_int_equal(d->axis[0], LENS_AXIS_PROMPT);
+	assert_int_equal(d->extent[0], by_token ? all_held(p) : n);
+	assert_int_equal(d->axis[0], by_token ? LENS_AXIS_TOKEN : LENS_AXIS_PROMPT);
 	for (k = 0; k < (size_t)d->rank; k++) {
 		assert_true(d->chunk[k] >= 1 && d->chunk[k] <= d->extent[k]);
 		assert_true(!by_rows || k == 0 || d->chunk[k] == d->extent[k]);
@@ -129,7 +156,9 @@ static void check_chunks(const struct lens_plan *p, const struct lens_planned *d
 	}
 	assert_true(bytes <= MOST_CHUNK);
 	/* batches never share a chunk's rows, or fill whole chunks between them */
-	if (by_rows)
+	if (by_token)
+		assert_true(bytes <= MOST_TOKENS || d->chunk[0] == 1);
+	else if (by_rows)
 		assert_true(d->chunk[0] % p->batch_rows == 0 || d->chunk[0] == n);
 	else
 		assert_true(p->batch_rows % d->chunk[0] == 0 ||
@@ -145,6 +174,11 @@ static uint64_t gathered_bytes(const struct lens_planned *d)
 	for (k = 0; k < (size_t)d->rank; k++)
 		bytes *= d->chunk[k];
 	return (d->extent[0] + d->chunk[0] - 1) / d->chunk[0] * bytes;
+}
+
+static uint64_t gathered(const struct lens_planned *d)
+{
+	return (d->extent[0] + d->chunk[0] - 1) / d->chunk[0];
 }
 
 /* Elements of real tokens, counted one by one. */
@@ -163,7 +197,7 @@ static uint64_t data_bytes(const struct lens_plan *p, const struct lens_capture_
 						 (size_t)p->prompts->read_pos[row]) >= 0) *
 			     (square ? length * s->extent[1] : 1);
 	}
-	for (k = 2; k < s->rank && !square; k++)
+	for (k = s->by_token ? 1 : 2; k < s->rank && !square; k++)
 		width *= s->extent[k];
 	return n * width;
 }
@@ -191,7 +225,13 @@ static void check_plan(const struct lens_plan *p)
 		file += d->file_bytes;
 		if (d->from == LENS_FROM_TABLE)
 			continue;
-		if (p->capture.spec[d->source].by_rows) {
+		if (p->capture.spec[d->source].by_token) {
+			assert_int_equal(count.rows[i], all_held(p));
+			count.bytes[i] = gathered_bytes(d);
+			/* a chunk's share of what is empty is less than a token */
+			assert_true(d->file_bytes - d->data_bytes <=
+				    gathered(d) * (d->data_bytes / all_held(p)));
+		} else if (p->capture.spec[d->source].by_rows) {
 			assert_int_equal(count.rows[i], p->prompts->n_rows);
 			count.bytes[i] = gathered_bytes(d);
 		}
@@ -227,19 +267,27 @@ static void check_pure(const struct lens_plan *p, struct lens_experiment *e)
 	lens_plan_release(&again);
 }
 
-static void check(struct lens_prompts *prompts, const char *hooks, const char *positions,
-		  const char *dtype)
+static void check_layout(struct lens_prompts *prompts, const char *hooks,
+			 const char *positions, const char *dtype, const char *layout)
 {
 	struct lens_experiment e = test_plan_experiment(hooks, positions, dtype);
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_plan p;
 
+	test_set(&e, "cache.layout", layout, NULL);
 	if (lens_plan_init(&p, &test_shapes, prompts, &e, &err) != LENS_OK)
 		fail_msg("%s", err.text);
 	check_plan(&p);
 	check_pure(&p, &e);
 	lens_plan_release(&p);
 	lens_experiment_release(&e);
+}
+
+static void check(struct lens_prompts *prompts, const char *hooks, const char *positions,
+		  const char *dtype)
+{
+	check_layout(prompts, hooks, positions, dtype, "padded");
+	check_layout(prompts, hooks, positions, dtype, "ragged");
 }
 
 #define EVERYTHING "*,blocks.1.attn.hook_result,logits"
@@ -305,6 +353,10 @@ static void extremes(void **state)
 	p = test_random_prompts(&rnd, TEST_EQUAL, 1000);
 	check(p, "blocks.0.hook_resid_post", "all", "f32");
 	check(p, "blocks.*.attn.hook_pattern", "read", "f16");
+	lens_prompts_destroy(p);
+	/* more tokens than fit in a chunk of the narrowest rows, but not twice as many */
+	p = test_random_prompts(&rnd, TEST_LONG, 200);
+	check(p, "blocks.0.ln1.hook_scale", "all", "f32");
 	lens_prompts_destroy(p);
 }
 
