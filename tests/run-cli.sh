@@ -35,7 +35,8 @@ for t in tests/cli/check_*; do
 	esac
 done
 run "tests/cli/check_reader.py, itself" "$PYTHON" tests/cli/check_reader.py --self-test
-for how in "" "--dtype f16" "--positions [0,-1] --set tables=all --attrs-positions all"; do
+for how in "" "--dtype f16" "--positions [0,-1] --set tables=all --attrs-positions all" \
+	"--layout ragged" "--layout ragged --positions [0,-1,21] --dtype f16 --set shards.prompts=9"; do
 	# shellcheck disable=SC2086  # words
 	run "h5lens run $how" "$bin" run experiments/ioi.yaml -o "$work/out.h5" --limit 40 --overwrite $how
 	run "reading it with h5py, xarray, h5dump" "$PYTHON" tests/cli/check_reader.py "$work/out.h5" experiments/demo-gpt2

@@ -95,7 +95,7 @@ def check_opens(c: Checks, f: File) -> None:
     found = f.run.verify()
     c.that(bool(found), f"digests: {found.wrong or 'none at all'}")
     with h5py.File(f.run.path, "r") as file:
-        for group in ("prompts", "results", "cache"):
+        for group in ("prompts", "results", "cache", "tokens"):
             for name, d in file.get(group, {}).items():
                 if isinstance(d, h5py.Dataset):
                     c.that(all(len(dim) == 1 and dim[0].shape == (n,) for dim, n in zip(d.dims, d.shape)),
@@ -106,9 +106,14 @@ def check_opens(c: Checks, f: File) -> None:
     c.that(tree["prompts"]["length"].dims == ("prompt",), "xarray: /prompts/length is [prompt]")
     c.that(np.array_equal(tree["prompts"]["length"].values, f.run.lengths), "xarray: lengths")
     for hook in f.run.hooks[:3]:
-        got = tree["cache"][hook]
-        c.that(got.dims == f.run.dims(hook) and got.dtype == f.run.dataset(hook).dtype, f"xarray: {hook}")
-        c.that(np.array_equal(got[0].values, f.run.cache(hook, rows=0), equal_nan=True), f"xarray: {hook}[0]")
+        ragged = f"tokens/{hook}" in f.run.file
+        got = tree["tokens" if ragged else "cache"][hook]
+        dims, first = f.run.dims(hook), f.run.cache(hook, rows=0)
+        if ragged:  # what is stored of the first prompt
+            dims, first = ("token", *dims[2:]), f.run.by_token(hook, rows=0)
+        c.that(got.dims == dims and got.dtype == f.run.dataset(hook).dtype, f"xarray: {hook}")
+        c.that(np.array_equal((got[:len(first)] if ragged else got[0]).values, first, equal_nan=True),
+               f"xarray: {hook}[0]")
     check_labels(c, f)
     if shutil.which("h5dump"):
         dump = subprocess.run(["h5dump", "-H", f.run.path], capture_output=True, text=True, check=False)
@@ -139,7 +144,7 @@ def check_labels(c: Checks, f: File) -> None:
 
 def same_tree(c: Checks, f: File, plain: xarray.DataTree) -> None:
     """The file opened by xarray alone holds what run.tree does."""
-    for group in ("prompts", "prompts/columns", "results", "cache"):
+    for group in ("prompts", "prompts/columns", "results", "cache", "tokens"):
         if group not in plain:
             c.that(group not in f.run.tree, f"tree: {group}")
             continue
