@@ -176,7 +176,7 @@ def long_csv(path: Path, times: int) -> str:
     return str(path)
 
 
-def kills(work: Path, n: int, seed: int, minutes: bool) -> None:
+def kills(work: Path, n: int, seed: int, minutes: bool, keys: tuple[str, ...] = ()) -> None:
     """Each sweep is killed until it ends: at any moment of a short one, or every few
     seconds of one that takes minutes."""
     rng = random.Random(seed)
@@ -186,13 +186,13 @@ def kills(work: Path, n: int, seed: int, minutes: bool) -> None:
     else:
         rows, shard, data = 480, 3 * SHARD, CSV
     reference = Sweep(work / "kill-reference", rows, "ln_final.hook_normalized" if minutes else "*resid_post",
-                      shard, data)
+                      shard, data, keys)
     began = time.monotonic()
     code, told = reference.run(threads=2)
     whole = time.monotonic() - began
     if not check("kills: undisturbed", code == 0, told):
         return
-    s = Sweep(work / "kill", rows, reference.hooks, shard, data)
+    s = Sweep(work / "kill", rows, reference.hooks, shard, data, keys)
     longest = 0.03 * whole if minutes else 1.2 * whole
     where: dict[str, int] = {}
     done = rounds = busy = after_commit = 0
@@ -601,6 +601,7 @@ def main() -> int:
             print("skipped: a small disk: no file system can be mounted")
         if args.only in (None, "kills"):
             kills(work, args.kills, args.seed, args.minutes)
+            kills(work / "ragged", args.kills // 2, args.seed + 1, args.minutes, ("cache.layout=ragged",))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     print(f"{passed} passed, {len(failures)} failed, {skipped} skipped")
