@@ -44,8 +44,8 @@ struct lens_sizes {
 	size_t n_pos_embeds; /* 1 with learned positions, else 0 */
 	size_t n_layers, n_heads, n_kv_heads, d_model, d_head, d_mlp, d_vocab;
 	size_t n_prompts;
-	size_t n_pos;   /* tokens of the longest prompt */
-	size_t n_slots; /* positions of a prompt that are stored; n_pos for all */
+	size_t n_pos;    /* tokens of the longest prompt */
+	size_t n_slots;  /* positions of a prompt that are stored; n_pos for all */
 	size_t n_tokens; /* with cache.layout: ragged: stored positions of all prompts */
 	size_t n_answers;
 	const char *const *answer; /* [n_answers] the columns they come from */

@@ -65,7 +65,7 @@ struct lens_plan {
 	size_t n_datasets;
 	struct lens_planned_link *link;
 	size_t n_links;
-	size_t *first_token; /* [n_rows + 1], or NULL: follows from lengths */
+	size_t *first_token;             /* [n_rows + 1], or NULL: follows from lengths */
 	uint64_t data_bytes, file_bytes; /* sums, the prompts' own included */
 };
 

@@ -9,7 +9,7 @@ struct lens_capture {
 	const struct lens_sink *sink;
 	const struct lens_capture_spec **by_hook; /* [n_layers, LENS_HOOK_COUNT] */
 	size_t *overflows;                        /* [n_specs] */
-	float *stage[2]; /* scores, pattern: [rows, heads, slots, keys] of one chunk row */
+	float *stage[2];     /* scores, pattern: [rows, heads, slots, keys] of one chunk row */
 	size_t row0, token0; /* of the batch in hand */
 	double convert, digest; /* seconds */
 };

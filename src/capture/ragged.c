@@ -39,8 +39,7 @@ static size_t tokens_of(const struct lens_capture *c, const struct lens_batch *b
 	size_t i, n = 0;
 
 	for (i = 0; i < b->n_prompts; i++)
-		n += lens_slots_held(&c->plan->positions, b->length[i],
-				     (size_t)b->read_pos[i]);
+		n += lens_slots_held(&c->plan->positions, b->length[i], (size_t)b->read_pos[i]);
 	return n;
 }
 

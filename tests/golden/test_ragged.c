@@ -162,8 +162,9 @@ static void set_both(struct test_sweep *a, struct test_sweep *b, const char *key
 static const struct {
 	const char *positions, *dtype, *read_pos;
 } choices[] = {
-	{ "all", "f32", "-1" },         { "all", "f16", "-1" },         { "last", "f32", "-1" },
-	{ "read", "f16", "-2" },        { "[0, -2]", "f32", "-1" },     { "[-3, 20, 0]", "f16", "-1" },
+	{ "all", "f32", "-1" },          { "all", "f16", "-1" },
+	{ "last", "f32", "-1" },         { "read", "f16", "-2" },
+	{ "[0, -2]", "f32", "-1" },      { "[-3, 20, 0]", "f16", "-1" },
 	{ "[20, 21, 22]", "f32", "-1" },
 };
 

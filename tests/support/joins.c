@@ -185,6 +185,8 @@ static enum lens_status put_all(struct lens_store *s, size_t shard, const struct
 	LENS_TRY(put_table(s, "/prompts/length", NULL, 1, shard, r, err));
 	LENS_TRY(put_table(s, "/results/answer_rank", "answer", TEST_ANSWERS, shard, r, err));
 	LENS_TRY(put_table(s, "/results/none", "nothing", 0, shard, r, err));
+	if (r->counts)
+		LENS_TRY(put_table(s, "/prompts/first_token", NULL, 1, shard, r, err));
 	if (r->more)
 		LENS_TRY(put_table(s, "/results/more", NULL, 1, shard, r, err));
 	LENS_TRY(put_texts(s, shard, r, err));

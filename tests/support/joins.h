@@ -33,6 +33,7 @@ struct test_recipe {
 	size_t first_row;
 	enum lens_dtype z; /* of hook_z */
 	bool more;         /* one dataset that the others lack */
+	bool counts;       /* first_token, and of a type that it never has */
 	size_t chunk_rows;
 };
 

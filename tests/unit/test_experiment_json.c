@@ -29,7 +29,8 @@ static void test_json(void **state)
 		"{\"ablate\":{\"grids\":[],\"heads\":\"all\",\"mean_over\":\"prompts\","
 		"\"resample\":\"drawn\",\"seed\":0,\"sets\":{},\"value\":\"zero\"},"
 		"\"attrs\":{\"positions\":\"read\"},"
-		"\"cache\":{\"dtype\":\"f32\",\"hooks\":[\"*\"],\"positions\":\"all\"},"
+		"\"cache\":{\"dtype\":\"f32\",\"hooks\":[\"*\"],\"layout\":\"padded\","
+		"\"positions\":\"all\"},"
 		"\"cpu\":\"auto\","
 		"\"data\":{\"answer_tokens\":\"one\",\"answers\":[\"a\",\"b\"],\"bos\":\"auto\","
 		"\"corrupted\":\"none\",\"csv\":\"/d.csv\",\"limit\":\"all\","
@@ -58,6 +59,8 @@ static void test_json(void **state)
 	assert_null(strstr(text, "/m"));
 	assert_null(strstr(text, "/d.csv"));
 	assert_null(strstr(text, "output"));
+	/* at its default it is no part of the identity, as before there was such a key */
+	assert_null(strstr(text, "layout"));
 	assert_null(strstr(text, "threads"));
 	assert_null(strstr(text, "share_prefixes"));
 	assert_null(strstr(text, "memory"));
@@ -108,6 +111,7 @@ static const char *const identity_keys[][2] = {
 	{ "cache.hooks", "none" },
 	{ "cache.positions", "last" },
 	{ "cache.dtype", "f16" },
+	{ "cache.layout", "ragged" },
 	{ "tables", "none" },
 	{ "top_k", "1" },
 	{ "lens", "cached_scale_no_bias" },

@@ -114,6 +114,9 @@ static void lists(void **state)
 	expect("{\"cache\":{\"hooks\":[\"a\",\"b\"]}}", NULL,
 	       "{\"cache\":{\"hooks\":[\"b\",\"a\"]}}",
 	       "is of another experiment (cache.hooks: in another order)");
+	/* left out at its default */
+	expect("{\"cache\":{\"layout\":\"ragged\"}}", NULL, "{\"cache\":{}}",
+	       "is of another experiment (cache.layout: \"ragged\" there, \"padded\" here)");
 	expect("{\"cache\":{\"positions\":[0,-1]}}", NULL, "{\"cache\":{\"positions\":[0,-2]}}",
 	       "is of another experiment (cache.positions: 0,-1 there, 0,-2 here)");
 	expect("{\"tables\":[\"logit_diff_logit_diff\",\"answer_logit_answer_logit\","

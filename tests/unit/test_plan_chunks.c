@@ -267,8 +267,8 @@ static void check_pure(const struct lens_plan *p, struct lens_experiment *e)
 	lens_plan_release(&again);
 }
 
-static void check_layout(struct lens_prompts *prompts, const char *hooks,
-			 const char *positions, const char *dtype, const char *layout)
+static void check_layout(struct lens_prompts *prompts, const char *hooks, const char *positions,
+			 const char *dtype, const char *layout)
 {
 	struct lens_experiment e = test_plan_experiment(hooks, positions, dtype);
 	struct lens_error err = LENS_ERROR_INIT;

@@ -48,6 +48,11 @@ static void test_mixed(void **state)
 	r.identity = "two";
 	test_write_shard(1, &r);
 	refuse(LENS_ERR_MISMATCH, 1, "another experiment");
+	r = test_recipe_of(0), r.counts = true;
+	test_write_shard(0, &r);
+	refuse(LENS_ERR_FORMAT, 0, "'/prompts/first_token': not a number for each prompt");
+	r = test_recipe_of(0);
+	test_write_shard(0, &r);
 	r = test_recipe_of(1), r.label = "else";
 	test_write_shard(1, &r);
 	refuse(LENS_ERR_FORMAT, 1, "labels");
