@@ -235,22 +235,11 @@ static enum lens_status check_list(const struct lens_plan *p, const char *key,
 	return LENS_OK;
 }
 
-/* A dimension of a file is no longer than that. */
-static enum lens_status check_tokens(const struct lens_plan *p, struct lens_error *err)
-{
-	if (p->sizes.n_tokens <= INT32_MAX)
-		return LENS_OK;
-	return lens_error_set(err, LENS_ERR_INVALID,
-			      "cache.layout: ragged is for up to %d tokens, and the prompts "
-			      "have %zu; padded has no such limit",
-			      INT32_MAX, p->sizes.n_tokens);
-}
-
 static enum lens_status check_positions(const struct lens_plan *p, struct lens_error *err)
 {
 	const struct lens_experiment *e = p->experiment;
 
-	LENS_TRY(check_tokens(p, err));
+	LENS_TRY(lens_plan_check_tokens(p, err));
 	LENS_TRY(
 		check_list(p, "cache.positions", e->cache.position, e->cache.n_positions, err));
 	LENS_TRY(check_list(p, "knockout.from", e->knockout.from.position, e->knockout.from.n,

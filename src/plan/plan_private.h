@@ -50,6 +50,7 @@ bool lens_by_token(const struct lens_planned *d);
 size_t lens_row_tokens(const struct lens_plan *p, size_t row);
 /* Of all prompts; 0 where nothing is stored without padding. */
 size_t lens_plan_tokens(const struct lens_plan *p);
+enum lens_status lens_plan_check_tokens(const struct lens_plan *p, struct lens_error *err);
 /* What lens_plan_first_token needs. */
 enum lens_status lens_plan_index_tokens(struct lens_plan *p, struct lens_error *err);
 

@@ -29,6 +29,17 @@ size_t lens_plan_tokens(const struct lens_plan *p)
 	return n;
 }
 
+/* A dimension of a file is no longer than that. */
+enum lens_status lens_plan_check_tokens(const struct lens_plan *p, struct lens_error *err)
+{
+	if (p->sizes.n_tokens <= INT32_MAX)
+		return LENS_OK;
+	return lens_error_set(err, LENS_ERR_INVALID,
+			      "cache.layout: ragged is for up to %d tokens, and the prompts "
+			      "have %zu; padded has no such limit",
+			      INT32_MAX, p->sizes.n_tokens);
+}
+
 enum lens_status lens_plan_index_tokens(struct lens_plan *p, struct lens_error *err)
 {
 	size_t row, n = p->prompts->n_rows;

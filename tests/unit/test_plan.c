@@ -237,6 +237,25 @@ static void lens_at_all(void **state)
 	lens_prompts_destroy(prompts);
 }
 
+/* More tokens than a dimension can have. */
+static void refuse_tokens(void)
+{
+	struct lens_experiment e = test_plan_experiment("hook_embed", "all", "f32");
+	struct lens_prompts *prompts = test_make_prompts(3, 2);
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_plan p;
+	size_t i;
+
+	for (i = 0; i < 3; i++)
+		test_set_length(&rnd, prompts, i, (size_t)1 << 30);
+	test_set(&e, "cache.layout", "ragged", NULL);
+	assert_int_equal(lens_plan_init(&p, &test_shapes, prompts, &e, &err), LENS_ERR_INVALID);
+	assert_non_null(strstr(err.text, "cache.layout: ragged is for up to 2147483647 tokens"));
+	assert_non_null(strstr(err.text, "have 3221225472"));
+	lens_experiment_release(&e);
+	lens_prompts_destroy(prompts);
+}
+
 static void refusals(void **state)
 {
 	struct lens_experiment e = test_plan_experiment("*", "0,50", "f32");
@@ -253,6 +272,7 @@ static void refusals(void **state)
 	assert_int_equal(lens_plan_init(&p, &test_shapes, prompts, &e, &err), LENS_ERR_INVALID);
 	assert_non_null(strstr(err.text, "hook_embed"));
 	lens_experiment_release(&e);
+	refuse_tokens();
 	refuse_lens(prompts);
 	prompts->n_answers = 0;
 	assert_int_equal(lens_experiment_init(&e, NULL), LENS_OK);
@@ -266,13 +286,14 @@ static void refusals(void **state)
 
 static void allocation_failures(void **state)
 {
-	struct lens_experiment e = test_plan_experiment("*", "all", "f32");
+	struct lens_experiment e = test_plan_experiment("*", "0,-1", "f32");
 	struct lens_prompts *prompts = test_random_prompts(&rnd, TEST_SHORT, 20);
 	enum lens_status st = LENS_ERR_NOMEM;
 	unsigned long k;
 	struct lens_plan p;
 
 	(void)state;
+	test_set(&e, "cache.layout", "ragged", NULL);
 	for (k = 1; st != LENS_OK; k++) {
 		struct lens_error err = LENS_ERROR_INIT;
 
