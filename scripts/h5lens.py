@@ -4,6 +4,7 @@
     with h5lens.open_run("out.h5") as run:
         run.cache("resid_post", 5)              # [prompt, pos, d_model]
         run.cache("blocks.5.attn.hook_pattern", rows=slice(0, 8))
+        run.by_token("resid_post", 5)           # [token, d_model], no padding; run.token_places(): row and position of each
         run.results["logit_diff"]               # [prompt, answer - 1]
         run.patch["resid_pre"]                  # [prompt, layer, pos, answer - 1]: /results/patch
         run.ablate["sets"]                      # [prompt, set, answer - 1]: /results/ablate; run.labels("set")
@@ -23,6 +24,7 @@ Conventions of the file. Prompts differ in length and nothing was computed past 
 arrays hold NaN there, `tokens` holds -1. `run.lengths` and `run.mask()` say where the data is. Attention
 scores that the causal mask (or a local window) removes are -inf. Ranks count from zero; -1 stands for a
 row whose logits were not finite. Arrays keep the type they were stored in (float16 or float32).
+A run with cache.layout: ragged is stored without padding, /tokens/<hook name> [token, …], and reads the same.
 
 Interventions. A grid of `run.patch` has a cell for each place of its axes (`run.patch.dims("resid_pre")`): what became of
 the answers when the activation there was replaced; NaN past a prompt's end and where patch.layers, patch.heads or
