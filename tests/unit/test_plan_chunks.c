@@ -356,7 +356,7 @@ static void extremes(void **state)
 	lens_prompts_destroy(p);
 	/* more tokens than fit in a chunk of the narrowest rows, but not twice as many */
 	p = test_random_prompts(&rnd, TEST_LONG, 200);
-	check(p, "blocks.0.ln1.hook_scale", "all", "f32");
+	check(p, "ln_final.hook_scale", "all", "f32");
 	lens_prompts_destroy(p);
 }
 
