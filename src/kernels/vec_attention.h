@@ -126,20 +126,15 @@ static void attention_scores(const struct lens_attention_args *a)
 	}
 }
 
+/* NaN aside; n is a multiple of VL. */
 static float row_max(size_t n, const float *x)
 {
 	vf m = -INFINITY - (vf){ 0 };
-	float best = -INFINITY;
 	size_t i;
 
-	for (i = 0; i < n; i += VL) {
-		vf v = load(x + i);
-
-		m = pick(v > m, v, m);
-	}
-	for (i = 0; i < VL; i++)
-		best = m[i] > best ? m[i] : best;
-	return best;
+	for (i = 0; i < n; i += VL)
+		m = larger(load(x + i), m);
+	return largest(m);
 }
 
 /* Rows are ldk wide, a multiple of VL; keys after the query are −inf. */

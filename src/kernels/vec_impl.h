@@ -4,6 +4,11 @@
  *   VL    floats in a vector (8, 16)
  *   VEC   the name of the table to define
  *   to_f16_block(x, y)   VL floats to IEEE half
+ *   widen(x)             VL / 2 floats to float64
+ *   low_half(x), high_half(x)   of VL floats
+ *   larger(x, y)         of VL floats x > y ? x : y, so y where one is NaN
+ *   smaller(x, y)        x < y ? x : y
+ *   largest(x)           of VL floats, none of them NaN
  *
  * They use GCC's vector types: every element undergoes the same operations in the same
  * order wherever it is in a row, and a row's sums use fixed lanes, so the bits depend on
@@ -291,7 +296,7 @@ static float max_finite(size_t n, const float *x)
 	for (i = 0; i < n; i += VL) {
 		vf v = n - i >= VL ? load(x + i) : load_part(x + i, n - i, x[0]);
 
-		m = pick(v > m, v, m);
+		m = larger(v, m);
 		odd += v - v; /* 0, or NaN for NaN and infinities */
 	}
 	for (i = 0; i < VL; i++) {

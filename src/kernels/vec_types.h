@@ -40,7 +40,7 @@ static inline vd load_d(const float *p)
 	vh v;
 
 	memcpy(&v, p, sizeof(v));
-	return __builtin_convertvector(v, vd);
+	return (vd)widen(v);
 }
 
 static inline void store_d(float *p, vd v)
@@ -52,18 +52,12 @@ static inline void store_d(float *p, vd v)
 
 static inline vd low(vf v)
 {
-	vh h;
-
-	memcpy(&h, &v, sizeof(h));
-	return __builtin_convertvector(h, vd);
+	return (vd)widen(low_half(v));
 }
 
 static inline vd high(vf v)
 {
-	vh h;
-
-	memcpy(&h, (const char *)&v + sizeof(h), sizeof(h));
-	return __builtin_convertvector(h, vd);
+	return (vd)widen(high_half(v));
 }
 
 static inline double sum_d(vd v)
@@ -91,7 +85,7 @@ static inline vf vexp(vf x)
 	const float ln2_hi = 0.693359375f, ln2_lo = -2.12194440e-4f, magic = 12582912.0f;
 	vf lo = -87.33f - (vf){ 0 }, hi = 88.0f - (vf){ 0 };
 	vi under = x<lo, over = x> hi;
-	vf y = pick(over, hi, pick(under, lo, x));
+	vf y = smaller(hi, larger(lo, x)); /* NaN stays */
 	vf t = y * 1.44269504f + magic;
 	vf n = t - magic;
 	vf r = (y - n * ln2_hi) - n * ln2_lo;
