@@ -15,23 +15,21 @@
 /* --- what a row of a batch is (batch.c) -------------------------------------------- */
 
 /*
- * The rows of a few prompts. A row holds what one token at one position has become;
- * gaps lie between prompts. lens_batch_row is the only way from a position to its row,
- * so rows need not be consecutive, and prompts that begin alike may share them: nothing
- * in a row depends on what follows it. One rule holds for any layout: a row's place
- * modulo lens_row_align() is its position's, because on AVX2 that place decides how the
- * kernels round.
+ * The rows of a few prompts. A row holds what one token at one position has become; some
+ * are gaps. lens_batch_row is the only way from a position to its row, so rows need not be
+ * consecutive, and prompts that begin alike may share them: nothing in a row depends on
+ * what follows it. One rule holds for any layout: a row is one of lens_row_way of its
+ * position, because on AVX2 that decides how the kernels round.
  */
-#define LENS_MOST_ROW_ALIGN 12
 struct lens_batch {
-	size_t n_prompts, n_rows;  /* n_rows counts the gaps, a multiple of lens_row_align() */
-	const int32_t **tokens;    /* [n_prompts] each prompt's, [length] */
-	size_t *length;            /* [n_prompts] */
-	int32_t *read_pos;         /* [n_prompts] */
-	int32_t *token, *position; /* [n_rows] of each row; -1 in a gap */
-	size_t *first;             /* [n_prompts] where a prompt's rows begin in row */
-	size_t *own;               /* [n_prompts] rows before this position are others' too */
-	int32_t *row;              /* NULL: each prompt has the row first[i], of read_pos */
+	size_t n_prompts, n_rows;    /* n_rows counts the gaps */
+	const int32_t **tokens;      /* [n_prompts] each prompt's, [length] */
+	size_t *length;              /* [n_prompts] */
+	int32_t *read_pos;           /* [n_prompts] */
+	int32_t *token, *position;   /* [n_rows] of each row; -1 in a gap */
+	size_t *first;               /* [n_prompts] where a prompt's rows begin in row */
+	size_t *own;                 /* [n_prompts] rows before this position are others' too */
+	int32_t *row;                /* NULL: each prompt has the row first[i], of read_pos */
 	size_t n_tokens, max_tokens; /* of row: the prompts' lengths together */
 	size_t max_prompts, max_rows;
 	/*
@@ -40,8 +38,8 @@ struct lens_batch {
 	 */
 	bool share;
 	/* Of shared beginnings: the rows that follow a row, a list; and those that begin. */
-	int32_t *next, *beside, begin;    /* [max_rows]; −1: none */
-	size_t free[LENS_MOST_ROW_ALIGN]; /* no row of a kind is free before this one */
+	int32_t *next, *beside, begin; /* [max_rows]; −1: none */
+	struct lens_row_count used;    /* rows that are no gaps: the first of each way */
 };
 
 /*
@@ -57,16 +55,18 @@ void lens_batch_clear(struct lens_batch *b);
 /*
  * One more prompt, for which there must be room: its positions from `from` on get the
  * next rows, those before it have none. Of a batch that shares, a whole prompt (from 0)
- * gets new rows only from where no earlier whole one begins like it, in whatever places
- * are free. tokens stay the caller's.
+ * gets new rows only from where no earlier whole one begins like it. tokens stay the
+ * caller's.
  */
 void lens_batch_pack(struct lens_batch *b, const int32_t *tokens, size_t length,
 		     int32_t read_pos, size_t from);
 /* Is there room for n more prompts like that, whatever they share? */
 bool lens_batch_has_room(const struct lens_batch *b, size_t n, size_t length, size_t from);
-/* The rows that a prompt of that length takes; that its positions from `from` on take. */
-size_t lens_batch_rows(size_t length);
-size_t lens_batch_rows_from(size_t length, size_t from);
+/* The rows that n prompts of that length take. */
+size_t lens_batch_rows(size_t n, size_t length);
+/* Adds those of one more prompt, from `from` on; lens_row_places tells how many rows it makes.
+ */
+void lens_batch_count(struct lens_row_count *c, size_t length, size_t from);
 
 /* The row of a prompt's position; -1: it is not in this batch. */
 static inline long lens_batch_row(const struct lens_batch *b, size_t prompt, size_t pos)
@@ -129,8 +129,9 @@ struct lens_forward;
 struct lens_forward_size {
 	const struct lens_visitors *visitors; /* whose hook points it will show */
 	/*
-	 * Rows of the largest batch, a multiple of 12: at least lens_row_align() a prompt,
-	 * even where prompts share rows, because each has a read position.
+	 * Rows of the largest batch, a multiple of 12: enough for a row of any one way a
+	 * prompt (lens_row_room), even where prompts share rows, because each has a read
+	 * position.
 	 */
 	size_t max_rows;
 	size_t max_length; /* tokens of the longest prompt */

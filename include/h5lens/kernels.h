@@ -3,7 +3,7 @@
  *
  * A row's bits are its own. On one CPU level, row i of every result below is a
  * function of row i of the input alone, whatever the other rows are and however many,
- * given one rule for lens_gemm (see lens_row_align). That is what makes results
+ * given one rule for lens_gemm (see lens_row_ways). That is what makes results
  * independent of batch, order, threads and shards.
  */
 #ifndef H5LENS_KERNELS_H
@@ -31,16 +31,27 @@ enum lens_status lens_kernels_open(enum lens_cpu_level level, struct lens_error 
 const char *lens_blas_description(void);
 
 /*
- * Rows of a matrix that belong together (a prompt) must start at a multiple of this: 1
- * for AVX-512; 12 for AVX2, where OpenBLAS's kernels treat rows 0–5 and 6–11 of every
- * twelve differently.
+ * In how many ways rows of a product are computed: 1 on AVX-512; 2 on AVX2, where
+ * OpenBLAS's kernels treat rows 0–5 and 6–11 of every twelve differently. A row's way must
+ * follow from what the row is, never from its neighbours; its place among those of its
+ * way does not matter.
  */
-size_t lens_row_align(void);
+#define LENS_MOST_ROW_WAYS 2
+size_t lens_row_ways(void);
 
-/* Where to put the i-th of many single rows, so that all are treated alike. */
-size_t lens_row_slot(size_t i);
-/* How many rows a matrix needs for n such slots. */
-size_t lens_row_slots(size_t n);
+/* Rows of each way; of one way alone, the first. */
+struct lens_row_count {
+	size_t n[LENS_MOST_ROW_WAYS];
+};
+/* The way of a row that has this number: a position, a layer, a token; all that is even alike.
+ */
+size_t lens_row_way(size_t number);
+/* Where the i-th row of a way is. */
+size_t lens_row_place(size_t way, size_t i);
+/* How many rows a matrix has that holds so many of each way, gaps included. */
+size_t lens_row_places(const struct lens_row_count *c);
+/* How many of any one way fit into so many rows. */
+size_t lens_row_room(size_t rows);
 
 /* How B of a product is stored: as [K, N], or transposed, as [N, K]. */
 enum lens_trans { LENS_B_PLAIN, LENS_B_TRANSPOSED };

@@ -2,9 +2,12 @@
  * forward/batch.c: what a row of a batch is: the only place that knows how prompts lie
  * in it. In: prompts' tokens; out: which row each position has.
  *
- * On AVX2 the kernels treat the rows of every twelve in two ways, so that a row's bits
- * depend on its place: there a position's row is congruent to it modulo twelve, in any
- * batch, also when the rows before it are absent. Elsewhere the alignment is 1.
+ * On AVX2 the kernels compute rows 0–5 and rows 6–11 of every twelve in two ways, so that
+ * a row's bits depend on its half. Which half it has must follow from what it is: even
+ * positions lie in the first, odd ones in the second, in any batch, also when the rows
+ * before them are absent. Each half is filled without gaps, whatever prompts the positions
+ * are of; so gaps are only at a batch's end, where one half has fewer rows than the other
+ * or the last twelve are not full. Elsewhere there is one way, and rows are consecutive.
  *
  * Prompts that begin alike: the rows of all beginnings are a tree, in which a row's
  * children are the tokens that follow it in some prompt.
@@ -13,21 +16,27 @@
 
 #include <string.h>
 
-static size_t align_up(size_t n)
+/* Adds the rows of n prompts' positions from … length − 1. */
+static void count_rows(struct lens_row_count *c, size_t n, size_t length, size_t from)
 {
-	size_t align = lens_row_align();
+	size_t way, ways = lens_row_ways();
 
-	return (n + align - 1) / align * align;
+	for (way = 0; way < ways && from < length; way++)
+		c->n[way] +=
+			n * ((length + ways - 1 - way) / ways - (from + ways - 1 - way) / ways);
 }
 
-size_t lens_batch_rows(size_t length)
+void lens_batch_count(struct lens_row_count *c, size_t length, size_t from)
 {
-	return align_up(length);
+	count_rows(c, 1, length, from);
 }
 
-size_t lens_batch_rows_from(size_t length, size_t from)
+size_t lens_batch_rows(size_t n, size_t length)
 {
-	return align_up(length - from + from % lens_row_align());
+	struct lens_row_count c = { { 0 } };
+
+	count_rows(&c, n, length, 0);
+	return lens_row_places(&c);
 }
 
 size_t lens_batch_bytes(size_t max_prompts, size_t max_tokens, size_t max_rows)
@@ -81,44 +90,23 @@ void lens_batch_release(struct lens_batch *b)
 
 void lens_batch_clear(struct lens_batch *b)
 {
-	size_t i;
-
 	b->n_prompts = b->n_rows = b->n_tokens = 0;
 	b->begin = -1;
-	for (i = 0; i < LENS_MOST_ROW_ALIGN; i++)
-		b->free[i] = i;
+	b->used = (struct lens_row_count){ { 0 } };
 }
 
 bool lens_batch_has_room(const struct lens_batch *b, size_t n, size_t length, size_t from)
 {
+	struct lens_row_count c = b->used;
+
+	count_rows(&c, n, length, from);
 	/* Each has a row of its own where only read positions go on, whatever they share. */
 	return b->n_prompts + n <= b->max_prompts &&
-	       (b->n_prompts + n) * lens_row_align() <= b->max_rows &&
-	       b->n_tokens + n * length <= b->max_tokens &&
-	       b->n_rows + n * lens_batch_rows_from(length, from) <= b->max_rows;
+	       b->n_prompts + n <= lens_row_room(b->max_rows) &&
+	       b->n_tokens + n * length <= b->max_tokens && lens_row_places(&c) <= b->max_rows;
 }
 
 /* --- packing --------------------------------------------------------------------------- */
-
-/* Rows up to n are gaps until they are given away. */
-static void add_gaps(struct lens_batch *b, size_t n)
-{
-	for (; b->n_rows < n; b->n_rows++)
-		b->token[b->n_rows] = b->position[b->n_rows] = -1;
-}
-
-/* Positions from pos on get rows one after the other. */
-static void pack_run(struct lens_batch *b, const int32_t *tokens, size_t length, size_t pos,
-		     int32_t *rows)
-{
-	add_gaps(b, b->n_rows + pos % lens_row_align());
-	for (; pos < length; pos++) {
-		rows[pos] = (int32_t)b->n_rows;
-		b->token[b->n_rows] = tokens[pos];
-		b->position[b->n_rows++] = (int32_t)pos;
-	}
-	add_gaps(b, align_up(b->n_rows));
-}
 
 /* The rows of the longest beginning that an earlier prompt has too; returns its length. */
 static size_t find_beginning(const struct lens_batch *b, const int32_t *tokens, size_t length,
@@ -138,39 +126,32 @@ static size_t find_beginning(const struct lens_batch *b, const int32_t *tokens, 
 	return pos;
 }
 
-/* The first free one of a position's kind. */
-static int32_t take_row(struct lens_batch *b, size_t pos)
+/* The next row of a position's way. Those that come with it are gaps as yet. */
+static int32_t take_row(struct lens_batch *b, int32_t token, size_t pos)
 {
-	size_t align = lens_row_align(), *row = &b->free[pos % align];
+	size_t way = lens_row_way(pos), row = lens_row_place(way, b->used.n[way]++);
+	size_t n = lens_row_places(&b->used);
 
-	while (*row < b->n_rows && b->position[*row] >= 0)
-		*row += align;
-	if (*row >= b->n_rows)
-		add_gaps(b, b->n_rows + align);
-	return (int32_t)*row;
+	for (; b->n_rows < n; b->n_rows++)
+		b->token[b->n_rows] = b->position[b->n_rows] = -1;
+	b->token[row] = token;
+	b->position[row] = (int32_t)pos;
+	return (int32_t)row;
 }
 
-/* Positions from pos on, before which the rows are there, get rows that others may find. */
-static void pack_branch(struct lens_batch *b, const int32_t *tokens, size_t length, size_t pos,
-			int32_t *rows)
+/* A new row, which follows another or begins; others may find it. */
+static void add_branch(struct lens_batch *b, int32_t row, int32_t *list)
 {
-	for (; pos < length; pos++) {
-		int32_t row = take_row(b, pos);
-		int32_t *list = pos ? &b->next[rows[pos - 1]] : &b->begin;
-
-		rows[pos] = row;
-		b->token[row] = tokens[pos];
-		b->position[row] = (int32_t)pos;
-		b->next[row] = -1;
-		b->beside[row] = *list;
-		*list = row;
-	}
+	b->next[row] = -1;
+	b->beside[row] = *list;
+	*list = row;
 }
 
 void lens_batch_pack(struct lens_batch *b, const int32_t *tokens, size_t length,
 		     int32_t read_pos, size_t from)
 {
-	size_t prompt = b->n_prompts++, pos;
+	size_t prompt = b->n_prompts++, pos, first = lens_min(from, length);
+	bool share = b->share && !from;
 	int32_t *rows = b->row + b->n_tokens;
 
 	b->tokens[prompt] = tokens;
@@ -179,29 +160,34 @@ void lens_batch_pack(struct lens_batch *b, const int32_t *tokens, size_t length,
 	b->first[prompt] = b->n_tokens;
 	b->own[prompt] = 0;
 	b->n_tokens += length;
-	if (b->share && !from) {
-		b->own[prompt] = find_beginning(b, tokens, length, rows);
-		pack_branch(b, tokens, length, b->own[prompt], rows);
-		return;
+	if (share)
+		first = b->own[prompt] = find_beginning(b, tokens, length, rows);
+	else
+		memset(rows, -1, first * sizeof(*rows));
+	for (pos = first; pos < length; pos++) {
+		rows[pos] = take_row(b, tokens[pos], pos);
+		if (share)
+			add_branch(b, rows[pos], pos ? &b->next[rows[pos - 1]] : &b->begin);
 	}
-	for (pos = 0; pos < lens_min(from, length); pos++)
-		rows[pos] = -1;
-	pack_run(b, tokens, length, from, rows);
 }
 
 /* --- reading it ------------------------------------------------------------------------ */
 
 void lens_batch_keep_read(const struct lens_batch *b, size_t *first, struct lens_batch *kept)
 {
-	size_t i, align = lens_row_align();
+	struct lens_row_count used = { { 0 } };
+	size_t i;
 
 	*kept = *b;
 	kept->row = NULL;
 	kept->token = kept->position = NULL;
 	kept->first = first;
-	for (i = 0; i < b->n_prompts; i++)
-		first[i] = i * align + (size_t)b->read_pos[i] % align;
-	kept->n_rows = b->n_prompts * align;
+	for (i = 0; i < b->n_prompts; i++) {
+		size_t way = lens_row_way((size_t)b->read_pos[i]);
+
+		first[i] = lens_row_place(way, used.n[way]++);
+	}
+	kept->n_rows = lens_row_places(&used);
 }
 
 void lens_batch_span(const struct lens_batch *b, size_t prompt, size_t *from, size_t *end)

@@ -34,7 +34,7 @@ static struct lens_capacity capacity(const struct lens_interventions_options *o)
 {
 	const struct lens_study *s = o->study;
 	const struct lens_config *c = &s->model->config;
-	size_t longest = lens_batch_rows(o->sizes.n_pos), row_bytes, i;
+	size_t longest = o->sizes.n_pos, row_bytes, i;
 	struct lens_capacity most = { .pairs = lens_min(o->batch_rows, GROUP_PAIRS) };
 
 	for (i = 0; i < LENS_RUN_COUNT; i++)
@@ -44,10 +44,12 @@ static struct lens_capacity capacity(const struct lens_interventions_options *o)
 	if (most.hook[LENS_HOOK_PATTERN])
 		row_bytes += c->n_layers * c->n_heads * o->sizes.n_pos * sizeof(float);
 	most.record_rows = lens_min(GROUP_ROWS, GROUP_BYTES / lens_max(row_bytes, 1));
-	most.record_rows = lens_min(most.record_rows, most.pairs * most.runs * longest);
-	most.record_rows = round_up(lens_max(most.record_rows, most.runs * longest));
-	most.cell_rows = round_up(lens_max(CELL_ROWS, longest));
-	most.cells = most.cell_rows / lens_row_align();
+	most.record_rows =
+		lens_min(most.record_rows, lens_batch_rows(most.pairs * most.runs, longest));
+	most.record_rows =
+		round_up(lens_max(most.record_rows, lens_batch_rows(most.runs, longest)));
+	most.cell_rows = round_up(lens_max(CELL_ROWS, lens_batch_rows(1, longest)));
+	most.cells = lens_row_room(most.cell_rows);
 	most.prompts = lens_max(most.cells, most.pairs * most.runs);
 	return most;
 }

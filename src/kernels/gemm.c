@@ -5,9 +5,10 @@
  * - SKYLAKEX: a row's bits depend on nothing but the row, except in the small-matrix
  *   kernels, which run if M·N·K <= 10⁶. Products that small are padded with zero rows
  *   beyond that limit.
- * - HASWELL: rows 0–5 and 6–11 of every twelve are computed differently, and so are the
- *   rows of an incomplete last twelve. Prompts start at multiples of twelve, and M is
- *   padded to such a multiple.
+ * - HASWELL: rows 0–5 and 6–11 of every twelve are computed in two ways, and those of an
+ *   incomplete last twelve in others. Within its half a row's place does not matter, nor
+ *   what the others hold. Whoever lays out rows gives each the half that follows from
+ *   what it is (lens_row_way), and M is padded to a multiple of twelve.
  * - Two threads change bits, so BLAS gets one. Our threads share out tiles of rows of a
  *   fixed size.
  *
@@ -20,21 +21,35 @@
 #define K_BLOCK 128
 #define N_BLOCK 2048      /* columns whose sums stay in the cache across the blocks of K */
 #define SMALL_MNK 1000000 /* BLAS's limit for its small-matrix kernels */
-#define TILE_ROWS 96      /* a multiple of 12; the unit that threads share */
+#define TILE_ROWS 96      /* a multiple of TWELVE; the unit that threads share */
+#define TWELVE 12
+#define HALF 6
 
-size_t lens_row_align(void)
+size_t lens_row_ways(void)
 {
-	return lens_open_level() == LENS_LEVEL_AVX512 ? 1 : 12;
+	return lens_open_level() == LENS_LEVEL_AVX512 ? 1 : 2;
 }
 
-size_t lens_row_slot(size_t i)
+size_t lens_row_way(size_t number)
 {
-	return lens_row_align() == 1 ? i : i / 6 * 12 + i % 6;
+	return number % lens_row_ways();
 }
 
-size_t lens_row_slots(size_t n)
+size_t lens_row_place(size_t way, size_t i)
 {
-	return lens_row_align() == 1 ? n : (n + 5) / 6 * 12;
+	return lens_row_ways() == 1 ? i : i / HALF * TWELVE + way * HALF + i % HALF;
+}
+
+size_t lens_row_places(const struct lens_row_count *c)
+{
+	size_t most = lens_max(c->n[0], c->n[1]);
+
+	return lens_row_ways() == 1 ? c->n[0] : (most + HALF - 1) / HALF * TWELVE;
+}
+
+size_t lens_row_room(size_t rows)
+{
+	return lens_row_ways() == 1 ? rows : rows / TWELVE * HALF;
 }
 
 /* The size of blocks of at most `most` that are about equal, so that none is much smaller. */
@@ -71,7 +86,7 @@ static size_t least_rows(size_t n, size_t k)
 {
 	size_t nk = smallest(n, n_block(n)) * smallest(k, k_block(k));
 
-	return lens_row_align() == 1 ? (SMALL_MNK / nk + 1 + 11) / 12 * 12 : 12;
+	return lens_row_ways() == 1 ? (SMALL_MNK / nk + 1 + 11) / 12 * 12 : TWELVE;
 }
 
 size_t lens_gemm_pad_floats(size_t n, size_t k)
@@ -140,7 +155,7 @@ static void padded(const struct lens_gemm_args *g, size_t row, size_t rows, floa
 
 static void rows_of(const struct lens_gemm_args *g, size_t row, size_t rows, float *pad)
 {
-	size_t whole = lens_row_align() == 1 ? rows : rows / 12 * 12;
+	size_t whole = lens_row_ways() == 1 ? rows : rows / TWELVE * TWELVE;
 
 	if (whole < least_rows(g->n, g->k))
 		whole = 0;

@@ -56,7 +56,7 @@ enum lens_status lens_identity(const struct lens_inputs *in, char **out, struct 
 	    !put_sha(j, "data content", in->prompts->sha256) &&
 	    (!in->vector->v || !put_sha(j, "steer.vector content", in->vector->sha256)) &&
 	    !json_object_set_new(j, "cpu level", json_string(lens_cpu_level_name(in->level))) &&
-	    !json_object_set_new(j, "numerics", json_integer(LENS_NUMERICS)) &&
+	    !json_object_set_new(j, "numerics", json_integer(LENS_NUMERICS(in->level))) &&
 	    !json_object_set_new(j, "schema", json_integer(LENS_SCHEMA)))
 		text = json_dumps(j, JSON_SORT_KEYS | JSON_COMPACT);
 	*out = lens_strdup(text);

@@ -10,6 +10,7 @@
 
 #include "core/json.h"
 
+#define NUMERICS 1                    /* raised when any bit of a weight changes */
 #define CHUNK_BYTES ((size_t)4 << 20) /* at most; more than half of it for a larger array */
 #define SQUARE 32
 
@@ -195,7 +196,7 @@ static json_t *identity_of(const struct weights *f, const json_t *weights)
 	lens_hex(f->model->sha256, LENS_SHA256_BYTES, sha);
 	return json_pack("{s:O, s:s, s:s, s:s, s:i, s:i}", "weights", weights, "model content",
 			 sha, "W_U", f->model->tensor_w_u, "cpu level",
-			 lens_cpu_level_name(f->level), "numerics", LENS_NUMERICS, "schema",
+			 lens_cpu_level_name(f->level), "numerics", NUMERICS, "schema",
 			 LENS_SCHEMA);
 }
 

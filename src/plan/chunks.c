@@ -23,11 +23,14 @@
 
 static size_t largest_batch(const struct lens_prompts *p, size_t batch_rows)
 {
-	size_t i, sum = 0, most = 0;
+	struct lens_row_count c = { { 0 } };
+	size_t i, most = 0;
 
 	for (i = 0; i < p->n_rows; i++) {
-		sum = (i % batch_rows ? sum : 0) + lens_batch_rows(lens_prompt_length(p, i));
-		most = lens_max(sum, most);
+		if (i % batch_rows == 0)
+			c = (struct lens_row_count){ { 0 } };
+		lens_batch_count(&c, lens_prompt_length(p, i), 0);
+		most = lens_max(lens_row_places(&c), most);
 	}
 	return most;
 }

@@ -111,25 +111,27 @@ static void sort(const struct lens_prompts *q, size_t first, size_t n, struct ro
 
 /* A batch that is being filled. */
 struct filling {
-	size_t prompts, tokens, rows;
+	size_t prompts, tokens;
+	struct lens_row_count rows;
 	size_t share; /* of the window's rows, in which no beginning counts twice */
 };
 
 /* Rows of activations that a prompt adds behind the one before it; without one: all. */
 static size_t new_rows(const struct row *r, const struct row *before)
 {
-	size_t from = before ? common(r, before) : 0;
-
-	return from < r->length ? lens_batch_rows_from(r->length, from) : 0;
+	return r->length - (before ? common(r, before) : 0);
 }
 
 /* Each has a row of its own where only read positions go on, whatever they share. */
 static bool has_room(const struct lens_plan *p, const struct filling *f, const struct row *r,
-		     size_t rows)
+		     size_t new)
 {
+	struct lens_row_count rows = f->rows;
+
+	lens_batch_count(&rows, r->length, r->length - new);
 	return f->prompts < p->most_prompts && f->tokens + r->length <= p->most_tokens &&
-	       f->rows + rows <= p->max_packed &&
-	       (f->prompts + 1) * lens_batch_rows(1) <= p->max_packed;
+	       lens_row_places(&rows) <= p->max_packed &&
+	       f->prompts + 1 <= lens_row_room(p->max_packed);
 }
 
 /* A batch's share of a window's rows of activations, so that all are about equal. */
@@ -152,16 +154,16 @@ static void cut_window(struct lens_order *o, const struct lens_plan *p, const st
 	struct filling f = { 0 };
 
 	for (i = 0; i < n; i++) {
-		size_t share = new_rows(&r[i], i ? &r[i - 1] : NULL), rows = share;
+		size_t share = new_rows(&r[i], i ? &r[i - 1] : NULL), new = share;
 
-		if (!i || f.share >= full || !has_room(p, &f, &r[i], rows)) {
+		if (!i || f.share >= full || !has_room(p, &f, &r[i], new)) {
 			o->first[o->n_batches++] = at + i;
-			rows = new_rows(&r[i], NULL);
+			new = new_rows(&r[i], NULL);
 			f = (struct filling){ 0 };
 		}
 		f.prompts++;
 		f.tokens += r[i].length;
-		f.rows += rows;
+		lens_batch_count(&f.rows, r[i].length, r[i].length - new);
 		f.share += share;
 		o->row[at + i] = r[i].row;
 	}

@@ -8,7 +8,8 @@
  * a neuron's is its activation times the product of its row of W_out with d. So each
  * layer takes one product of the batch's directions with W_O or W_out, and no result is
  * ever made. Where a norm comes after attention or MLP, its parts are divided by its scale
- * and multiplied by its weight.
+ * and multiplied by its weight. A direction is a token's, and so is its row's way in that
+ * product.
  */
 #include "tables/tables_private.h"
 
@@ -75,7 +76,10 @@ static size_t most_width(const struct lens_tables_options *opt)
 
 static size_t most_slots(const struct lens_tables_options *opt)
 {
-	return lens_row_slots(opt->batch_rows * opt->sizes.n_answers);
+	size_t n = opt->batch_rows * opt->sizes.n_answers;
+	const struct lens_row_count alike = { { n } };
+
+	return lens_row_places(&alike);
 }
 
 /* Both, because the narrower product may need more. */
@@ -95,7 +99,8 @@ size_t lens_attrs_bytes(const struct lens_tables_options *opt)
 		return 0;
 	return (most_slots(opt) * (s->d_model + most_width(opt)) + pad_floats(opt)) *
 		       sizeof(float) +
-	       (s->d_model + most_width(opt) * s->n_answers) * sizeof(double);
+	       (s->d_model + most_width(opt) * s->n_answers) * sizeof(double) +
+	       opt->batch_rows * s->n_answers * sizeof(size_t);
 }
 
 enum lens_status lens_attrs_create(struct lens_tables *t, struct lens_error *err)
@@ -107,18 +112,20 @@ enum lens_status lens_attrs_create(struct lens_tables *t, struct lens_error *err
 	a->of = lens_tables_attrs(opt);
 	if (!a->of)
 		return LENS_OK;
+	a->slot = lens_calloc(opt->batch_rows * s->n_answers, sizeof(*a->slot));
 	a->direction = lens_alloc_aligned(most_slots(opt) * s->d_model, sizeof(float));
 	a->through = lens_alloc_aligned(most_slots(opt) * most_width(opt), sizeof(float));
 	a->pad = lens_alloc_aligned(pad_floats(opt), sizeof(float));
 	a->one = lens_calloc(s->d_model, sizeof(double));
 	a->value = lens_calloc(most_width(opt) * s->n_answers, sizeof(double));
-	return a->direction && a->through && a->pad && a->one && a->value
+	return a->slot && a->direction && a->through && a->pad && a->one && a->value
 		       ? LENS_OK
 		       : lens_error_nomem(err, lens_attrs_bytes(opt), 1);
 }
 
 void lens_attrs_destroy(struct lens_tables *t)
 {
+	lens_free(t->attrs.slot);
 	lens_free(t->attrs.direction);
 	lens_free(t->attrs.through);
 	lens_free(t->attrs.pad);
@@ -145,21 +152,33 @@ void lens_attrs_hooks(const struct lens_model *m, const struct lens_tables_optio
 	}
 }
 
+/* The i-th answer of the batch */
+static int32_t answer(const struct lens_tables *t, size_t i)
+{
+	size_t n = t->opt.sizes.n_answers;
+
+	return lens_answers_of(&t->in, n, i / n)[i % n];
+}
+
 /* Each answer's direction, times the weight of a norm after the layer's part, becomes a row. */
 static void point(struct lens_tables *t, const float *w)
 {
 	struct lens_attrs_state *a = &t->attrs;
-	size_t i, j, d = t->opt.sizes.d_model, answers = t->opt.sizes.n_answers;
-	size_t n = t->in.batch->n_prompts * answers;
+	size_t i, j, d = t->opt.sizes.d_model;
+	size_t n = t->in.batch->n_prompts * t->opt.sizes.n_answers;
 
-	/* Slots that no row takes are multiplied too. */
-	memset(a->direction, 0, lens_row_slots(n) * d * sizeof(*a->direction));
+	a->used = (struct lens_row_count){ { 0 } };
 	for (i = 0; i < n; i++) {
-		float *out = a->direction + lens_row_slot(i) * d;
+		size_t way = lens_row_way((size_t)answer(t, i));
 
-		lens_direction(t->model,
-			       lens_answers_of(&t->in, answers, i / answers)[i % answers],
-			       a->one);
+		a->slot[i] = lens_row_place(way, a->used.n[way]++);
+	}
+	/* Slots that no row takes are multiplied too. */
+	memset(a->direction, 0, lens_row_places(&a->used) * d * sizeof(*a->direction));
+	for (i = 0; i < n; i++) {
+		float *out = a->direction + a->slot[i] * d;
+
+		lens_direction(t->model, answer(t, i), a->one);
 		for (j = 0; j < d; j++)
 			out[j] = (float)(a->one[j] * (w ? (double)w[j] : 1));
 	}
@@ -176,7 +195,7 @@ static void bring_through(const struct lens_tables *t, const float *w, size_t wi
 {
 	const struct lens_sizes *s = &t->opt.sizes;
 	const struct lens_gemm_args g = {
-		.m = lens_row_slots(t->in.batch->n_prompts * s->n_answers),
+		.m = lens_row_places(&t->attrs.used),
 		.n = width,
 		.k = s->d_model,
 		.a = t->attrs.direction,
@@ -223,7 +242,7 @@ static void show_row(struct lens_tables *t, const float *row, size_t each, doubl
 	for (k = 0; k < n_answers; k++)
 		multiply(t->attrs.value + k * x->n, x->n, each, row,
 			 t->attrs.through +
-				 lens_row_slot(x->prompt * n_answers + k) * x->n * each);
+				 t->attrs.slot[x->prompt * n_answers + k] * x->n * each);
 	for (i = 0; scale != 1 && i < n_answers * x->n; i++)
 		t->attrs.value[i] /= scale;
 	show(t, x);

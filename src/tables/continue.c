@@ -5,8 +5,8 @@
  * Those of the first token are the read position's, from the batch's own pass (logits.c).
  * For the others a second pass runs each prompt up to its read position with the answer
  * behind it, but for its last token: a sequence for each answer of more than one. As many
- * are run together as the room has rows for; a row's bits are its own, and the slots of
- * the product are the read position's, so that each token's logits are those of a prompt
+ * are run together as the room has rows for; a row's bits are its own, and its way in the
+ * product is that of a read position, so that each token's logits are those of a prompt
  * that ends before it.
  */
 #include "tables/tables_private.h"
@@ -20,7 +20,7 @@ static bool needed(const struct lens_tables_options *opt)
 
 size_t lens_tables_second_rows(const struct lens_tables_options *opt)
 {
-	size_t rows = (lens_batch_rows(opt->max_continued) + 11) / 12 * 12;
+	size_t rows = (lens_batch_rows(1, opt->max_continued) + 11) / 12 * 12;
 
 	return needed(opt) ? lens_max(rows, opt->max_rows) : 0;
 }
@@ -28,7 +28,7 @@ size_t lens_tables_second_rows(const struct lens_tables_options *opt)
 /* The shortest has a token of its prompt and one of its answer. */
 static size_t most_sequences(size_t rows)
 {
-	return rows / lens_batch_rows(2);
+	return rows / 2;
 }
 
 size_t lens_continue_bytes(const struct lens_tables_options *opt)
@@ -111,11 +111,14 @@ static enum lens_status visit(void *ctx, const struct lens_batch *b,
 			size_t pos = (size_t)b->read_pos[i] + k;
 			size_t row = (size_t)lens_batch_row(b, i, pos);
 
-			lens_tile_add(t, &tile, a->data + row * a->stride, NULL,
-				      &(struct lens_place){ .prompt = c->prompt,
-							    .of_answer = c->answer,
-							    .pos = k,
-							    .next = c->token[k] });
+			const struct lens_place place = { .prompt = c->prompt,
+							  .of_answer = c->answer,
+							  .pos = k,
+							  .next = c->token[k] };
+
+			lens_norm_row(t, a->data + row * a->stride, NULL,
+				      lens_tile_add(t, &tile, lens_logits_way(t, 0, pos),
+						    &place));
 		}
 	}
 	lens_tile_flush(t, &tile);

@@ -4,9 +4,10 @@
  *
  * Rows are unembedded many at a time (prompts × lens layers), because a product
  * with W_U of few rows wastes the machine; the tile's size does not matter to
- * a row's bits. Rows that are the same are unembedded once: those of a layer 0_pre at equal
- * last tokens, all of equal prompts. Sources: resid_pre of each layer, with lens_mid resid_mid
- * behind it, then resid_post of the last.
+ * a row's bits, of what the row is only its way does (lens_logits_way). Rows that are the same
+ * are unembedded once: those of a layer 0_pre at equal last tokens, all of equal prompts.
+ * Sources: resid_pre of each layer, with lens_mid resid_mid behind it, then resid_post of the
+ * last.
  */
 #include "tables/tables_private.h"
 
@@ -191,27 +192,6 @@ void lens_logits_visit(struct lens_tables *t, const struct lens_batch *b,
 
 /* --- unembedding -------------------------------------------------------------- */
 
-void lens_unembed_tile(struct lens_tables *t, size_t slots, bool bias)
-{
-	const struct lens_unembed_args a = { .rows = slots,
-					     .normed = t->normed,
-					     .bias = bias,
-					     .logits = t->logit,
-					     .pad = t->pad,
-					     .threads = t->opt.threads };
-
-	lens_unembed(t->model, &a);
-}
-
-size_t lens_tile_rows(const struct lens_tables *t)
-{
-	size_t n = t->tile;
-
-	while (lens_row_slots(n) > t->tile)
-		n--;
-	return n;
-}
-
 static struct lens_logits logits_of(struct lens_tables *t, size_t prompt, size_t slot)
 {
 	size_t v = t->model->config.d_vocab, n = t->opt.sizes.n_answers;
@@ -232,40 +212,9 @@ static struct lens_logits logits_of(struct lens_tables *t, size_t prompt, size_t
 				     .top = t->top };
 }
 
-/* --- norms -------------------------------------------------------------------- */
-
-bool lens_cached_scale(const struct lens_tables *t)
-{
-	return t->opt.lens == LENS_LENS_CACHED_SCALE_NO_BIAS;
-}
-
-/* (x − mean)/scale (RMSNorm: x/scale), in float64 */
-static void scale_row(const struct lens_config *c, const float *x, float scale, float *y)
-{
-	double mean = 0;
-	size_t i;
-
-	if (c->norm == LENS_NORM_LN) {
-		for (i = 0; i < c->d_model; i++)
-			mean += (double)x[i];
-	}
-	mean /= (double)c->d_model;
-	for (i = 0; i < c->d_model; i++)
-		y[i] = (float)(((double)x[i] - mean) / (double)scale);
-}
-
-void lens_norm_row(struct lens_tables *t, const float *x, const float *last, size_t slot)
-{
-	float *y = t->normed + slot * t->model->config.d_model;
-
-	lens_final_norm(t->model, 1, last ? last : x, y, t->scale + slot);
-	if (last)
-		scale_row(&t->model->config, x, t->scale[slot], y);
-}
-
 /* --- the read positions ------------------------------------------------------- */
 
-/* What the rows of a pass are read as. Row i: source i / n_prompts, prompt i % n_prompts. */
+/* What the rows of a pass are read as. Row i: prompt i / n_sources, source i % n_sources. */
 struct reading {
 	size_t prompt, n_prompts; /* the first, and how many */
 	size_t source, n_sources;
@@ -282,8 +231,8 @@ static const float *stream_of(const struct lens_tables *t, size_t source, size_t
 static struct lens_alike *alike_of(const struct lens_tables *t, const struct reading *r,
 				   size_t i)
 {
-	return t->alike + (r->source + i / r->n_prompts) * t->opt.batch_rows + r->prompt +
-	       i % r->n_prompts;
+	return t->alike + (r->source + i % r->n_sources) * t->opt.batch_rows + r->prompt +
+	       i / r->n_sources;
 }
 
 /* Have two prompts the same logits of a source? */
@@ -302,7 +251,7 @@ static bool are_alike(const struct lens_tables *t, const struct reading *r, size
 static void find_alike(struct lens_tables *t, const struct reading *r, size_t i)
 {
 	struct lens_alike *alike = alike_of(t, r, i), *before = alike;
-	size_t source = r->source + i / r->n_prompts, prompt = i % r->n_prompts, other = prompt;
+	size_t source = r->source + i % r->n_sources, prompt = i / r->n_sources, other = prompt;
 
 	*alike = (struct lens_alike){ .repeats = false };
 	while (other-- > 0) {
@@ -315,9 +264,17 @@ static void find_alike(struct lens_tables *t, const struct reading *r, size_t i)
 	}
 }
 
+static size_t way_of(const struct lens_tables *t, const struct reading *r, size_t i)
+{
+	size_t source = r->source + i % r->n_sources, prompt = r->prompt + i / r->n_sources;
+
+	return lens_logits_way(t, t->n_sources - 1 - source,
+			       (size_t)t->in.batch->read_pos[prompt]);
+}
+
 static void prepare_row(struct lens_tables *t, const struct reading *r, size_t i, size_t slot)
 {
-	size_t source = r->source + i / r->n_prompts, prompt = r->prompt + i % r->n_prompts;
+	size_t source = r->source + i % r->n_sources, prompt = r->prompt + i / r->n_sources;
 	const float *last = stream_of(t, t->n_sources - 1, prompt);
 
 	lens_norm_row(t, stream_of(t, source, prompt), r->cached_scale ? last : NULL, slot);
@@ -334,7 +291,7 @@ static void keep_own(struct lens_tables *t, const struct lens_logits *l, size_t 
 
 static void show_row(struct lens_tables *t, const struct reading *r, size_t i, size_t slot)
 {
-	size_t source = r->source + i / r->n_prompts, prompt = i % r->n_prompts;
+	size_t source = r->source + i % r->n_sources, prompt = i / r->n_sources;
 	bool model_itself = r->model_itself && source == t->n_sources - 1;
 	struct lens_logits l = logits_of(t, r->prompt + prompt, slot);
 
@@ -358,37 +315,41 @@ static void show_alike(struct lens_tables *t, const struct reading *r, size_t i,
 	do {
 		i = next;
 		show_row(t, r, i, slot);
-		next += alike_of(t, r, i)->next;
+		next += alike_of(t, r, i)->next * r->n_sources;
 	} while (next != i);
 }
 
 /* Rows i … go into a tile until it is full; returns the one past the last. */
-static size_t fill_tile(struct lens_tables *t, const struct reading *r, size_t i, size_t *slots)
+static size_t fill_tile(struct lens_tables *t, const struct reading *r, size_t i,
+			struct lens_row_count *used)
 {
-	size_t n = 0, total = r->n_sources * r->n_prompts, per_tile = lens_tile_rows(t);
-	size_t most = lens_row_slots(lens_min(total - i, per_tile));
+	for (; i < r->n_sources * r->n_prompts; i++) {
+		size_t way = way_of(t, r, i);
 
-	memset(t->normed, 0, most * t->model->config.d_model * sizeof(float));
-	for (; i < total && (n < per_tile || alike_of(t, r, i)->repeats); i++) {
-		if (!alike_of(t, r, i)->repeats)
-			prepare_row(t, r, i, lens_row_slot(n++));
+		if (alike_of(t, r, i)->repeats)
+			continue;
+		if (lens_tile_is_full(t, used, way))
+			break;
+		prepare_row(t, r, i, lens_row_place(way, used->n[way]++));
 	}
-	*slots = lens_row_slots(n);
 	return i;
 }
 
 static void read_sources(struct lens_tables *t, const struct reading *r)
 {
-	size_t i, n, end, slots, total = r->n_sources * r->n_prompts;
+	size_t i, end, way, total = r->n_sources * r->n_prompts;
 
 	for (i = 0; i < total; i++)
 		find_alike(t, r, i);
 	for (i = 0; i < total;) {
-		end = fill_tile(t, r, i, &slots);
-		lens_unembed_tile(t, slots, !r->cached_scale);
-		for (n = 0; i < end; i++) {
+		struct lens_row_count used = { { 0 } }, shown = { { 0 } };
+
+		end = fill_tile(t, r, i, &used);
+		lens_unembed_tile(t, &used, !r->cached_scale);
+		for (; i < end; i++) {
+			way = way_of(t, r, i);
 			if (!alike_of(t, r, i)->repeats)
-				show_alike(t, r, i, lens_row_slot(n++));
+				show_alike(t, r, i, lens_row_place(way, shown.n[way]++));
 		}
 	}
 }

@@ -14,13 +14,15 @@ struct once {
 
 static enum lens_status pack(struct once *o, struct lens_error *err)
 {
-	size_t i, rows = 0, tokens = 0;
+	struct lens_row_count c = { { 0 } };
+	size_t i, rows, tokens = 0;
 
 	for (i = 0; i < o->in->n; i++) {
-		rows += lens_batch_rows(o->in->length[i]);
+		lens_batch_count(&c, o->in->length[i], 0);
 		tokens += o->in->length[i];
 	}
-	LENS_TRY(lens_batch_init(&o->batch, o->in->n, tokens, (rows + 11) / 12 * 12, err));
+	rows = (lens_row_places(&c) + 11) / 12 * 12;
+	LENS_TRY(lens_batch_init(&o->batch, o->in->n, tokens, rows, err));
 	for (i = 0; i < o->in->n; i++)
 		lens_batch_pack(&o->batch, o->in->tokens[i], o->in->length[i],
 				(int32_t)o->in->length[i] - 1, 0);

@@ -137,12 +137,12 @@ void lens_direction(const struct lens_model *m, int32_t token, double *out);
 /* What of the logit is not from the stream: b_U, and an unfolded ln_final's bias. */
 double lens_direction_bias(const struct lens_model *m, int32_t token);
 
-/* --- tables.c, logits.c, positions.c --------------------------------------------------- */
+/* --- tables.c, logits.c, positions.c, tile.c ------------------------------------------- */
 
 /* What a slot of the tile holds. */
 struct lens_place {
 	size_t prompt, of_answer, pos;
-	bool used;    /* else nothing is here */
+	size_t slot;  /* of the tile */
 	int32_t next; /* the token to come; −1: none */
 	float max;    /* NaN: a logit is not finite */
 	double sum_exp;
@@ -152,7 +152,9 @@ struct lens_place {
 struct lens_attrs_state {
 	struct lens_activation waiting; /* z or hook_post whose norm's scale is to come */
 	unsigned of;
-	float *direction; /* [slots, D] of each prompt's answers */
+	size_t *slot; /* [batch_rows, n_answers] of each prompt's answers, … */
+	struct lens_row_count used;
+	float *direction; /* [slots, D] … their directions */
 	float *through;   /* [slots, width] the same through W_O or W_out */
 	float *pad;
 	double *one;   /* [D] */
@@ -194,8 +196,9 @@ struct lens_tables {
 	float *logit;  /* [tile, V] */
 	float *pad;
 	int32_t top[LENS_TOP_K_MAX];
-	struct lens_place *place; /* [tile], for logits at more than the read position */
-	double *answer_logit;     /* [n_answers], for LENS_AT_OTHER_POS; or NULL */
+	struct lens_place
+		*place; /* [tile] rows of one, for logits at more than the read position */
+	double *answer_logit; /* [n_answers], for LENS_AT_OTHER_POS; or NULL */
 	struct lens_attrs_state attrs;
 	struct lens_second_pass second;
 };
@@ -209,10 +212,13 @@ void lens_show_logits(struct lens_tables *t, enum lens_logits_at at, struct lens
 void lens_norm_row(struct lens_tables *t, const float *x, const float *last, size_t slot);
 /* Does the lens take the model's own scale, and no b_U? */
 bool lens_cached_scale(const struct lens_tables *t);
-/* logits of a tile's first slots, with b_U or without */
-void lens_unembed_tile(struct lens_tables *t, size_t slots, bool bias);
-/* Rows of a tile whose slots are lens_row_slot(0), …: on AVX2 only some are alike. */
-size_t lens_tile_rows(const struct lens_tables *t);
+/* Of a row of W_U's product that so many lens layers follow: the way it is computed. */
+size_t lens_logits_way(const struct lens_tables *t, size_t layers_after, size_t pos);
+/* A tile that holds so many rows: has it no slot for another of that way? */
+bool lens_tile_is_full(const struct lens_tables *t, const struct lens_row_count *used,
+		       size_t way);
+/* logits of a tile's rows, with b_U or without */
+void lens_unembed_tile(struct lens_tables *t, const struct lens_row_count *used, bool bias);
 /* The lens layer that an activation is; false: none. */
 bool lens_layer_of(const struct lens_tables *t, const struct lens_activation *a, size_t *out);
 
@@ -240,15 +246,16 @@ void lens_every_pos_lens(struct lens_tables *t, const struct lens_batch *b,
 
 /* A tile that is filled row by row; begins as { at, layer, bias }. */
 struct lens_tile {
-	enum lens_logits_at at; /* what its logits are shown as */
+	enum lens_logits_at at; /* what its logits are shown as, perhaps several */
 	size_t layer;
 	bool bias;
+	struct lens_row_count used;
 	size_t n; /* rows in it */
 };
-/* One more row of the stream, as lens_norm_row takes it; shows the tile if it is full. */
-void lens_tile_add(struct lens_tables *t, struct lens_tile *tile, const float *x,
-		   const float *last, const struct lens_place *place);
-/* Shows what is in it. */
+/* One more row, of that way: its slot of normed; shows the tile first if it is full. */
+size_t lens_tile_add(struct lens_tables *t, struct lens_tile *tile, size_t way,
+		     const struct lens_place *place);
+/* Shows what is in it, in the order in which it came. */
 void lens_tile_flush(struct lens_tables *t, struct lens_tile *tile);
 
 /* --- continue.c ----------------------------------------------------------------------- */

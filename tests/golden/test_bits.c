@@ -161,6 +161,45 @@ static size_t compare(const struct subject *s, struct lens_experiment *e, const 
 	return n;
 }
 
+/* --- logits --------------------------------------------------------------------------- */
+
+/* What tables make of the model's own logits; and of those of the last lens layer. */
+static void check_prompt_logits(const struct test_array *v, size_t row, size_t length)
+{
+	const struct test_array *logits = &v[0], *read = &v[1], *token = &v[2], *top = &v[3];
+	const struct test_array *lens = &v[4], *entropy = &v[5];
+	size_t n = logits->extent[1], d = logits->extent[2], k, pos = (size_t)read->f64[row];
+
+	for (k = row * top->extent[1]; k < (row + 1) * top->extent[1]; k++)
+		assert_true(top->f64[k] ==
+			    logits->f64[(row * n + pos) * d + (size_t)token->f64[k]]);
+	for (pos = 0; pos < length; pos++)
+		assert_true(lens->f64[((row + 1) * lens->extent[1] - 1) * n + pos] ==
+			    entropy->f64[row * n + pos]);
+}
+
+/* They are the bits of /cache/logits, whatever product they come from. */
+static void test_logits(void **state)
+{
+	static const char *const path[] = { "/cache/logits",         "/prompts/read_pos",
+					    "/results/top_tokens",   "/results/top_logits",
+					    "/results/lens_entropy", "/results/entropy",
+					    "/prompts/length" };
+	const struct subject *s = *state;
+	struct test_h5 *f = test_h5_open(s->whole);
+	struct test_array v[7];
+	size_t i;
+
+	for (i = 0; i < 7; i++)
+		test_h5_f64(f, path[i], &v[i]);
+	assert_int_equal(v[0].extent[0], s->rows);
+	for (i = 0; i < s->rows; i++)
+		check_prompt_logits(v, i, (size_t)v[6].f64[i]);
+	for (i = 0; i < 7; i++)
+		test_array_release(&v[i]);
+	test_h5_close(f);
+}
+
 /* --- the machine ------------------------------------------------------------------- */
 
 static void test_threads(void **state)
@@ -400,6 +439,7 @@ static void test_other_lens(void **state)
 static int run_subject(const char *name, struct subject *s)
 {
 	const struct CMUnitTest tests[] = {
+		{ "logits", test_logits, NULL, NULL, s },
 		{ "threads", test_threads, NULL, NULL, s },
 		{ "memory", test_memory, NULL, NULL, s },
 		{ "shuffled rows", test_shuffled, NULL, NULL, s },

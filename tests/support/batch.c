@@ -14,14 +14,15 @@ enum { SPARE_ROWS = 24, MOST_TOKENS = 2048 };
 void test_pack(struct lens_batch *b, const struct test_prompt *p, size_t n)
 {
 	static const int32_t zeros[MOST_TOKENS];
-	size_t i, tokens = 0, rows = 0;
+	struct lens_row_count c = { { 0 } };
+	size_t i, tokens = 0, rows;
 
 	for (i = 0; i < n; i++) {
 		assert_true(p[i].tokens || p[i].length <= MOST_TOKENS);
 		tokens += p[i].length;
-		rows += lens_batch_rows(p[i].length);
+		lens_batch_count(&c, p[i].length, 0);
 	}
-	rows = (rows + SPARE_ROWS + 11) / 12 * 12;
+	rows = (lens_row_places(&c) + SPARE_ROWS + 11) / 12 * 12;
 	assert_int_equal(lens_batch_init(b, n, tokens, rows, NULL), LENS_OK);
 	for (i = 0; i < n; i++)
 		lens_batch_pack(b, p[i].tokens ? p[i].tokens : zeros, p[i].length,
@@ -39,7 +40,7 @@ void test_pack_shared(struct lens_batch *b, const struct test_prompt *p, size_t 
 		lens_batch_pack(b, p[i].tokens, p[i].length, p[i].read_pos, 0);
 }
 
-/* place[i]: where the i-th row of those that are alike modulo the alignment goes. */
+/* place[i]: where the i-th row of a way goes. */
 static void shuffle(size_t *place, size_t n, struct test_random *r)
 {
 	size_t i;
@@ -56,17 +57,17 @@ static void shuffle(size_t *place, size_t n, struct test_random *r)
 
 void test_scatter(struct lens_batch *b, struct test_random *r)
 {
-	size_t align = lens_row_align(), n = b->max_rows / align, i, alike;
+	size_t n = lens_row_room(b->max_rows), i, way;
 	size_t *place = lens_calloc(n, sizeof(*place));
 	int32_t *to = lens_calloc(b->max_rows, sizeof(*to));
 	int32_t *token = lens_calloc(b->max_rows, sizeof(*token));
 	int32_t *position = lens_calloc(b->max_rows, sizeof(*position));
 
 	assert_true(place && to && token && position);
-	for (alike = 0; alike < align; alike++) {
+	for (way = 0; way < lens_row_ways(); way++) {
 		shuffle(place, n, r);
 		for (i = 0; i < n; i++)
-			to[i * align + alike] = (int32_t)(place[i] * align + alike);
+			to[lens_row_place(way, i)] = (int32_t)lens_row_place(way, place[i]);
 	}
 	for (; b->n_rows < b->max_rows; b->n_rows++)
 		b->token[b->n_rows] = b->position[b->n_rows] = -1;

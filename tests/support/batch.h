@@ -22,7 +22,7 @@ void test_pack_shared(struct lens_batch *b, const struct test_prompt *p, size_t 
 
 /*
  * Puts the rows of a packed batch elsewhere, prompts between each other and gaps
- * everywhere. A row's place modulo lens_row_align() stays.
+ * everywhere. A row's way stays.
  */
 void test_scatter(struct lens_batch *b, struct test_random *r);
 

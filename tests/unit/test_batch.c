@@ -28,6 +28,12 @@ static int setup(void **state)
 
 /* --- packing ----------------------------------------------------------------------------- */
 
+/* On AVX2 rows 0–5 of each twelve are computed in one way, 6–11 in another. */
+static size_t way_of(size_t row)
+{
+	return row / 6 % lens_row_ways();
+}
+
 /* Positions from `from` on have rows that are theirs; marks them in used. */
 static void check_prompt(const struct lens_batch *b, size_t prompt, size_t from, bool *used)
 {
@@ -41,7 +47,7 @@ static void check_prompt(const struct lens_batch *b, size_t prompt, size_t from,
 			continue;
 		}
 		assert_in_range(row, 0, b->n_rows - 1);
-		assert_int_equal((size_t)row % lens_row_align(), pos % lens_row_align());
+		assert_int_equal(way_of((size_t)row), pos % lens_row_ways());
 		assert_int_equal(b->token[row], b->tokens[prompt][pos]);
 		assert_int_equal(b->position[row], pos);
 		assert_false(used[row]);
@@ -57,7 +63,7 @@ static void check_batch(const struct lens_batch *b, const size_t *from)
 
 	assert_true(b->n_rows <= b->max_rows && b->n_rows <= MOST_ROWS);
 	assert_true(b->n_tokens <= b->max_tokens && b->n_prompts <= b->max_prompts);
-	assert_int_equal(b->n_rows % lens_row_align(), 0);
+	assert_true(lens_row_ways() == 1 || b->n_rows % 12 == 0);
 	for (i = 0; i < b->n_prompts; i++)
 		check_prompt(b, i, from ? from[i] : 0, used);
 	for (i = 0; i < b->n_rows; i++) {
@@ -66,38 +72,68 @@ static void check_batch(const struct lens_batch *b, const size_t *from)
 	}
 }
 
+/* On AVX2 a batch has as many twelves as the way has sixes of which there are more. */
 static void rows_of_a_length(void **state)
 {
-	size_t n, align = lens_row_align();
+	size_t n, times, from;
 
 	(void)state;
 	for (n = 1; n <= N_TOKENS; n++) {
-		size_t rows = lens_batch_rows(n);
+		for (times = 1; times < 20; times++) {
+			size_t most = times * ((n + 1) / 2);
 
-		assert_true(rows % align == 0 && rows >= n && rows < n + align);
+			assert_int_equal(lens_batch_rows(times, n),
+					 lens_row_ways() == 1 ? times * n
+							      : (most + 5) / 6 * 12);
+		}
+		for (from = 0; from <= n + 1; from++) {
+			struct lens_row_count c = { { 0 } };
+			size_t even = 0, odd = 0, pos;
+
+			for (pos = from; pos < n; pos++)
+				++*(pos % lens_row_ways() ? &odd : &even);
+			lens_batch_count(&c, n, from);
+			assert_true(c.n[0] == even && c.n[1] == odd);
+		}
 	}
+}
+
+/* No gap but at the end: none before any way's last row. */
+static void check_dense(const struct lens_batch *b)
+{
+	struct lens_row_count c = { { 0 } };
+	size_t row;
+
+	for (row = 0; row < b->n_rows; row++) {
+		if (b->position[row] >= 0)
+			assert_int_equal(row, lens_row_place(way_of(row), c.n[way_of(row)]++));
+	}
+	assert_int_equal(b->n_rows, lens_row_places(&c));
 }
 
 /* Every length to N_TOKENS in one batch, which has room for them and no more. */
 static void whole_prompts(void **state)
 {
+	struct lens_row_count c = { { 0 } };
 	struct lens_batch b;
-	size_t i, rows = 0, sum = 0, time;
+	size_t i, rows, sum = 0, time;
 
 	(void)state;
 	for (i = 1; i <= N_TOKENS; i++) {
-		rows += lens_batch_rows(i);
+		lens_batch_count(&c, i, 0);
 		sum += i;
 	}
+	rows = lens_row_places(&c);
+	/* The first positions are one more than the second ones at most. */
+	assert_true(rows <= sum + N_TOKENS + 11);
 	assert_int_equal(lens_batch_init(&b, N_TOKENS, sum, rows, NULL), LENS_OK);
 	for (time = 0; time < 2; time++) {
 		lens_batch_clear(&b);
 		assert_true(!b.n_prompts && !b.n_rows && !b.n_tokens);
 		for (i = 1; i <= N_TOKENS; i++) {
-			size_t before = b.n_rows;
-
+			assert_true(lens_batch_has_room(&b, 1, i, 0));
 			lens_batch_pack(&b, tokens, i, (int32_t)(i - 1), 0);
-			assert_int_equal(b.n_rows - before, lens_batch_rows(i));
+			check_dense(&b);
 			assert_ptr_equal(b.tokens[i - 1], tokens);
 			assert_int_equal(b.length[i - 1], i);
 			assert_int_equal(b.read_pos[i - 1], i - 1);
@@ -108,12 +144,12 @@ static void whole_prompts(void **state)
 	lens_batch_release(&b);
 }
 
-/* Without their first positions, between whole ones; no more rows than a whole one takes. */
+/* Without their first positions, from even and odd ones on, behind a whole one. */
 static void parts_of_prompts(void **state)
 {
 	static const size_t lengths[] = { 1, 2, 11, 12, 13, 24, 25, 47, 64 };
 	struct lens_batch b;
-	size_t i, from, before;
+	size_t i, from;
 
 	(void)state;
 	assert_int_equal(lens_batch_init(&b, 3, 3 * N_TOKENS, 3 * 72, NULL), LENS_OK);
@@ -123,12 +159,11 @@ static void parts_of_prompts(void **state)
 
 			lens_batch_clear(&b);
 			lens_batch_pack(&b, tokens, 5, 4, 0);
-			before = b.n_rows;
 			lens_batch_pack(&b, tokens, lengths[i], 0, from);
-			assert_true(b.n_rows - before <= lens_batch_rows(lengths[i]));
-			assert_true(b.n_rows - before >= lengths[i] - from);
 			lens_batch_pack(&b, tokens, lengths[i], 0, from / 2);
+			assert_true(b.n_rows <= 5 + 2 * lengths[i] - from - from / 2 + 3 + 11);
 			check_batch(&b, froms);
+			check_dense(&b);
 		}
 	}
 	lens_batch_release(&b);
@@ -175,7 +210,7 @@ static size_t longest_beginning(const struct lens_batch *b, const size_t *from, 
 /* A prompt's own rows are nobody else's; the others are those of the one like it. */
 static void check_sharing(const struct lens_batch *b, const size_t *from)
 {
-	size_t owned[MOST_ROWS] = { 0 }, i, pos, own, align = lens_row_align();
+	size_t owned[MOST_ROWS] = { 0 }, i, pos, own;
 
 	for (i = 0; i < b->n_prompts; i++) {
 		size_t whose = 0;
@@ -186,7 +221,7 @@ static void check_sharing(const struct lens_batch *b, const size_t *from)
 			long row = lens_batch_row(b, i, pos);
 
 			assert_in_range(row, 0, b->n_rows - 1);
-			assert_int_equal((size_t)row % align, pos % align);
+			assert_int_equal(way_of((size_t)row), pos % lens_row_ways());
 			assert_int_equal(b->token[row], b->tokens[i][pos]);
 			assert_int_equal(b->position[row], pos);
 			if (pos < own)
@@ -203,7 +238,8 @@ static void check_sharing(const struct lens_batch *b, const size_t *from)
 static void share_random(struct lens_batch *b, struct test_random *r, size_t kinds)
 {
 	static int32_t text[SHARED][SHORT];
-	size_t i, pos, from[SHARED], rows = 0;
+	struct lens_row_count c = { { 0 } };
+	size_t i, pos, from[SHARED];
 
 	lens_batch_clear(b);
 	for (i = 0; i < SHARED; i++) {
@@ -214,8 +250,9 @@ static void share_random(struct lens_batch *b, struct test_random *r, size_t kin
 		from[i] = test_random_below(r, 4) ? 0 : test_random_below(r, length);
 		assert_true(lens_batch_has_room(b, 1, length, from[i]));
 		lens_batch_pack(b, text[i], length, 0, from[i]);
-		rows += lens_batch_rows_from(length, from[i]);
-		assert_true(b->n_rows <= rows && b->n_rows % lens_row_align() == 0);
+		lens_batch_count(&c, length, from[i]);
+		assert_true(b->n_rows <= lens_row_places(&c));
+		check_dense(b);
 	}
 	assert_false(lens_batch_has_room(b, 1, 1, 0));
 	check_sharing(b, from);
@@ -236,12 +273,12 @@ static void shared_beginnings(void **state)
 	lens_batch_release(&b);
 }
 
-/* Pairs of 16 tokens that part at token 9: the second takes 7 rows, a gap's if one fits. */
+/* Pairs of 16 tokens that part at token 9: the second takes 7 rows. */
 static void shared_pairs(void **state)
 {
 	int32_t other[16];
 	struct lens_batch b;
-	size_t i, rows = lens_row_align() == 1 ? 16 + 7 : 36;
+	size_t i, rows = lens_row_ways() == 1 ? 16 + 7 : 24;
 
 	(void)state;
 	for (i = 0; i < 16; i++)
@@ -283,7 +320,7 @@ static void room(void **state)
 	b.share = true;
 	for (n = 0; lens_batch_has_room(&b, 1, 5, 0); n++)
 		lens_batch_pack(&b, tokens, 5, 0, 0);
-	assert_int_equal(n, 48 / lens_row_align());
+	assert_int_equal(n, 48 / lens_row_ways());
 	lens_batch_release(&b);
 }
 
@@ -353,10 +390,13 @@ struct seen {
 static void check_read_rows(const struct seen *s, const struct lens_batch *b)
 {
 	bool used[MOST_ROWS] = { false };
+	struct lens_row_count c = { { 0 } };
 	size_t i, pos;
 
 	assert_int_equal(b->n_prompts, s->whole->n_prompts);
-	assert_int_equal(b->n_rows, b->n_prompts * lens_row_align());
+	for (i = 0; i < b->n_prompts; i++)
+		c.n[(size_t)b->read_pos[i] % lens_row_ways()]++;
+	assert_int_equal(b->n_rows, lens_row_places(&c));
 	for (i = 0; i < b->n_prompts; i++) {
 		assert_int_equal(b->length[i], s->whole->length[i]);
 		for (pos = 0; pos < b->length[i]; pos++) {
@@ -367,8 +407,7 @@ static void check_read_rows(const struct seen *s, const struct lens_batch *b)
 				continue;
 			}
 			assert_in_range(row, 0, b->n_rows - 1);
-			assert_int_equal((size_t)row % lens_row_align(),
-					 pos % lens_row_align());
+			assert_int_equal(way_of((size_t)row), pos % lens_row_ways());
 			assert_false(used[row]);
 			used[row] = true;
 		}

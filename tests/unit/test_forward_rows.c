@@ -298,21 +298,22 @@ static void check_from(struct subject *s)
 static void pack_ends(const struct subject *s, struct lens_batch *b, size_t *prompt)
 {
 	enum { TIMES = 3 };
-	size_t i, k, tokens = 0, rows = 0;
+	struct lens_row_count whole = { { 0 } }, ends = { { 0 } };
+	size_t i, tokens = 0, rows;
 
-	for (i = 0; i < N_PROMPTS; i++) {
-		tokens += TIMES * s->prompt[i].length;
-		rows += TIMES * lens_batch_rows(s->prompt[i].length);
+	for (i = 0; i < TIMES * N_PROMPTS; i++) {
+		tokens += s->prompt[i % N_PROMPTS].length;
+		lens_batch_count(&whole, s->prompt[i % N_PROMPTS].length, 0);
 	}
-	rows = (rows + 11) / 12 * 12;
+	rows = (lens_row_places(&whole) + 11) / 12 * 12;
 	assert_int_equal(lens_batch_init(b, TIMES * N_PROMPTS, tokens, rows, NULL), LENS_OK);
 	for (i = 0; i < TIMES * N_PROMPTS; i++) {
 		const struct test_prompt *p = &s->prompt[i % N_PROMPTS];
 		size_t from = i ? test_random_below(&rnd, p->length) : 1;
 
-		k = b->n_rows;
 		lens_batch_pack(b, p->tokens, p->length, p->read_pos, from);
-		assert_int_equal(b->n_rows - k, lens_batch_rows_from(p->length, from));
+		lens_batch_count(&ends, p->length, from);
+		assert_int_equal(b->n_rows, lens_row_places(&ends));
 		prompt[i] = i % N_PROMPTS;
 	}
 }

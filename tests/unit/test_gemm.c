@@ -134,10 +134,10 @@ static void check_prompt(const struct product *p, size_t len, size_t at, size_t 
 	lens_free(c);
 }
 
-/* Every prompt length, alone and at multiples of the alignment among others. */
+/* Every number of rows, alone and among others, where each has the way that it has alone. */
 static void check_prompts(const struct product *p)
 {
-	size_t len, align = lens_row_align(), step = test_quick() ? 13 : 1;
+	size_t len, align = lens_row_ways() == 1 ? 1 : 12, step = test_quick() ? 13 : 1;
 
 	for (len = 1; len <= ROWS; len += step) {
 		size_t before = align * (len % 5), after = len * 7 % 31;
@@ -147,24 +147,60 @@ static void check_prompts(const struct product *p)
 	}
 }
 
-/* n single rows that are one and the same row: all get the bits it has alone. */
-static void check_slots(const struct product *p)
+/* The way of the i-th row of p->a, which is what its place in p->c makes it. */
+static size_t way_of(size_t i)
 {
-	size_t n, i;
+	return lens_row_way(i / 6);
+}
 
-	for (n = 1; n <= ROWS; n += n < 14 ? 1 : 25) {
-		size_t m = lens_row_slots(n);
-		float *a = neighbours(p, m, (int)(n % 3)), *c;
+/* All rows elsewhere, each at any place of its way; `lost` rows of both are others'. */
+static void check_moved(const struct product *p, size_t lost, int kind)
+{
+	struct lens_row_count c = { { 0 } };
+	size_t place[ROWS + 64], i, j, all = ROWS + lost, m;
+	float *a, *is;
+
+	for (i = 0; i < all; i++) {
+		place[i] = lens_row_place(way_of(i), c.n[way_of(i)]++);
+		/* Exchanged with an earlier one of its way. */
+		for (j = test_random_below(&rnd, i + 1); way_of(j) != way_of(i);)
+			j = test_random_below(&rnd, i + 1);
+		m = place[i];
+		place[i] = place[j];
+		place[j] = m;
+	}
+	m = lens_row_places(&c);
+	a = neighbours(p, m, kind);
+	for (i = 0; i < ROWS; i++)
+		memcpy(a + place[i] * p->lda, p->a + i * p->lda, p->lda * sizeof(*a));
+	is = multiply(p, m, a, 1);
+	for (i = 0; i < ROWS; i++)
+		test_assert_same(is + place[i] * p->n, p->c + i * p->n, p->n, "moved row");
+	lens_free(a);
+	lens_free(is);
+}
+
+/* A row at each place of its way: all get the bits that it has alone. */
+static void check_places(const struct product *p)
+{
+	size_t way, i, n = test_quick() ? 7 : 20;
+
+	for (way = 0; way < lens_row_ways(); way++) {
+		size_t row = 6 * way, m = lens_row_place(way, n - 1) + 1;
+		float *a = neighbours(p, m, (int)way), *c;
 
 		for (i = 0; i < n; i++)
-			memcpy(a + lens_row_slot(i) * p->lda, p->a, p->lda * sizeof(*a));
-		assert_true(lens_row_slot(n - 1) < m);
+			memcpy(a + lens_row_place(way, i) * p->lda, p->a + row * p->lda,
+			       p->lda * sizeof(*a));
 		c = multiply(p, m, a, 1);
 		for (i = 0; i < n; i++)
-			test_assert_same(c + lens_row_slot(i) * p->n, p->c, p->n, "single row");
+			test_assert_same(c + lens_row_place(way, i) * p->n, p->c + row * p->n,
+					 p->n, "a row's place");
 		lens_free(a);
 		lens_free(c);
 	}
+	for (i = 0; i < 3; i++)
+		check_moved(p, 23 * i, (int)i);
 }
 
 static void check_size(size_t n, size_t k, enum lens_trans trans, bool bias)
@@ -174,7 +210,7 @@ static void check_size(size_t n, size_t k, enum lens_trans trans, bool bias)
 
 	check_product(&p, n * k > 300000 ? 4 : ROWS, &error2, &result2);
 	check_prompts(&p);
-	check_slots(&p);
+	check_places(&p);
 	release_product(&p);
 }
 
@@ -223,7 +259,7 @@ static void gemm_vocabulary(void **state)
 	check_prompt(&p, 5, 0, 5, 0);
 	check_prompt(&p, 1, 0, 1, 0);
 	check_prompt(&p, 30, 24, 61, 2);
-	check_slots(&p);
+	check_places(&p);
 	release_product(&p);
 }
 
@@ -264,24 +300,38 @@ static void gemm_threads(void **state)
 	}
 }
 
-static void row_slots(void **state)
+/* Each way's places are its own, in order, and as many as are promised fit. */
+static void row_places(void **state)
 {
-	size_t i, align = lens_row_align();
+	size_t way, i, ways = lens_row_ways(), owner[1200];
 
 	(void)state;
-	assert_true(align == 1 || align == 12);
-	assert_int_equal(lens_row_slot(0), 0);
-	for (i = 0; i < 200; i++) {
-		assert_true(lens_row_slot(i + 1) > lens_row_slot(i));
-		assert_true(lens_row_slot(i) < lens_row_slots(i + 1));
-		assert_true(align == 1 || lens_row_slot(i) % 12 < 6);
+	assert_true(ways == 1 || ways == 2);
+	memset(owner, -1, sizeof(owner));
+	for (way = 0; way < ways; way++) {
+		for (i = 0; i < 300; i++) {
+			struct lens_row_count c = { { 0 } };
+			size_t place = lens_row_place(way, i), rows;
+
+			c.n[way] = i + 1;
+			rows = lens_row_places(&c);
+			assert_true(place < rows && rows < 1200);
+			assert_true(i == 0 || place > lens_row_place(way, i - 1));
+			assert_true(ways == 1 || place / 6 % 2 == way);
+			assert_int_equal(owner[place], (size_t)-1);
+			owner[place] = way;
+			assert_in_range(lens_row_room(rows), i + 1, i + 6);
+			assert_true(lens_row_room(rows - 1) <= i);
+		}
 	}
+	for (i = 0; i < 600; i++)
+		assert_int_equal(lens_row_way(i), i % ways);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(row_slots),      cmocka_unit_test(gemm_small),
+		cmocka_unit_test(row_places),     cmocka_unit_test(gemm_small),
 		cmocka_unit_test(gemm_large),     cmocka_unit_test(gemm_vocabulary),
 		cmocka_unit_test(gemm_rms_error), cmocka_unit_test(gemm_threads),
 	};

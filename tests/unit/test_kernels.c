@@ -539,7 +539,7 @@ static void sums_of_exponentials_f64(void **state)
 static void opened_once(void **state)
 {
 	struct lens_error err = LENS_ERROR_INIT;
-	enum lens_cpu_level is = lens_row_align() == 1 ? LENS_LEVEL_AVX512 : LENS_LEVEL_AVX2;
+	enum lens_cpu_level is = lens_row_ways() == 1 ? LENS_LEVEL_AVX512 : LENS_LEVEL_AVX2;
 	enum lens_cpu_level other = is == LENS_LEVEL_AVX2 ? LENS_LEVEL_AVX512 : LENS_LEVEL_AVX2;
 
 	(void)state;

@@ -42,7 +42,7 @@ static size_t count_rows(const struct lens_plan *p, const struct lens_order *o)
 	assert_non_null(seen);
 	/* As much room as an order that is wrong may take. */
 	assert_int_equal(lens_batch_init(&b, q->n_rows, (size_t)q->offset[q->n_rows],
-					 q->n_rows * lens_batch_rows(q->max_length), NULL),
+					 lens_batch_rows(q->n_rows, q->max_length), NULL),
 			 LENS_OK);
 	b.share = p->experiment->share_prefixes;
 	assert_int_equal(o->first[0], 0);
@@ -61,7 +61,7 @@ static size_t count_rows(const struct lens_plan *p, const struct lens_order *o)
 		assert_true(b.n_rows <= p->max_packed && b.n_tokens <= p->most_tokens);
 		assert_true(b.n_prompts <= p->most_prompts &&
 			    b.n_prompts <= p->tables.batch_rows &&
-			    b.n_prompts * lens_batch_rows(1) <= p->max_packed);
+			    b.n_prompts <= lens_row_room(p->max_packed));
 		rows += b.n_rows;
 	}
 	lens_batch_release(&b);

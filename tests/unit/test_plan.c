@@ -250,7 +250,8 @@ static void refuse_tokens(void)
 		test_set_length(&rnd, prompts, i, (size_t)1 << 30);
 	test_set(&e, "cache.layout", "ragged", NULL);
 	assert_int_equal(lens_plan_init(&p, &test_shapes, prompts, &e, &err), LENS_ERR_INVALID);
-	assert_non_null(strstr(err.text, "cache.layout: ragged is for up to 2147483647 tokens"));
+	assert_non_null(
+		strstr(err.text, "cache.layout: ragged is for up to 2147483647 tokens"));
 	assert_non_null(strstr(err.text, "have 3221225472"));
 	lens_experiment_release(&e);
 	lens_prompts_destroy(prompts);

@@ -99,7 +99,7 @@ static void test_pass(void **state)
 	a = lens_plan_pass(&p, NULL, 1);
 	b = lens_plan_pass(&q, NULL, 1);
 	assert_int_equal(a.max_length, longest);
-	assert_true(a.max_rows >= lens_batch_rows(longest) && a.max_rows >= p.max_packed &&
+	assert_true(a.max_rows >= lens_batch_rows(1, longest) && a.max_rows >= p.max_packed &&
 		    a.max_rows % 12 == 0);
 	assert_int_equal(b.max_length, prompts->max_length);
 	assert_int_equal(b.max_rows, q.max_packed);

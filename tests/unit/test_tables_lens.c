@@ -355,6 +355,46 @@ static void read_positions(void **state)
 	lens_model_destroy(m);
 }
 
+/* resid_pre's are the same whether resid_mid is read too. */
+static void check_mid(const struct lens_model *m, bool cached, bool all)
+{
+	struct lens_tables_options with = options(m, cached, true, all),
+				   without = options(m, cached, false, all);
+	struct lens_tables *a = test_create_tables(m, &with),
+			   *b = test_create_tables(m, &without);
+	struct streams s, pre;
+	size_t i, layer, pos;
+
+	make_streams(&s, BATCH, true);
+	pre = s;
+	pre.n_lens = LAYERS + 1;
+	for (layer = 0; layer < pre.n_lens; layer++)
+		pre.x[layer] = s.x[2 * layer];
+	show(a, &s, &s.b);
+	show(b, &pre, &s.b);
+	for (i = 0; i < BATCH; i++) {
+		for (layer = 0; layer < pre.n_lens; layer++) {
+			for (pos = 0; pos < (all ? s.b.length[i] : 1); pos++)
+				assert_true(same_values(values_at(a, &with, i, 2 * layer, pos),
+							values_at(b, &without, i, layer, pos)));
+		}
+	}
+	release_streams(&s);
+	lens_tables_destroy(a);
+	lens_tables_destroy(b);
+}
+
+static void with_mid(void **state)
+{
+	struct lens_model *m = make_model(false, false);
+	size_t kind;
+
+	(void)state;
+	for (kind = 0; kind < 4; kind++)
+		check_mid(m, kind & 1, kind & 2);
+	lens_model_destroy(m);
+}
+
 /* Prompt i of s beside another one, shown to b: the rows that a has. */
 static void check_company(const struct lens_tables *a, const struct lens_tables_options *opt,
 			  struct lens_tables *b, const struct streams *s, size_t i)
@@ -559,6 +599,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(against_float64),
 		cmocka_unit_test(read_positions),
+		cmocka_unit_test(with_mid),
 		cmocka_unit_test(rows_of_their_own),
 		cmocka_unit_test(ties),
 		cmocka_unit_test(not_finite),
