@@ -8,7 +8,8 @@
  * - HASWELL: rows 0–5 and 6–11 of every twelve are computed in two ways, and those of an
  *   incomplete last twelve in others. Within its half a row's place does not matter, nor
  *   what the others hold. Whoever lays out rows gives each the half that follows from
- *   what it is (lens_row_way), and M is padded to a multiple of twelve.
+ *   what it is (lens_row_way), and M is padded to a multiple of twelve. A column's bits
+ *   depend on its place in the product, so blocks of columns are those of N alone.
  * - Two threads change bits, so BLAS gets one. Our threads share out tiles of rows of a
  *   fixed size.
  *
@@ -19,7 +20,11 @@
 #include <string.h>
 
 #define K_BLOCK 128
-#define N_BLOCK 2048      /* columns whose sums stay in the cache across the blocks of K */
+#define WIDE 4096         /* columns; cutting narrower products gains nothing */
+#define LEAST_COLUMNS 256 /* of a block of a wide product … */
+#define MOST_COLUMNS 2048
+#define C_BLOCK 81920   /* … whose sums stay in the second-level cache over the blocks of K */
+#define COLUMN_ALIGN 16 /* a block's columns are a multiple of that, but for the last's */
 #define SMALL_MNK 1000000 /* BLAS's limit for its small-matrix kernels */
 #define TILE_ROWS 96      /* a multiple of TWELVE; the unit that threads share */
 #define TWELVE 12
@@ -69,22 +74,38 @@ static size_t k_block(size_t k)
 	return block_of(k, k <= 32 ? 8 : k <= 256 ? 16 : K_BLOCK);
 }
 
-/* Cutting narrow products gains nothing. */
-static size_t n_block(size_t n)
+/* Blocks of columns are about equal: the i-th of so many begins here. */
+static size_t first_column(size_t n, size_t i, size_t blocks)
 {
-	return n <= 2 * N_BLOCK ? n : block_of(n, N_BLOCK);
+	return i == blocks ? n : n * i / blocks / COLUMN_ALIGN * COLUMN_ALIGN;
 }
 
-/* The last block can be shorter, and the smallest one determines the padding. */
-static size_t smallest(size_t n, size_t block)
+/* The last block of K can be shorter, and the smallest blocks determine the padding. */
+static size_t smallest(size_t n, size_t n_blocks, size_t k)
 {
-	return n % block ? n % block : block;
+	size_t kb = k_block(k), columns = n / n_blocks;
+
+	return (n_blocks > 1 ? columns - COLUMN_ALIGN + 1 : columns) * (k % kb ? k % kb : kb);
+}
+
+/* Where the blocks may depend on M, as few as it takes, and none too small. */
+static size_t n_blocks(size_t m, size_t n, size_t k)
+{
+	size_t columns = lens_max(C_BLOCK / m, LEAST_COLUMNS), most, blocks;
+
+	if (n <= WIDE)
+		return 1;
+	if (lens_row_ways() > 1)
+		return (n + LEAST_COLUMNS - 1) / LEAST_COLUMNS;
+	most = (n + MOST_COLUMNS - 1) / MOST_COLUMNS;
+	blocks = lens_max((n + columns - 1) / columns, most);
+	return m * smallest(n, blocks, k) > SMALL_MNK ? blocks : most;
 }
 
 /* The least number of rows to give BLAS; a multiple of 12. */
 static size_t least_rows(size_t n, size_t k)
 {
-	size_t nk = smallest(n, n_block(n)) * smallest(k, k_block(k));
+	size_t nk = smallest(n, n <= WIDE ? 1 : (n + MOST_COLUMNS - 1) / MOST_COLUMNS, k);
 
 	return lens_row_ways() == 1 ? (SMALL_MNK / nk + 1 + 11) / 12 * 12 : TWELVE;
 }
@@ -106,15 +127,17 @@ struct rows {
 	size_t ldc;
 };
 
-/* The columns n0 … n0 + n − 1 of these rows, block by block of K */
+/* The columns n0 … n0 + n − 1 of these rows = bias + A·B, block by block of K */
 static void blas_columns(const struct lens_gemm_args *g, const struct rows *r, size_t n0,
 			 size_t n)
 {
 	const float one = 1.0f, zero = 0.0f;
 	int bm = (int)n, bn = (int)r->m;
 	int blda = (int)r->lda, bldb = (int)g->ldb, bldc = (int)r->ldc;
-	size_t k0, kb = k_block(g->k);
+	size_t i, k0, kb = k_block(g->k);
 
+	for (i = 0; g->bias && i < r->m; i++)
+		memcpy(r->c + i * r->ldc + n0, g->bias + n0, n * sizeof(*r->c));
 	for (k0 = 0; k0 < g->k; k0 += kb) {
 		int bk = (int)lens_min(g->k - k0, kb);
 		const float *b = g->trans == LENS_B_PLAIN ? g->b + k0 * g->ldb + n0
@@ -129,14 +152,13 @@ static void blas_columns(const struct lens_gemm_args *g, const struct rows *r, s
 /* C's rows = bias + A's rows · B */
 static void multiply(const struct lens_gemm_args *g, const struct rows *r)
 {
-	size_t i, n0, nb = n_block(g->n);
+	size_t i, blocks = n_blocks(r->m, g->n, g->k);
 
-	if (g->bias) {
-		for (i = 0; i < r->m; i++)
-			memcpy(r->c + i * r->ldc, g->bias, g->n * sizeof(*r->c));
+	for (i = 0; i < blocks; i++) {
+		size_t n0 = first_column(g->n, i, blocks);
+
+		blas_columns(g, r, n0, first_column(g->n, i + 1, blocks) - n0);
 	}
-	for (n0 = 0; n0 < g->n; n0 += nb)
-		blas_columns(g, r, n0, lens_min(g->n - n0, nb));
 }
 
 /* Computes rows, at most least_rows, in the scratch. */

@@ -235,8 +235,8 @@ static void gemm_small(void **state)
 static void gemm_large(void **state)
 {
 	static const size_t sizes[][2] = {
-		{ 768, 64 },  { 64, 768 },    { 257, 384 },
-		{ 768, 768 }, { 1000, 1001 }, { 4097, 33 },
+		{ 768, 64 },    { 64, 768 },  { 257, 384 }, { 768, 768 },
+		{ 1000, 1001 }, { 4097, 33 }, { 9001, 8 },
 	};
 	size_t i;
 
@@ -259,6 +259,8 @@ static void gemm_vocabulary(void **state)
 	check_prompt(&p, 5, 0, 5, 0);
 	check_prompt(&p, 1, 0, 1, 0);
 	check_prompt(&p, 30, 24, 61, 2);
+	/* Blocks of columns are narrower in products of many rows. */
+	check_prompt(&p, 30, 360, 420, 0);
 	check_places(&p);
 	release_product(&p);
 }
