@@ -135,4 +135,96 @@ enum lens_status lens_summary_read(const char *file, struct lens_summary *s,
 				   struct lens_error *err);
 void lens_summary_release(struct lens_summary *s);
 
+/* A file's data sets along the prompts, and the axes that have labels. */
+struct lens_content_entry {
+	char *path;
+	int rank;
+	size_t extent[LENS_MAX_RANK];
+	char *dim[LENS_MAX_RANK]; /* dim[0] is "prompt" */
+	bool text;                /* strings; else numbers */
+};
+struct lens_content_axis {
+	char *name, **label;
+	size_t n;
+};
+struct lens_content {
+	size_t n_prompts;
+	struct lens_content_entry *v;
+	size_t n, cap;
+	struct lens_content_axis *axis;
+	size_t n_axes, cap_axes;
+};
+enum lens_status lens_content_read(const char *file, struct lens_content *c,
+				   struct lens_error *err);
+void lens_content_release(struct lens_content *c);
+/* The data set <group><name>, or NULL; group ends with a slash. */
+const struct lens_content_entry *lens_content_find(const struct lens_content *c,
+						   const char *group, const char *name);
+/*
+ * A column of one value a prompt: one of the CSV, an answer's text by the answer's label,
+ * or text, id, length, … of /prompts. *cell: which cell of the data set's rows. NULL: none.
+ */
+const struct lens_content_entry *lens_content_column(const struct lens_content *c,
+						     const char *name, size_t *cell);
+/* Place i of an axis: its label, or its number, written to text. */
+const char *lens_content_label(const struct lens_content *c, const char *axis, size_t i,
+			       char text[LENS_LABEL]);
+/* Has it one value a prompt, or one an answer? Then it goes into a prompt's row. */
+bool lens_content_is_plain(const struct lens_content_entry *e);
+/* Errors that say which there are. Never LENS_OK. */
+enum lens_status lens_content_no_column(const struct lens_content *c, const char *name,
+					struct lens_error *err);
+enum lens_status lens_content_no_table(const struct lens_content *c, const char *name,
+				       struct lens_error *err);
+
+/*
+ * Rows, tables and columns of a file as CSV. Tables of one value a prompt or an answer
+ * stand side by side, a row a prompt; of any other only one can be asked for, and is
+ * written in a long form, a row a cell: prompt, columns, one column an axis, value.
+ */
+struct lens_export_options {
+	const char *const
+		*table; /* names as in /results or /prompts, or paths; NULL: plain ones */
+	size_t n_tables;
+	const char *const *column; /* of lens_content_column; NULL: all, none in a long form */
+	size_t n_columns;
+	size_t first, n; /* rows of the file */
+	/* Is given the text, in pieces of some 64 KiB. */
+	enum lens_status (*write)(void *ctx, const char *text, size_t n,
+				  struct lens_error *err);
+	void *ctx;
+};
+enum lens_status lens_export(const char *file, const struct lens_content *c,
+			     const struct lens_export_options *opt, struct lens_error *err);
+/* The data set of a table's name; NULL: none. */
+const struct lens_content_entry *lens_export_table(const struct lens_content *c,
+						   const char *name);
+/* Results of the prompts that have one value of a column. NaN: there is none. */
+struct lens_group {
+	char *value;
+	size_t n;
+	size_t n_diff, positive;   /* with a logit difference; with one above 0 */
+	double diff_mean, diff_sd; /* n − 1 in the divisor */
+	double diff_half;          /* mean ± this: 95 %, Student's t; NaN for fewer than two */
+	size_t n_rank, top1;       /* with finite logits; whose first answer has rank 0 */
+	double median_rank;        /* of the first answer; of several tokens its worst one's */
+};
+struct lens_groups {
+	bool any_tokens; /* differences of log probabilities */
+	struct lens_group *v;
+	size_t n, cap; /* by value, numbers by their size */
+};
+#define LENS_MOST_GROUPS 10000
+enum lens_status lens_groups_read(const char *file, const struct lens_content *c,
+				  const char *column, struct lens_groups *g,
+				  struct lens_error *err);
+void lens_groups_release(struct lens_groups *g);
+
+/*
+ * A number as text that reads back to the same bits, the shortest such, for float32 (single)
+ * or float64: "0.1", "3.0", "NaN", "-inf".
+ */
+#define LENS_NUMBER_TEXT 32
+const char *lens_real_text(double v, bool single, char text[LENS_NUMBER_TEXT]);
+
 #endif

@@ -220,6 +220,39 @@ enum lens_status lens_store_read_vector(const char *file, const char *path, doub
 enum lens_status lens_store_read_strings(const char *file, const char *path, char ***out,
 					 size_t *n, struct lens_error *err);
 
+/*
+ * Datasets along the prompts (their first dimension), a block of rows at a time, so that
+ * memory does not grow with them. What is virtual is read from the shards, each of which
+ * must have the size and the digest recorded in /shards: one that is missing or exchanged is
+ * an error, never NaN. HDF5 may crash on a damaged file.
+ */
+struct lens_rows;
+enum lens_status lens_rows_open(const char *file, struct lens_rows **out,
+				struct lens_error *err);
+/* st: the result of reading; a failure of the system replaces it, as in lens_h5_finish. */
+enum lens_status lens_rows_close(struct lens_rows *r, enum lens_status st,
+				 struct lens_error *err);
+/* *id identifies the dataset in later calls. A stranger's type or shape is an error. */
+enum lens_status lens_rows_add(struct lens_rows *r, const char *path, size_t *id,
+			       struct lens_error *err);
+/* Its rank; extent has room for LENS_MAX_RANK. */
+int lens_rows_shape(const struct lens_rows *r, size_t id, size_t *extent,
+		    enum lens_dtype *dtype);
+/* As many rows from first on as are read well at once: never beyond the last, or a shard. */
+size_t lens_rows_block(const struct lens_rows *r, size_t first);
+
+/* The cells of rows that were read, row-major; two of the three are NULL. */
+struct lens_cells {
+	enum lens_dtype dtype;
+	size_t width; /* cells of a row */
+	const double *real;
+	const int64_t *integer;
+	const char *const *text;
+};
+/* Rows first … first + n − 1; out is valid until the dataset is read again. */
+enum lens_status lens_rows_read(struct lens_rows *r, size_t id, size_t first, size_t n,
+				struct lens_cells *out, struct lens_error *err);
+
 /* --- shards -------------------------------------------------------------------- */
 
 /*

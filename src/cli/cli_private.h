@@ -23,6 +23,8 @@ int cmd_prompt(int argc, char **argv);
 int cmd_tokens(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_weights(int argc, char **argv);
+int cmd_export(int argc, char **argv);
+int cmd_show(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_merge(int argc, char **argv);
 int cmd_pack(int argc, char **argv);
@@ -73,8 +75,13 @@ int check_kind(const struct usage *u, const char *path, bool folder);
 int check_output(const struct usage *u, const char *threads, size_t *n_threads,
 		 const char *output);
 
-/* Calls read_file(path) in a child process, where a crash becomes an error. */
-int guarded(int (*read_file)(const char *path), const char *path);
+/* Calls read_file(path, args) in a child process, where a crash becomes an error. */
+int guarded(int (*read_file)(const char *path, const void *args), const char *path,
+	    const void *args);
+
+/* "A:B", "A:", ":B" or "A": rows first … first + n − 1 of n_rows; NULL: all of them. */
+int parse_rows(const struct usage *u, const char *text, size_t n_rows, size_t *first,
+	       size_t *n);
 
 /* Prints "h5lens: …" and returns the error's exit code. */
 int fail(const struct lens_error *err);

@@ -212,6 +212,48 @@ int parse_threads(const struct usage *u, const char *text, size_t *out)
 	return -1;
 }
 
+/* Digits up to c, and c itself if it is not the end; nothing gives deflt. */
+static bool take_row(const char **s, char c, size_t deflt, size_t *out)
+{
+	char *end;
+
+	errno = 0;
+	*out = deflt;
+	if (**s >= '0' && **s <= '9') {
+		*out = strtoul(*s, &end, 10);
+		*s = end;
+	}
+	if (errno || (**s != c && **s))
+		return false;
+	*s += **s == c && c;
+	return true;
+}
+
+int parse_rows(const struct usage *u, const char *text, size_t n_rows, size_t *first, size_t *n)
+{
+	const char *s = text, *colon;
+	size_t end = n_rows;
+
+	*first = 0;
+	*n = n_rows;
+	if (!text)
+		return -1;
+	colon = strchr(text, ':');
+	if (!*text || !take_row(&s, ':', 0, first) ||
+	    (colon && !take_row(&s, '\0', n_rows, &end)) || *s)
+		return usage_error(u,
+				   "--rows takes A:B (from row A, counted from 0, up to but "
+				   "not including row B), A:, :B or A, not '%s'",
+				   text);
+	if (!colon)
+		end = *first + 1;
+	if (*first >= n_rows || end <= *first)
+		return usage_error(u, "--rows %s: no such row; there %s %zu, counted from 0",
+				   text, n_rows == 1 ? "is" : "are", n_rows);
+	*n = lens_min(end, n_rows) - *first;
+	return -1;
+}
+
 int check_output(const struct usage *u, const char *threads, size_t *n_threads,
 		 const char *output)
 {
@@ -336,7 +378,8 @@ void print_version(void)
  * HDF5 1.10 can crash on a damaged file. So files of unknown state are read in a child
  * process, and a crash is a result.
  */
-int guarded(int (*read_file)(const char *path), const char *path)
+int guarded(int (*read_file)(const char *path, const void *args), const char *path,
+	    const void *args)
 {
 	int status;
 	pid_t pid;
@@ -344,9 +387,9 @@ int guarded(int (*read_file)(const char *path), const char *path)
 	fflush(stdout);
 	pid = fork();
 	if (pid < 0)
-		return read_file(path);
+		return read_file(path, args);
 	if (!pid) {
-		int code = read_file(path);
+		int code = read_file(path, args);
 
 		fflush(stdout);
 		_exit(ferror(stdout) && !code ? EXIT_FAILED : code);

@@ -190,13 +190,14 @@ static enum lens_status print_value_biases(const char *path, struct lens_error *
 	return LENS_OK;
 }
 
-static int info_file(const char *path)
+static int info_file(const char *path, const void *args)
 {
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_summary s;
 	char *identity;
 	bool results, heads = false;
 
+	(void)args;
 	/* Check an attribute first: nothing is printed for a file that is not ours. */
 	if (lens_store_read_attr(path, "/", "identity", &identity, &err) != LENS_OK)
 		return fail_output(path, &err);
@@ -269,5 +270,5 @@ int cmd_info(int argc, char **argv)
 		lens_model_folder_error(plain[0], "", false, &err);
 		return fail(&err);
 	}
-	return guarded(info_file, plain[0]);
+	return guarded(info_file, plain[0], NULL);
 }

@@ -16,6 +16,8 @@ static const struct command commands[] = {
 	{ "tokens", cmd_tokens, "the ids and pieces of a text" },
 	{ "info", cmd_info, "a model's shapes and hook points; a file's content and results" },
 	{ "weights", cmd_weights, "a model's weights: names and shapes, or a file of them" },
+	{ "show", cmd_show, "the first prompts of an output, and its results by a column" },
+	{ "export", cmd_export, "tables and columns of an output as CSV" },
 	{ "status", cmd_status,
 	  "how much of an output is done, and which runs are at work on it" },
 	{ "merge", cmd_merge,

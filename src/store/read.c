@@ -186,25 +186,29 @@ static enum lens_status chunk_strings(const struct string_flow *s, const uint8_t
 	return LENS_OK;
 }
 
+/* Of the chunks that rows[0] … rows[0] + rows[1] − 1 lie in, those rows. */
 static enum lens_status all_strings(const struct lens_h5_file *f,
 				    const struct lens_h5_dataset *d, const hsize_t *chunk,
-				    const struct string_flow *s, struct lens_error *err)
+				    const hsize_t *rows, const struct string_flow *s,
+				    struct lens_error *err)
 {
-	hsize_t row[2] = { 0, 0 }, n, stored,
-		bytes = chunk[0] * chunk[1] * LENS_GHEAP_REF_BYTES;
+	hsize_t row[2] = { rows[0] - rows[0] % chunk[0], 0 }, end = rows[0] + rows[1], n, skip,
+		stored, bytes = chunk[0] * chunk[1] * LENS_GHEAP_REF_BYTES;
 	uint8_t *refs = lens_calloc((size_t)bytes, 1);
 	enum lens_status st = LENS_OK;
 	uint32_t filters;
 
 	if (!refs)
 		return lens_error_nomem(err, (size_t)bytes, 1);
-	for (; row[0] < d->extent[0] && st == LENS_OK; row[0] += n) {
-		n = d->extent[0] - row[0] < chunk[0] ? d->extent[0] - row[0] : chunk[0];
+	for (; row[0] < end && st == LENS_OK; row[0] += chunk[0]) {
+		n = end - row[0] < chunk[0] ? end - row[0] : chunk[0];
+		skip = row[0] < rows[0] ? rows[0] - row[0] : 0;
 		if (H5Dget_chunk_storage_size(d->id, row, &stored) < 0 || stored != bytes ||
 		    H5Dread_chunk(d->id, H5P_DEFAULT, row, &filters, refs) < 0)
 			st = lens_h5_fail(f->io, err, "read strings");
 		else
-			st = chunk_strings(s, refs, n * chunk[1], err);
+			st = chunk_strings(s, refs + skip * chunk[1] * LENS_GHEAP_REF_BYTES,
+					   (n - skip) * chunk[1], err);
 	}
 	lens_free(refs);
 	return st;
@@ -214,12 +218,13 @@ static enum lens_status all_strings(const struct lens_h5_file *f,
  * Our files store all rows, so extents and chunks that do not fit in the file must be
  * wrong.
  */
-enum lens_status lens_h5_strings(const struct lens_h5_file *f, const struct lens_h5_dataset *d,
-				 lens_h5_string_fn fn, void *ctx, struct lens_error *err)
+enum lens_status lens_h5_string_rows(const struct lens_h5_file *f,
+				     const struct lens_h5_dataset *d, const hsize_t rows[2],
+				     struct lens_h5_string_sink to, struct lens_error *err)
 {
 	hid_t dcpl = H5Dget_create_plist(d->id);
 	hsize_t chunk[2] = { 0, 1 }, most = f->io->size / LENS_GHEAP_REF_BYTES;
-	struct string_flow s = { .fn = fn, .ctx = ctx };
+	struct string_flow s = { .fn = to.fn, .ctx = to.ctx };
 	enum lens_status st;
 	bool plain;
 
@@ -228,7 +233,7 @@ enum lens_status lens_h5_strings(const struct lens_h5_file *f, const struct lens
 		H5Pget_chunk(dcpl, d->rank, chunk) == d->rank &&
 		(d->rank == 1 || chunk[1] == d->extent[1]);
 	H5Pclose(dcpl);
-	if (plain && !d->extent[0])
+	if (plain && !rows[1])
 		return LENS_OK;
 	if (!plain || !chunk[0] || !chunk[1] || chunk[0] > most / chunk[1] ||
 	    d->extent[0] > most)
@@ -236,10 +241,18 @@ enum lens_status lens_h5_strings(const struct lens_h5_file *f, const struct lens
 				     "not a list of strings as h5lens writes them");
 	LENS_TRY(lens_gheap_create(f->io, &s.heap, err));
 	f->io->chunk_max = (size_t)(chunk[0] * chunk[1]) * LENS_GHEAP_REF_BYTES;
-	st = all_strings(f, d, chunk, &s, err);
+	st = all_strings(f, d, chunk, rows, &s, err);
 	f->io->chunk_max = 0;
 	lens_gheap_destroy(s.heap);
 	return st;
+}
+
+enum lens_status lens_h5_strings(const struct lens_h5_file *f, const struct lens_h5_dataset *d,
+				 lens_h5_string_fn fn, void *ctx, struct lens_error *err)
+{
+	const hsize_t all[2] = { 0, d->rank > 0 ? d->extent[0] : 0 };
+
+	return lens_h5_string_rows(f, d, all, (struct lens_h5_string_sink){ fn, ctx }, err);
 }
 
 struct string_list {

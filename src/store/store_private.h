@@ -223,6 +223,14 @@ typedef enum lens_status (*lens_h5_string_fn)(void *ctx, const char *str,
 					      struct lens_error *err);
 enum lens_status lens_h5_strings(const struct lens_h5_file *f, const struct lens_h5_dataset *d,
 				 lens_h5_string_fn fn, void *ctx, struct lens_error *err);
+/* The same for rows[1] rows from rows[0] on, which the dataset has. */
+struct lens_h5_string_sink {
+	lens_h5_string_fn fn;
+	void *ctx;
+};
+enum lens_status lens_h5_string_rows(const struct lens_h5_file *f,
+				     const struct lens_h5_dataset *d, const hsize_t rows[2],
+				     struct lens_h5_string_sink to, struct lens_error *err);
 
 /* The path of every dataset and the address of its object, sorted by path. */
 struct lens_h5_entry {

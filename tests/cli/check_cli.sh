@@ -37,7 +37,7 @@ t "unknown option" 2 "unknown option '--hook'" run --hook x
 t "option without value" 2 'needs a value' run --set
 t "unknown key" 2 'cache.hooks' run -o "$work/x.h5" --set cache.hoks=a
 t "no output named" 2 'output' run
-for c in run prompt tokens info weights verify status merge pack; do
+for c in run prompt tokens info weights show export verify status merge pack; do
 	t "$c --help" 0 "usage: h5lens $c" "$h5lens" $c --help
 done
 
@@ -74,7 +74,7 @@ absent m.h5
 a_file='is a folder, and a file is needed here' a_folder='is a file; a model is named by its folder'
 t "a folder as data" 2 "far $a_file" "$h5lens" run --model $model --data "$work/far" -o "$work/m.h5"
 t "a folder as an experiment" 2 "far $a_file" "$h5lens" run "$work/far"
-for c in verify status merge pack; do
+for c in verify status merge pack show export; do
 	t "a folder for $c" 2 "far $a_file" "$h5lens" $c "$work/far" $([ $c = pack ] && echo -o "$work/one.h5")
 done
 t "a file as a model" 2 "config.json $a_folder" "$h5lens" run --model $model/config.json --data "$csv" -o "$work/m.h5"
