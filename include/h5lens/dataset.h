@@ -18,6 +18,7 @@ struct lens_dataset_options {
 	const char *csv; /* path */
 	char separator;  /* between fields: ',' */
 	const char *prompt_column;
+	bool prompt_ids, answer_ids;  /* prompts (all of them), answers are ids, not texts */
 	const char *corrupted_column; /* NULL: none */
 	/*
 	 * For each prompt another one of as many tokens: of a column, or without one another
@@ -46,7 +47,7 @@ struct lens_dataset_options {
 			       after them are hashed, but not checked */
 	size_t n_ctx;       /* longest prompt the model takes, in tokens */
 	size_t d_vocab;     /* the model's: a row with a token beyond it is bad */
-	const struct lens_tokenizer *tokenizer;
+	const struct lens_tokenizer *tokenizer; /* NULL: nothing here needs one */
 };
 
 #define LENS_BAD_ROWS_LISTED 20

@@ -18,6 +18,7 @@ enum lens_lens_mode {
 /* At the read position, or at every one: lens_positions, attrs.positions. */
 enum lens_read_at { LENS_READ_AT_READ, LENS_READ_AT_ALL };
 enum lens_answer_tokens { LENS_ANSWERS_OF_ONE_TOKEN, LENS_ANSWERS_OF_ANY };
+enum lens_answers_as { LENS_ANSWERS_AS_TEXT, LENS_ANSWERS_AS_IDS };
 enum lens_separator { LENS_SEPARATOR_COMMA, LENS_SEPARATOR_SEMICOLON, LENS_SEPARATOR_TAB };
 enum lens_head_choice { LENS_HEAD_IS_AUTO, LENS_HEAD_IS_TIED, LENS_HEAD_IS_STORED };
 enum lens_positions_kind { LENS_POS_ALL, LENS_POS_LAST, LENS_POS_READ, LENS_POS_LIST };
@@ -78,10 +79,13 @@ struct lens_experiment {
 	enum lens_head_choice tied_head;
 	struct {
 		char *csv, *prompt;
+		char *spool;  /* where the CSV is, if csv is no path but "-", …; else NULL */
+		char *tokens; /* the column of the prompts as ids, or NULL: prompt has them */
 		char *corrupted; /* the column of the corrupted prompts, or NULL */
 		enum lens_separator separator;
 		struct lens_strings answers;
 		enum lens_answer_tokens answer_tokens; /* how many an answer may have */
+		enum lens_answers_as answers_as;
 		char *read_pos_column; /* at most one of these three is not NULL */
 		char *find, *find_column;
 		long nth;      /* of what is found, from 0; negative: from the last */
@@ -192,6 +196,12 @@ bool lens_experiment_wants_table(const struct lens_experiment *e, const char *ta
 size_t lens_metric_answers(enum lens_metric m);
 /* "9.6" → 9 and 6; false: that is no head. */
 bool lens_head_parse(const char *text, size_t *layer, size_t *head);
+
+/* The column with the prompts, as text or as ids. */
+static inline const char *lens_prompt_column(const struct lens_experiment *e)
+{
+	return e->data.tokens ? e->data.tokens : e->data.prompt;
+}
 
 static inline bool lens_places_given(const struct lens_places *l)
 {

@@ -88,6 +88,9 @@ int fail(const struct lens_error *err);
 /* The same for an output that could not be read, perhaps because it is not finished. */
 int fail_output(const char *output, struct lens_error *err);
 int exit_code(enum lens_status st);
+/* answer, after the space that test_prompt puts in front of one that has none. */
+enum lens_status spaced(const char *answer, bool as_it_is, struct lens_buf *out,
+			struct lens_error *err);
 /* Appends the tokenizer's BOS, and prints a warning if others would use another one. */
 enum lens_status push_bos(struct lens_tokenizer *tok, const char *choice, struct lens_ids *ids,
 			  struct lens_error *err);

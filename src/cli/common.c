@@ -92,6 +92,14 @@ int fail_output(const char *output, struct lens_error *err)
 	return fail(err);
 }
 
+enum lens_status spaced(const char *answer, bool as_it_is, struct lens_buf *out,
+			struct lens_error *err)
+{
+	const char *space = as_it_is || *answer == ' ' || !*answer ? "" : " ";
+
+	return lens_buf_printf(out, err, "%s%s", space, answer);
+}
+
 int usage_error(const struct usage *u, const char *fmt, ...)
 {
 	va_list ap;

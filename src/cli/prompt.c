@@ -6,7 +6,7 @@
 struct prompt_args {
 	const char *dir, *text, *answer, *bos;
 	size_t top;
-	bool no_bos, raw;
+	bool no_bos, raw, no_space;
 	enum lens_cpu_choice cpu;
 	enum lens_tied_head tied_head;
 };
@@ -201,12 +201,7 @@ static void hint(const struct prompt_args *a)
 
 	if (!n_answer)
 		return;
-	if (!lens_begins_with_space(a->answer, n_answer))
-		fprintf(stderr,
-			"h5lens: note: the answer has no leading space; \" %s\" is "
-			"usually what follows a prompt\n",
-			visible(a->answer, n_answer));
-	else if (lens_ends_with_space(a->text, n))
+	if (lens_begins_with_space(a->answer, n_answer) && lens_ends_with_space(a->text, n))
 		fprintf(stderr, "h5lens: warning: the prompt ends in white space and the "
 				"answer begins with it: together they have it twice\n");
 }
@@ -245,14 +240,21 @@ static int take_values(const struct usage *u, struct prompt_args *a, const char 
 	return -1;
 }
 
-static int prompt(const struct prompt_args *a)
+static int prompt(struct prompt_args *a)
 {
 	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_buf answer = LENS_BUF_INIT;
 	struct session s = { .args = a };
-	enum lens_status st;
+	enum lens_status st = LENS_OK;
 
+	if (a->answer) {
+		st = spaced(a->answer, a->no_space, &answer, &err);
+		a->answer = answer.data;
+	}
 	hint(a);
-	st = run_session(&s, &err);
+	if (st == LENS_OK)
+		st = run_session(&s, &err);
+	lens_buf_release(&answer);
 	lens_tables_destroy(s.tables);
 	lens_ids_release(&s.tokens);
 	lens_ids_release(&s.answer);
@@ -267,7 +269,9 @@ int cmd_prompt(int argc, char **argv)
 	const char *top = NULL, *cpu = NULL, *head = NULL, *plain[2];
 	const struct option_row options[] = {
 		{ "--answer", NULL, &a.answer, "TEXT",
-		  "rank, logit and probability of its tokens" },
+		  "rank, logit and probability of its tokens; a space is put in front,\n"
+		  "                         as TransformerLens's test_prompt does, if it has none" },
+		{ "--no-space", &a.no_space, NULL, NULL, "the answer as it is typed" },
 		{ "--top", NULL, &top, "K", "so many top tokens (10)" },
 		{ "--bos-token", NULL, &a.bos, "WHICH", "the BOS token, as data.bos has it" },
 		{ "--no-bos", &a.no_bos, NULL, NULL, "do not prepend the BOS token" },

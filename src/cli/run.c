@@ -326,7 +326,20 @@ static enum lens_status build_experiment(const struct run_args *a, struct lens_e
 		LENS_TRY(lens_experiment_load(e, a->yaml, err));
 	for (i = 0; i < a->n; i++)
 		LENS_TRY(lens_experiment_set(e, a->key[i], a->value[i], err));
+	LENS_TRY(spool_data(a, e, err));
 	return lens_experiment_check(e, err);
+}
+
+static void name_errors(const struct lens_experiment *e, struct lens_run_result *r,
+			struct lens_error *err)
+{
+	size_t i;
+
+	spool_name(e, err);
+	for (i = 0; i < LENS_BAD_ROWS_LISTED; i++)
+		spool_name(e, &r->report.bad[i]);
+	for (i = 0; i < LENS_ROW_WARNINGS; i++)
+		spool_name(e, &r->report.warning[i].first);
 }
 
 static int run_experiment(const struct run_args *a, const struct lens_experiment *e)
@@ -358,6 +371,7 @@ static int run_experiment(const struct run_args *a, const struct lens_experiment
 	st = lens_run(e, &opt, result, &err);
 	if (screen.terminal && screen.last > 0)
 		fprintf(stderr, "\r\033[K");
+	name_errors(e, result, &err);
 	show_warnings(&result->report);
 	show_errors(e->data.skip_bad_rows ? "skipped: " : "", result->report.bad,
 		    result->report.n_bad);

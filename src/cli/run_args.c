@@ -30,6 +30,13 @@ static void print_run_help(void)
 	       "  --quiet                print errors and warnings only\n"
 	       "  --verbose              print where the time went, too\n"
 	       "  --set KEY=VALUE        set any key below\n"
+	       "  --text TEXT            a prompt, instead of --data; repeatable\n"
+	       "  --answer TEXT          an answer to the --text before it; repeatable: logit_diff is\n"
+	       "                         the first minus each other. A space is put in front of one\n"
+	       "                         that has none\n"
+	       "  --no-space             … is not\n"
+	       "  --data -               read the CSV from standard input (it is kept on the disk\n"
+	       "                         while the program runs)\n"
 	       "\nkeys (flag: key)\n",
 	       synopsis);
 	for (i = 0; i < n; i++) {
@@ -113,8 +120,57 @@ static int take_task(struct run_args *a, const char *value)
 	return -1;
 }
 
+static int take_text(struct run_args *a, const char *value)
+{
+	if (a->n_texts == MOST_TEXTS)
+		return usage_error(&run_usage, "more than %d texts: make them a CSV",
+				   MOST_TEXTS);
+	a->text[a->n_texts++] = (struct typed_text){ .text = value };
+	return -1;
+}
+
+static int take_answer(struct run_args *a, const char *value)
+{
+	struct typed_text *t = &a->text[a->n_texts - (a->n_texts > 0)];
+
+	if (!a->n_texts)
+		return usage_error(&run_usage,
+				   "--answer %s: its --text comes before it (columns "
+				   "of a CSV are --answers)",
+				   value);
+	if (t->n_answers == MOST_ANSWERS)
+		return usage_error(&run_usage, "more than %d answers: make them a CSV",
+				   MOST_ANSWERS);
+	t->answer[t->n_answers++] = value;
+	return -1;
+}
+
+static int check_texts(const struct run_args *a)
+{
+	size_t i;
+
+	for (i = 1; i < a->n_texts; i++) {
+		if (a->text[i].n_answers != a->text[0].n_answers)
+			return usage_error(
+				&run_usage,
+				"every --text needs as many --answer as the first one: "
+				"'%s' has %zu, not %zu",
+				visible(a->text[i].text, strlen(a->text[i].text)),
+				a->text[i].n_answers, a->text[0].n_answers);
+	}
+	for (i = 0; a->n_texts && i < a->n; i++) {
+		if (!strcmp(a->key[i], "data.csv"))
+			return usage_error(&run_usage, "--text or --data, not both");
+	}
+	return -1;
+}
+
 static int take(void *ctx, const struct option_row *o, char *value)
 {
+	if (!strcmp(o->name, "--text"))
+		return take_text(ctx, value);
+	if (!strcmp(o->name, "--answer"))
+		return take_answer(ctx, value);
 	if (!strcmp(o->name, "--task"))
 		return take_task(ctx, value);
 	if (!strcmp(o->name, "--set"))
@@ -223,6 +279,9 @@ static size_t list_options(struct run_args *a, struct option_row row[MOST_OPTION
 		{ "--verbose", &a->verbose, NULL, NULL, NULL },
 		{ "--task", NULL, NULL, "I/N", NULL },
 		{ "--set", NULL, NULL, "KEY=VALUE", NULL },
+		{ "--text", NULL, NULL, "TEXT", NULL },
+		{ "--answer", NULL, NULL, "TEXT", NULL },
+		{ "--no-space", &a->no_space, NULL, NULL, NULL },
 	};
 	size_t i, n_keys, n = sizeof(own) / sizeof(*own);
 	const struct lens_key *k = lens_keys(&n_keys);
@@ -262,6 +321,8 @@ int parse_run(struct run_args *a, int argc, char **argv)
 	if (a->quiet && a->verbose)
 		return usage_error(&run_usage, "--quiet or --verbose, not both");
 	a->yaml = n ? plain[0] : NULL;
-	code = a->yaml ? check_yaml(a) : -1;
+	code = check_texts(a);
+	if (code < 0 && a->yaml)
+		code = check_yaml(a);
 	return code < 0 ? task_of_slurm(a) : code;
 }

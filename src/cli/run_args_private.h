@@ -4,8 +4,20 @@
 
 #include "cli/cli_private.h"
 
+#define MOST_TEXTS 256
+#define MOST_ANSWERS 8
+
+/* --text, and the --answer after it. */
+struct typed_text {
+	const char *text, *answer[MOST_ANSWERS];
+	size_t n_answers;
+};
+
 struct run_args {
 	const char *yaml;
+	struct typed_text text[MOST_TEXTS];
+	size_t n_texts;
+	bool no_space; /* answers as they are typed */
 	bool dry_run, overwrite, quiet, verbose, repair;
 	bool is_task; /* of several, with that share; else all of it */
 	struct lens_share share;
@@ -19,5 +31,14 @@ extern const struct usage run_usage;
 
 /* −1 to go on, or an exit code. */
 int parse_run(struct run_args *a, int argc, char **argv);
+
+/*
+ * Sets the experiment's data to what was typed (--text) or comes from standard input
+ * (--data -), which is kept in a file without a name. Does nothing if neither was asked for.
+ */
+enum lens_status spool_data(const struct run_args *a, struct lens_experiment *e,
+			    struct lens_error *err);
+/* An error in the data names them as the user does, not the file without a name. */
+void spool_name(const struct lens_experiment *e, struct lens_error *err);
 
 #endif

@@ -152,7 +152,8 @@ static void check_seam(const struct lens_row_check *c, const struct lens_csv_rec
 	size_t p = c->columns->prompt, i;
 	char q[LENS_QUOTE_SIZE];
 
-	if (row->read_pos + 1 != (int32_t)row->tokens.n ||
+	if (c->opt->prompt_ids || c->opt->answer_ids ||
+	    row->read_pos + 1 != (int32_t)row->tokens.n ||
 	    !lens_ends_with_space(rec->field[p], rec->length[p]))
 		return;
 	for (i = 0; i < c->opt->n_answers; i++) {

@@ -75,6 +75,19 @@ static int32_t odd_space(const char *s, size_t n)
 	return 0;
 }
 
+/* The row is bad: an answer of ids that are not one. */
+static void count_ids(const struct lens_row_check *c, const struct lens_csv_record *rec,
+		      size_t column, struct lens_row *row)
+{
+	char q[LENS_QUOTE_SIZE];
+
+	lens_row_note(&row->bad, c, rec,
+		      "answer %s (column '%.200s') is %zu token ids, not one%s",
+		      lens_row_quote(q, rec->field[column], rec->length[column]),
+		      c->columns->name[column], c->scratch.n,
+		      c->scratch.n ? "; data.answer_tokens: any takes several" : "");
+}
+
 /* The row is bad: reports the pieces of the answer, and what would be good. */
 static enum lens_status split_answer(struct lens_row_check *c,
 				     const struct lens_csv_record *rec, size_t column,
@@ -170,14 +183,23 @@ enum lens_status lens_row_check_answer(struct lens_row_check *c,
 		return LENS_OK;
 	}
 	c->scratch.n = 0;
-	LENS_TRY(lens_row_encode(c, rec, column, true, &c->scratch, err));
-	if (!c->scratch.n || (c->scratch.n > 1 && !c->opt->any_tokens))
-		return split_answer(c, rec, column, row, err);
+	if (c->opt->answer_ids)
+		LENS_TRY(lens_row_take_ids(c, rec, column, &c->scratch, row, err));
+	else
+		LENS_TRY(lens_row_encode(c, rec, column, true, &c->scratch, err));
+	if (row->bad.code != LENS_OK)
+		return LENS_OK;
+	if (!c->scratch.n || (c->scratch.n > 1 && !c->opt->any_tokens)) {
+		if (!c->opt->answer_ids)
+			return split_answer(c, rec, column, row, err);
+		count_ids(c, rec, column, row);
+		return LENS_OK;
+	}
 	if (lens_row_check_ids(c, rec, &c->scratch, column, row))
 		check_room(c, rec, column, row);
 	if (row->bad.code != LENS_OK)
 		return LENS_OK;
 	LENS_TRY(lens_ids_append(&row->answers, &c->scratch, err));
 	LENS_TRY(lens_ids_push(&row->answer_length, (int32_t)c->scratch.n, err));
-	return warn_of_space(c, rec, column, row, err);
+	return c->opt->answer_ids ? LENS_OK : warn_of_space(c, rec, column, row, err);
 }

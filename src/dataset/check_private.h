@@ -49,6 +49,11 @@ enum lens_status lens_row_check_resampled(struct lens_row_check *c,
 enum lens_status lens_row_encode(const struct lens_row_check *c,
 				 const struct lens_csv_record *rec, size_t column,
 				 bool continues, struct lens_ids *ids, struct lens_error *err);
+/* The same of a field of ids, "1 2 3"; what is none makes the row bad. */
+enum lens_status lens_row_take_ids(const struct lens_row_check *c,
+				   const struct lens_csv_record *rec, size_t column,
+				   struct lens_ids *ids, struct lens_row *row,
+				   struct lens_error *err);
 /* A token that the model lacks makes the row bad. */
 bool lens_row_check_ids(const struct lens_row_check *c, const struct lens_csv_record *rec,
 			const struct lens_ids *ids, size_t column, struct lens_row *row);

@@ -24,7 +24,12 @@ static enum lens_status read_prompt(struct lens_row_check *c, const struct lens_
 	}
 	if (c->bos >= 0)
 		LENS_TRY(lens_ids_push(ids, c->bos, err));
-	LENS_TRY(lens_row_encode(c, rec, column, false, ids, err));
+	if (c->opt->prompt_ids)
+		LENS_TRY(lens_row_take_ids(c, rec, column, ids, row, err));
+	else
+		LENS_TRY(lens_row_encode(c, rec, column, false, ids, err));
+	if (row->bad.code != LENS_OK)
+		return LENS_OK;
 	if (!ids->n || (c->bos >= 0 && ids->n == 1))
 		lens_row_note(&row->bad, c, rec, "the %s (column '%.200s') has no tokens", what,
 			      name);
@@ -64,12 +69,16 @@ static size_t first_difference(const struct lens_ids *a, const struct lens_ids *
 	return i;
 }
 
-/* A token as text in quotes, or "its end". */
+/* A token as text in quotes, or its id where prompts are ids, or "its end". */
 static enum lens_status quote_token(struct lens_row_check *c, const struct lens_ids *ids,
 				    size_t i, char out[LENS_QUOTE_SIZE], struct lens_error *err)
 {
 	if (i >= ids->n) {
 		snprintf(out, LENS_QUOTE_SIZE, "its end");
+		return LENS_OK;
+	}
+	if (c->opt->prompt_ids) {
+		snprintf(out, LENS_QUOTE_SIZE, "%d", ids->v[i]);
 		return LENS_OK;
 	}
 	c->text.len = 0;

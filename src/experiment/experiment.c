@@ -36,6 +36,8 @@ void lens_experiment_release(struct lens_experiment *e)
 	lens_free(e->data.csv);
 	lens_free(e->data.bos);
 	lens_free(e->data.prompt);
+	lens_free(e->data.spool);
+	lens_free(e->data.tokens);
 	lens_free(e->data.read_pos_column);
 	lens_free(e->data.find);
 	lens_free(e->data.find_column);
@@ -161,9 +163,31 @@ static enum lens_status check_tables(const struct lens_experiment *e, struct len
 	return LENS_OK;
 }
 
+static bool is_searched(const struct lens_places *l)
+{
+	return l->find || l->find_column;
+}
+
+/* Token ids have no text to look in. */
+static enum lens_status check_ids(const struct lens_experiment *e, struct lens_error *err)
+{
+	const char *key = e->data.find || e->data.find_column ? "data.read_pos"
+			  : is_searched(&e->knockout.from)    ? "knockout.from"
+			  : is_searched(&e->knockout.to)      ? "knockout.to"
+							      : NULL;
+
+	if (!e->data.tokens || !key)
+		return LENS_OK;
+	return lens_error_set(err, LENS_ERR_INVALID,
+			      "%s looks for a text in the prompts, and data.tokens makes them "
+			      "token ids: give positions as numbers",
+			      key);
+}
+
 enum lens_status lens_experiment_check(const struct lens_experiment *e, struct lens_error *err)
 {
 	LENS_TRY(check_required(e, err));
+	LENS_TRY(check_ids(e, err));
 	if (!strcmp(e->output, e->data.csv))
 		return lens_error_set(err, LENS_ERR_INVALID,
 				      "output and data.csv are the same file: %.400s",

@@ -87,11 +87,12 @@ static enum lens_status check_corrupted(const struct lens_experiment *e, const c
 				      "%s needs corrupted prompts: name their column in "
 				      "data.corrupted (--corrupted)",
 				      key);
-	if (!strcmp(e->data.corrupted, e->data.prompt))
+	if (!strcmp(e->data.corrupted, lens_prompt_column(e)))
 		return lens_error_set(err, LENS_ERR_INVALID,
-				      "data.prompt and data.corrupted are the same column, "
+				      "data.%s and data.corrupted are the same column, "
 				      "'%.200s'",
-				      e->data.prompt);
+				      e->data.tokens ? "tokens" : "prompt",
+				      lens_prompt_column(e));
 	return LENS_OK;
 }
 

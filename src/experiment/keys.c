@@ -49,6 +49,7 @@ COUNTED(steer.positions.position, steer.positions.n);
 
 static const char *const on_bad_row[] = { "error", "skip", NULL };
 static const char *const answer_tokens[] = { "one", "any", NULL };
+static const char *const answers_as[] = { "text", "ids", NULL };
 static const char *const separators[] = { "comma", "semicolon", "tab", NULL };
 static const char *const dtypes[] = { "f32", "f16", NULL };
 static const char *const positions[] = { "all", "last", "read", NULL };
@@ -104,6 +105,10 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  CHOICE, data.separator, separators, true, "what separates the CSV's fields")         \
 	X("data.prompt", "--prompt", NULL, NULL, "a column", "prompt",                         \
 	  TEXT, data.prompt, NULL, true, "the column with the prompts")                        \
+	X("data.tokens", "--tokens", NULL, NULL, "none | a column", "none",                    \
+	  TEXT, data.tokens, none, true,                                                       \
+	  "instead of data.prompt: the column with the prompts' token ids, \"1 2 3\" (BOS is put "  \
+	  "in front of them, too); other prompts then are ids as well")                        \
 	X("data.corrupted", "--corrupted", NULL, NULL, "none | a column", "none",              \
 	  TEXT, data.corrupted, none, true,                                                    \
 	  "the column with the corrupted prompts, as many tokens long, which patch.grids needs")  \
@@ -113,6 +118,8 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	X("data.answer_tokens", "--answer-tokens", NULL, NULL, "one | any", "one",            \
 	  CHOICE, data.answer_tokens, answer_tokens, true,                                     \
 	  "of how many tokens an answer may be; any: its log probability is the sum of theirs") \
+	X("data.answers_as", "--answers-as", NULL, NULL, "text | ids", "text",                 \
+	  CHOICE, data.answers_as, answers_as, true, "what the answers' columns hold")         \
 	X("data.prepend_bos", NULL, NULL, NULL, BOOLS, "true",                                 \
 	  BOOL, data.prepend_bos, NULL, true, "put the BOS token in front of each prompt")     \
 	X("data.bos", "--bos-token", NULL, NULL, "auto | an id | \"a token\"", "auto",         \

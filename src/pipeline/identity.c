@@ -10,10 +10,13 @@
 
 #include "core/json.h"
 
+/* sha NULL: there is nothing of the kind. */
 static int put_sha(json_t *j, const char *key, const uint8_t *sha)
 {
 	char hex[LENS_SHA256_HEX];
 
+	if (!sha)
+		return json_object_set_new(j, key, json_null());
 	lens_hex(sha, LENS_SHA256_BYTES, hex);
 	return json_object_set_new(j, key, json_string(hex));
 }
@@ -52,7 +55,8 @@ enum lens_status lens_identity(const struct lens_inputs *in, char **out, struct 
 	}
 	if (!json_object_set_new(j, "bos", bos) &&
 	    !put_sha(j, "model content", in->model->sha256) &&
-	    !put_sha(j, "tokenizer content", lens_tokenizer_sha256(in->tokenizer)) &&
+	    !put_sha(j, "tokenizer content",
+		     in->tokenizer ? lens_tokenizer_sha256(in->tokenizer) : NULL) &&
 	    !put_sha(j, "data content", in->prompts->sha256) &&
 	    (!in->vector->v || !put_sha(j, "steer.vector content", in->vector->sha256)) &&
 	    !json_object_set_new(j, "cpu level", json_string(lens_cpu_level_name(in->level))) &&

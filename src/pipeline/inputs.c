@@ -28,9 +28,11 @@ static struct lens_dataset_options dataset_options(const struct lens_experiment 
 	const bool cuts = lens_experiment_cuts(e);
 
 	return (struct lens_dataset_options){
-		.csv = e->data.csv,
+		.csv = e->data.spool ? e->data.spool : e->data.csv,
 		.separator = separators[e->data.separator],
-		.prompt_column = e->data.prompt,
+		.prompt_column = lens_prompt_column(e),
+		.prompt_ids = e->data.tokens != NULL,
+		.answer_ids = e->data.answers_as == LENS_ANSWERS_AS_IDS,
 		.corrupted_column = e->data.corrupted,
 		.resample = lens_experiment_resamples(e),
 		.resample_column = e->ablate.resample,
@@ -117,6 +119,30 @@ static enum lens_status open_vector(struct lens_opened *o, const struct lens_exp
 			       : LENS_OK;
 }
 
+/*
+ * A folder without one, or one that we cannot read, will do where no text is to be made
+ * tokens.
+ */
+static enum lens_status open_tokenizer(struct lens_opened *o, const struct lens_experiment *e,
+				       const struct lens_run_options *opt,
+				       struct lens_error *err)
+{
+	const bool needed = !e->data.tokens || e->data.prepend_bos ||
+			    (e->data.answers.n && e->data.answers_as == LENS_ANSWERS_AS_TEXT);
+	struct lens_error why = LENS_ERROR_INIT;
+	enum lens_status st = lens_tokenizer_open(e->model, &o->tokenizer, &why);
+
+	if (st == LENS_OK)
+		return LENS_OK;
+	if (needed && e->data.tokens)
+		lens_error_add(&why, " (prompts of ids need a tokenizer for BOS, see "
+				     "data.prepend_bos, and for answers, see data.answers_as)");
+	if (needed || st == LENS_ERR_NOMEM)
+		return lens_error_pass(err, &why);
+	lens_run_warn(opt, "no tokenizer is read, and none is needed: %s", why.text);
+	return LENS_OK;
+}
+
 /* The cheap inputs come first: a bad row is found before the weights are read. */
 static enum lens_status open_all(struct lens_opened *o, const struct lens_experiment *e,
 				 const struct lens_run_options *opt, struct lens_error *err)
@@ -127,7 +153,7 @@ static enum lens_status open_all(struct lens_opened *o, const struct lens_experi
 	LENS_TRY(lens_open_cpu(e->cpu, &o->in.level, err));
 	LENS_TRY(lens_config_load(e->model, &config, err));
 	LENS_TRY(open_vector(o, e, &config, err));
-	LENS_TRY(lens_tokenizer_open(e->model, &o->tokenizer, err));
+	LENS_TRY(open_tokenizer(o, e, opt, err));
 	LENS_TRY(choose_bos(o, e, opt, err));
 	o->data = dataset_options(e, &config, o->tokenizer);
 	LENS_TRY(lens_prompts_load(&o->data, &o->prompts, o->report, err));

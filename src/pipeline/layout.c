@@ -90,12 +90,14 @@ enum lens_status lens_layout_create(struct lens_store *s, const struct lens_plan
 
 /* --- attributes -------------------------------------------------------------------- */
 
+/* sha NULL: there is nothing of the kind. */
 static enum lens_status attr_sha(struct lens_store *s, const char *name, const uint8_t *sha,
 				 struct lens_error *err)
 {
-	char hex[LENS_SHA256_HEX];
+	char hex[LENS_SHA256_HEX] = "none";
 
-	lens_hex(sha, LENS_SHA256_BYTES, hex);
+	if (sha)
+		lens_hex(sha, LENS_SHA256_BYTES, hex);
 	return lens_store_attr_str(s, "/", name, hex, err);
 }
 
@@ -108,13 +110,17 @@ static enum lens_status attr_owned(struct lens_store *s, const char *name, char 
 	return st;
 }
 
-static enum lens_status attr_bos(struct lens_store *s, const struct lens_inputs *in,
-				 struct lens_error *err)
+static enum lens_status attr_tokenizer(struct lens_store *s, const struct lens_inputs *in,
+				       struct lens_error *err)
 {
 	bool prepend = in->data->prepend_bos;
 	int32_t bos;
 
 	LENS_TRY(lens_store_attr_i64(s, "/", "prepend_bos", prepend, err));
+	if (!in->tokenizer) {
+		LENS_TRY(lens_store_attr_str(s, "/", "tokenizer_rules", "none", err));
+		return lens_store_attr_str(s, "/", "bos", "none", err);
+	}
 	LENS_TRY(lens_store_attr_i64(s, "/", "tokenizer_adds_bos",
 				     lens_tokenizer_adds_bos(in->tokenizer), err));
 	LENS_TRY(lens_store_attr_str(s, "/", "tokenizer_rules",
@@ -194,10 +200,15 @@ enum lens_status lens_layout_attributes(struct lens_store *s, const struct lens_
 	LENS_TRY(lens_experiment_json(in->experiment, false, &text, err));
 	LENS_TRY(attr_owned(s, "experiment", text, err));
 	LENS_TRY(lens_store_attr_str(s, "/", "identity", in->identity, err));
-	LENS_TRY(attr_sha(s, "sha256_tokenizer", lens_tokenizer_sha256(in->tokenizer), err));
+	LENS_TRY(attr_sha(s, "sha256_tokenizer",
+			  in->tokenizer ? lens_tokenizer_sha256(in->tokenizer) : NULL, err));
 	LENS_TRY(attr_sha(s, "sha256_data", in->prompts->sha256, err));
-	LENS_TRY(attr_path(s, "path_data", in->experiment->data.csv, err));
+	if (in->experiment->data.spool)
+		LENS_TRY(lens_store_attr_str(s, "/", "path_data", in->experiment->data.csv,
+					     err));
+	else
+		LENS_TRY(attr_path(s, "path_data", in->experiment->data.csv, err));
 	LENS_TRY(attr_vector(s, in, err));
-	LENS_TRY(attr_bos(s, in, err));
+	LENS_TRY(attr_tokenizer(s, in, err));
 	return lens_store_attr_i64(s, "/", "rows_skipped", (int64_t)in->n_skipped, err);
 }

@@ -106,6 +106,9 @@ static const struct {
 	{ "data", "{read_pos: {nth: 1, find_column: subject}}",
 	  "\"read_pos\":{\"find_column\":\"subject\",\"nth\":1}" },
 	{ "data.answer_tokens", "any", "\"answer_tokens\":\"any\"" },
+	{ "data.answers_as", "ids", "\"answers_as\":\"ids\"" },
+	{ "data.tokens", "ids", "\"tokens\":\"ids\"" },
+	{ "data.tokens", "none", "\"tokens\":\"none\"" },
 	{ "data.on_bad_row", "skip", "\"on_bad_row\":\"skip\"" },
 	{ "data.limit", "12", "\"limit\":12" },
 	{ "data.limit", "all", "\"limit\":\"all\"" },
@@ -339,6 +342,8 @@ static void test_flags(void **state)
 		{ "--separator", "data.separator" },
 		{ "--prompt", "data.prompt" },
 		{ "--answer-tokens", "data.answer_tokens" },
+		{ "--answers-as", "data.answers_as" },
+		{ "--tokens", "data.tokens" },
 		{ "--read-pos", "data.read_pos" },
 		{ "--on-bad-row", "data.on_bad_row" },
 		{ "--tables", "tables" },
@@ -381,7 +386,7 @@ static void test_flags(void **state)
 		if (keys[i].deflt) /* a default is a value like any other */
 			test_settings_set(&test_e, keys[i].name, keys[i].deflt);
 	}
-	assert_int_equal(with_flag, 28);
+	assert_int_equal(with_flag, 30);
 	assert_true(test_e.weights.fold_ln);
 }
 

@@ -32,10 +32,11 @@ static void test_json(void **state)
 		"\"cache\":{\"dtype\":\"f32\",\"hooks\":[\"*\"],\"layout\":\"padded\","
 		"\"positions\":\"all\"},"
 		"\"cpu\":\"auto\","
-		"\"data\":{\"answer_tokens\":\"one\",\"answers\":[\"a\",\"b\"],\"bos\":\"auto\","
+		"\"data\":{\"answer_tokens\":\"one\",\"answers\":[\"a\",\"b\"],"
+		"\"answers_as\":\"text\",\"bos\":\"auto\","
 		"\"corrupted\":\"none\",\"csv\":\"/d.csv\",\"limit\":\"all\","
 		"\"on_bad_row\":\"error\",\"prepend_bos\":true,\"prompt\":\"prompt\","
-		"\"read_pos\":-1,\"separator\":\"comma\"},"
+		"\"read_pos\":-1,\"separator\":\"comma\",\"tokens\":\"none\"},"
 		"\"knockout\":{\"from\":\"none\",\"heads\":\"all\",\"layers\":\"all\","
 		"\"to\":\"none\"},"
 		"\"lens\":\"recompute\",\"lens_mid\":false,\"lens_positions\":\"read\","
@@ -101,6 +102,8 @@ static const char *const identity_keys[][2] = {
 	{ "data.prompt", "x" },
 	{ "data.answers", "a,b" },
 	{ "data.answer_tokens", "any" },
+	{ "data.answers_as", "ids" },
+	{ "data.tokens", "x" },
 	{ "data.prepend_bos", "no" },
 	{ "data.separator", "tab" },
 	{ "tied_head", "tied" },
