@@ -49,6 +49,19 @@ struct lens_run_times {
 	struct lens_times writer;  /* the one thread that calls the store */
 };
 
+/*
+ * How long a run would take, from some of its prompts, run on one worker's threads. Neither
+ * writing nor hashing is in it, nor other programs, nor how workers slow each other down.
+ */
+struct lens_estimate {
+	double seconds; /* 0: there is none */
+	double flop;    /* of the run (of a task: of its share), interventions included */
+	double sample_seconds; /* of the prompts that were run … */
+	size_t sample_rows;    /* … so many … */
+	double sample_flop;
+	size_t workers; /* … as if on so many workers at once */
+};
+
 struct lens_run_result {
 	enum lens_run_outcome outcome;
 	struct lens_dataset_report report; /* bad rows and warnings */
@@ -57,6 +70,7 @@ struct lens_run_result {
 	size_t n_overflows;       /* values that became infinite as halves */
 	double largest_deviation; /* of logit_attrs, in this run's shards */
 	struct lens_run_times times;
+	struct lens_estimate estimate;  /* of a dry run */
 	size_t n_shards, n_shards_done; /* of the sweep; that are there at the end */
 };
 

@@ -168,6 +168,12 @@ const struct lens_memory *lens_parts_memory(const struct lens_parts *s, size_t s
 /* Multiplications and additions that end a shard: six minutes of a core. */
 #define LENS_SHARD_FLOP (360 * LENS_CORE_FLOPS)
 
+/*
+ * Multiplications and additions of n rows from first on: of their passes, and of their
+ * interventions if these are meant, too.
+ */
+double lens_plan_flop(const struct lens_plan *p, size_t first, size_t n, bool interventions);
+
 /* --- what a plan comes to, to be shown ----------------------------------------------- */
 
 struct lens_dataset_summary {
@@ -177,7 +183,7 @@ struct lens_dataset_summary {
 	uint64_t data_bytes, file_bytes; /* of all shards */
 };
 struct lens_plan_summary {
-	size_t n_prompts, max_length;
+	size_t n_prompts, max_length, n_layers;
 	size_t batch_rows, n_batches; /* of a sweep of one shard */
 	size_t sorted;                /* prompts of a batch at most, if they are sorted; or 0 */
 	struct lens_dataset_summary *dataset;

@@ -1,7 +1,7 @@
 /*
  * cli/info.c: `h5lens info DIR | OUT.h5`.
  */
-#include "cli/cli_private.h"
+#include "cli/info_private.h"
 
 #include <strings.h>
 #include <sys/stat.h>
@@ -136,32 +136,22 @@ static enum lens_status print_shards(const char *path, struct lens_error *err)
 	return LENS_OK;
 }
 
-/* *ctx: have heads been ablated? */
-static enum lens_status print_dataset(void *ctx, const struct lens_dataset_info *d,
-				      struct lens_error *err)
-{
-	bool *heads = ctx;
-	const char *path = visible(d->path, strlen(d->path));
-	char shape[256], bytes[32];
-	int i, at = 0;
+struct seen {
+	struct info_list list;
+	bool heads; /* have they been ablated? */
+};
 
-	(void)err;
-	*heads |= !strcmp(d->path, "/results/ablate/attn_head_out_all_pos") ||
-		  !strcmp(d->path, "/results/ablate/sets");
-	for (i = 0; i < d->rank && at < (int)sizeof(shape) - 80; i++)
-		at += snprintf(shape + at, sizeof(shape) - (size_t)at, "%s%.40s %zu",
-			       i ? ", " : "", d->dim[i] ? d->dim[i] : "?", d->extent[i]);
+static enum lens_status see_dataset(void *ctx, const struct lens_dataset_info *d,
+				    struct lens_error *err)
+{
+	struct seen *s = ctx;
+
+	s->heads |= !strcmp(d->path, "/results/ablate/attn_head_out_all_pos") ||
+		    !strcmp(d->path, "/results/ablate/sets");
 	/* Dimensions without labels are not shown. */
 	if (!strcmp(d->dtype, "other") && strrchr(d->path, '/') == d->path)
 		return LENS_OK;
-	if (d->link_to)
-		printf("  %-44s = %s\n", path, visible(d->link_to, strlen(d->link_to)));
-	else
-		printf("  %-44s %s [%s] %s\n", path, d->dtype,
-		       at ? visible(shape, strlen(shape)) : "",
-		       d->is_virtual ? "in the shards"
-				     : human_bytes((double)d->stored_bytes, bytes));
-	return LENS_OK;
+	return keep_dataset(&s->list, d, err);
 }
 
 /* Not of weights, nor of a first pass over the data. */
@@ -190,14 +180,37 @@ static enum lens_status print_value_biases(const char *path, struct lens_error *
 	return LENS_OK;
 }
 
+/* The effective experiment, whole: JSON, which `run` takes as YAML. */
+static int print_experiment(const char *path)
+{
+	struct lens_error err = LENS_ERROR_INIT;
+	char *text;
+
+	if (lens_store_read_attr(path, "/", "experiment", &text, &err) != LENS_OK)
+		return fail(&err);
+	if (!text) {
+		lens_error_at(&err, LENS_ERR_FORMAT, path, 0, 0,
+			      "has no experiment: it is not of `h5lens run`");
+		return fail(&err);
+	}
+	printf("%s\n", text);
+	lens_free(text);
+	return EXIT_DONE;
+}
+
+struct info_args {
+	bool experiment;
+};
+
 static int info_file(const char *path, const void *args)
 {
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_summary s;
 	char *identity;
-	bool results, heads = false;
+	struct seen seen = { .heads = false };
+	enum lens_status st;
+	bool results;
 
-	(void)args;
 	/* Check an attribute first: nothing is printed for a file that is not ours. */
 	if (lens_store_read_attr(path, "/", "identity", &identity, &err) != LENS_OK)
 		return fail_output(path, &err);
@@ -206,12 +219,17 @@ static int info_file(const char *path, const void *args)
 		return fail(&err);
 	}
 	lens_free(identity);
+	if (((const struct info_args *)args)->experiment)
+		return print_experiment(path);
 	printf("%s\nattributes\n", path);
 	if (lens_store_walk_attrs(path, print_attr, NULL, &err) != LENS_OK)
 		return fail(&err);
 	printf("datasets\n");
-	if (lens_store_walk(path, print_dataset, &heads, &err) != LENS_OK ||
-	    print_shards(path, &err) != LENS_OK)
+	st = lens_store_walk(path, see_dataset, &seen, &err);
+	if (st == LENS_OK)
+		print_datasets(&seen.list);
+	release_datasets(&seen.list);
+	if (st != LENS_OK || print_shards(path, &err) != LENS_OK)
 		return fail(&err);
 	if (has_results(path, &results, &err) != LENS_OK)
 		return fail(&err);
@@ -221,7 +239,7 @@ static int info_file(const char *path, const void *args)
 		return fail(&err);
 	print_summary(&s);
 	lens_summary_release(&s);
-	if (heads && print_value_biases(path, &err) != LENS_OK)
+	if (seen.heads && print_value_biases(path, &err) != LENS_OK)
 		return fail(&err);
 	return EXIT_DONE;
 }
@@ -244,11 +262,19 @@ static bool looks_like_a_model(const char *path)
 
 int cmd_info(int argc, char **argv)
 {
+	struct info_args a = { .experiment = false };
+	const struct option_row options[] = {
+		{ "--experiment", &a.experiment, NULL, NULL,
+		  "of an output: its experiment alone, whole, as JSON" },
+	};
 	const struct usage u = {
-		.synopsis = "h5lens info DIR | OUT.h5",
+		.synopsis = "h5lens info DIR | OUT.h5 [--experiment]",
 		.description =
 			"For a model directory: its shapes and hook points. For an output: its "
-			"attributes,\ndatasets, shards and results.",
+			"attributes,\ndatasets (one line for layers that are alike), shards and "
+			"results.",
+		.option = options,
+		.n_options = 1,
 		.least = 1,
 		.most = 1,
 	};
@@ -270,5 +296,5 @@ int cmd_info(int argc, char **argv)
 		lens_model_folder_error(plain[0], "", false, &err);
 		return fail(&err);
 	}
-	return guarded(info_file, plain[0], NULL);
+	return guarded(info_file, plain[0], &a);
 }

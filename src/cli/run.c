@@ -51,28 +51,65 @@ static uint64_t padding_of(const struct lens_dataset_summary *d)
 	return d->file_bytes > d->data_bytes ? d->file_bytes - d->data_bytes : 0;
 }
 
+static void show_dataset(const struct lens_dataset_summary *d)
+{
+	char data[32], padding[32], shape[96];
+	int k, at = 0;
+
+	for (k = 0; k < d->rank; k++)
+		at += snprintf(shape + at, sizeof(shape) - (size_t)at, "%s%zu", k ? "×" : "",
+			       d->extent[k]);
+	/* × is two bytes wide and one column */
+	printf("%-44s %-*s %12s %12s\n", d->path, 24 + d->rank - 1, shape,
+	       human_bytes((double)d->data_bytes, data),
+	       human_bytes((double)padding_of(d), padding));
+}
+
+/* A hook point of the plan, if it is stored, or stands for another. */
+static void show_hook(const struct lens_plan_summary *p, enum lens_hook hook, size_t layer)
+{
+	char name[LENS_HOOK_NAME], path[LENS_HOOK_NAME + 8];
+	size_t i;
+
+	snprintf(path, sizeof(path), "/cache/%s", lens_hook_name(hook, layer, name));
+	for (i = 0; i < p->n_datasets; i++) {
+		if (!strcmp(p->dataset[i].path, path))
+			show_dataset(&p->dataset[i]);
+	}
+	for (i = 0; i < p->n_links; i++) {
+		if (!strcmp(p->link[i].path, path))
+			printf("%-44s is %s\n", path, p->link[i].target);
+	}
+}
+
+/* In the order in which they arise in a pass: embeddings, block by block, what follows. */
+static void show_hooks(const struct lens_plan_summary *p)
+{
+	size_t h, first, end, layer;
+
+	for (first = 0; first < LENS_HOOK_COUNT; first = end) {
+		bool blocks = lens_hook_info((enum lens_hook)first)->per_layer;
+
+		for (end = first; end < LENS_HOOK_COUNT &&
+				  lens_hook_info((enum lens_hook)end)->per_layer == blocks;)
+			end++;
+		for (layer = 0; layer < (blocks ? p->n_layers : 1); layer++) {
+			for (h = first; h < end; h++)
+				show_hook(p, (enum lens_hook)h, layer);
+		}
+	}
+}
+
 static void show_datasets(const struct lens_plan_summary *p)
 {
-	char data[32], padding[32];
 	size_t i;
-	int k;
 
 	printf("%-44s %-24s %12s %12s\n", "dataset", "shape", "data", "padding");
+	show_hooks(p);
 	for (i = 0; i < p->n_datasets; i++) {
-		const struct lens_dataset_summary *d = &p->dataset[i];
-		char shape[96];
-		int at = 0;
-
-		for (k = 0; k < d->rank; k++)
-			at += snprintf(shape + at, sizeof(shape) - (size_t)at, "%s%zu",
-				       k ? "×" : "", d->extent[k]);
-		/* × is two bytes wide and one column */
-		printf("%-44s %-*s %12s %12s\n", d->path, 24 + d->rank - 1, shape,
-		       human_bytes((double)d->data_bytes, data),
-		       human_bytes((double)padding_of(d), padding));
+		if (strncmp(p->dataset[i].path, "/cache/", 7) != 0)
+			show_dataset(&p->dataset[i]);
 	}
-	for (i = 0; i < p->n_links; i++)
-		printf("%-44s is %s\n", p->link[i].path, p->link[i].target);
 }
 
 static void show_task(const struct lens_share *task, const struct lens_plan_summary *p)
@@ -280,6 +317,21 @@ static void show_times(const struct lens_run_times *t)
 	show_time("writer", &t->writer);
 }
 
+/* After the plan of a dry run. */
+static void show_estimate(const struct lens_estimate *t)
+{
+	char time[32];
+
+	if (!(t->seconds > 0))
+		return;
+	printf("time: about %s for %.3g TFLOP, if each of %zu worker%s is as fast as one was "
+	       "just now (%zu prompt%s in %.3g s, %.0f GFLOP/s); writing and other programs "
+	       "come on top\n",
+	       human_time(t->seconds, time), t->flop / 1e12, t->workers, plural(t->workers),
+	       t->sample_rows, plural(t->sample_rows), t->sample_seconds,
+	       t->sample_flop / t->sample_seconds / 1e9);
+}
+
 static int show_result(const struct lens_experiment *e, const struct lens_run_result *r,
 		       const struct screen *s)
 {
@@ -287,6 +339,8 @@ static int show_result(const struct lens_experiment *e, const struct lens_run_re
 	struct lens_summary summary;
 	int code;
 
+	if (r->outcome == LENS_RUN_DRY && !s->quiet)
+		show_estimate(&r->estimate);
 	if (r->outcome == LENS_RUN_DRY)
 		return EXIT_DONE;
 	if (r->outcome >= LENS_RUN_SHARE_DONE && !s->quiet)

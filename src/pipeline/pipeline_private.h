@@ -90,6 +90,13 @@ enum lens_status lens_layout_attributes(struct lens_store *s, const struct lens_
 enum lens_status lens_layout_prompts(struct lens_store *s, const struct lens_plan *p,
 				     const struct lens_inputs *in, struct lens_error *err);
 
+/* --- estimate.c ------------------------------------------------------------------- */
+
+/* Runs some prompts, for about a second, and nothing of them is kept. task may be NULL. */
+enum lens_status lens_estimate_make(const struct lens_parts *parts,
+				    const struct lens_share *task, struct lens_estimate *out,
+				    struct lens_error *err);
+
 /* --- machine.c ---------------------------------------------------------------------- */
 
 /* Under `ulimit -v` OpenBLAS would ask for its buffers for ever. */

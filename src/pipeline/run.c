@@ -204,9 +204,12 @@ static enum lens_status run(struct run *r, struct lens_error *err)
 	if (state == LENS_SWEEP_FINISHED)
 		return end(r, LENS_RUN_ALREADY_DONE);
 	LENS_TRY(plan(r, err));
-	if (r->options->dry_run)
-		return end(r, LENS_RUN_DRY);
 	LENS_TRY(lens_check_address_space(most->workers * most->inner_threads, err));
+	if (r->options->dry_run) {
+		LENS_TRY(lens_estimate_make(&r->parts, r->options->task, &r->result->estimate,
+					    err));
+		return end(r, LENS_RUN_DRY);
+	}
 	LENS_TRY(lens_sweep_open(r->sweep, r->parts.cut.n, r->parts.cut.first,
 				 &r->result->progress, &state, err));
 	if (state == LENS_SWEEP_FINISHED)

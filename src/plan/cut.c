@@ -115,18 +115,37 @@ static struct cost cost_of(const struct lens_plan *p)
 	return cost;
 }
 
-/* Of a row: its pass, those of its prompt with each answer of several tokens, cells. */
-static double row_flop(const struct cost *c, const struct lens_prompts *p, size_t row)
+/* Of a row: its pass, and those of its prompt with each answer of several tokens. */
+static double pass_flop(const struct cost *c, const struct lens_prompts *p, size_t row)
 {
-	struct lens_study_cost cells = { 0, 0 };
 	double sum = at(&c->flop, (double)lens_prompt_length(p, row));
 	size_t i;
 
 	for (i = 0; c->second && i < p->n_answers; i++)
 		sum += at(&c->block, (double)lens_continued_length(p, row, i)) +
 		       c->unembed * (double)(lens_answer_length(p, row, i) - 1);
+	return sum;
+}
+
+/* The same, and its cells. */
+static double row_flop(const struct cost *c, const struct lens_prompts *p, size_t row)
+{
+	struct lens_study_cost cells = { 0, 0 };
+
 	lens_study_add_cost(c->study, p, row, &cells);
-	return sum + cells.flop;
+	return pass_flop(c, p, row) + cells.flop;
+}
+
+double lens_plan_flop(const struct lens_plan *p, size_t first, size_t n, bool interventions)
+{
+	const struct cost cost = cost_of(p);
+	double sum = 0;
+	size_t row;
+
+	for (row = first; row < first + n; row++)
+		sum += interventions ? row_flop(&cost, p->prompts, row)
+				     : pass_flop(&cost, p->prompts, row);
+	return sum;
 }
 
 /* Rows with more tokens than this stand in shards of their own. */

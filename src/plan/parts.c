@@ -140,6 +140,7 @@ enum lens_status lens_plan_summary_make(struct lens_plan_summary *out,
 	*out = (struct lens_plan_summary){
 		.n_prompts = p->prompts->n_rows,
 		.max_length = p->prompts->max_length,
+		.n_layers = p->model->config.n_layers,
 		.batch_rows = p->batch_rows,
 		.n_batches = p->n_batches,
 		.sorted = p->sort_rows ? p->most_prompts : 0,

@@ -54,6 +54,18 @@ t "info of a model" 0 'blocks.*hook_pattern .*\[head 4, query, key\]' "$h5lens" 
 t "info of nothing" 1 'cannot open' "$h5lens" info "$work/none.h5"
 
 t "dry run" 0 'plan: 40 prompts' run -o "$work/a.h5" --dry-run
+t "dry run, its time" 0 'time: about [0-9]+ s for 0.00[0-9]+ TFLOP, if each of .* .[0-9]+ prompts? in .* GFLOP/s.; writing' \
+	run -o "$work/a.h5" --dry-run
+t "dry run, a task's time" 0 'time: about' run -o "$work/a.h5" --dry-run --task 1/2 --set shards.prompts=8
+t "dry run, a task without a share" 0 'task 9/9: 0 prompts' run -o "$work/a.h5" --dry-run --task 9/9 --set shards.prompts=8
+"$h5lens" run --model $model --data "$csv" -o "$work/a.h5" --dry-run 2>&1 | grep -n '^/cache' | cut -d' ' -f1 > "$work/hooks"
+before() { # is the first hook listed before the second?
+	t "$1 before $2" 0 '^yes$' sh -c "[ \$(grep -n '$1\$' '$work/hooks' | cut -d: -f1) -lt \$(grep -n '$2\$' '$work/hooks' | cut -d: -f1) ] && echo yes"
+}
+before hook_pos_embed blocks.0.hook_resid_pre
+before blocks.0.hook_resid_post blocks.1.hook_resid_pre
+before blocks.1.hook_resid_pre blocks.1.ln1.hook_scale
+before blocks.3.hook_resid_post ln_final.hook_scale
 absent a.h5
 
 # Reading at a word.
@@ -136,7 +148,13 @@ t "schema 1, begun, overwritten" 0 'prompts in' \
 t "schema 2, verified" 0 ' 0 bad' "$h5lens" verify "$work/begun.h5"
 t "overwrite" 0 'prompts in' run -o "$work/a.h5" --dtype f16 --overwrite
 t "verify" 0 ' 0 bad' "$h5lens" verify "$work/a.h5"
-t "info of a file" 0 '/cache/blocks.0.attn.hook_pattern' "$h5lens" info "$work/a.h5"
+t "info of a file, layers on one line" 0 \
+	'^  /cache/blocks.\{0…3\}.attn.hook_pattern +float16 \[prompt 40, head 4, query 54, key 54\] 3.6 MiB together$' "$h5lens" info "$work/a.h5"
+t "info of a file, links" 0 '/cache/blocks.\{1…3\}.hook_resid_pre +. /cache/blocks.\{0…2\}.hook_resid_post$' "$h5lens" info "$work/a.h5"
+t "info of a file, its experiment" 0 '^\{"ablate".*"weights":\{.*\}\}$' "$h5lens" info "$work/a.h5" --experiment
+t "the experiment, run again" 0 'a.h5 is finished: the same' sh -c "
+	'$h5lens' info '$work/a.h5' --experiment > '$work/again.yaml' &&
+	'$h5lens' run '$work/again.yaml' --model $model --data '$csv' -o '$work/a.h5'"
 ablated() { run -o "$work/ablated.h5" --hooks none --limit 3 --set 'ablate.sets={a: [3.3]}' --overwrite "$@"; }
 t "ablation" 0 'prompts in' ablated
 t "info of ablated heads" 0 'hook_z lacks b_V, which is folded into b_O' "$h5lens" info "$work/ablated.h5"
@@ -319,7 +337,7 @@ for c in merge 'pack -o "$work/one.h5"'; do
 done
 rm "$work/one.h5"
 t "verify, too many threads" 2 "from 1 to 1024, not '2000'" "$h5lens" verify "$work/sh.h5" --threads 2000
-t "info of a joined file" 0 '/cache/blocks.3.hook_resid_post .* in the shards' "$h5lens" info "$work/sh.h5"
+t "info of a joined file" 0 '/cache/blocks.\{0…3\}.hook_resid_post .* in the shards' "$h5lens" info "$work/sh.h5"
 size=$(cat "$work"/sh.shards/*.h5 | wc -c | awk '{printf "%.1f MiB", $1 / 1048576}')
 t "info, the shards" 0 "^  3 files, $size together: sh.shards/00000.h5" "$h5lens" info "$work/sh.h5"
 t "pack without a name" 2 '-o ONE.h5 is missing' "$h5lens" pack "$work/sh.h5"

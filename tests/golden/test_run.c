@@ -295,6 +295,9 @@ static void test_dry_run(void **state)
 
 	assert_int_equal(lens_run(e, &dry, &result, NULL), LENS_OK);
 	assert_int_equal(result.outcome, LENS_RUN_DRY);
+	assert_true(result.estimate.seconds > 0);
+	assert_true(result.estimate.flop >= result.estimate.sample_flop);
+	assert_in_range(result.estimate.sample_rows, 1, 6);
 	assert_int_equal(t.planned, 1);
 	assert_int_equal(t.progress, 0);
 	assert_int_equal(t.rows, 6);
