@@ -54,7 +54,7 @@ SUPOBJ   := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/support/*.c)))
 CHECKED  := $(shell find src include tests -name '*.[ch]')
 
 .PHONY: all demo patching-demo notebooks notebooks-random get-gpt2-small test unit-test cli-test slurm-test faults fuzz fuzz-replay asan coverage valgrind analyze format format-check tidy \
-	layers bench install clean deps help
+	layers bench install man clean deps help
 .DELETE_ON_ERROR:
 
 all: $(BIN) ## build the program
@@ -245,9 +245,15 @@ bench: $(BIN) $(TOOLBIN) ## sgemm's rate, and the program beside it
 install: $(BIN) ## to PREFIX=/usr/local
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/h5lens
 	install -D -m 644 scripts/h5lens.1 $(DESTDIR)$(PREFIX)/share/man/man1/h5lens.1
+	@mkdir -p $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+	$(BIN) completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/h5lens
+	$(BIN) completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_h5lens
 	install -D -m 644 scripts/h5lens.py $(DESTDIR)$(PREFIX)/share/h5lens/python/h5lens.py
 	install -D -m 755 scripts/plot.py $(DESTDIR)$(PREFIX)/share/h5lens/python/plot.py
 	install -m 644 scripts/plot_common.py scripts/plot_interventions.py $(DESTDIR)$(PREFIX)/share/h5lens/python
+
+man: $(BIN) ## make scripts/h5lens.1 anew, from the program's help and key table
+	$(BIN) help --man > scripts/h5lens.1
 
 deps: ## install what is missing (Debian; elsewhere it says what)
 	@BUILD=$(BUILD) PYTHON=$(PYTHON) sh scripts/deps.sh "$(APT_BUILD) $(APT_READ)" "$(APT_TEST)"

@@ -29,13 +29,18 @@ int cmd_status(int argc, char **argv);
 int cmd_merge(int argc, char **argv);
 int cmd_pack(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
+int cmd_completion(int argc, char **argv);
+/* The manual page, as roff. */
+void print_man(void);
+/* Calls fn for each word that a value of that shape may be ("auto | avx2": auto, avx2). */
+void each_word(const char *shape, void (*fn)(const char *word, size_t n));
 
 /* An option of a command: sets flag, or value if that is not NULL; else see usage.take. */
 struct option_row {
 	const char *name; /* "--answer" */
 	bool *flag;
 	const char **value;
-	const char *shape, *help; /* for --help */
+	const char *shape, *help; /* for --help; help NULL: told elsewhere (a key's flag) */
 };
 
 struct usage {
@@ -44,7 +49,7 @@ struct usage {
 	const struct option_row *option;
 	size_t n_options;
 	int least, most;    /* plain arguments */
-	void (*help)(void); /* prints the help; NULL: it is made from the above */
+	void (*more)(void); /* prints what follows in the help, or NULL */
 	/*
 	 * Called for each option without flag and value, in the order given; value is NULL
 	 * if shape is. Returns −1 to go on, or an exit code.
@@ -58,6 +63,10 @@ struct usage {
  * −1 to go on, or an exit code (after --help, or a usage error that was printed).
  */
 int parse_args(const struct usage *u, int argc, char **argv, const char **plain, int *n_plain);
+/* While this is set, a command that is asked for its help hands it over instead. */
+extern void (*usage_seen)(const struct usage *u);
+/* Calls fn for each command and its usage, in the order of the help. */
+void each_command(void (*fn)(const struct command *c, const struct usage *u));
 int usage_error(const struct usage *u, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 

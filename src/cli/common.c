@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 static atomic_int stop;
+void (*usage_seen)(const struct usage *u);
 
 static void on_signal(int sig)
 {
@@ -134,16 +135,22 @@ int check_kind(const struct usage *u, const char *path, bool folder)
 
 static void print_usage(const struct usage *u)
 {
+	const char *before = "\n";
 	size_t i;
 
 	printf("usage: %s\n\n%s\n", u->synopsis, u->description);
 	for (i = 0; i < u->n_options; i++) {
 		char left[64];
 
+		if (!u->option[i].help)
+			continue;
 		snprintf(left, sizeof(left), "%s %s", u->option[i].name,
 			 u->option[i].shape ? u->option[i].shape : "");
-		printf("%s  %-22s %s\n", i ? "" : "\n", left, u->option[i].help);
+		printf("%s  %-22s %s\n", before, left, u->option[i].help);
+		before = "";
 	}
+	if (u->more)
+		u->more();
 }
 
 static int take_option(const struct usage *u, int argc, char **argv, int *i)
@@ -181,10 +188,7 @@ int parse_args(const struct usage *u, int argc, char **argv, const char **plain,
 	*n_plain = 0;
 	for (i = 1; i < argc; i++) {
 		if (options && (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))) {
-			if (u->help)
-				u->help();
-			else
-				print_usage(u);
+			(usage_seen ? usage_seen : print_usage)(u);
 			return EXIT_DONE;
 		}
 		if (options && !strcmp(argv[i], "--")) {

@@ -24,7 +24,9 @@ static const struct command commands[] = {
 	  "join the shards that tasks computed (run --task) into the output" },
 	{ "pack", cmd_pack, "make one self-contained file from an output and its shards" },
 	{ "verify", cmd_verify, "recompute every digest of a file" },
-	{ "help", cmd_help, "this help, or a command's" },
+	{ "completion", cmd_completion,
+	  "a script that completes commands, options, keys, hooks" },
+	{ "help", cmd_help, "this help, or a command's; --man: the manual page" },
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(*commands))
 
@@ -48,7 +50,7 @@ static void print_help(FILE *out)
 		"usage: h5lens COMMAND …        h5lens COMMAND --help\n\n",
 		LENS_VERSION);
 	for (i = 0; i < N_COMMANDS; i++)
-		fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].summary);
+		fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
 	fprintf(out,
 		"\n  --version   the build, and what it runs on\n\n"
 		"exit codes: 0 done, 1 failed, 2 usage, 75 not finished, or another run is at "
@@ -68,11 +70,39 @@ static int unknown(const char *name)
 	return EXIT_USAGE;
 }
 
+static void (*on_command)(const struct command *c, const struct usage *u);
+static const struct command *in_hand;
+
+static void hand_over(const struct usage *u)
+{
+	on_command(in_hand, u);
+}
+
+void each_command(void (*fn)(const struct command *c, const struct usage *u))
+{
+	char help[] = "--help", name[32], *args[] = { name, help, NULL };
+	size_t i;
+
+	on_command = fn;
+	usage_seen = hand_over;
+	for (i = 0; i < N_COMMANDS; i++) {
+		in_hand = &commands[i];
+		snprintf(name, sizeof(name), "%s", commands[i].name);
+		if (commands[i].run != cmd_help)
+			commands[i].run(2, args);
+	}
+	usage_seen = NULL;
+}
+
 static int cmd_help(int argc, char **argv)
 {
 	char *args[] = { NULL, "--help", NULL };
 	const struct command *c = argc > 1 ? find(argv[1]) : NULL;
 
+	if (argc > 1 && !strcmp(argv[1], "--man")) {
+		print_man();
+		return EXIT_DONE;
+	}
 	if (c && c->run != cmd_help) {
 		args[0] = argv[1];
 		return c->run(2, args);

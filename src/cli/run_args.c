@@ -9,36 +9,21 @@
 static const char synopsis[] =
 	"h5lens run [EXPERIMENT.yaml] [--model DIR --data CSV -o OUT.h5] [options]";
 
-static void print_run_help(void)
+static const char description[] =
+	"Runs an experiment. Flags override the file. Repeating the command resumes a run that "
+	"was\n"
+	"stopped; a finished output is left alone, and an output of another experiment is an "
+	"error.\n"
+	"A sweep larger than one shard goes to OUT.shards/, and OUT.h5 shows all of it. --data - "
+	"reads\n"
+	"the CSV from standard input.";
+
+static void print_keys(void)
 {
 	size_t i, n;
 	const struct lens_key *k = lens_keys(&n);
 
-	printf("usage: %s\n\n"
-	       "Runs an experiment. Flags override the file. Repeating the command resumes a\n"
-	       "run that was stopped; a finished output is left alone, and an output of another\n"
-	       "experiment is an error. A sweep larger than one shard goes to OUT.shards/, and\n"
-	       "OUT.h5 shows all of it.\n\n"
-	       "  --dry-run              show bytes per dataset, shards and memory; run "
-	       "nothing\n"
-	       "  --overwrite            replace an existing output and its shards\n"
-	       "  --repair               compute damaged shards again, instead of stopping\n"
-	       "  --task I/N             compute the I-th of N shares of the shards, for\n"
-	       "                         clusters; the task that finds all shards done joins\n"
-	       "                         them (default: from SLURM_ARRAY_TASK_ID and, under\n"
-	       "                         srun, SLURM_PROCID)\n"
-	       "  --quiet                print errors and warnings only\n"
-	       "  --verbose              print where the time went, too\n"
-	       "  --set KEY=VALUE        set any key below\n"
-	       "  --text TEXT            a prompt, instead of --data; repeatable\n"
-	       "  --answer TEXT          an answer to the --text before it; repeatable: logit_diff is\n"
-	       "                         the first minus each other. A space is put in front of one\n"
-	       "                         that has none\n"
-	       "  --no-space             … is not\n"
-	       "  --data -               read the CSV from standard input (it is kept on the disk\n"
-	       "                         while the program runs)\n"
-	       "\nkeys (flag: key)\n",
-	       synopsis);
+	printf("\nkeys (flag: key)\n");
 	for (i = 0; i < n; i++) {
 		printf("  %s%s%s%s%s\n      %s\n      %s",
 		       k[i].short_flag ? k[i].short_flag : "", k[i].short_flag ? ", " : "",
@@ -50,7 +35,9 @@ static void print_run_help(void)
 	}
 }
 
-const struct usage run_usage = { .synopsis = synopsis, .help = print_run_help };
+const struct usage run_usage = { .synopsis = synopsis,
+				 .description = description,
+				 .more = print_keys };
 
 static int add_setting(struct run_args *a, const char *key, const char *value)
 {
@@ -272,16 +259,26 @@ static int check_yaml(const struct run_args *a)
 static size_t list_options(struct run_args *a, struct option_row row[MOST_OPTIONS])
 {
 	const struct option_row own[] = {
-		{ "--dry-run", &a->dry_run, NULL, NULL, NULL },
-		{ "--overwrite", &a->overwrite, NULL, NULL, NULL },
-		{ "--repair", &a->repair, NULL, NULL, NULL },
-		{ "--quiet", &a->quiet, NULL, NULL, NULL },
-		{ "--verbose", &a->verbose, NULL, NULL, NULL },
-		{ "--task", NULL, NULL, "I/N", NULL },
-		{ "--set", NULL, NULL, "KEY=VALUE", NULL },
-		{ "--text", NULL, NULL, "TEXT", NULL },
-		{ "--answer", NULL, NULL, "TEXT", NULL },
-		{ "--no-space", &a->no_space, NULL, NULL, NULL },
+		{ "--dry-run", &a->dry_run, NULL, NULL,
+		  "show bytes per dataset, shards, memory and time; run nothing" },
+		{ "--overwrite", &a->overwrite, NULL, NULL,
+		  "replace an existing output and its shards" },
+		{ "--repair", &a->repair, NULL, NULL,
+		  "compute damaged shards again, instead of stopping" },
+		{ "--task", NULL, NULL, "I/N",
+		  "compute the I-th of N shares of the shards, for clusters; the task that\n"
+		  "                         finds all shards done joins them (default: from\n"
+		  "                         SLURM_ARRAY_TASK_ID and, under srun, SLURM_PROCID)" },
+		{ "--quiet", &a->quiet, NULL, NULL, "print errors and warnings only" },
+		{ "--verbose", &a->verbose, NULL, NULL, "print where the time went, too" },
+		{ "--text", NULL, NULL, "TEXT", "a prompt, instead of --data; repeatable" },
+		{ "--answer", NULL, NULL, "TEXT",
+		  "an answer to the --text before it; repeatable: logit_diff is the first\n"
+		  "                         minus each other. A space is put in front of one that\n"
+		  "                         has none" },
+		{ "--no-space", &a->no_space, NULL, NULL,
+		  "answers of --answer as they are typed" },
+		{ "--set", NULL, NULL, "KEY=VALUE", "set any key below" },
 	};
 	size_t i, n_keys, n = sizeof(own) / sizeof(*own);
 	const struct lens_key *k = lens_keys(&n_keys);
