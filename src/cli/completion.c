@@ -149,6 +149,36 @@ static void put_command_name(const struct command *c, const struct usage *u)
 	printf("%s ", c->name);
 }
 
+static const char bash_begin[] =
+	"\tesac\n}\n\n_h5lens() {\n"
+	"\tlocal cur=${COMP_WORDS[COMP_CWORD]} name=${COMP_WORDS[COMP_CWORD-1]} before=\n"
+	"\tlocal command=${COMP_WORDS[1]} options= kind=-f words= list= i\n"
+	"\tCOMPREPLY=()\n"
+	"\tif [ $COMP_CWORD = 1 ]; then\n"
+	"\t\tCOMPREPLY=($(compgen -W '";
+static const char bash_options_begin[] =
+	"help --help --version' -- \"$cur\"))\n\t\treturn\n\tfi\n"
+	"\t# --option=value and key=value are several words here\n"
+	"\tif [ \"$cur\" = = ]; then cur=\n"
+	"\telif [ \"$name\" = = ]; then name=${COMP_WORDS[COMP_CWORD-2]}\n\tfi\n"
+	"\tcase $command in\n";
+static const char bash_end[] =
+	"' -- \"$cur\"))\n\t\tcompopt -o nospace 2> /dev/null\n\t\treturn\n\tfi\n"
+	"\t[ \"$name\" = --model ] && kind=-d\n"
+	"\t_h5lens_values \"$name\"\n"
+	"\tif [ -n \"$list\" ] && [ -n \"$words\" ]; then\n"
+	"\t\tcase $cur in *,*) before=${cur%,*}, ;; esac\n"
+	"\t\tset -f\n\t\tfor i in $words; do\n"
+	"\t\t\tcase $before$i in \"$cur\"*) COMPREPLY+=(\"$before$i\") ;; esac\n"
+	"\t\tdone\n\t\tset +f\n"
+	"\t\tcompopt -o nospace 2> /dev/null\n"
+	"\telif [ -n \"$words\" ]; then COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
+	"\telif [[ $cur == -* ]]; then COMPREPLY=($(compgen -W \"$options\" -- \"$cur\"))\n"
+	"\telse\n\t\tlocal IFS=$'\\n'\n"
+	"\t\tCOMPREPLY=($(compgen $kind -- \"$cur\"))\n"
+	"\t\tcompopt -o filenames 2> /dev/null\n\tfi\n}\n"
+	"complete -F _h5lens h5lens\n";
+
 static void print_bash(void)
 {
 	size_t i, n;
@@ -160,38 +190,15 @@ static void print_bash(void)
 	each_command(bash_values);
 	for (i = 0; i < n; i++)
 		bash_value(k[i].name, k[i].shape);
-	printf("\tesac\n}\n\n_h5lens() {\n"
-	       "\tlocal cur=${COMP_WORDS[COMP_CWORD]} name=${COMP_WORDS[COMP_CWORD-1]} before=\n"
-	       "\tlocal command=${COMP_WORDS[1]} options= kind=-f words= list= i\n"
-	       "\tCOMPREPLY=()\n"
-	       "\tif [ $COMP_CWORD = 1 ]; then\n"
-	       "\t\tCOMPREPLY=($(compgen -W '");
+	fputs(bash_begin, stdout);
 	each_command(put_command_name);
-	printf("help --help --version' -- \"$cur\"))\n\t\treturn\n\tfi\n"
-	       "\t# --option=value and key=value are several words here\n"
-	       "\tif [ \"$cur\" = = ]; then cur=\n"
-	       "\telif [ \"$name\" = = ]; then name=${COMP_WORDS[COMP_CWORD-2]}\n\tfi\n"
-	       "\tcase $command in\n");
+	fputs(bash_options_begin, stdout);
 	each_command(bash_options);
 	printf("\t*) return ;;\n\tesac\n"
 	       "\tif [ \"$name\" = --set ]; then\n\t\tCOMPREPLY=($(compgen -S = -W '");
 	for (i = 0; i < n; i++)
 		printf("%s ", k[i].name);
-	printf("' -- \"$cur\"))\n\t\tcompopt -o nospace 2> /dev/null\n\t\treturn\n\tfi\n"
-	       "\t[ \"$name\" = --model ] && kind=-d\n"
-	       "\t_h5lens_values \"$name\"\n"
-	       "\tif [ -n \"$list\" ] && [ -n \"$words\" ]; then\n"
-	       "\t\tcase $cur in *,*) before=${cur%%,*}, ;; esac\n"
-	       "\t\tset -f\n\t\tfor i in $words; do\n"
-	       "\t\t\tcase $before$i in \"$cur\"*) COMPREPLY+=(\"$before$i\") ;; esac\n"
-	       "\t\tdone\n\t\tset +f\n"
-	       "\t\tcompopt -o nospace 2> /dev/null\n"
-	       "\telif [ -n \"$words\" ]; then COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
-	       "\telif [[ $cur == -* ]]; then COMPREPLY=($(compgen -W \"$options\" -- \"$cur\"))\n"
-	       "\telse\n\t\tlocal IFS=$'\\n'\n"
-	       "\t\tCOMPREPLY=($(compgen $kind -- \"$cur\"))\n"
-	       "\t\tcompopt -o filenames 2> /dev/null\n\tfi\n}\n"
-	       "complete -F _h5lens h5lens\n");
+	fputs(bash_end, stdout);
 }
 
 /* --- zsh -------------------------------------------------------------------------------- */

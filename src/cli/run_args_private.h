@@ -32,6 +32,12 @@ extern const struct usage run_usage;
 /* −1 to go on, or an exit code. */
 int parse_run(struct run_args *a, int argc, char **argv);
 
+/* The plan, with each data set of it if these are wanted; task: or NULL. plan.c */
+void print_plan(const struct lens_plan_summary *p, bool datasets,
+		const struct lens_share *task);
+/* After the plan of a dry run. */
+void print_estimate(const struct lens_estimate *t);
+
 /*
  * Sets the experiment's data to what was typed (--text) or comes from standard input
  * (--data -), which is kept in a file without a name. Does nothing if neither was asked for.
