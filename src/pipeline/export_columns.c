@@ -55,12 +55,25 @@ static bool taken(const struct lens_sheet *s, const char *name)
 }
 
 /* A name that is taken gets ".1", ".2", … as pandas does it. */
+static enum lens_status free_name(const struct lens_sheet *s, const char *name,
+				  struct lens_buf *out, struct lens_error *err)
+{
+	size_t k;
+
+	LENS_TRY(lens_buf_printf(out, err, "%s", name));
+	for (k = 1; taken(s, out->data); k++) {
+		out->len = 0;
+		LENS_TRY(lens_buf_printf(out, err, "%s.%zu", name, k));
+	}
+	return LENS_OK;
+}
+
 static enum lens_status add_cell(struct lens_sheet *s, const struct lens_content_entry *e,
 				 size_t index, const char *name, struct lens_error *err)
 {
 	struct lens_buf b = LENS_BUF_INIT;
 	struct lens_sheet_cell *v = lens_grow(s->cell, s->n, &s->cap, sizeof(*v), err);
-	size_t k;
+	enum lens_status st;
 
 	if (!v)
 		return LENS_ERR_NOMEM;
@@ -68,10 +81,10 @@ static enum lens_status add_cell(struct lens_sheet *s, const struct lens_content
 	v += s->n;
 	*v = (struct lens_sheet_cell){ .e = e, .index = index };
 	LENS_TRY(add_id(s, e, &v->id, err));
-	LENS_TRY(lens_buf_printf(&b, err, "%s", name));
-	for (k = 1; taken(s, b.data); k++) {
-		b.len = 0;
-		LENS_TRY(lens_buf_printf(&b, err, "%s.%zu", name, k));
+	st = free_name(s, name, &b, err);
+	if (st != LENS_OK) {
+		lens_buf_release(&b);
+		return st;
 	}
 	v->name = b.data;
 	s->n++;
