@@ -2,8 +2,8 @@
  * plan.h: rows → batches, chunks, shards, bytes and memory.
  *
  * What is planned is a pure function of model, data and experiment, never of threads,
- * memory or time, so that the files are not either. Only lens_plan_memory is told
- * what the machine has, and says how much work fits in it at a time.
+ * memory or time, so that the files are not either. Only batches and lens_plan_memory
+ * are told what the machine has: how much work is best, and fits, at a time.
  */
 #ifndef H5LENS_PLAN_H
 #define H5LENS_PLAN_H
@@ -37,8 +37,9 @@ struct lens_planned_link {
 };
 
 /*
- * One file: of a whole sweep, or of a shard. Rows → batches of batch_rows prompts, which
- * is a multiple of the rows of every chunk that one batch fills.
+ * One file: of a whole sweep, or of a shard. Rows → blocks of block_rows prompts, which is
+ * a multiple of the rows of every chunk that one block fills: the chunks' shapes come of it.
+ * A batch is what a worker runs at a time, one block or more, and leaves no trace in a file.
  */
 struct lens_plan {
 	const struct lens_plan
@@ -47,7 +48,7 @@ struct lens_plan {
 	const struct lens_prompts *prompts; /* the rows of this plan */
 	const struct lens_experiment *experiment;
 	struct lens_sizes sizes;
-	size_t batch_rows, n_batches;
+	size_t block_rows, batch_rows, n_batches;
 	size_t max_packed; /* rows of activations in the largest batch */
 	/*
 	 * Where prompts are sorted (order.c): in windows of so many rows, which are cut into

@@ -47,15 +47,37 @@ size_t lens_spec_bytes(const struct lens_capture_spec *s, size_t rows)
 	return n;
 }
 
+size_t lens_most_rows(const struct lens_capture_plan *plan, const struct lens_capture_spec *s)
+{
+	return s->by_rows ? lens_min(plan->batch_rows, s->chunk[0]) : s->chunk[0];
+}
+
+struct lens_piece lens_piece_of(const struct lens_capture *c, const struct lens_capture_spec *s,
+				size_t prompt, size_t n_prompts)
+{
+	size_t at = (c->row0 + prompt) % s->chunk[0], left = s->chunk[0] - at;
+	struct lens_piece p = { .r0 = prompt - lens_min(at, prompt) };
+
+	p.end = lens_min(prompt + left, n_prompts);
+	p.chunk = (c->row0 + p.r0) / s->chunk[0];
+	p.rows = p.end - p.r0;
+	p.whole = !s->by_rows;
+	if (s->by_rows && s->chunk[0] <= c->plan->batch_rows)
+		p.whole = (c->row0 + p.r0) % s->chunk[0] == 0 &&
+			  (p.rows == s->chunk[0] || c->row0 + p.end == s->extent[0]);
+	if (p.whole)
+		p.rows = s->chunk[0];
+	return p;
+}
+
 size_t lens_capture_buffer_bytes(const struct lens_capture_plan *plan)
 {
 	size_t i, most = 0;
 
 	for (i = 0; i < plan->n_specs; i++) {
 		const struct lens_capture_spec *s = &plan->spec[i];
-		size_t n = lens_spec_bytes(s, s->by_rows ? plan->batch_rows : s->chunk[0]);
 
-		most = lens_max(n, most);
+		most = lens_max(lens_spec_bytes(s, lens_most_rows(plan, s)), most);
 	}
 	return most;
 }
@@ -152,16 +174,16 @@ enum lens_status lens_capture_submit(struct lens_capture *c, struct lens_capture
 }
 
 enum lens_status lens_hand_over(struct lens_capture *c, const struct lens_capture_spec *s,
-				const size_t *coord, size_t n_rows, void *buf,
+				const struct lens_piece *p, const size_t *coord, void *buf,
 				struct lens_error *err)
 {
 	struct lens_captured done = {
 		.dataset = s->dataset,
-		.by_rows = s->by_rows,
-		.row0 = c->row0,
-		.n_rows = n_rows,
+		.by_rows = !p->whole,
+		.row0 = c->row0 + p->r0,
+		.n_rows = p->rows,
 		.data = buf,
-		.bytes = lens_spec_bytes(s, s->by_rows ? n_rows : s->chunk[0]),
+		.bytes = lens_spec_bytes(s, p->rows),
 	};
 
 	memcpy(done.coord, coord, sizeof(done.coord));
@@ -235,9 +257,8 @@ static enum lens_status cut_tokens(struct lens_capture *c, const struct lens_cap
 				   struct lens_error *err)
 {
 	bool two = s->rank == 4; /* [prompt, slot, a, b]; else [prompt, slot, b] */
-	size_t rows = s->by_rows ? b->n_prompts : s->chunk[0];
+	struct lens_piece piece = { .end = 0 };
 	struct cut k = {
-		.rows = rows,
 		.slots = s->by_rows ? s->extent[1] : s->chunk[1],
 		.a_extent = two ? s->extent[2] : 1,
 		.a_chunk = !two         ? 1
@@ -245,22 +266,25 @@ static enum lens_status cut_tokens(struct lens_capture *c, const struct lens_cap
 					: s->chunk[2],
 		.b = s->extent[s->rank - 1],
 	};
-	size_t bytes = lens_spec_bytes(s, rows);
 	void *buf;
 
-	for (k.r0 = 0; k.r0 < b->n_prompts; k.r0 += rows) {
+	while (piece.end < b->n_prompts) {
+		piece = lens_piece_of(c, s, piece.end, b->n_prompts);
+		k.r0 = piece.r0;
+		k.rows = piece.rows;
 		for (k.p0 = 0; k.p0 < s->extent[1]; k.p0 += k.slots) {
 			if (!s->by_rows && !holds_data(c, b, &k))
 				continue; /* a chunk of padding only is never written */
 			for (k.a0 = 0; k.a0 < k.a_extent; k.a0 += k.a_chunk) {
-				const size_t coord[LENS_CAPTURE_RANK] = { (c->row0 + k.r0) /
-										  s->chunk[0],
+				const size_t coord[LENS_CAPTURE_RANK] = { piece.chunk,
 									  k.p0 / k.slots,
 									  k.a0 / k.a_chunk, 0 };
 
-				LENS_TRY(c->sink->acquire(c->sink->ctx, bytes, &buf, err));
+				LENS_TRY(c->sink->acquire(c->sink->ctx,
+							  lens_spec_bytes(s, k.rows), &buf,
+							  err));
 				fill(c, s, b, a, &k, buf);
-				LENS_TRY(lens_hand_over(c, s, coord, rows, buf, err));
+				LENS_TRY(lens_hand_over(c, s, &piece, coord, buf, err));
 			}
 		}
 	}

@@ -7,13 +7,7 @@
 
 #include <string.h>
 
-/* Rows and heads of a stage. */
-static size_t stage_rows(const struct lens_capture_plan *plan,
-			 const struct lens_capture_spec *s)
-{
-	return s->by_rows ? plan->batch_rows : s->chunk[0];
-}
-
+/* Heads of a stage; its rows are lens_most_rows. */
 static size_t stage_heads(const struct lens_capture_spec *s)
 {
 	return s->by_rows ? s->extent[1] : s->chunk[1];
@@ -29,7 +23,7 @@ size_t lens_stage_floats(const struct lens_capture_plan *plan)
 
 		if (!lens_hook_is_square(s->hook))
 			continue;
-		n = stage_rows(plan, s) * stage_heads(s) * s->extent[2] * s->extent[3];
+		n = lens_most_rows(plan, s) * stage_heads(s) * s->extent[2] * s->extent[3];
 		most = lens_max(n, most);
 	}
 	return most;
@@ -37,11 +31,11 @@ size_t lens_stage_floats(const struct lens_capture_plan *plan)
 
 /* Copies the wanted queries of one visit to their place in the stage. */
 static void stage_queries(const struct lens_capture *c, const struct lens_capture_spec *s,
-			  const struct lens_batch *b, const struct lens_activation *a,
+			  const struct lens_batch *b, const struct lens_activation *a, size_t r,
 			  float *stage)
 {
 	size_t heads = stage_heads(s), slots = s->extent[2], keys = s->extent[3], slot;
-	size_t r = a->prompt % stage_rows(c->plan, s), h = a->head % heads;
+	size_t h = a->head % heads;
 	float *head = stage + (r * heads + h) * slots * keys;
 
 	for (slot = 0; slot < slots; slot++) {
@@ -100,28 +94,28 @@ static void fill(struct lens_capture *c, const struct lens_capture_spec *s, cons
 
 static enum lens_status cut_stage(struct lens_capture *c, const struct lens_capture_spec *s,
 				  const struct lens_batch *b, const struct lens_activation *a,
-				  const float *stage, struct lens_error *err)
+				  const struct lens_piece *p, const float *stage,
+				  struct lens_error *err)
 {
-	size_t whole = stage_rows(c->plan, s);
-	struct cut k = { .r0 = a->prompt / whole * whole,
-			 .rows = s->by_rows ? b->n_prompts : whole,
+	struct cut k = { .r0 = p->r0,
+			 .rows = p->rows,
 			 .queries = s->by_rows ? s->extent[2] : s->chunk[2],
 			 .keys = s->by_rows ? s->extent[3] : s->chunk[3] };
 	void *buf;
 
 	for (; k.q0 < s->extent[2]; k.q0 += k.queries) {
 		for (k.k0 = 0; k.k0 < s->extent[3]; k.k0 += k.keys) {
-			const size_t coord[LENS_CAPTURE_RANK] = {
-				(c->row0 + k.r0) / s->chunk[0], a->head / stage_heads(s),
-				k.q0 / k.queries, k.k0 / k.keys
-			};
+			const size_t coord[LENS_CAPTURE_RANK] = { p->chunk,
+								  a->head / stage_heads(s),
+								  k.q0 / k.queries,
+								  k.k0 / k.keys };
 
 			if (!s->by_rows && !holds_data(c, b, &k))
 				continue;
 			LENS_TRY(c->sink->acquire(c->sink->ctx, lens_spec_bytes(s, k.rows),
 						  &buf, err));
 			fill(c, s, stage, &k, buf);
-			LENS_TRY(lens_hand_over(c, s, coord, k.rows, buf, err));
+			LENS_TRY(lens_hand_over(c, s, p, coord, buf, err));
 		}
 	}
 	return LENS_OK;
@@ -131,19 +125,20 @@ enum lens_status lens_cut_square(struct lens_capture *c, const struct lens_captu
 				 const struct lens_batch *b, const struct lens_activation *a,
 				 struct lens_error *err)
 {
-	size_t rows = stage_rows(c->plan, s), heads = stage_heads(s);
+	const struct lens_piece p = lens_piece_of(c, s, a->prompt, b->n_prompts);
+	size_t heads = stage_heads(s);
 	float *stage = c->stage[a->hook == LENS_HOOK_PATTERN];
 	struct lens_capture_spec full = *s;
 
 	full.dtype = LENS_F32; /* the stage is */
-	if (a->prompt % rows == 0 && a->head % heads == 0 && a->q0 == 0)
-		lens_fill_places(&full, stage, 0, rows * heads * s->extent[2] * s->extent[3]);
-	stage_queries(c, s, b, a, stage);
+	if (a->prompt == p.r0 && a->head % heads == 0 && a->q0 == 0)
+		lens_fill_places(&full, stage, 0, p.rows * heads * s->extent[2] * s->extent[3]);
+	stage_queries(c, s, b, a, a->prompt - p.r0, stage);
 	if (a->q0 + a->nq < b->length[a->prompt])
 		return LENS_OK;
 	if ((a->head + 1) % heads && a->head + 1 < s->extent[1])
 		return LENS_OK;
-	if ((a->prompt + 1) % rows && a->prompt + 1 < b->n_prompts)
+	if (a->prompt + 1 < p.end)
 		return LENS_OK;
-	return cut_stage(c, s, b, a, stage, err);
+	return cut_stage(c, s, b, a, &p, stage, err);
 }

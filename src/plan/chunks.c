@@ -1,5 +1,5 @@
 /*
- * plan/chunks.c: rows → batches, and every dataset's extent and chunks. In: what the
+ * plan/chunks.c: rows → blocks, and every dataset's extent and chunks. In: what the
  * file holds and its rows; out: a shape for each hook point and each table.
  */
 #include "plan/plan_private.h"
@@ -7,11 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BATCH_TOKENS 1024   /* packed rows of a batch at most, unless one prompt has more */
-#define MOST_BATCH_ROWS 256 /* prompts of a batch */
+#define BLOCK_TOKENS 1024   /* packed rows of a block at most, unless one prompt has more */
+#define MOST_BLOCK_ROWS 256 /* prompts of a block */
 #define MOST_CHUNK ((size_t)4 << 20) /* bytes of a chunk */
-/* Batches share the chunks of datasets to which each adds less than this. */
-#define SMALL_BATCH ((size_t)1 << 20)
+/* Blocks share the chunks of datasets to which each adds less than this. */
+#define SMALL_BLOCK ((size_t)1 << 20)
 /*
  * Of datasets without padding: a batch ends within a chunk, so each has some open at a time,
  * and there may be hundreds of them.
@@ -19,9 +19,9 @@
 #define TOKEN_CHUNK ((size_t)512 << 10)
 #define CHUNKS_TRIED 1024
 
-/* --- batches --------------------------------------------------------------------- */
+/* --- blocks ---------------------------------------------------------------------- */
 
-static size_t largest_batch(const struct lens_prompts *p, size_t batch_rows)
+size_t lens_largest_batch(const struct lens_prompts *p, size_t batch_rows)
 {
 	struct lens_row_count c = { { 0 } };
 	size_t i, most = 0;
@@ -36,21 +36,28 @@ static size_t largest_batch(const struct lens_prompts *p, size_t batch_rows)
 }
 
 /*
- * The largest power of two whose batches stay within BATCH_TOKENS; small sets
- * are cut into 16 batches, so that threads find work.
+ * The largest power of two whose blocks stay within BLOCK_TOKENS; small sets
+ * are cut into 16 blocks, so that threads find work. A batch is a block, until
+ * lens_plan_fit puts several into one.
  */
-void lens_plan_batches(struct lens_plan *p)
+void lens_plan_blocks(struct lens_plan *p)
 {
 	size_t most = lens_max(p->prompts->n_rows / 16, 8);
-	size_t rows = MOST_BATCH_ROWS;
+	size_t rows = MOST_BLOCK_ROWS;
 
 	while (rows > most)
 		rows /= 2;
-	while (rows > 1 && largest_batch(p->prompts, rows) > BATCH_TOKENS)
+	while (rows > 1 && lens_largest_batch(p->prompts, rows) > BLOCK_TOKENS)
 		rows /= 2;
-	p->batch_rows = rows;
-	p->n_batches = (p->prompts->n_rows + rows - 1) / rows;
-	p->max_packed = (largest_batch(p->prompts, rows) + 11) / 12 * 12;
+	p->block_rows = rows;
+	lens_plan_batches(p, 1);
+}
+
+void lens_plan_batches(struct lens_plan *p, size_t blocks)
+{
+	p->batch_rows = blocks * p->block_rows;
+	p->n_batches = (p->prompts->n_rows + p->batch_rows - 1) / p->batch_rows;
+	p->max_packed = (lens_largest_batch(p->prompts, p->batch_rows) + 11) / 12 * 12;
 }
 
 /* --- positions -------------------------------------------------------------------- */
@@ -112,13 +119,13 @@ static size_t at_most(size_t n, size_t most)
 }
 
 /*
- * Rows of a chunk that batches share. Of large rows a chunk holds a part of one batch: that
- * is batch_rows halved, so that no chunk has rows of two batches.
+ * Rows of a chunk that blocks share. Of large rows a chunk holds a part of one block: that
+ * is block_rows halved, so that no chunk has rows of two blocks.
  */
 static size_t shared_rows(const struct lens_plan *p, size_t row_bytes)
 {
-	size_t batches = SMALL_BATCH / (p->batch_rows * row_bytes);
-	size_t rows = p->batch_rows * lens_max(batches, 1);
+	size_t blocks = SMALL_BLOCK / (p->block_rows * row_bytes);
+	size_t rows = p->block_rows * lens_max(blocks, 1);
 
 	while (rows > 1 && rows * row_bytes > MOST_CHUNK)
 		rows /= 2;
@@ -143,12 +150,12 @@ static void chunk_tokens(struct lens_shape *s, int rank, size_t pos_chunk, size_
 	s->chunk[1] = at_most(MOST_CHUNK / width, lens_min(pos_chunk, s->extent[1]));
 }
 
-/* Chunks of a dataset that one batch fills whole. */
-static void chunk_by_batch(const struct lens_plan *p, const struct lens_planned *d,
+/* Chunks of a dataset that one block fills whole. */
+static void chunk_by_block(const struct lens_plan *p, const struct lens_planned *d,
 			   struct lens_shape *s, size_t pos_chunk)
 {
 	bool square = lens_hook_is_square(p->capture.spec[d->source].hook);
-	size_t element = lens_dtype_size(d->dtype), rows = p->batch_rows, row;
+	size_t element = lens_dtype_size(d->dtype), rows = p->block_rows, row;
 
 	if (square)
 		chunk_square(s, pos_chunk, element);
@@ -193,13 +200,13 @@ static void make_shape(const struct lens_plan *p, const struct lens_planned *d,
 	for (i = 0; i < d->rank; i++)
 		s->extent[i] = s->chunk[i] = lens_axis_extent(d->axis[i], &p->sizes);
 	s->by_rows = d->from != LENS_FROM_HOOK ||
-		     (!lens_by_token(d) && p->batch_rows * row <= SMALL_BATCH);
+		     (!lens_by_token(d) && p->block_rows * row <= SMALL_BLOCK);
 	if (lens_by_token(d))
 		chunk_by_token(s, row);
 	else if (s->by_rows)
 		s->chunk[0] = shared_rows(p, row);
 	else
-		chunk_by_batch(p, d, s, pos_chunk);
+		chunk_by_block(p, d, s, pos_chunk);
 	lens_count_bytes(p, d, s);
 	s->made = true;
 }

@@ -15,8 +15,13 @@ static size_t open_chunks(const struct lens_plan *p, const struct lens_planned *
 
 	if (d->from == LENS_FROM_HOOK && !p->capture.spec[d->source].by_rows)
 		return 0;
-	/* In file order each unfinished batch has rows of one. */
-	return p->sort_rows ? open : lens_min(open, workers + 1);
+	if (p->sort_rows)
+		return open;
+	/* Chunks that a batch holds whole are not gathered. */
+	if (d->from == LENS_FROM_HOOK && p->batch_rows % chunk == 0)
+		return 0;
+	/* In file order each unfinished batch has rows of one, or ends amid two. */
+	return lens_min(open, chunk % p->batch_rows ? 2 * workers + 1 : workers + 1);
 }
 
 /*

@@ -10,7 +10,7 @@
 
 struct lens_part {
 	struct lens_prompts prompts;
-	size_t batch_rows, n_batches, max_packed;
+	size_t block_rows, batch_rows, n_batches, max_packed;
 	struct lens_shape shape[LENS_SHAPES];
 	struct lens_memory memory;
 };
@@ -26,13 +26,14 @@ static enum lens_status count_part(struct lens_parts *s, size_t shard, size_t th
 	part->prompts =
 		lens_prompts_part(s->whole->prompts, first, s->cut.first[shard + 1] - first);
 	LENS_TRY(lens_plan_part(s->whole, &part->prompts, &p, err));
-	lens_plan_batches(&p);
+	lens_plan_blocks(&p);
 	lens_plan_sizes(&p);
 	st = lens_plan_shapes(&p, part->shape, err);
 	if (st == LENS_OK) {
 		lens_plan_take_shapes(&p, part->shape);
-		st = lens_plan_memory(&p, threads, is, &part->memory, err);
+		st = lens_plan_fit(&p, threads, is, &part->memory, err);
 	}
+	part->block_rows = p.block_rows;
 	part->batch_rows = p.batch_rows;
 	part->n_batches = p.n_batches;
 	part->max_packed = p.max_packed;
@@ -76,6 +77,7 @@ enum lens_status lens_parts_plan(const struct lens_parts *s, size_t shard,
 	enum lens_status st;
 
 	LENS_TRY(lens_plan_part(s->whole, &part->prompts, out, err));
+	out->block_rows = part->block_rows;
 	out->batch_rows = part->batch_rows;
 	out->n_batches = part->n_batches;
 	out->max_packed = part->max_packed;
@@ -141,8 +143,8 @@ enum lens_status lens_plan_summary_make(struct lens_plan_summary *out,
 		.n_prompts = p->prompts->n_rows,
 		.max_length = p->prompts->max_length,
 		.n_layers = p->model->config.n_layers,
-		.batch_rows = p->batch_rows,
-		.n_batches = p->n_batches,
+		.batch_rows = s->part[0].batch_rows,
+		.n_batches = s->part[0].n_batches,
 		.sorted = p->sort_rows ? p->most_prompts : 0,
 		.n_datasets = p->n_datasets,
 		.link = p->link,

@@ -368,7 +368,7 @@ enum lens_status lens_plan_init(struct lens_plan *p, const struct lens_model *m,
 	*p = (struct lens_plan){ .model = m, .prompts = prompts, .experiment = e };
 	st = lens_study_init(&p->study, m, e, err);
 	if (st == LENS_OK) {
-		lens_plan_batches(p);
+		lens_plan_blocks(p);
 		lens_plan_sizes(p);
 		st = fill(p, err);
 	}

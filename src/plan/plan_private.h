@@ -24,7 +24,11 @@ void lens_plan_sizes(struct lens_plan *p);
 
 enum lens_status lens_median_length(const struct lens_prompts *p, size_t *out,
 				    struct lens_error *err);
-void lens_plan_batches(struct lens_plan *p);
+void lens_plan_blocks(struct lens_plan *p);
+/* So many blocks to a batch. */
+void lens_plan_batches(struct lens_plan *p, size_t blocks);
+/* Rows of activations in the largest batch of batch_rows prompts. */
+size_t lens_largest_batch(const struct lens_prompts *p, size_t batch_rows);
 /* shape is [LENS_SHAPES]; those of p's datasets are made. */
 enum lens_status lens_plan_shapes(const struct lens_plan *p, struct lens_shape *shape,
 				  struct lens_error *err);
@@ -32,6 +36,17 @@ const struct lens_shape *lens_shape_of(const struct lens_plan *p, const struct l
 				       const struct lens_shape *shape);
 /* Gives each dataset its shape, and counts the file. */
 void lens_plan_take_shapes(struct lens_plan *p, const struct lens_shape *shape);
+
+/* --- fit.c ----------------------------------------------------------------------------- */
+
+/* Makes batches of so many blocks; shapes, which are made, stay. */
+void lens_plan_widen(struct lens_plan *p, size_t blocks);
+/*
+ * lens_plan_memory, and first as many blocks to a batch as are best and fit.
+ */
+enum lens_status lens_plan_fit(struct lens_plan *p, size_t threads,
+			       const struct lens_available *is, struct lens_memory *m,
+			       struct lens_error *err);
 
 /* --- order.c -------------------------------------------------------------------------- */
 

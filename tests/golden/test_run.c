@@ -326,6 +326,7 @@ static void test_too_little_memory(void **state)
 	assert_false(anything_left(e));
 }
 
+#define STOPPED 600 /* prompts: several batches for each of three workers */
 static void test_stop(void **state)
 {
 	struct lens_experiment *e = *state;
@@ -336,15 +337,15 @@ static void test_stop(void **state)
 						 .progress = on_progress,
 						 .ctx = &t };
 	char *data = test_tmp_path("stop.csv");
-	size_t i, order[60];
+	size_t i, order[STOPPED];
 	struct test_csv csv;
 
 	failure(e, &before, LENS_ERR_INTERRUPTED);
 	assert_false(anything_left(e));
 	test_csv_read(ROWS, &csv);
-	for (i = 0; i < 60; i++)
+	for (i = 0; i < STOPPED; i++)
 		order[i] = i % csv.n;
-	test_csv_write(&csv, order, 60, data);
+	test_csv_write(&csv, order, STOPPED, data);
 	test_set(e, "data.csv", data, NULL);
 	for (i = 1; i <= 3; i++) {
 		char threads[8];
@@ -355,7 +356,7 @@ static void test_stop(void **state)
 		t.progress = 0;
 		failure(e, &during, LENS_ERR_INTERRUPTED);
 		assert_true(t.progress >= 1);
-		assert_true(t.rows < 60);
+		assert_true(t.rows < STOPPED);
 		assert_false(anything_left(e));
 	}
 	atomic_store(&stop, 0);

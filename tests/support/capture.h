@@ -29,7 +29,7 @@ struct test_collected {
 	const struct lens_capture_spec *spec;
 	float *value;     /* the extents, as float32 */
 	unsigned char *n; /* how often each was written */
-	size_t n_buffers, held, fail_at;
+	size_t batch_rows, n_buffers, held, fail_at;
 	enum lens_status submit_fails;
 };
 

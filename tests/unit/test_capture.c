@@ -137,6 +137,24 @@ static void by_rows(void **state)
 	}
 }
 
+/* Batches that hold several whole chunks, and parts of those that they share. */
+static void chunks_within_and_across_batches(void **state)
+{
+	static const enum lens_hook hooks[] = { LENS_HOOK_Q, LENS_HOOK_PATTERN };
+	struct test_layout l = test_base_layout;
+	size_t i;
+
+	(void)state;
+	l.by_rows = true;
+	for (i = 0; i < 2; i++) {
+		l.hook = hooks[i];
+		for (l.batch_rows = 4; l.batch_rows <= 16; l.batch_rows += 4) {
+			for (l.chunk[0] = 1; l.chunk[0] <= 13; l.chunk[0]++)
+				check_positions(l);
+		}
+	}
+}
+
 /* A batch fills one chunk, or two, or four; the last is not full. */
 static void chunks_of_batches(void **state)
 {
@@ -284,6 +302,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(by_rows),
+		cmocka_unit_test(chunks_within_and_across_batches),
 		cmocka_unit_test(chunks_of_batches),
 		cmocka_unit_test(chunks_of_positions),
 		cmocka_unit_test(chunks_of_heads_and_positions),

@@ -98,10 +98,16 @@ static void sizes(void **state)
 	assert_int_equal(lens_capture_buffer_bytes(&r.plan), 4 * 2 * 3 * 41 * 41);
 	test_capture_release(&r);
 	l.by_rows = true;
+	l.chunk[0] = 8; /* batches of 4 */
 	l.dtype = LENS_F16;
 	test_capture_prepare(&r, &l);
 	assert_int_equal(lens_capture_bytes(&r.plan), 2 * 4 * 4 * 3 * 41 * 41);
 	assert_int_equal(lens_capture_buffer_bytes(&r.plan), 2 * 4 * 3 * 41 * 41);
+	test_capture_release(&r);
+	l.chunk[0] = 2;
+	test_capture_prepare(&r, &l);
+	assert_int_equal(lens_capture_bytes(&r.plan), 2 * 4 * 2 * 3 * 41 * 41);
+	assert_int_equal(lens_capture_buffer_bytes(&r.plan), 2 * 2 * 3 * 41 * 41);
 	test_capture_release(&r);
 	l.hook = LENS_HOOK_Q;
 	l.by_rows = false;

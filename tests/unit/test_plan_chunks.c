@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "h5lens/plan.h"
+#include "plan/plan_private.h"
 #include "support/batch.h"
 #include "support/numbers.h"
 #include "support/plans.h"
@@ -73,11 +73,12 @@ static enum lens_status submit(void *ctx, const struct lens_captured *d, struct 
 	size_t k, chunk = lens_dtype_size(s->dtype);
 
 	(void)err;
-	c->rows[d->dataset] += d->n_rows;
 	if (d->by_rows) {
 		assert_true(d->bytes <= c->most);
+		c->rows[d->dataset] += d->n_rows;
 		return LENS_OK;
 	}
+	c->rows[d->dataset] += lens_min(s->chunk[0], s->extent[0] - d->coord[0] * s->chunk[0]);
 	for (k = 0; k < (size_t)s->rank; k++) {
 		assert_true(d->coord[k] * s->chunk[k] < s->extent[k]);
 		chunk *= s->chunk[k];
@@ -116,7 +117,7 @@ static void show_all(const struct lens_plan *p, struct count *count)
 
 	assert_int_equal(lens_capture_create(&p->capture, &sink, &c, NULL), LENS_OK);
 	for (row0 = 0; row0 < p->prompts->n_rows; row0 += p->batch_rows) {
-		struct test_prompt prompt[256] = { 0 };
+		struct test_prompt *prompt = lens_calloc(p->batch_rows, sizeof(*prompt));
 		struct lens_batch b;
 		size_t k;
 
@@ -125,8 +126,10 @@ static void show_all(const struct lens_plan *p, struct count *count)
 			prompt[i - row0].read_pos = p->prompts->read_pos[i];
 		}
 		test_pack(&b, prompt, i - row0);
+		lens_free(prompt);
 		assert_true(b.n_rows <= p->max_packed);
-		assert_true(b.n_rows <= 1024 || p->batch_rows == 1);
+		assert_true(b.n_rows <= 1024 || p->batch_rows == 1 ||
+			    p->batch_rows > p->block_rows);
 		assert_true(!p->sizes.n_tokens || lens_plan_first_token(p, row0) == token0);
 		lens_capture_begin(c, row0, token0);
 		for (k = row0; k < i; k++)
@@ -155,14 +158,14 @@ static void check_chunks(const struct lens_plan *p, const struct lens_planned *d
 		bytes *= d->chunk[k];
 	}
 	assert_true(bytes <= MOST_CHUNK);
-	/* batches never share a chunk's rows, or fill whole chunks between them */
+	/* blocks never share a chunk's rows, or fill whole chunks between them */
 	if (by_token)
 		assert_true(bytes <= MOST_TOKENS || d->chunk[0] == 1);
 	else if (by_rows)
-		assert_true(d->chunk[0] % p->batch_rows == 0 || d->chunk[0] == n);
+		assert_true(d->chunk[0] % p->block_rows == 0 || d->chunk[0] == n);
 	else
-		assert_true(p->batch_rows % d->chunk[0] == 0 ||
-			    (d->chunk[0] == n && n < p->batch_rows));
+		assert_true(p->block_rows % d->chunk[0] == 0 ||
+			    (d->chunk[0] == n && n < p->block_rows));
 }
 
 /* Chunks that batches share are all written, whole. */
@@ -258,7 +261,7 @@ static void check_pure(const struct lens_plan *p, struct lens_experiment *e)
 
 	test_set(e, "threads", "7", "memory", "64M", "output", "elsewhere.h5", NULL);
 	assert_int_equal(lens_plan_init(&again, p->model, p->prompts, e, NULL), LENS_OK);
-	assert_int_equal(again.batch_rows, p->batch_rows);
+	assert_int_equal(again.block_rows, p->block_rows);
 	assert_int_equal(again.n_datasets, p->n_datasets);
 	assert_int_equal(again.file_bytes, p->file_bytes);
 	for (i = 0; i < p->n_datasets; i++)
@@ -273,12 +276,16 @@ static void check_layout(struct lens_prompts *prompts, const char *hooks, const 
 	struct lens_experiment e = test_plan_experiment(hooks, positions, dtype);
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_plan p;
+	size_t blocks;
 
 	test_set(&e, "cache.layout", layout, NULL);
 	if (lens_plan_init(&p, &test_shapes, prompts, &e, &err) != LENS_OK)
 		fail_msg("%s", err.text);
-	check_plan(&p);
 	check_pure(&p, &e);
+	for (blocks = 1; blocks < 8; blocks += 1 + blocks % 3) {
+		lens_plan_widen(&p, blocks);
+		check_plan(&p);
+	}
 	lens_plan_release(&p);
 	lens_experiment_release(&e);
 }

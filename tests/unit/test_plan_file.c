@@ -1,6 +1,6 @@
 /*
  * test_plan_file.c: the plan's bytes against those in a file that was really
- * written, dataset by dataset, and the same file whatever the workers. The rows
+ * written, dataset by dataset, and the same file whatever the workers and the batches. The rows
  * of a batch depend on the level (H5LENS_TEST_CPU).
  */
 #include <setjmp.h>
@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "pipeline/pipeline_private.h"
+#include "plan/plan_private.h"
 #include "support/numbers.h"
 #include "support/plans.h"
 #include "support/runs.h"
@@ -138,18 +139,22 @@ static void check_run(const struct lens_model *m, const char *hooks, const char 
 	struct lens_experiment e = test_plan_experiment(hooks, positions, "f32");
 	struct lens_prompts *prompts = make_prompts(m, n);
 	char *file = test_tmp_path("plan.h5");
-	struct lens_buf one, three;
+	struct lens_buf one, other;
 	struct lens_plan p;
+	size_t i;
 
 	assert_int_equal(lens_plan_init(&p, m, prompts, &e, NULL), LENS_OK);
 	run_plan(&p, 1, file);
 	one = digests(&p, file);
-	run_plan(&p, 3, file);
-	three = digests(&p, file);
-	assert_string_equal(one.data, three.data);
+	for (i = 1; i < 4; i++) {
+		lens_plan_widen(&p, i);
+		run_plan(&p, 3, file);
+		other = digests(&p, file);
+		assert_string_equal(one.data, other.data);
+		lens_buf_release(&other);
+	}
 	unlink(file);
 	lens_buf_release(&one);
-	lens_buf_release(&three);
 	lens_plan_release(&p);
 	lens_experiment_release(&e);
 	lens_prompts_destroy(prompts);
