@@ -70,7 +70,18 @@ static size_t largest_buffer(const struct lens_plan *p)
 }
 
 #define LEAST_BUFFERS 2 /* one being filled, one being written */
-#define SPARE_BUFFERS 8 /* a worker, where memory allows */
+#define SPARE_BUFFERS 8 /* a worker, where memory allows … */
+/* … and up to four times as many: what a block shows at once of a full cache. */
+#define BURST_BYTES ((size_t)64 << 20)
+
+/* Buffers that keep `workers` workers from waiting for the writer. */
+static size_t enough_buffers(const struct lens_memory *m)
+{
+	size_t burst = BURST_BYTES / lens_max(m->buffer, 1);
+
+	burst = lens_max(lens_min(burst, 4 * SPARE_BUFFERS), SPARE_BUFFERS);
+	return (1 + m->workers) * SPARE_BUFFERS + m->workers * (burst - SPARE_BUFFERS);
+}
 
 /* What `workers` workers need at the least. */
 static size_t least_memory(const struct lens_plan *p, const struct lens_memory *m,
@@ -206,7 +217,7 @@ enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads,
 	m->shared = shared_bytes(p, m->workers);
 	m->buffers = LEAST_BUFFERS + m->workers;
 	m->total = least_memory(p, m, m->workers);
-	while (m->buffers < (1 + m->workers) * SPARE_BUFFERS &&
+	while (m->buffers < enough_buffers(m) &&
 	       m->total + m->buffer <= m->limit) {
 		m->buffers++;
 		m->total += m->buffer;
