@@ -1,7 +1,7 @@
 /*
  * bench_sgemm.c: the machine's sgemm rate, which is the limit for tables.
  *
- * Times the matrix products of GPT-2 small, as OpenBLAS's own sgemm does them
+ * Times the matrix products of GPT-2 small, or of the shapes that it is given, as OpenBLAS's own sgemm does them
  * (all of K in one call: the limit) and as lens_gemm does them, on one thread
  * and on several at once. As in the program, threads share the weights, and
  * each has activations and results of its own. Prints GFLOP/s for each shape
@@ -9,7 +9,8 @@
  * The FLOPs are those of the whole model; h5lens leaves out what no table reads
  * of the last block, about 4 %, so it may come out above its share.
  *
- *     bench_sgemm [avx2|avx512|auto [THREADS [REPEAT [TOKENS]]]]
+ *     bench_sgemm [avx2|avx512|auto [THREADS [REPEAT [TOKENS [NAME:NxK[T] …]]]]]
+ *         T: the weights are [n, k], transposed, as W_U's
  */
 #include "h5lens/kernels.h"
 
@@ -36,14 +37,18 @@ struct shape {
 	enum lens_trans trans;
 };
 
-static const struct shape shapes[] = {
-	{ "W_QKV", 512, 2304, 768, LENS_B_PLAIN },
-	{ "W_O", 512, 768, 768, LENS_B_PLAIN },
-	{ "W_in", 512, 3072, 768, LENS_B_PLAIN },
-	{ "W_out", 512, 768, 3072, LENS_B_PLAIN },
-	{ "W_U", 416, 50257, 768, LENS_B_TRANSPOSED },
+#define MOST_SHAPES 16
+#define ROWS 512      /* of a product in the blocks */
+#define ROWS_OF_U 416 /* of W_U's: 32 prompts, 13 lens layers */
+
+static struct shape shapes[MOST_SHAPES] = {
+	{ "W_QKV", ROWS, 2304, 768, LENS_B_PLAIN },
+	{ "W_O", ROWS, 768, 768, LENS_B_PLAIN },
+	{ "W_in", ROWS, 3072, 768, LENS_B_PLAIN },
+	{ "W_out", ROWS, 768, 3072, LENS_B_PLAIN },
+	{ "W_U", ROWS_OF_U, 50257, 768, LENS_B_TRANSPOSED },
 };
-#define SHAPES (sizeof(shapes) / sizeof(*shapes))
+static size_t n_shapes = 5;
 
 enum engine { SGEMM, LENS_GEMM, ENGINES };
 
@@ -51,7 +56,7 @@ struct bench {
 	sgemm_fn sgemm;
 	int threads, repeat;
 	size_t tokens;                   /* of a prompt */
-	double rate[SHAPES][2][ENGINES]; /* GFLOP/s on one thread, on all */
+	double rate[MOST_SHAPES][2][ENGINES]; /* GFLOP/s on one thread, on all */
 };
 
 static double now(void)
@@ -166,7 +171,7 @@ static void measure(struct bench *bench)
 {
 	size_t i;
 
-	for (i = 0; i < SHAPES; i++) {
+	for (i = 0; i < n_shapes; i++) {
 		float *b = matrix(shapes[i].n * shapes[i].k);
 
 		rates(bench, &shapes[i], 1, b, bench->rate[i][0]);
@@ -192,7 +197,7 @@ static void print_total(const struct bench *bench)
 	double gflop = 0, seconds[2][ENGINES] = { { 0 } };
 	size_t i, e, t;
 
-	for (i = 0; i < SHAPES; i++) {
+	for (i = 0; i < n_shapes; i++) {
 		gflop += prompt_gflop(bench, i);
 		for (e = 0; e < ENGINES; e++) {
 			for (t = 0; t < 2; t++)
@@ -208,7 +213,7 @@ static void print_total(const struct bench *bench)
 	       bench->tokens, gflop);
 }
 
-static void print_report(const struct bench *bench, const char *level)
+static void print_report(const struct bench *bench, const char *level, bool total)
 {
 	char threads[32], size[64];
 	size_t i;
@@ -219,14 +224,15 @@ static void print_report(const struct bench *bench, const char *level)
 	printf("%-22s %21s %21s\n", "", "1 thread", threads);
 	printf("%-22s %10s %10s %10s %10s\n", "m x n x k", "sgemm", "lens_gemm", "sgemm",
 	       "lens_gemm");
-	for (i = 0; i < SHAPES; i++) {
+	for (i = 0; i < n_shapes; i++) {
 		snprintf(size, sizeof(size), "%s %zux%zux%zu", shapes[i].name, shapes[i].m,
 			 shapes[i].n, shapes[i].k);
 		printf("%-22s %10.1f %10.1f %10.1f %10.1f\n", size, bench->rate[i][0][SGEMM],
 		       bench->rate[i][0][LENS_GEMM], bench->rate[i][1][SGEMM],
 		       bench->rate[i][1][LENS_GEMM]);
 	}
-	print_total(bench);
+	if (total)
+		print_total(bench);
 }
 
 /* OpenBLAS is open by now, with the core that belongs to the level. */
@@ -252,12 +258,40 @@ static int number(const char *text, int most)
 	return (int)n;
 }
 
+/* NAME:NxK, with a T behind it if the weights are transposed. */
+static void take_shape(char *text)
+{
+	struct shape s = { .name = text, .m = ROWS };
+	char *size = strchr(text, ':'), *end;
+
+	if (!size || n_shapes == MOST_SHAPES)
+		goto wrong;
+	*size++ = '\0';
+	s.n = strtoul(size, &end, 10);
+	if (*end != 'x')
+		goto wrong;
+	s.k = strtoul(end + 1, &end, 10);
+	if (*end == 'T') {
+		s.trans = LENS_B_TRANSPOSED;
+		s.m = ROWS_OF_U;
+		end++;
+	}
+	if (*end || !s.n || !s.k)
+		goto wrong;
+	shapes[n_shapes++] = s;
+	return;
+wrong:
+	fprintf(stderr, "bench_sgemm: '%s' is not NAME:NxK or NAME:NxKT\n", text);
+	exit(2);
+}
+
 int main(int argc, char **argv)
 {
 	struct lens_error err = LENS_ERROR_INIT;
 	struct bench bench = { .threads = omp_get_num_procs(), .repeat = 9, .tokens = 16 };
 	enum lens_cpu_level level;
 	char text[1024];
+	int i;
 
 	if (argc > 2)
 		bench.threads = number(argv[2], MAX_THREADS);
@@ -265,6 +299,10 @@ int main(int argc, char **argv)
 		bench.repeat = number(argv[3], MAX_REPEAT);
 	if (argc > 4)
 		bench.tokens = (size_t)number(argv[4], 1 << 20);
+	if (argc > 5)
+		n_shapes = 0;
+	for (i = 5; i < argc; i++)
+		take_shape(argv[i]);
 	if (lens_cpu_detect(&level, &err) != LENS_OK)
 		goto failed;
 	if (argc > 1 && !strcmp(argv[1], "avx2"))
@@ -283,7 +321,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	measure(&bench);
-	print_report(&bench, lens_cpu_level_name(level));
+	print_report(&bench, lens_cpu_level_name(level), argc <= 5);
 	return 0;
 failed:
 	fprintf(stderr, "bench_sgemm: %s\n", lens_error_format(&err, text, sizeof(text)));

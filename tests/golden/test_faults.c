@@ -203,12 +203,33 @@ static void test_full_disk(void **state)
 	assert_true(whole >= 1 && whole <= 2);
 }
 
+/* The same with chunks that go past the page cache, of a hundred prompts. */
+static void test_full_disk_large(void **state)
+{
+	struct lens_experiment *e = *state;
+	char *data = test_tmp_path("faults.csv");
+	size_t i, order[100];
+	struct test_csv csv;
+
+	test_csv_read(MODEL "/prompts.csv", &csv);
+	for (i = 0; i < 100; i++)
+		order[i] = i % csv.n;
+	test_csv_write(&csv, order, 100, data);
+	test_set(e, "data.csv", data, "data.limit", "100", "cache.hooks", "*mlp.hook_post",
+		 NULL);
+	test_full_disk(state);
+	unlink(data);
+	lens_free(data);
+	test_csv_release(&csv);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_alloc, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_alloc_again, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_full_disk, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_full_disk_large, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -307,7 +307,8 @@ static int set_up(void **state)
 		assert_in_range(full_first, 1, full_step);
 	}
 	test_sweep_init(&s, MODEL, ROWS, true);
-	test_set(&s.e, "cache.hooks", "*hook_pattern", NULL);
+	/* Chunks of logits are large: they go past the page cache. */
+	test_set(&s.e, "cache.hooks", "*hook_pattern,logits", NULL);
 	test_set(&s.e, "ablate.grids", "mlp_out", "ablate.value", "mean",
 		 NULL); /* two passes */
 	packed = lens_path_join(s.dir, "packed.h5");

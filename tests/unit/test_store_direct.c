@@ -1,14 +1,17 @@
 /*
  * test_store_direct.c: large chunks, which go past the page cache where the disk allows:
- * the same bytes either way, and a disk that is full, broken or refuses does no harm.
+ * the same bytes either way, and a disk that is full, broken, refuses or takes a part of a
+ * chunk does no harm.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -198,12 +201,47 @@ static void test_faults(void **state)
 	check_faults(EINVAL, LENS_ERR_IO, true);
 }
 
+/* From a size on the file cannot grow: of a chunk's write, a part is done, then it fails. */
+static void test_torn_writes(void **state)
+{
+	static const rlim_t past[] = { 0, 1, LENS_PAGE / 2, 3 * LENS_PAGE, 4 * CHUNK - 1 };
+	struct rlimit was, limit;
+	struct lens_buf whole;
+	size_t c, i;
+
+	(void)state;
+	ok(write_large(0, err));
+	whole = test_slurp(test_path);
+	unlink(test_path);
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
+	for (c = 1; c < CHUNKS; c += 2) {
+		for (i = 0; i < sizeof(past) / sizeof(*past); i++) {
+			enum lens_status st;
+
+			limit = was;
+			limit.rlim_cur = c * 4 * CHUNK + past[i];
+			assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+			st = write_large(0, NULL);
+			assert_int_equal(setrlimit(RLIMIT_FSIZE, &was), 0);
+			assert_int_equal(st, LENS_ERR_NOSPACE);
+			assert_false(test_part_left(test_path));
+			assert_int_not_equal(access(test_path, F_OK), 0);
+		}
+	}
+	signal(SIGXFSZ, SIG_DFL);
+	ok(write_large(0, err));
+	expect_same(&whole);
+	expect_sound();
+	lens_buf_release(&whole);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, test_store_setup, test_store_teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = { T(test_same_bytes), T(test_past_the_cache),
-					    T(test_faults) };
+					    T(test_faults), T(test_torn_writes) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
