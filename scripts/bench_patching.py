@@ -39,7 +39,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench_peers import Sgemm, load_transformer_lens, measure_sgemm, one_token_words, remove_output, run_process, shape_of
+from bench_common import Sgemm, load_transformer_lens, measure_sgemm, one_token_words, remove_output, run_process, shape_of
 
 GRIDS = ("resid_pre", "attn_head_out_all_pos")
 MEMORY_SIZES = (100, 10000)
@@ -174,7 +174,7 @@ def bench(args: argparse.Namespace, folder: Path, memory: Path) -> None:
     peer = [sys.executable, os.path.abspath(__file__), "--peer", "--model", str(args.model), "--data", str(data), "--threads",
             str(args.threads), "--tokens", str(args.tokens), "--parted", str(args.parted)]
     for i in range(args.repeat):
-        rates = measure_sgemm(args.bench_sgemm, args.threads)
+        rates = measure_sgemm(args.bench_sgemm, args.threads, shape)
         theirs = {} if args.skip_peer else json.loads(run_process(peer, {"HF_HUB_OFFLINE": "1"}).output.splitlines()[-1])
         for grid, t in times.items():
             small, large = (run_h5lens(args, data, out, grid, n) for n in (few, args.pairs))
