@@ -37,8 +37,8 @@ struct lens_capture_spec {
 	enum lens_hook hook;
 	size_t layer;
 	enum lens_dtype dtype; /* LENS_F32 or LENS_F16 */
-	bool by_rows;  /* batches may share chunks: unless one holds a whole one, its rows of it
-			*/
+	bool by_rows;  /* batches share chunks: one hands over those that it holds whole, and
+			  rows */
 	bool by_token; /* whole chunks, and what of a chunk a batch has, as rows */
 	int rank;
 	size_t extent[LENS_CAPTURE_RANK];

@@ -217,8 +217,7 @@ enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads,
 	m->shared = shared_bytes(p, m->workers);
 	m->buffers = LEAST_BUFFERS + m->workers;
 	m->total = least_memory(p, m, m->workers);
-	while (m->buffers < enough_buffers(m) &&
-	       m->total + m->buffer <= m->limit) {
+	while (m->buffers < enough_buffers(m) && m->total + m->buffer <= m->limit) {
 		m->buffers++;
 		m->total += m->buffer;
 	}

@@ -1,13 +1,13 @@
 /*
  * bench_sgemm.c: the machine's sgemm rate, which is the limit for tables.
  *
- * Times the matrix products of GPT-2 small, or of the shapes that it is given, as OpenBLAS's own sgemm does them
- * (all of K in one call: the limit) and as lens_gemm does them, on one thread
- * and on several at once. As in the program, threads share the weights, and
- * each has activations and results of its own. Prints GFLOP/s for each shape
- * and, weighted by a prompt's FLOPs, the most prompts/s that sgemm alone allows.
- * The FLOPs are those of the whole model; h5lens leaves out what no table reads
- * of the last block, about 4 %, so it may come out above its share.
+ * Times the matrix products of GPT-2 small, or of the shapes that it is given, as OpenBLAS's
+ * own sgemm does them (all of K in one call: the limit) and as lens_gemm does them, on one
+ * thread and on several at once. As in the program, threads share the weights, and each has
+ * activations and results of its own. Prints GFLOP/s for each shape and, weighted by a prompt's
+ * FLOPs, the most prompts/s that sgemm alone allows. The FLOPs are those of the whole model;
+ * h5lens leaves out what no table reads of the last block, about 4 %, so it may come out above
+ * its share.
  *
  *     bench_sgemm [avx2|avx512|auto [THREADS [REPEAT [TOKENS [NAME:NxK[T] …]]]]]
  *         T: the weights are [n, k], transposed, as W_U's
@@ -55,7 +55,7 @@ enum engine { SGEMM, LENS_GEMM, ENGINES };
 struct bench {
 	sgemm_fn sgemm;
 	int threads, repeat;
-	size_t tokens;                   /* of a prompt */
+	size_t tokens;                        /* of a prompt */
 	double rate[MOST_SHAPES][2][ENGINES]; /* GFLOP/s on one thread, on all */
 };
 
