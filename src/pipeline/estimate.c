@@ -63,9 +63,11 @@ static enum lens_status take(struct sample *s, size_t n, double *seconds,
 					      .answer_offset = q->answer_offset,
 					      .flags = q->flags };
 	double start = lens_now();
-	size_t flagged = 0;
+	size_t flagged = 0, i;
 
-	lens_pack_rows(&s->batch, q, 0, n);
+	lens_batch_clear(&s->batch);
+	for (i = 0; i < n; i++)
+		lens_pack_row(&s->batch, q, i);
 	if (s->tables)
 		lens_tables_begin(s->tables, &in);
 	LENS_TRY(lens_forward_run(s->forward, &s->batch, &s->visitors, err));

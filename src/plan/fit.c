@@ -25,7 +25,7 @@ static size_t longest_way(const struct lens_prompts *q, size_t batch_rows, size_
 		for (i = 1; i < workers; i++)
 			least = load[i] < *least ? load + i : least;
 		for (*least += PACKING_ROWS; row < end; row++)
-			*least += lens_batch_rows(lens_prompt_length(q, row));
+			*least += lens_prompt_length(q, row);
 		most = lens_max(most, *least);
 	}
 	return most;
