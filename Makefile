@@ -248,7 +248,9 @@ install: $(BIN) ## to PREFIX=/usr/local
 	@mkdir -p $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 	$(BIN) completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/h5lens
 	$(BIN) completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_h5lens
-	install -D -m 644 scripts/h5lens.py $(DESTDIR)$(PREFIX)/share/h5lens/python/h5lens.py
+	install -d $(DESTDIR)$(PREFIX)/share/h5lens/python/h5lens
+	install -m 644 scripts/h5lens/*.py scripts/h5lens/py.typed $(DESTDIR)$(PREFIX)/share/h5lens/python/h5lens
+	rm -f $(DESTDIR)$(PREFIX)/share/h5lens/python/h5lens.py # of versions up to 0.4
 	install -D -m 755 scripts/plot.py $(DESTDIR)$(PREFIX)/share/h5lens/python/plot.py
 	install -m 644 scripts/plot_common.py scripts/plot_interventions.py $(DESTDIR)$(PREFIX)/share/h5lens/python
 

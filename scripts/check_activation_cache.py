@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Whether decompose_resid, accumulated_resid, stack_head_results, stack_neuron_results, get_full_resid_decomposition,
-logit_attrs and apply_ln_to_stack of scripts/h5lens.py give what TransformerLens 2.16's ActivationCache does.
+logit_attrs and apply_ln_to_stack of scripts/h5lens give what TransformerLens 2.16's ActivationCache does.
 
     check_activation_cache.py [--h5lens build/h5lens] [MODEL_DIR …]
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Whether what scripts/h5lens.py gives TransformerLens is what TransformerLens 2.16 would have had itself.
+"""Whether what scripts/h5lens gives TransformerLens is what TransformerLens 2.16 would have had itself.
 
     check_transformer_lens.py [--h5lens build/h5lens] [MODEL_DIR …]
 

@@ -6,7 +6,7 @@
 For each model (by default the demo's, tests/golden/data/*, and a Mistral and a Qwen2 with as many key/value heads as
 heads), processed and raw, every parameter of TransformerLens's named_parameters by name, shape and value; the same
 against the processing in float64 (scripts/truth_weights.py), which also has refactored attention matrices. Then
-composition_scores and copying_scores of scripts/h5lens.py against TransformerLens's all_composition_scores and
+composition_scores and copying_scores of scripts/h5lens against TransformerLens's all_composition_scores and
 FactoredMatrix.eigenvalues.
 
 Errors are in units of the float64 array's RMS (0 where that is 0). u = 2⁻²⁴ is float32's rounding.

@@ -1,4 +1,4 @@
-"""Checks that scripts/h5lens.py never gives a fill value for a shard that the process could not open.
+"""Checks that scripts/h5lens never gives a fill value for a shard that the process could not open.
 
 Three outputs of many shards, made by the program, open in one process that may open few files: with a hard limit
 below the number of shards, with a soft one that can be raised, with other code that takes files between opening and

@@ -1,4 +1,4 @@
-"""Checks that scripts/h5lens.py reads a run in shards, and never NaN for a shard that is missing.
+"""Checks that scripts/h5lens reads a run in shards, and never NaN for a shard that is missing.
 
 The files are made here with h5py, as h5lens makes them: a master whose activations are virtual datasets, and
 its shards beside it.

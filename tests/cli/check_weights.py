@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks `h5lens weights`: its list, its file, its errors; and what scripts/h5lens.py computes of the file.
+"""Checks `h5lens weights`: its list, its file, its errors; and what scripts/h5lens computes of the file.
 
 Values are those of scripts/truth_weights.py, which reads the models' own safetensors with NumPy: raw ones bit for bit,
 processed ones rounded once from float64. Of the tiny models, and of one made here whose matrices take several chunks,

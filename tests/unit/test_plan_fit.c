@@ -59,7 +59,7 @@ static struct lens_memory fit(struct fixture *f, size_t threads, size_t bytes)
 /* 128 prompts are 16 blocks of 8: as many batches as workers, if those are not too large. */
 static void wide_batches(void **state)
 {
-	size_t threads, rows = lens_batch_rows(12);
+	size_t threads;
 	struct fixture f;
 
 	(void)state;
@@ -71,8 +71,8 @@ static void wide_batches(void **state)
 		assert_int_equal(m.workers, lens_min(threads, f.p.n_batches));
 		assert_int_equal(f.p.block_rows, 8);
 		assert_int_equal(f.p.batch_rows % 8, 0);
-		assert_true(f.p.batch_rows * rows <= MOST_ROWS);
-		assert_true(f.p.max_packed >= f.p.batch_rows * rows);
+		assert_true(lens_batch_rows(f.p.batch_rows, 12) <= MOST_ROWS);
+		assert_true(f.p.max_packed >= lens_batch_rows(f.p.batch_rows, 12));
 		assert_int_equal(f.p.tables.batch_rows, f.p.batch_rows);
 		assert_int_equal(f.p.capture.batch_rows, f.p.batch_rows);
 	}

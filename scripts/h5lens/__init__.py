@@ -5,7 +5,10 @@
         run.cache("resid_post", 5)              # [prompt, pos, d_model]
         run.cache("blocks.5.attn.hook_pattern", rows=slice(0, 8))
         run.by_token("resid_post", 5)           # [token, d_model], no padding; run.token_places(): row and position of each
+        run.cache("resid_post", 5, pos="read")  # [prompt, d_model]: at the read position
+        run.batches("resid_post", 4096, layer=5)  # all tokens, shuffled; h5lens.torch has it for a DataLoader
         run.results["logit_diff"]               # [prompt, answer - 1]
+        run.to_dataframe()                      # tables and the CSV's columns, for pandas
         run.patch["resid_pre"]                  # [prompt, layer, pos, answer - 1]: /results/patch
         run.ablate["sets"]                      # [prompt, set, answer - 1]: /results/ablate; run.labels("set")
         run.steer["logit_diff"]                 # [prompt, scale, answer - 1]: /results/steer; run.labels("scale")
@@ -17,8 +20,8 @@
     with h5lens.open_weights("w.h5") as w:
         w["blocks.0.attn.W_Q"][3]               # what `h5lens weights DIR -o w.h5` wrote
 
-Importing needs NumPy and h5py only; xarray is for `tree` and `Stack.to_xarray`, torch for `activation_cache(torch=True)`,
-xxhash for `verify` of files whose chunks are hashed with it.
+Importing needs NumPy and h5py only; xarray is for `tree` and `Stack.to_xarray`, pandas for `to_dataframe`, torch for
+`activation_cache(torch=True)` and h5lens.torch, xxhash for `verify` of files whose chunks are hashed with it.
 
 Conventions of the file. Prompts differ in length and nothing was computed past a prompt's end: float
 arrays hold NaN there, `tokens` holds -1. `run.lengths` and `run.mask()` say where the data is. Attention
@@ -58,16 +61,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+
+from .chunks import Chunks, Part, empty
 
 try:
     import resource
 except ImportError:  # not a Unix
     resource = None  # type: ignore[assignment]
 
+__version__ = "0.4.0"  # the program's
 SCHEMA = 2  # the newest schema version that this reader knows
 
 Rows = int | slice | Sequence[int] | np.ndarray | None
@@ -181,6 +187,16 @@ def _address(d: h5py.Dataset) -> int:
 _MAX_OPEN = 64  # shards that stay open between two reads, of all runs in the process
 _lock = threading.RLock()  # held while a shard is read, so that nobody closes it
 _open_shards: OrderedDict[tuple[int, int], h5py.File] = OrderedDict()  # by run and number; the last used last
+
+
+def _after_fork() -> None:
+    """In the child: a thread that held the lock is not there to let it go."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 _run_numbers = itertools.count()
 
 
@@ -315,7 +331,7 @@ class _Composed(h5py.Dataset):
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         if copy is False:
             raise ValueError("reading a dataset makes a copy")
-        return self.__getitem__(..., new_dtype=dtype)
+        return self.__getitem__(..., dtype)
 
     def read_direct(self, dest: np.ndarray, source_sel: Any = None, dest_sel: Any = None) -> None:
         dest[... if dest_sel is None else dest_sel] = self[... if source_sel is None else source_sel]
@@ -327,7 +343,7 @@ class _ShardedDataset(_Composed):
     def __init__(self, d: h5py.Dataset, shards: _Shards, first: np.ndarray) -> None:
         """first: the first row, or token, of each shard, and how many there are of all."""
         super().__init__(d.id)
-        self._shards, self._first = shards, first
+        self.shards, self.first = shards, first
         if d.shape[0] != first[-1]:
             raise H5LensError(f"{shards.path}: {d.name} has {d.shape[0]} rows, the shards {first[-1]}")
 
@@ -335,7 +351,7 @@ class _ShardedDataset(_Composed):
         picks = _picks(args, self.shape)
         at = [np.atleast_1d(p) for p in picks]
         out = np.full([len(a) for a in at], self.fillvalue, self.dtype if new_dtype is None else new_dtype)
-        owner = np.searchsorted(self._first, at[0], side="right") - 1
+        owner = np.searchsorted(self.first, at[0], side="right") - 1
         for i in np.unique(owner) if out.size else ():
             here = np.flatnonzero(owner == i)
             with _lock:
@@ -344,8 +360,8 @@ class _ShardedDataset(_Composed):
 
     def _read_shard(self, i: int, here: np.ndarray, at: list[np.ndarray], out: np.ndarray) -> None:
         """Fills the rows `here` of out; past the shard's own extent out keeps its fill values, as HDF5 has it."""
-        d = self._shards.dataset(i, self, int(self._first[i + 1] - self._first[i]))
-        rows = at[0][here] - self._first[i]
+        d = self.shards.dataset(i, self, int(self.first[i + 1] - self.first[i]))
+        rows = at[0][here] - self.first[i]
         there = [np.flatnonzero(a < n) for a, n in zip(at[1:], d.shape[1:])]
         if not all(t.size for t in there):
             return
@@ -356,7 +372,7 @@ class _ShardedDataset(_Composed):
             try:
                 block = d[(slice(first, past), *hull)]
             except (OSError, RuntimeError) as e:
-                raise H5LensError(f"{self._shards.path}: its shard {self._shards.all[i].name}: {d.name} cannot be read "
+                raise H5LensError(f"{self.shards.path}: its shard {self.shards.all[i].name}: {d.name} cannot be read "
                                   f"({e})") from e
             inside = [rows[take] - first, *(w - h.start for w, h in zip(wanted, hull))]
             out[_cross([here[take], *there])] = block[_cross(inside)]
@@ -436,6 +452,11 @@ class _PaddedDataset(_Composed):
         return got
 
 
+def _flat(d: h5py.Dataset) -> h5py.Dataset:
+    """As it is in the file: without padding, if that is so."""
+    return d.flat if isinstance(d, _PaddedDataset) else d
+
+
 def _picks(args: Any, shape: tuple[int, ...]) -> list[np.ndarray]:
     """h5py's ways to index, as numbers in each dimension: an array, or one alone, which drops the dimension."""
     args = args if isinstance(args, tuple) else (args,)
@@ -466,6 +487,19 @@ def _runs(index: np.ndarray) -> Iterator[tuple[int, int]]:
     for part in np.split(index, breaks):
         if part.size:
             yield int(part[0]), int(part[-1]) + 1
+
+
+def _spans(slot: np.ndarray) -> list[list[tuple[int, int, int]]]:
+    """Of each row of [row, entry], the stretches of consecutive numbers: entry, first number, past the last; -1 is none."""
+    n = (slot >= 0).sum(1)
+    if np.array_equal(slot, np.where(np.arange(slot.shape[1]) < n[:, None], np.arange(slot.shape[1]), -1)):
+        return [[(0, 0, m)] if m else [] for m in n.tolist()]
+    out = []
+    for row in slot:
+        entries = np.flatnonzero(row >= 0)
+        breaks = np.flatnonzero((np.diff(entries) != 1) | (np.diff(row[entries]) != 1)) + 1
+        out.append([(int(e[0]), int(row[e[0]]), int(row[e[-1]]) + 1) for e in np.split(entries, breaks) if e.size])
+    return out
 
 
 def _read(d: h5py.Dataset, rows: Rows = None) -> Any:
@@ -560,7 +594,7 @@ def _chunk_hash(file: h5py.File) -> tuple[Callable[[bytes], bytes], int]:
         return lambda chunk: hashlib.sha256(chunk).digest(), 32
     if kind != "xxh3-128":
         raise H5LensError(f"{file.filename}: its digests are of the kind '{kind}', and this reader can verify xxh3-128 and "
-                          "sha256: `h5lens verify`, or the h5lens.py of the h5lens that wrote it (reading works)")
+                          "sha256: `h5lens verify`, or the reader of the h5lens that wrote it (reading works)")
     try:
         import xxhash
     except ImportError as e:
@@ -845,6 +879,14 @@ def _weight(weights: Mapping[str, Any] | None, name: str, what: str) -> Any:
     return value.detach() if hasattr(value, "detach") else value
 
 
+class Tokens(NamedTuple):
+    """Activations of tokens one after another, and whose they are."""
+
+    values: Any  # [token, …]
+    row: Any  # int [token]: the prompt
+    pos: Any  # int [token]: the token's position in it
+
+
 # --- the run ------------------------------------------------------------------
 
 class Run:
@@ -855,6 +897,8 @@ class Run:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._tree: Any = None
+        self._parts: dict[tuple[int, int], Part] = {}  # by the file's number and the id of an activation's dataset
+        self._axes: dict[int, tuple[str, ...]] = {}  # its dimensions, which h5py takes long to tell
         self._pieces: dict[tuple[Path, bool], dict[int, bytes]] = {}  # by where, and whether the user gave it
         if not self.path.exists():
             beside = self.path.parent.iterdir() if self.path.parent.is_dir() else ()
@@ -926,7 +970,7 @@ class Run:
             raise H5LensError(f"{self.path}: not a file of h5lens (no attribute h5lens_schema)")
         if schema > SCHEMA:
             raise H5LensError(f"{self.path}: schema {schema}; this reader knows up to {SCHEMA}: "
-                              "take the h5lens.py that came with the h5lens that wrote it")
+                              "take the reader that came with the h5lens that wrote it")
         if schema < 1:
             raise H5LensError(f"{self.path}: schema {schema} does not exist")
         if "weights" in self.file.attrs:
@@ -1080,32 +1124,36 @@ class Run:
         return _dims(self.dataset(name, layer, layer_type))
 
     def cache(self, name: str, layer: int | str | None = None, layer_type: str | None = None, *,
-              rows: Rows = None, dtype: Any = None) -> np.ndarray:
+              rows: Rows = None, pos: Pos = None, dtype: Any = None) -> Any:
         """An activation as an array, by its full name or TransformerLens's shorthand.
 
         rows: a number (drops that dimension), a slice, a list or a boolean mask; dtype converts what was
         stored. NaN past the end of each prompt.
+
+        pos chooses positions as in `activation_cache`, but that a single one ("read", a number) drops its dimension:
+        cache("resid_post", 3, pos="read") is [prompt, d_model]. pos="tokens" gives `Tokens` in place of an array:
+        all tokens that are stored, one after another without padding, with their row and position.
         """
-        got = _read(self.dataset(name, layer, layer_type), rows)
+        d = self.dataset(name, layer, layer_type)
+        if isinstance(pos, str) and pos == "tokens":
+            return self._tokens(d, _index(rows, len(self)), dtype)
+        if pos is not None:
+            index = _index(rows, len(self))
+            got = self._batch(d, index, self._slots(index, pos), None, d.dtype if dtype is None else dtype)
+            got = got if isinstance(pos, slice) else got.squeeze(got.ndim - 2 if "query" in _dims(d) else 1)
+            return got[0] if isinstance(rows, (int, np.integer)) else got
+        got = _read(d, rows)
         return got if dtype is None else got.astype(dtype, copy=False)
 
     def by_token(self, name: str, layer: int | str | None = None, layer_type: str | None = None, *,
                  rows: Rows = None, dtype: Any = None) -> np.ndarray:
-        """An activation without padding, [token, …]: the stored positions of each prompt, one prompt after the other.
+        """An activation without padding, [token, …]: the stored positions of each prompt, one prompt after the other:
+        cache(…, pos="tokens").values.
 
         For probes and autoencoders. `token_places` tells whose they are. A run with cache.layout: ragged has them so in
         the file. Not for patterns and scores, which have two axes of positions.
         """
-        d = self.dataset(name, layer, layer_type)
-        if _dims(d)[1] not in ("pos", "slot"):
-            raise ValueError(f"{self.name(name, layer, layer_type)} is {list(_dims(d))}: not one array for each token")
-        if isinstance(d, _PaddedDataset):
-            index = _index(rows, len(self))
-            places = d._places(index)
-            got = _read(d.flat, None if rows is None else places[places >= 0])
-        else:
-            got = _read(d, _index(rows, len(self)))[self.positions(_index(rows, len(self))) >= 0]
-        return got if dtype is None else got.astype(dtype, copy=False)
+        return self._tokens(self.dataset(name, layer, layer_type), _index(rows, len(self)), dtype).values
 
     def token_places(self, rows: Rows = None) -> tuple[np.ndarray, np.ndarray]:
         """Of each entry of `by_token(…, rows=rows)`: the prompt's row, and the token's position in it."""
@@ -1113,6 +1161,36 @@ class Run:
         at = self.positions(index)
         row, slot = np.nonzero(at >= 0)
         return index[row], at[row, slot]
+
+    def batches(self, name: str, batch_tokens: int, *, layer: int | str | None = None, layer_type: str | None = None,
+                shuffle: bool = True, seed: int | Sequence[int] = 0, rows: Rows = None, part: tuple[int, int] = (0, 1),
+                buffer_bytes: int = 256 << 20, drop_last: bool = False, dtype: Any = None) -> Iterator[Tokens]:
+        """An epoch of an activation's tokens: each token of the rows once, batch_tokens at a time, the last batch fewer.
+
+        The file is read in the order of its chunks. shuffle: the tokens go through a buffer of buffer_bytes (where all of
+        them fit, every order is as likely), and a seed always gives the same order; take another for each epoch. part
+        (i, n): the i-th of n parts of the prompts, which share none and are all of them together. drop_last leaves out a
+        last batch of fewer tokens. The arrays are the caller's own.
+        """
+        from . import batches
+        d = self.dataset(name, layer, layer_type)
+        return batches.epoch(self, d, batch_tokens, batches.Options(
+            shuffle, seed, _index(rows, len(self)), part, buffer_bytes, drop_last, np.dtype(dtype or d.dtype)))
+
+    def to_dataframe(self, tables: str | Sequence[str] | None = None, columns: str | Sequence[str] | None = None, *,
+                     rows: Rows = None) -> Any:
+        """Tables and the CSV's columns as a pandas.DataFrame; needs pandas.
+
+        tables: names as in `results`, and with their group those of interventions ("patch/resid_pre"); by default all that
+        have one number a prompt. columns: of the CSV, or id, text, length, read_pos; by default the CSV's, [] for none.
+
+        Without further axes there is a row a prompt, and the index is the prompt's number. A table with axes ("rank_per_layer")
+        gives the long form: a row for each of its numbers, with a MultiIndex of the axes' names (prompt, lens_layer, answer)
+        and labels; past a prompt's end there is none. An axis with one entry (answer_other of two answers) counts as
+        none. What has fewer axes is repeated; tables with different axes are refused by name.
+        """
+        from . import frame
+        return frame.to_dataframe(self, tables, columns, _index(rows, len(self)))
 
     def activation_cache(self, rows: Rows = None, *, pos: Pos = None,
                          names: str | Sequence[str] | Callable[[str], bool] | None = None,
@@ -1162,8 +1240,8 @@ class Run:
             where = [{int(p): i for i, p in reversed(list(enumerate(row))) if p >= 0} for row in at]
             each = [[here[p] for p in range(*pos.indices(int(n))) if p in here] for here, n in zip(where, length)]
             slot = np.full((len(each), max(map(len, each), default=0)), -1)
-            for row, chosen in zip(slot, each):
-                row[:len(chosen)] = chosen
+            for entries, chosen in zip(slot, each):
+                entries[:len(chosen)] = chosen
             return slot
         if isinstance(pos, (int, np.integer)):
             want = np.where(pos < 0, length + pos, pos)
@@ -1182,28 +1260,116 @@ class Run:
                              "`h5lens run --positions` (cache.positions) says which are")
         return found.argmax(1)[:, None]
 
-    def _batch(self, d: h5py.Dataset, index: np.ndarray, slot: np.ndarray, fill: float | None) -> np.ndarray:
-        """The rows with the entries that slot chooses, read in parts of some 64 MiB."""
-        dims, length = _dims(d), self.lengths[index]
+    def _batch(self, d: h5py.Dataset, index: np.ndarray, slot: np.ndarray, fill: float | None,
+               dtype: Any = np.float32) -> np.ndarray:
+        """The rows with the entries that slot chooses; of a pattern's or score's keys, those of the prompt."""
+        if id(d) not in self._axes:
+            self._axes[id(d)] = _dims(d)
+        dims, length = self._axes[id(d)], self.lengths[index]
         axis = next(i for i, name in enumerate(dims) if name in ("pos", "slot", "query"))
         longest = int(length.max(initial=0))
         shape = [len(index), *(longest if name == "key" else n for name, n in zip(dims[1:], d.shape[1:]))]
         shape[axis] = slot.shape[1]
-        at = slot.reshape([n if i in (0, axis) else 1 for i, n in enumerate(shape)])
-        out = np.empty(shape, np.float32)
-        whole = ((slot < 0) | (slot == np.arange(slot.shape[1]))).all()
-        kept = {i: longest for i, name in enumerate(dims) if name == "key"} | ({axis: slot.shape[1]} if whole else {})
-        cut = tuple(slice(kept.get(i)) for i in range(d.ndim))
-        step = max(1, (64 << 20) // max(1, int(np.prod(d.shape[1:])) * d.dtype.itemsize))
-        for a in range(0, len(index), step):
-            part = _read(d, index[a:a + step])[cut]
-            out[a:a + step] = part if whole else np.take_along_axis(part, np.maximum(at[a:a + step], 0), axis)
-        gone = at < 0
-        if "key" in dims:
-            past = np.arange(longest) >= length[:, None]
-            gone = gone | past.reshape([n if i == 0 or dims[i] == "key" else 1 for i, n in enumerate(shape)])
-        np.copyto(out, np.nan if fill is None else fill, where=gone)
+        out, gone = empty(shape, dtype), np.nan if fill is None else fill
+        spans = _spans(self._entries(d, index, slot))
+
+        def by_token(part: Part, i: int, row: int) -> None:
+            own = spans[i]
+            out[i, own[0][2] - own[0][1] if len(own) == 1 and own[0][0] == 0 else 0:] = gone
+            for entry, first, past in own:
+                part.read(row, first, past, out[i, entry:entry + past - first])
+
+        def by_query(part: Part, i: int, row: int) -> None:
+            own, keys = spans[i], int(length[i]) if dims[-1] == "key" else shape[-1]  # out[i] is [head, query, key]
+            block = np.empty((shape[1], max((past for _, _, past in own), default=0), keys), part.chunks.dtype)
+            part.read(row, 0, len(block), block)
+            out[i] = gone
+            for entry, first, past in own:
+                out[i, :, entry:entry + past - first, :keys] = block[:, first:past]
+
+        def each(part: Part, here: list[int], rows: list[int]) -> None:
+            for i, row in zip(here, rows):
+                (by_token if axis == 1 else by_query)(part, i, row)
+
+        self._each_part(d, index, each)
         return out
+
+    def _tokens(self, d: h5py.Dataset, index: np.ndarray, dtype: Any = None) -> Tokens:
+        if _dims(d)[1:2] not in (("pos",), ("slot",)):
+            raise ValueError(f"{str(d.name).removeprefix('/cache/')} is {list(_dims(d))}: not one array for each token; "
+                             "pos=\"read\" or a number gives one query of it")
+        at = self.positions(index)
+        kept = at >= 0
+        out = empty((int(kept.sum()), *d.shape[2:]), d.dtype if dtype is None else dtype)
+        self._tokens_into(d, index, np.where(kept, np.arange(at.shape[1]), -1), out)
+        return Tokens(out, np.repeat(index, kept.sum(1)), at[kept])
+
+    def _tokens_into(self, d: h5py.Dataset, index: np.ndarray, slot: np.ndarray, out: np.ndarray) -> None:
+        """The entries that slot chooses of each row, one row's after another's: the only place where tokens are read."""
+        spans, counts = _spans(self._entries(d, index, slot)), (slot >= 0).sum(1)
+        start = np.concatenate([[0], np.cumsum(counts)]).tolist()
+        beginnings = all(len(s) < 2 and (not s or s[0][:2] == (0, 0)) for s in spans)
+
+        def read(part: Part, here: list[int], rows: list[int]) -> None:
+            part.expect(rows)
+            if beginnings and here == list(range(here[0], here[-1] + 1)):
+                part.beginnings(rows, counts[here].tolist(), out[start[here[0]]:start[here[-1] + 1]])
+                return
+            for i, row in zip(here, rows):
+                at = start[i]
+                for _, first, past in spans[i]:
+                    part.read(row, first, past, out[at:at + past - first])
+                    at += past - first
+
+        if len(index):
+            self._each_part(d, index, read)
+
+    def _each_part(self, d: h5py.Dataset, index: np.ndarray, use: Callable[[Part, list[int], list[int]], None]) -> None:
+        """Calls use for each file that has some of these rows: with which of them, and what number they have there."""
+        firsts = self._firsts(d)
+        owner = np.searchsorted(firsts, index, side="right") - 1
+        order = np.argsort(index, kind="stable")
+        for i in np.unique(owner).tolist():
+            here = order[owner[order] == i]
+            with _lock:  # nobody closes it while it is read
+                try:
+                    use(self._part(d, i), here.tolist(), (index[here] - firsts[i]).tolist())
+                except (OSError, RuntimeError) as e:
+                    where = f" in its shard {self._shards.all[i].name}" if self._shards else ""
+                    raise H5LensError(f"{self.path}: {d.name}{where} cannot be read ({e})") from e
+
+    @staticmethod
+    def _firsts(d: h5py.Dataset) -> np.ndarray:
+        """The first row of each file that an activation is in."""
+        flat = _flat(d)
+        return flat.shards.first if isinstance(flat, _ShardedDataset) else np.zeros(1, np.int64)
+
+    def _part(self, d: h5py.Dataset, i: int) -> Part:
+        """What reads an activation's rows in the i-th file; of a shard that was closed since, with the places of before."""
+        flat = _flat(d)
+        if isinstance(flat, _ShardedDataset):
+            flat.shards.open(i)
+        known = self._parts.get((i, id(d)))
+        if known is None or not known.is_open():
+            local = flat
+            if isinstance(flat, _ShardedDataset):
+                local = flat.shards.dataset(i, flat, int(flat.first[i + 1] - flat.first[i]))
+            known = self._parts[i, id(d)] = Part(local, known.chunks if known else Chunks(local, d is not flat),
+                                                 None if d is flat else self._token_starts(d, i))
+        return known
+
+    def _token_starts(self, d: h5py.Dataset, i: int) -> np.ndarray:
+        """Without padding: where the tokens of each row of the i-th file begin there, and the last one's end."""
+        rows, first, total = self._firsts(d), self._first_of_prompt(), _flat(d).shape[0]
+        own = np.append(first, total)[rows[i]:rows[i + 1] + 1 if i + 1 < len(rows) else None]
+        return own - own[0]
+
+    def _entries(self, d: h5py.Dataset, index: np.ndarray, slot: np.ndarray) -> np.ndarray:
+        """Stored positions as entries of the file's rows: without padding, those that a prompt has not are left out."""
+        if d is _flat(d) or "slot_pos" not in self.prompts:
+            return slot
+        rank = np.cumsum(self.positions(index) >= 0, 1) - 1
+        return np.where(slot < 0, -1, np.take_along_axis(rank, np.maximum(slot, 0), 1))
 
     # -- the residual stream: TransformerLens's ActivationCache, on what is stored
 
@@ -1374,13 +1540,13 @@ class Run:
                                  f"{list(np.shape(incorrect_tokens))}")
             toward -= self._directions(incorrect_tokens, where, weights)
         if self._folded():
-            if "ln_final.w" in weights and (np.asarray(_weight(weights, "ln_final.w", "logit_attrs")) != 1).any():
+            if "ln_final.w" in (weights or ()) and (np.asarray(_weight(weights, "ln_final.w", "logit_attrs")) != 1).any():
                 raise H5LensError("the weights have an ln_final.w, and the run's is folded into W_U: they are of other "
                                   "settings (weights.fold_ln)")
         else:
             toward *= np.asarray(_weight(weights, "ln_final.w", "logit_attrs of a run without fold_ln"))
         self._center(toward)  # instead of every component
-        scale = self._at(*self._stored("logit_attrs", [("ln_final.hook_scale",)]), where)[..., 0]
+        scale = self._at(self._stored("logit_attrs", [("ln_final.hook_scale",)])[0], where)[..., 0]
         x = np.asarray(stack)
         out = np.empty(x.shape[:-1], np.result_type(x, np.float32))
         for i in np.ndindex(x.shape[:-1 - len(where.shape)]):
@@ -1466,7 +1632,7 @@ class Run:
     def _scale(self, x: np.ndarray, where: _Where, norm: str) -> None:
         """Centred and divided by the norm's own scale, in place."""
         self._center(x)
-        x /= self._at(*self._stored("the norm's scale", [(f"{norm}.hook_scale",)]), where)
+        x /= self._at(self._stored("the norm's scale", [(f"{norm}.hook_scale",)])[0], where)
 
     def _directions(self, tokens: Any, where: _Where, weights: Mapping[str, Any] | None) -> np.ndarray:
         """W_U's columns, float64 [prompt, pos, d_model] with 1 for what the tokens don't differ by."""
@@ -1588,11 +1754,13 @@ class Run:
         found = Verification()
         _chunk_hash(self.file)  # can it be verified?
         _verify_file(self.file, "", found)
-        for i, path in enumerate(self.shards):
+        if not (shards := self._shards):
+            return found
+        for i, s in enumerate(shards.all):
             with _lock:
-                shard = self._shards.open(i)
+                shard = shards.open(i)
                 _chunk_hash(shard)
-                _verify_file(shard, f"{path.parent.name}/{path.name}: ", found)
+                _verify_file(shard, f"{s.path.parent.name}/{s.path.name}: ", found)
         return found
 
     # -- xarray
@@ -1716,7 +1884,7 @@ class Weights(Mapping[str, h5py.Dataset]):
                 raise H5LensError(f"{self.path}: not a file of weights" + (": open_run reads it" if schema else ""))
             if schema > SCHEMA:
                 raise H5LensError(f"{self.path}: schema {schema}; this reader knows up to {SCHEMA}: "
-                                  "take the h5lens.py that came with the h5lens that wrote it")
+                                  "take the reader that came with the h5lens that wrote it")
             self._data = {name: d for name, d in _datasets(self.file["weights"])}
             self.config: dict[str, Any] = json.loads(self.file.attrs["model_config"])
             self.processing: dict[str, bool] = json.loads(self.file.attrs["weights"])
