@@ -8,7 +8,7 @@ CC      ?= cc
 PYTHON  ?= python3
 VERSION := 0.4.0
 
-PKGS    := hdf5-serial jansson yaml-0.1 libpcre2-8 libutf8proc libcrypto libzip libxxhash
+PKGS     = $(HDF5) jansson yaml-0.1 libpcre2-8 libutf8proc libcrypto libzip libxxhash
 # What `make deps` installs: to build and run, to read and plot; to test and analyse. By
 # names that Debian 12 and 13 both have.
 APT_BUILD := build-essential pkg-config libhdf5-dev libopenblas0-pthread libcsv-dev libjansson-dev \
@@ -23,18 +23,26 @@ WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -W
 	   -Werror=incompatible-pointer-types
 OPT     ?= -O2 -g
 SAN     ?=
+# CC, CFLAGS, CPPFLAGS and LDFLAGS are the user's, from the command line or the environment. What the program
+# needs is in C and LD, and stands where it wins: after CFLAGS (which can change OPT), before CPPFLAGS' folders.
 # -ffp-contract=off: a multiply-add is fused where the kernels say so, and
 # nowhere else, so that the compiler cannot change bits.
-CFLAGS  += -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) -fopenmp -ffp-contract=off $(SAN)
-CPPFLAGS += -Iinclude -Isrc -DLENS_VERSION='"$(VERSION)"'
+C_CPP    = -Iinclude -Isrc -DLENS_VERSION='"$(VERSION)"' $(CPPFLAGS)
+C_FLAGS  = $(OPT) $(CFLAGS) -std=c11 -D_GNU_SOURCE $(WARN) -fopenmp -ffp-contract=off $(SAN)
+C        = $(CC) $(C_CPP) $(C_FLAGS)
+LD       = $(CC) $(LDFLAGS) -fopenmp $(SAN)
 DEPFLAGS = -MMD -MP
 # Asked when first used, once: `make deps all` installs pkg-config in between.
-PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
-PKG_LIBS   = $(eval PKG_LIBS := $$(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
+PKG_CONFIG ?= pkg-config
+PKG_ASK    = PKG_CONFIG_PATH='$(PKG_CONFIG_PATH)' $(PKG_CONFIG)
+HDF5       = $(eval HDF5 := $$(shell $(PKG_ASK) --exists hdf5-serial 2>&1 && echo hdf5-serial || echo hdf5))$(HDF5)
+PKG_CFLAGS = $(eval PKG_CFLAGS := $$(call pkg,--cflags))$(PKG_CFLAGS)
+PKG_LIBS   = $(eval PKG_LIBS := $$(call pkg,--libs))$(PKG_LIBS)
+pkg        = $(shell $(PKG_ASK) $(1) $(PKGS))$(if $(filter-out 0,$(.SHELLSTATUS)),$(error $(PKG_CONFIG) has not found all \
+	     of $(PKGS): `make deps` installs them on Debian, elsewhere PKG_CONFIG_PATH says where they are (README, "Building elsewhere")))
 # The HL library of HDF5 (dimension scales) and libcsv have no pkg-config name
 # of their own in Debian. OpenBLAS is opened with dlopen (src/kernels/blas.c).
-LIBS     = $(PKG_LIBS) -lhdf5_serial_hl -lcsv -ldl -lpthread -lm
-LDFLAGS += -fopenmp $(SAN)
+LIBS     = $(PKG_LIBS) -l$(if $(filter hdf5-serial,$(HDF5)),hdf5_serial_hl,hdf5_hl) -lcsv -ldl -lpthread -lm
 
 SRC      := $(sort $(wildcard src/*/*.c))
 OBJ      := $(SRC:%.c=$(BUILD)/%.o)
@@ -67,12 +75,12 @@ LEVELFLAGS = $(if $(findstring _avx512.o,$@),-mavx512f -mavx512bw -mavx512vl -ma
 $(BUILD)/src/kernels/vec_avx%.o: src/kernels/vec_avx%.c
 	@mkdir -p $(@D)
 	@echo "CC $<"
-	@$(CC) $(CPPFLAGS) $(CFLAGS) $(LEVELFLAGS) $(DEPFLAGS) -c -o $@ $<
+	@$(C) $(LEVELFLAGS) $(DEPFLAGS) -c -o $@ $<
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "CC $<"
-	@$(CC) $(CPPFLAGS) $(if $(findstring tests/,$<),-Itests) $(PKG_CFLAGS) $(CFLAGS) $(DEPFLAGS) -c -o $@ $<
+	@$(C) $(if $(findstring tests/,$<),-Itests) $(PKG_CFLAGS) $(DEPFLAGS) -c -o $@ $<
 
 $(LIB): $(LIBOBJ)
 	@rm -f $@
@@ -80,18 +88,18 @@ $(LIB): $(LIBOBJ)
 
 $(BIN): $(CLIOBJ) $(LIB)
 	@echo "LD $@"
-	@$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+	@$(LD) -o $@ $^ $(LIBS)
 
 $(TESTBIN): %: %.o $(SUPOBJ) $(LIB)
 	@echo "LD $@"
-	@$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
+	@$(LD) -o $@ $^ -lcmocka $(LIBS)
 $(TOOLBIN): %: %.o $(LIB)
 	@echo "LD $@"
-	@$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+	@$(LD) -o $@ $^ $(LIBS)
 # LIBFUZZER is set in `make fuzz`, which brings its own main.
 $(FUZZBIN): %: %.o $(FUZZOBJ) $(if $(LIBFUZZER),,$(BUILD)/tests/fuzz/replay.o) $(LIB)
 	@echo "LD $@"
-	@$(CC) $(LDFLAGS) $(LIBFUZZER) -o $@ $^ $(LIBS)
+	@$(LD) $(LIBFUZZER) -o $@ $^ $(LIBS)
 
 -include $(OBJ:.o=.d) $(TESTBIN:=.d) $(TOOLBIN:=.d) $(SUPOBJ:.o=.d) $(FUZZBIN:=.d) $(FUZZOBJ:.o=.d)
 
@@ -224,7 +232,7 @@ analyze: ## cppcheck and gcc's analyzer
 
 tidy: ## clang-tidy
 	@command -v clang-tidy >/dev/null || { echo "clang-tidy: not installed, skipped"; exit 0; }; \
-	clang-tidy --quiet $(filter-out src/kernels/vec_%,$(SRC)) -- $(CPPFLAGS) $(PKG_CFLAGS) -std=c11 -D_GNU_SOURCE
+	clang-tidy --quiet $(filter-out src/kernels/vec_%,$(SRC)) -- $(C_CPP) $(PKG_CFLAGS) -std=c11 -D_GNU_SOURCE
 
 format: ## rewrite the sources in the project's format
 	clang-format -i $(CHECKED)
