@@ -61,7 +61,7 @@ FUZZOBJ  := $(BUILD)/tests/fuzz/fuzz.o
 SUPOBJ   := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/support/*.c)))
 CHECKED  := $(shell find src include tests -name '*.[ch]')
 
-.PHONY: all demo patching-demo notebooks notebooks-random get-gpt2-small test unit-test cli-test slurm-test faults fuzz fuzz-replay asan coverage valgrind analyze format format-check tidy \
+.PHONY: all bundle demo patching-demo notebooks notebooks-random get-gpt2-small test unit-test cli-test slurm-test faults fuzz fuzz-replay asan coverage valgrind analyze format format-check tidy \
 	layers bench install man clean deps help
 .DELETE_ON_ERROR:
 
@@ -259,8 +259,17 @@ install: $(BIN) ## to PREFIX=/usr/local
 	install -d $(DESTDIR)$(PREFIX)/share/h5lens/python/h5lens
 	install -m 644 scripts/h5lens/*.py scripts/h5lens/py.typed $(DESTDIR)$(PREFIX)/share/h5lens/python/h5lens
 	rm -f $(DESTDIR)$(PREFIX)/share/h5lens/python/h5lens.py # of versions up to 0.4
-	install -D -m 755 scripts/plot.py $(DESTDIR)$(PREFIX)/share/h5lens/python/plot.py
-	install -m 644 scripts/plot_common.py scripts/plot_interventions.py $(DESTDIR)$(PREFIX)/share/h5lens/python
+	install -m 755 $(wildcard scripts/plot*.py scripts/report*.py) $(DESTDIR)$(PREFIX)/share/h5lens/python
+
+# The old kind of run path (DT_RPATH): it holds for what the libraries need, too, and for dlopen, before LD_LIBRARY_PATH.
+BUNDLE := $(BUILD)/bundle
+$(BUNDLE)/h5lens: $(CLIOBJ) $(LIB)
+	@mkdir -p $(@D)
+	@echo "LD $@"
+	@$(LD) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../lib' -o $@ $^ $(LIBS)
+
+bundle: $(BIN) $(BUNDLE)/h5lens ## a tar file with the program and its libraries that runs without installing anything
+	@sh scripts/bundle.sh $(BUNDLE)/h5lens $(VERSION) $(BUNDLE) $(BUILD)/h5lens-$(VERSION)-linux-x86_64.tar.gz
 
 man: $(BIN) ## make scripts/h5lens.1 anew, from the program's help and key table
 	$(BIN) help --man > scripts/h5lens.1
