@@ -59,10 +59,10 @@ FUZZSRC  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZBIN  := $(FUZZSRC:%.c=$(BUILD)/%)
 FUZZOBJ  := $(BUILD)/tests/fuzz/fuzz.o
 SUPOBJ   := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/support/*.c)))
-CHECKED  := $(shell find src include tests -name '*.[ch]')
+CHECKED   = $(shell find src include tests -name '*.[ch]')
 
 .PHONY: all bundle demo patching-demo notebooks notebooks-random get-gpt2-small test unit-test cli-test slurm-test faults fuzz fuzz-replay asan coverage valgrind analyze format format-check tidy \
-	layers bench install man clean deps help
+	layers bench install man clean deps deps-build help
 .DELETE_ON_ERROR:
 
 all: $(BIN) ## build the program
@@ -269,7 +269,7 @@ $(BUNDLE)/h5lens: $(CLIOBJ) $(LIB)
 	@$(LD) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../lib' -o $@ $^ $(LIBS)
 
 bundle: $(BIN) $(BUNDLE)/h5lens ## a tar file with the program and its libraries that runs without installing anything
-	@sh scripts/bundle.sh $(BUNDLE)/h5lens $(VERSION) $(BUNDLE) $(BUILD)/h5lens-$(VERSION)-linux-x86_64.tar.gz
+	+@sh scripts/bundle.sh $(BUNDLE)/h5lens $(VERSION) $(BUNDLE) $(BUILD)/h5lens-$(VERSION)-linux-x86_64.tar.gz
 
 man: $(BIN) ## make scripts/h5lens.1 anew, from the program's help and key table
 	$(BIN) help --man > scripts/h5lens.1
@@ -277,6 +277,9 @@ man: $(BIN) ## make scripts/h5lens.1 anew, from the program's help and key table
 deps: ## install what is missing (Debian; elsewhere it says what)
 	@BUILD=$(BUILD) PYTHON=$(PYTHON) sh scripts/deps.sh "$(APT_BUILD) $(APT_READ)" "$(APT_TEST)"
 	@$(MAKE) --no-print-directory $(VENV)/.done
+
+deps-build: ## only what building takes
+	@sh scripts/deps.sh "$(APT_BUILD)" ""
 
 $(VENV)/.done: scripts/requirements.txt
 	@rm -rf $(VENV)
