@@ -39,7 +39,8 @@ def accuracy(x: np.ndarray, names: np.ndarray, pair: np.ndarray) -> float:
 def probe(run: h5lens.Run) -> tuple[list[str], dict[str, list[float]]]:
     """Layers' labels as the logit lens has them, and the accuracy of each column's probe."""
     n, pair = run.model_config["n_layers"], run.columns["pair"]
-    hooks = {f"{i}_pre": ("resid_pre", 0) if i == 0 else ("resid_post", i - 1) for i in range(n)} | {"final_post": ("resid_post", n - 1)}
+    hooks = {"0_pre": ("resid_pre", 0)} | {f"{i}_pre": ("resid_post", i - 1) for i in range(1, n)}
+    hooks["final_post"] = ("resid_post", n - 1)
     stored = {label: run.cache(*hook, pos="read", dtype=np.float64) for label, hook in hooks.items()
               if h5lens.act_name(*hook) in run.hooks}
     return list(stored), {what: [accuracy(x, run.columns[what], pair) for x in stored.values()] for what in WHAT}

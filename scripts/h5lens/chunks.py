@@ -49,7 +49,7 @@ class Chunks:
 
     @staticmethod
     def _plain(d: h5py.Dataset) -> bool:
-        return (hasattr(os, "preadv") and hasattr(d.id, "chunk_iter") and d.chunks is not None and not d.is_virtual
+        return (hasattr(os, "preadv") and hasattr(d.id, "get_chunk_info") and d.chunks is not None and not d.is_virtual
                 and d.dtype.isnative and d.dtype.kind in "fiu" and d.id.get_create_plist().get_nfilters() == 0
                 and d.file.driver == "sec2" and d.file.userblock_size == 0)
 
@@ -59,7 +59,11 @@ class Chunks:
         def place(chunk: Any) -> None:
             at[tuple(o // c for o, c in zip(chunk.chunk_offset, d.chunks))] = chunk.byte_offset
 
-        d.id.chunk_iter(place)
+        if hasattr(d.id, "chunk_iter"):
+            d.id.chunk_iter(place)
+        else:  # HDF5 before 1.12.3
+            for i in range(d.id.get_num_chunks()):
+                place(d.id.get_chunk_info(i))
         return at.reshape([-(-n // c) for n, c in zip(self.shape, self.chunk)])
 
 
