@@ -121,7 +121,7 @@ demo: $(BIN) $(VENV)/.done ## run experiments/ioi.yaml on the shipped model, pri
 patching-demo: $(BIN) $(VENV)/.done ## run experiments/ioi-patching.yaml on the shipped model, draw which heads move the name
 	@mkdir -p $(DEMO)
 	$(BIN) run experiments/ioi-patching.yaml -o $(DEMO)/ioi-patching.h5
-	$(VPY) scripts/plot.py $(DEMO)/ioi-patching.h5 -o $(DEMO) --only patch --roles subject,indirect_object,object
+	$(VPY) scripts/plot.py $(DEMO)/ioi-patching.h5 -o $(DEMO) --what patch --roles subject,indirect_object,object
 	@echo "the file and its pictures: $(DEMO)"
 
 # --- models and notebooks ----------------------------------------------------------

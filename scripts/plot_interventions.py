@@ -1,155 +1,28 @@
-"""Pictures of interventions: grids of activation patching and of ablation, and what stands on their axes.
+"""Pictures of interventions: grids of activation patching, of ablation and of path patching, and steering.
 
-In: an output file's /results/patch and /results/ablate; out: heatmaps, and means with intervals. plot.py's help says what
+In: an output file's /results/patch, ablate, path and steer; out: heatmaps, and means with intervals. plot.py's help says what
 each shows.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 
-from plot_common import COLOURS, GREY, NotThere, groups, origin, plt, shorten, titles, token_labels
+from plot_common import (BLOCK, COLOURS, EDGE, GREY, Draw, NotThere, Options, Part, difference, few, interval, origin, part_title, parts_of, place,
+                         plt, quiet_grid, shorten, signed, titles)
+from plot_heat import Heat, add_bar, draw_heat, draw_parts, largest, scale_of, size_of
+from plot_places import PLACES, Places, best_places
 
 import h5lens
 import numpy as np
 from matplotlib.figure import Figure
 
 HEADS = "head", "kv_head"
-PLACES = "pos", "dest_pos", "src_pos"
 METRIC = "answer_other", "answer"  # the last axis; its first entry is drawn
-BLOCK = 64 << 20  # bytes of a grid that are read at once
-MARK = COLOURS[1]  # of the tokens that differ between a prompt and its corrupted one
-
-
-@dataclass
-class Layout:
-    """What the user says of the axes."""
-
-    by: str | None = None
-    roles: list[str] | None = None
-    tokenizer: Path | None = None
-
-
-# --- what stands on the axis of positions -------------------------------------------
-
-@dataclass
-class Places:
-    """Entries of the axis, and which of them each position of each prompt belongs to."""
-
-    labels: list[str]
-    of: np.ndarray  # int [prompt, pos]; -1: none
-    told: str
-    marked: list[int] = field(default_factory=list)
-
-
-def differing(run: h5lens.Run, rows: np.ndarray) -> np.ndarray:
-    """bool [prompt, pos]: where a prompt and its corrupted one have other tokens."""
-    return run.tokens(rows) != run.corrupted_tokens(rows)
-
-
-def pruned(labels: list[str], of: np.ndarray, told: str, marked: Sequence[int] = ()) -> Places:
-    """Without the entries that no prompt has."""
-    there = [i for i in range(len(labels)) if (of == i).any()]
-    new = np.full(len(labels) + 1, -1)
-    new[there] = np.arange(len(there))
-    return Places([labels[i] for i in there], new[of], told, [int(new[i]) for i in marked if new[i] >= 0])
-
-
-def by_tokens(run: h5lens.Run, rows: np.ndarray, tokenizer: Path | None) -> Places | None:
-    """Each position, under its token or the column that it is of. None: the prompts are not of one form."""
-    if len(set(run.lengths[rows].tolist())) > 1:
-        return None
-    n, ids = int(run.lengths[rows[0]]), run.tokens(rows)
-    same = (ids[:, :n] == ids[0, :n]).all(0)
-    labels = token_labels(run, int(rows[0]), tokenizer)[:n]
-    if not same.all():
-        texts = np.array([[t.strip("·▁ ") for t in token_labels(run, int(r), tokenizer)[:n]] for r in rows], dtype=object)
-        columns = {name: values for name in run.columns if (values := run.columns[name][rows]).dtype.kind == "O"}
-        for i in np.flatnonzero(~same):
-            of = [name for name, values in columns.items() if (values == texts[:, i]).all()]
-            labels[i] = f"[{of[0]}]" if of else labels[i] + " …"
-        if sum(label.endswith(" …") for label in labels) > n / 2:
-            return None
-    read = int(run.prompts["read_pos"][rows].max())
-    of = np.where(run.tokens(rows) >= 0, np.arange(ids.shape[1]), -1)
-    marked = np.flatnonzero(differing(run, rows)[:, :n].any(0)).tolist()
-    told = "orange: tokens that differ in the corrupted prompt"
-    return pruned(labels[:read + 1], np.where(of > read, -1, of), told, [i for i in marked if i <= read])
-
-
-def by_parting(run: h5lens.Run, rows: np.ndarray) -> Places:
-    """Positions counted from the first token that differs and from the one that is read."""
-    labels = ["before", "differs", "+1", "+2", "+3", "between", "−2", "−1", "read"]
-    of = np.full(run.tokens(rows).shape, -1)
-    reads = run.prompts["read_pos"][rows]
-    for row, other, read in zip(of, differing(run, rows), reads):
-        first = int(np.argmax(other))
-        row[:read + 1] = labels.index("between")
-        row[first + 1:first + 4] = np.arange(2, 2 + len(row[first + 1:first + 4]))
-        row[max(first + 1, read - 2):read] = np.arange(6, 8)[max(0, 2 - max(0, read - first - 1)):]
-        row[:first] = labels.index("before")
-        row[read] = labels.index("read")
-        row[first] = labels.index("differs")
-        row[read + 1:] = -1
-    return pruned(labels, of, "places counted from the pair's first token that differs, and from the one that is read; "
-                              "before, between: means over several", [1])
-
-
-def by_roles(run: h5lens.Run, rows: np.ndarray, layout: Layout) -> Places:
-    """Where the texts of columns end, each time that they occur, and the token that is read; the others together."""
-    found: list[dict[str, int]] = []
-    wanted = {name: run.columns[name] for name in layout.roles or ()}
-    for r in rows:
-        pieces = run.str_tokens(int(r), layout.tokenizer)
-        text, ends = "".join(pieces), np.cumsum([len(p) for p in pieces])
-        here = {}
-        for name, values in wanted.items():
-            # Of a tokenizer whose tokens show no spaces, words have no edges.
-            word = re.escape(str(values[r]).strip())
-            edges = rf"(?<!\w){word}(?!\w)" if run.text(int(r)) in text else word
-            for i, match in enumerate(re.finditer(edges, text) if word else ()):
-                here[f"{name} {i + 1}"] = int(np.searchsorted(ends, match.end()))
-        found.append(here)
-    names = sorted({name for here in found for name in here},
-                   key=lambda name: (float(np.mean([here[name] for here in found if name in here])), name))
-    if not names:
-        raise NotThere(f"no prompt holds a text of the columns {', '.join(wanted)} (--roles)")
-    of = np.full(run.tokens(rows).shape, -1)
-    labels = ["others", *names, "read"]
-    for row, here, read in zip(of, found, run.prompts["read_pos"][rows]):
-        row[:read + 1] = 0
-        row[read] = len(labels) - 1
-        for name, at in here.items():
-            row[at] = labels.index(name) if at <= read else -1
-    once = {name for name in wanted if f"{name} 2" not in names}
-    shown = [label[:-2] if label[:-2] in once else label for label in labels]
-    return pruned(shown, of, "positions where a column's text ends; others: the mean over the rest")
-
-
-def best_places(run: h5lens.Run, rows: np.ndarray, layout: Layout) -> Places:
-    if layout.roles:
-        return by_roles(run, rows, layout)
-    return by_tokens(run, rows, layout.tokenizer) or by_parting(run, rows)
 
 
 # --- means over prompts -----------------------------------------------------------
-
-@dataclass
-class Heat:
-    """A heatmap: layers, and places or heads."""
-
-    values: np.ndarray  # [layer, column]; NaN: no cell
-    columns: list[str]
-    axis: str
-    centre: float  # the value of no effect
-    unit: str
-    part: str = ""
-    notes: list[str] = field(default_factory=list)
-    marked: list[int] = field(default_factory=list)
-
 
 def summed(x: np.ndarray, of: np.ndarray, n: int, axis: int) -> np.ndarray:
     """[prompt, …, pos, …] → [prompt, …, entry, …]: sums over the positions of each entry."""
@@ -184,26 +57,29 @@ def patch_settings(run: h5lens.Run) -> tuple[str, str, str]:
     return *runs, str(patch.get("metric", "logit_diff"))
 
 
-def signed(x: float, half: float, plus: str = "") -> str:
-    """A number with as many digits as tell on a scale of so much, without a negative zero."""
-    digits = 1 if half >= 10 else 2 if half >= 0.1 else 2 - int(np.floor(np.log10(half * 10)))
-    text = f"{x:{plus}.{digits}f}"
-    return (text if float(text) else text.replace("-", plus)).replace("-", "−")
-
-
 def base_of(run: h5lens.Run, group: str, name: str) -> tuple[np.ndarray, float, str, str]:
     """What is taken from each prompt's cells, the value of no effect, what the difference is called, and a note."""
     base, _, metric = patch_settings(run)
     if group == "patch" and name.endswith("_normalized"):
         return np.zeros(len(run)), float(base == "clean"), "(x − corrupted) / (clean − corrupted)", ""
+    if group == "path":
+        return base_of_paths(run)
     what = f"{base}_{metric}" if group == "patch" else "logit_diff"
     table = run.patch if group == "patch" else run.results
     if what not in table:
         raise NotThere(f"the file has no {what}, which the cells are compared with")
     values = table[what].astype(float).reshape(len(run), -1)[:, 0]
     run_name = f"the {base} run itself" if group == "patch" else "with nothing ablated"
-    note = f"{run_name}: mean {signed(float(np.nanmean(values)), 1.0)}"
+    note = f"{run_name}: {'mean ' if len(run) > 1 else ''}{signed(float(np.nanmean(values)), 1.0)}"
     return values, 0.0, f"change of {metric if group == 'patch' else what}", note
+
+
+def base_of_paths(run: h5lens.Run) -> tuple[np.ndarray, float, str, str]:
+    """The corrupted run, which the file has if it was patched too."""
+    if "corrupted_logit_diff" not in run.patch:
+        return np.zeros(len(run)), 0.0, "logit difference after the patch", "the file does not have that of the corrupted run"
+    values = run.patch["corrupted_logit_diff"].astype(float)[:, 0]
+    return values, 0.0, "change of logit_diff", f"the corrupted run itself: {signed(float(np.nanmean(values)), 1.0)}"
 
 
 def strongest(values: np.ndarray, dims: list[str], places: Places, centre: float) -> tuple[np.ndarray, list[str]]:
@@ -223,25 +99,21 @@ def strongest(values: np.ndarray, dims: list[str], places: Places, centre: float
     return best, told
 
 
-def heats(run: h5lens.Run, group: str, name: str, layout: Layout) -> list[Heat]:
+def heats(run: h5lens.Run, group: str, name: str, options: Options) -> list[Heat]:
     """One of all prompts, or one for each value of --by."""
-    grid = run.patch if group == "patch" else run.ablate
+    grid = {"patch": run.patch, "ablate": run.ablate, "path": run.paths}[group]
     d, dims = grid.dataset(name), grid.dims(name)
     base, centre, unit, note = base_of(run, group, name)
-    parts = groups(run.columns[layout.by]) if layout.by and group == "patch" else [("", np.ones(len(run), bool))]
     out = []
-    for label, mask in parts:
-        rows = np.flatnonzero(mask)
-        if not rows.size:
-            continue
-        places = best_places(run, rows, layout) if set(dims) & set(PLACES) else None
+    for part in parts_of(run, options.by):
+        rows = part.rows
+        places = best_places(run, rows, options) if set(dims) & set(PLACES) else None
         kept = [k for k in dims[1:] if k not in METRIC]
         values = means(d, dims, base, rows, places)
-        heat = Heat(values, [], "", centre, unit, f"{layout.by} {label}: {len(rows):,} prompts" if label else "",
-                    [note] if note else [])
+        heat = Heat(values, [], "", centre, unit, part.told(), [note] if note else [])
         if places and set(kept) & set(HEADS):
             heat.values, told = strongest(values, kept, places, centre)
-            heat.notes += ["of each head the place with the largest mean effect (" + "; ".join(told) + ")", places.told]
+            heat.notes += ["of each head the place with the largest effect (" + "; ".join(told) + ")", places.told]
         elif places:
             heat.columns, heat.axis, heat.marked = places.labels, "position", places.marked
             heat.notes.append(places.told)
@@ -254,64 +126,7 @@ def heats(run: h5lens.Run, group: str, name: str, layout: Layout) -> list[Heat]:
     return out
 
 
-# --- drawing ----------------------------------------------------------------------
-
-def scale_of(parts: list[Heat]) -> float:
-    """Half the range of colours: the largest effect."""
-    top = max((float(np.nanmax(np.abs(h.values - h.centre), initial=0)) for h in parts), default=0)
-    return top or 1.0
-
-
-def draw_heat(ax: plt.Axes, h: Heat, half: float) -> object:
-    image = ax.imshow(np.ma.masked_invalid(h.values), cmap=plt.get_cmap("RdBu").with_extremes(bad="#dddddd"),
-                      vmin=h.centre - half, vmax=h.centre + half, interpolation="nearest", aspect="auto")
-    n_rows, n_columns = h.values.shape
-    step = max(1, -(-n_columns // 60))
-    shown = np.arange(n_columns)[::step]
-    long = max(map(len, h.columns)) > 3
-    ax.set_xticks(shown, [h.columns[i] for i in shown], fontsize=8.5 if n_columns <= 30 else 7,
-                  **({"rotation": 90 if n_columns > 12 else 40, "ha": "center" if n_columns > 12 else "right",
-                      "rotation_mode": "default" if n_columns > 12 else "anchor"} if long else {}))
-    for i, tick in zip(shown, ax.get_xticklabels()):
-        tick.set_color(MARK if i in h.marked else "black")
-    ax.set_yticks(np.arange(n_rows)[::max(1, -(-n_rows // 32))])
-    ax.tick_params(length=2, color="#aaaaaa")
-    ax.spines[:].set_visible(False)
-    ax.set_xlabel(h.axis)
-    ax.set_ylabel("layer")
-    if n_rows * n_columns <= 160 and n_columns <= 16:
-        for (i, k), v in np.ndenumerate(h.values):
-            if np.isfinite(v):
-                ax.text(k, i, signed(v, half), ha="center", va="center", fontsize=8,
-                        color="white" if abs(v - h.centre) > 0.65 * half else "black")
-    return image
-
-
-def add_bar(fig: Figure, image: object, axes: object, unit: str) -> None:
-    bar = fig.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
-    bar.set_label(unit, fontsize=8.5)
-    bar.outline.set_visible(False)
-
-
-def size_of(h: Heat) -> tuple[float, float]:
-    """Inches of the cells together."""
-    n_rows, n_columns = h.values.shape
-    return float(np.clip(0.5 * n_columns, 2.6, 11)), float(np.clip((0.34 if n_rows <= 16 else 0.22) * n_rows, 1.5, 8))
-
-
-def wrapped(notes: Sequence[str], width: float) -> list[str]:
-    """Lines that fit above axes of so many inches."""
-    lines: list[str] = []
-    for note in notes:
-        line = ""
-        for word in note.split(" "):
-            if line and len(line) + len(word) + 1 > width * 17:
-                lines.append(line)
-                line = ""
-            line += (" " if line else "") + word
-        lines.append(line)
-    return lines
-
+# --- grids as heatmaps ----------------------------------------------------------------
 
 def patch_title(run: h5lens.Run, name: str) -> tuple[str, str]:
     base, source, metric = patch_settings(run)
@@ -322,34 +137,25 @@ def patch_title(run: h5lens.Run, name: str) -> tuple[str, str]:
     return f"Patching {grid}", f"{metric}{which} of the {base} run with activations of the {source} one"
 
 
-def draw_parts(run: h5lens.Run, title: str, notes: list[str], parts: list[Heat]) -> Figure:
-    width, height = size_of(parts[0])
-    width = max(width, 4.6)
-    half = scale_of(parts)
-    fig, axes = plt.subplots(len(parts), 1, squeeze=False,
-                             figsize=(width + 2.1, 1.0 + len(parts) * (height + 1.3)))
-    for i, (ax, h) in enumerate(zip(axes[:, 0], parts)):
-        image = draw_heat(ax, h, half)
-        own = h.notes if len(parts) > 1 else []
-        lines = wrapped([*([*notes, *(h.notes if len(parts) == 1 else [])] if i == 0 else []), *([h.part] if h.part else []), *own],
-                        width)
-        if i == 0:
-            titles(ax, title, "\n".join(lines), lines=len(lines))
-        else:
-            ax.annotate("\n".join(lines), (0, 1), (0, 5), "axes fraction", "offset points", fontsize=9, color=GREY, va="bottom")
-    add_bar(fig, image, axes, parts[0].unit)
-    return fig
-
-
-def draw_patch(run: h5lens.Run, name: str, layout: Layout) -> Figure:
+def draw_patch(run: h5lens.Run, name: str, options: Options) -> Figure:
     title, below = patch_title(run, name)
-    return draw_parts(run, title, [origin(run), below], heats(run, "patch", name, layout))
+    return draw_parts(run, title, [origin(run), below], heats(run, "patch", name, options))
 
 
-def draw_overview(run: h5lens.Run, layout: Layout) -> Figure:
+def draw_paths(run: h5lens.Run, options: Options) -> Figure:
+    receivers = run.experiment.get("path", {}).get("receivers", "")
+    receivers = receivers if isinstance(receivers, str) else ", ".join(map(str, receivers))
+    heats_of = heats(run, "path", "logit_diff", options)
+    for h in heats_of:
+        h.notes.append(f"the largest: {largest(h.values)}")
+    return draw_parts(run, f"Path patching: heads through {shorten(receivers, 40)}",
+                      [origin(run), "the corrupted run with what a head of the clean one says to the receivers alone"], heats_of)
+
+
+def draw_overview(run: h5lens.Run, options: Options) -> Figure:
     """Heads' outputs beside the residual stream: which heads move it, and from where to where."""
     ending = "_normalized" if "resid_pre_normalized" in run.patch else ""
-    all_prompts = Layout(None, layout.roles, layout.tokenizer)
+    all_prompts = replace(options, by=None)
     heads, stream = (heats(run, "patch", name + ending, all_prompts)[0] for name in ("attn_head_out_all_pos", "resid_pre"))
     (w_heads, height), (w_stream, _) = size_of(heads), size_of(stream)
     fig, (left, right) = plt.subplots(1, 2, figsize=(w_heads + w_stream + 2.4, height + 2.2), width_ratios=(w_heads, w_stream))
@@ -357,28 +163,51 @@ def draw_overview(run: h5lens.Run, layout: Layout) -> Figure:
     draw_heat(left, heads, half)
     image = draw_heat(right, stream, half)
     base, source, metric = patch_settings(run)
-    lines = [origin(run), f"{metric} of the {base} run with one activation of the {source} one"]
-    lines = wrapped(lines, w_heads + 0.4)
-    below = wrapped(stream.notes, w_stream)
-    n = max(len(lines), len(below))
-    titles(left, "Heads' outputs, all positions", "\n".join(lines), lines=n)
-    titles(right, "Residual stream before each layer", "\n".join(below), lines=n)
+    part_title(left, "heads' outputs, all positions")
+    part_title(right, "residual stream before each layer")
+    titles(fig, "Patching heads and the residual stream",
+           [origin(run), f"{metric} of the {base} run with one activation of the {source} one", *stream.notes])
     add_bar(fig, image, right, heads.unit)
     return fig
 
 
 # --- means with intervals -----------------------------------------------------------
 
-def interval(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """[prompt, n] → means, halves of 95 % intervals (NaN of fewer than two prompts), and numbers of prompts."""
-    n = np.isfinite(x).sum(0)
-    mean = np.divide(np.nansum(x, 0), n, out=np.full(x.shape[1], np.nan), where=n > 0)
-    square = np.nansum((x - mean) ** 2, 0)
-    error = np.sqrt(np.divide(square, (n - 1) * n, out=np.full(x.shape[1], np.nan), where=n > 1))
-    return mean, 1.96 * error, n
+def dot_rows(title: str, below: list[str], labels: list[str], x: np.ndarray, parts: list[Part], axis: str) -> Figure:
+    """[prompt, label] → a line for each label, on it the mean and its interval for each part, or the prompts one by one.
+    The first label's means are lines across."""
+    tall = 0.46 if any("\n" in label for label in labels) else 0.3
+    fig, ax = plt.subplots(figsize=(7.2, 1.8 + max(tall, 0.2 * len(parts)) * len(labels)))
+    y, small, told = np.arange(len(labels)), few(parts), []
+    for i, part in enumerate(parts):
+        aside = 0.6 * ((i + 0.5) / len(parts) - 0.5)
+        mean, half, n = interval(x[part.rows])
+        ax.axvline(mean[0], color=COLOURS[i], lw=1, ls=(0, (3, 2)), alpha=0.7)
+        if small:
+            ax.plot(x[part.rows].T, np.broadcast_to(y[:, None] + aside, (len(y), len(part.rows))), "o", ms=4.5, mew=0, alpha=0.8, color=COLOURS[i])
+        else:
+            ax.errorbar(mean, y + aside, xerr=np.nan_to_num(half), fmt="o", ms=5, lw=2, capsize=3, color=COLOURS[i])
+        told += [(y + aside, mean, n, COLOURS[i] if len(parts) > 1 else GREY)]
+    for at, mean, n, colour in told if not small else ():
+        for k in y:
+            ax.annotate(f"{signed(mean[k], 1.0, '+')}, n = {n[k]:,}", (1, at[k]), (6, 0), ("axes fraction", "data"), "offset points",
+                        fontsize=8.5 if len(parts) < 3 else 7, color=colour, va="center")
+    low, high = ax.get_xlim()
+    if low > 0 and low < 0.4 * high:  # zero is near enough
+        ax.set_xlim(0)
+    if ax.get_xlim()[0] <= 0 <= high:
+        ax.axvline(0, color=EDGE, lw=1)
+    ax.set_yticks(y, labels, fontsize=9)
+    ax.set_ylim(len(labels) - 0.5, -0.5)
+    quiet_grid(ax, "x")
+    ax.set_xlabel(axis + (", a dot a prompt" if small else ", mean and 95 % interval"))
+    if len(parts) > 1:
+        below = [*below, "; ".join(f"{part.told()} {name}" for part, name in zip(parts, ("blue", "red", "green", "pink", "orange", "light blue")))]
+    titles(fig, title, below)
+    return fig
 
 
-def draw_dots(run: h5lens.Run, name: str) -> Figure:
+def draw_dots(run: h5lens.Run, name: str, options: Options) -> Figure:
     """The logit difference with nothing ablated, and with each layer's or set's activations."""
     dims = run.ablate.dims(name)
     x = run.ablate[name].astype(float)[..., 0]  # [prompt, layer or set]
@@ -389,55 +218,72 @@ def draw_dots(run: h5lens.Run, name: str) -> Figure:
         labels = [f"{shorten(s, 30)}\n{shorten(', '.join(map(str, sets.get(s, []))), 44)}" for s in run.labels("set")]
     else:
         labels = [f"layer {i}" for i in range(x.shape[1])]
-    labels = ["nothing", *labels]
-    mean, half, n = interval(np.concatenate([clean[:, None], x], 1))
-    fig, ax = plt.subplots(figsize=(7.2, 1.7 + (0.46 if dims[1] == "set" else 0.3) * len(labels)))
-    y = np.arange(len(labels))
-    ax.axvline(mean[0], color=GREY, lw=1, ls=(0, (3, 2)))
-    if (mean - np.nan_to_num(half)).min() < 0.4 * mean.max():  # zero is near enough
-        ax.axvline(0, color="black", lw=1)
-    ax.errorbar(mean, y, xerr=np.nan_to_num(half), fmt="o", ms=5, lw=2, capsize=3, color=COLOURS[0])
-    for i in y:
-        ax.annotate(f"{signed(mean[i], 1.0, '+')}, n = {n[i]:,}", (1, i), (6, 0), ("axes fraction", "data"), "offset points",
-                    fontsize=8.5, color=GREY, va="center")
-    ax.set_yticks(y, labels, fontsize=9)
-    ax.set_ylim(len(labels) - 0.5, -0.5)
-    ax.grid(axis="x", color="#e4e4e4", lw=0.8)
-    ax.set_axisbelow(True)
-    other = run.labels("answer_other")
-    ax.set_xlabel("mean logit difference" + (f" to {other[0]}" if other else "") + ", 95 % interval")
-    titles(ax, "Ablating " + ("sets of heads" if dims[1] == "set" else name),
-           f"{origin(run)}; replaced by: {settings.get('value', 'zero')}")
-    return fig
+    return dot_rows("Ablating " + ("sets of heads" if dims[1] == "set" else name),
+                    [f"{origin(run)}, {place(run)}; replaced by: {settings.get('value', 'zero')}"], ["nothing", *labels],
+                    np.concatenate([clean[:, None], x], 1), parts_of(run, options.by, np.isfinite(clean)), f"{difference(run)}  [nats]")
 
 
-def draw_ablate(run: h5lens.Run, name: str, layout: Layout) -> Figure:
+def draw_ablate(run: h5lens.Run, name: str, options: Options) -> Figure:
     if not set(run.ablate.dims(name)) & set(HEADS):
-        return draw_dots(run, name)
-    notes = [origin(run), f"replaced by: {run.experiment.get('ablate', {}).get('value', 'zero')}"]
-    return draw_parts(run, f"Ablating {name}", notes, heats(run, "ablate", name, layout))
+        return draw_dots(run, name, options)
+    notes = [f"{origin(run)}, {place(run)}", f"replaced by: {run.experiment.get('ablate', {}).get('value', 'zero')}"]
+    return draw_parts(run, f"Ablating {name}", notes, heats(run, "ablate", name, options))
+
+
+def draw_knockout(run: h5lens.Run, options: Options) -> Figure:
+    clean, *_ = base_of(run, "knockout", "logit_diff")
+    cut = run.knockout["logit_diff"].astype(float)[:, 0]
+    layers = run.experiment.get("knockout", {}).get("layers", "all")
+    return dot_rows("Attention knockout", [f"{origin(run)}, {place(run)}; layers: {layers}".replace("[", "").replace("]", "")],
+                    ["as it is", "attention cut"], np.stack([clean, cut], 1),
+                    parts_of(run, options.by, np.isfinite(clean)), f"{difference(run)}  [nats]")
+
+
+def draw_steer(run: h5lens.Run, options: Options) -> Figure:
+    x = run.steer["logit_diff"].astype(float)[..., 0]  # [prompt, scale]
+    scales = [float(s) for s in run.labels("scale")]
+    parts, steer = parts_of(run, options.by, np.isfinite(x).all(1)), run.experiment.get("steer", {})
+    fig, ax = plt.subplots(figsize=(7.2, 4.2))
+    ax.axhline(0, color=EDGE, lw=1)
+    for i, part in enumerate(parts):
+        if few(parts):
+            ax.plot(scales, x[part.rows].T, "o-", ms=4, lw=0.9, alpha=0.8, color=COLOURS[i], label=part.label or None)
+            continue
+        mean, half, _ = interval(x[part.rows])
+        ax.errorbar(scales, mean, yerr=np.nan_to_num(half), fmt="o-", ms=5, lw=1.5, capsize=3, color=COLOURS[i],
+                    label=(part.told() + ": " if part.label else "") + "mean, 95 % interval")
+    ax.set_xlabel("scale of the vector")
+    ax.set_ylabel(f"{difference(run)}  [nats]")
+    quiet_grid(ax, "y")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="best")
+    titles(fig, f"Steering {steer.get('hook', '')} of layer {steer.get('layer', '')}", [f"{origin(run)}, {place(run)}"])
+    return fig
 
 
 # --- which pictures there are ----------------------------------------------------------
 
-def left_out(why: str) -> Callable[[], Figure]:
+def left_out(why: str) -> Draw:
     def draw() -> Figure:
         raise NotThere(why)
     return draw
 
 
-def pictures_of(run: h5lens.Run, layout: Layout) -> dict[str, Callable[[], Figure]]:
-    """Name → how it is drawn."""
-    out: dict[str, Callable[[], Figure]] = {}
+def pictures_of(run: h5lens.Run, options: Options) -> dict[str, Draw]:
+    """Name → how it is drawn; grids are kind.grid."""
+    out: dict[str, Draw] = {}
     grids = [name for name in run.patch if "layer" in run.patch.dims(name)]
     if {"attn_head_out_all_pos", "resid_pre"} <= set(grids):
-        out["patch"] = lambda: draw_overview(run, layout)
+        out["patch"] = lambda: draw_overview(run, options)
     for name in grids:
-        out[f"patch.{name}"] = lambda name=name: draw_patch(run, name, layout)
+        out[f"patch.{name}"] = lambda name=name: draw_patch(run, name, options)
     for name in run.ablate:
-        out[f"ablate.{name}"] = lambda name=name: draw_ablate(run, name, layout)
+        out[f"ablate.{name}"] = lambda name=name: draw_ablate(run, name, options)
     if not grids:
         out["patch"] = left_out("the file has no grids of patching (/results/patch; patch.grids)")
     if not run.ablate:
         out["ablate"] = left_out("the file has no ablation (/results/ablate; ablate.grids, ablate.sets)")
+    for kind, group, draw in (("path", run.paths, draw_paths), ("knockout", run.knockout, draw_knockout), ("steer", run.steer, draw_steer)):
+        there = "logit_diff" in group
+        out[kind] = (lambda draw=draw: draw(run, options)) if there else left_out(f"the file has no /results/{kind}/logit_diff")
     return out
