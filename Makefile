@@ -17,6 +17,8 @@ APT_READ  := python3 python3-venv ca-certificates
 APT_TEST  := libcmocka-dev hdf5-tools valgrind clang clang-format clang-tidy cppcheck libclang-rt-dev libomp-dev
 APT_SLURM := slurm-wlm munge
 VENV    := $(BUILD)/venv
+# Where the program finds plot.py and report.py, wherever BUILD is.
+export H5LENS_SCRIPTS ?= $(CURDIR)/scripts
 VPY     := $(VENV)/bin/python
 
 WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes \
@@ -61,7 +63,7 @@ FUZZOBJ  := $(BUILD)/tests/fuzz/fuzz.o
 SUPOBJ   := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/support/*.c)))
 CHECKED   = $(shell find src include tests -name '*.[ch]')
 
-.PHONY: all bundle demo patching-demo notebooks notebooks-random get-gpt2-small test unit-test cli-test slurm-test faults fuzz fuzz-replay asan coverage valgrind analyze format format-check tidy \
+.PHONY: all bundle demo patching-demo notebooks notebooks-random get-gpt2-small test unit-test cli-test slurm-test report-test faults fuzz fuzz-replay asan coverage valgrind analyze format format-check tidy \
 	layers bench install man clean deps deps-build help
 .DELETE_ON_ERROR:
 
@@ -112,16 +114,17 @@ endif
 
 DEMO := $(BUILD)/demo
 
-demo: $(BIN) $(VENV)/.done ## run experiments/ioi.yaml on the shipped model, print results, draw plots
+demo: $(BIN) $(VENV)/.done ## run experiments/ioi.yaml on the shipped model, print results, draw plots, make a report
 	@mkdir -p $(DEMO)
 	$(BIN) run experiments/ioi.yaml -o $(DEMO)/ioi.h5
-	$(VPY) scripts/plot.py $(DEMO)/ioi.h5 -o $(DEMO) --by order
-	@echo "the file and its pictures: $(DEMO)"
+	$(BIN) plot $(DEMO)/ioi.h5 -o $(DEMO)
+	$(BIN) report $(DEMO)/ioi.h5 -o $(DEMO)/report.html --by order
+	@echo "the file, its pictures and its report: $(DEMO)"
 
 patching-demo: $(BIN) $(VENV)/.done ## run experiments/ioi-patching.yaml on the shipped model, draw which heads move the name
 	@mkdir -p $(DEMO)
 	$(BIN) run experiments/ioi-patching.yaml -o $(DEMO)/ioi-patching.h5
-	$(VPY) scripts/plot.py $(DEMO)/ioi-patching.h5 -o $(DEMO) --what patch --roles subject,indirect_object,object
+	$(BIN) plot $(DEMO)/ioi-patching.h5 -o $(DEMO) --what patch --roles subject,indirect_object,object
 	@echo "the file and its pictures: $(DEMO)"
 
 # --- models and notebooks ----------------------------------------------------------
@@ -179,6 +182,15 @@ cli-test: $(BIN) $(VENV)/.done $(TOOLBIN)
 slurm-test: $(BIN) $(VENV)/.done ## the README's scripts on a real Slurm, which it installs and starts (2 minutes)
 	@sh scripts/deps.sh "" "$(APT_SLURM)"
 	@H5LENS=$(BIN) PYTHON=$(VPY) bash tests/cluster/run.sh
+
+# In a real browser, which `make deps` does not install (400 MB).
+report-test: $(BIN) $(VENV)/.done ## look at reports in headless Chromium: sort, search, move by keyboard, light, dark, on a phone's width
+	@sh scripts/deps.sh "" "chromium"
+	@mkdir -p $(BUILD)/report
+	$(BIN) run experiments/ioi.yaml -o $(BUILD)/report/ioi.h5 --tables all --lens-positions all --limit 100
+	$(BIN) run experiments/ioi-patching.yaml -o $(BUILD)/report/patching.h5 --limit 30
+	for name in ioi patching; do $(BIN) report $(BUILD)/report/$$name.h5; done
+	$(VPY) scripts/check_report.py $(BUILD)/report/ioi.html $(BUILD)/report/patching.html -o $(BUILD)/report
 
 fuzz-replay: $(FUZZBIN) ## what fuzzing found, once more
 	@for t in $(FUZZBIN); do \
@@ -259,7 +271,8 @@ install: $(BIN) ## to PREFIX=/usr/local
 	install -d $(DESTDIR)$(PREFIX)/share/h5lens/python/h5lens
 	install -m 644 scripts/h5lens/*.py scripts/h5lens/py.typed $(DESTDIR)$(PREFIX)/share/h5lens/python/h5lens
 	rm -f $(DESTDIR)$(PREFIX)/share/h5lens/python/h5lens.py # of versions up to 0.4
-	install -m 755 $(wildcard scripts/plot*.py scripts/report*.py) $(DESTDIR)$(PREFIX)/share/h5lens/python
+	install -m 755 scripts/plot.py scripts/report.py $(DESTDIR)$(PREFIX)/share/h5lens/python
+	install -m 644 scripts/plot_*.py scripts/report_data.py scripts/report.js scripts/report.css $(DESTDIR)$(PREFIX)/share/h5lens/python
 
 # The old kind of run path (DT_RPATH): it holds for what the libraries need, too, and for dlopen, before LD_LIBRARY_PATH.
 BUNDLE := $(BUILD)/bundle

@@ -33,6 +33,7 @@ needed_by() {
 	cppcheck) echo "make analyze" ;;
 	valgrind) echo "make valgrind" ;;
 	slurm-wlm | munge) echo "make slurm-test" ;;
+	chromium) echo "make report-test" ;;
 	esac
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws pictures of an output file of h5lens: what it has data for.
 
-    python scripts/plot.py OUT.h5 [-o DIR] [--what NAME,…] [--by COLUMN] [--head L.H] [--layer L] [--prompt ROW] …
+    h5lens plot OUT.h5 [-o DIR] [--what NAME,…] [--by COLUMN] …      or      python scripts/plot.py OUT.h5 …
 
 Each is a file STEM.NAME.png. Of all prompts:
 
@@ -99,7 +99,7 @@ def kinds_of(text: str) -> list[str]:
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(prog="plot.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(prog="h5lens plot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("file", type=Path, help="an output file of h5lens")
     p.add_argument("-o", "--output", type=Path, metavar="DIR", help="where the PNGs go (default: beside the file)")
     p.add_argument("--what", "--only", type=kinds_of, metavar="NAME,…",

@@ -178,7 +178,7 @@ def draw_pattern(ax: plt.Axes, p: Pattern, head: int, top: float) -> object:
     future = np.arange(n_key) > p.at[:, None]
     ax.spines[:].set_visible(False)
     return ax.imshow(np.ma.array(p.weights[head], mask=future), vmin=0, vmax=max(top, 1e-9),
-                     cmap=plt.get_cmap("Blues").with_extremes(bad=BLANK), interpolation="nearest",
+                     cmap=plt.get_cmap("Blues").with_extremes(bad=BLANK),
                      aspect="equal" if n_query > 4 else "auto")
 
 

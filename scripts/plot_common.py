@@ -6,8 +6,11 @@ more than SMALL of them.
 
 from __future__ import annotations
 
+import json
 import sys
 import textwrap
+import unicodedata
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +30,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 matplotlib.use("Agg")
+warnings.filterwarnings("ignore", "Glyph .* missing from font")  # emoji, say: a box stands there
 
 # Okabe and Ito's palette: told apart with any colour vision.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -38,10 +42,19 @@ STYLE: dict[str, Any] = {
     "font.size": 10, "axes.titlesize": 12, "axes.labelsize": 10.5, "legend.fontsize": 9, "figure.dpi": 100,
     "savefig.dpi": 200, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": EDGE,
     "axes.titlelocation": "left", "axes.titleweight": "bold", "legend.frameon": False, "axes.grid": False,
-    "text.parse_math": False, "figure.constrained_layout.use": True,
+    "text.parse_math": False, "image.interpolation": "nearest", "figure.constrained_layout.use": True,
 }
 
 Draw = Callable[[], Figure]
+
+
+class Page:
+    """Where the pictures go. A page has its own titles."""
+
+    drawn_titles = True
+
+
+page = Page()
 
 
 class NotThere(Exception):
@@ -97,7 +110,10 @@ def place(run: h5lens.Run) -> str:
 
 
 def titles(fig: Figure, title: str, notes: Sequence[str]) -> None:
-    """A title and quieter lines below it, above everything, broken to the figure's width."""
+    """A title and quieter lines below it, above everything, broken to the figure's width. report.py has them in its page."""
+    fig.set_label(json.dumps([title, *filter(None, notes)]))
+    if not page.drawn_titles:
+        return
     width = fig.get_figwidth()
     bold, lines = textwrap.wrap(title, int(width * 9.5)), [line for note in notes if note for line in textwrap.wrap(note, int(width * 14))]
     head = fig.suptitle("\n".join(bold) + "\n" * len(lines), x=0.01, ha="left", fontsize=STYLE["axes.titlesize"], fontweight="bold",
@@ -224,9 +240,19 @@ def quiet_grid(ax: plt.Axes, axis: str) -> None:
 
 # --- the texts of tokens --------------------------------------------------------------
 
+SIGNS = {" ": "·", "\n": "↵", "\r": "␍", "\t": "→", "\u00a0": "⍽"}
+JOINERS = "\u200c\u200d"  # of scripts and emoji
+
+
 def visible(piece: str) -> str:
-    """White space as signs: ␣ is not in every font, so a space is ·."""
-    return piece.replace("\n", "↵").replace("\r", "␍").replace("\t", "→").replace(" ", "·")
+    """White space, control and format characters as signs: ␣ is not in every font, so a space is ·."""
+    def sign(c: str) -> str:
+        if c in SIGNS:
+            return SIGNS[c]
+        hidden = unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") and c not in JOINERS
+        return (chr(0x2400 + ord(c)) if c < " " else f"⟨{ord(c):X}⟩") if hidden else c
+
+    return "".join(map(sign, piece))
 
 
 def texts_of(run: h5lens.Run, ids: Sequence[int], tokenizer: Path | None) -> list[str]:

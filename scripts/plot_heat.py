@@ -57,7 +57,7 @@ def scale_of(parts: list[Heat]) -> float:
 def draw_heat(ax: plt.Axes, h: Heat, half: float, written: bool = True) -> object:
     colours = "Blues" if h.upward else "RdBu"
     image = ax.imshow(np.ma.masked_invalid(h.values), cmap=plt.get_cmap(colours).with_extremes(bad=GONE),
-                      vmin=h.centre - (0 if h.upward else half), vmax=h.centre + half, interpolation="nearest", aspect="auto")
+                      vmin=h.centre - (0 if h.upward else half), vmax=h.centre + half, aspect="auto")
     n_rows, n_columns = h.values.shape
     step = max(1, -(-n_columns // 60))
     shown = np.arange(n_columns)[::step]

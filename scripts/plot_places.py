@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from plot_common import NotThere, Options, token_labels
+from plot_common import NotThere, Options, texts_of, token_labels
 
 import h5lens
 import numpy as np
@@ -50,7 +50,9 @@ def shared_labels(run: h5lens.Run, rows: np.ndarray, tokenizer: Path | None) -> 
     same = (ids[:, :n] == ids[0, :n]).all(0)
     labels = token_labels(run, int(rows[0]), tokenizer)[:n]
     if not same.all():
-        texts = np.array([[t.strip("·▁ ") for t in token_labels(run, int(r), tokenizer)[:n]] for r in rows], dtype=object)
+        kinds, of_kind = np.unique(ids[:, :n], return_inverse=True)
+        words = np.array([t.strip("·▁ ") for t in texts_of(run, kinds, tokenizer)], dtype=object)
+        texts = words[of_kind].reshape(len(rows), n)
         columns = {name: values for name in run.columns if (values := run.columns[name][rows]).dtype.kind == "O"}
         for i in np.flatnonzero(~same):
             of = [name for name, values in columns.items() if (values == texts[:, i]).all()]

@@ -66,7 +66,7 @@ def lens_cells(run: h5lens.Run, ax: plt.Axes, row: int, table_of: dict, options:
     ids, prob = (table_of[name][row][:, first:length] for name in ("lens_top_token", "lens_top_prob"))
     prob = prob.astype(float)
     image = ax.imshow(np.ma.masked_invalid(prob), vmin=0, vmax=1, cmap=plt.get_cmap("Blues").with_extremes(bad="#dddddd"),
-                      aspect="auto", interpolation="nearest", origin="lower")
+                      aspect="auto", origin="lower")
     texts = np.array(texts_of(run, ids.ravel(), options.tokenizer), dtype=object).reshape(ids.shape)
     for (i, k), text in np.ndenumerate(texts):
         if np.isfinite(prob[i, k]):

@@ -33,12 +33,16 @@ static const char *const environment[][2] = {
 	  "free on the machine and in its cgroup does, where --memory does not say." },
 	{ "TMPDIR",
 	  "where data from standard input or --text are kept while the program runs; else /tmp." },
+	{ "H5LENS_SCRIPTS",
+	  "the folder with report.py and plot.py, if it is neither share/h5lens/python of the prefix "
+	  "nor scripts beside the build." },
+	{ "H5LENS_PYTHON", "the Python that runs them, if it is not python3." },
 	{ "COLUMNS", "the width of show's tables, where the terminal does not say." },
 };
 
 static const char files[] =
 	"The layout of the output is described in the project's README.md; the Python reader is "
-	"PREFIX/share/h5lens/python/h5lens.py, and plot.py beside it draws results.";
+	"PREFIX/share/h5lens/python/h5lens.py, with plot.py and report.py beside it.";
 
 /* A character beyond ASCII, by its number; returns its last byte. */
 static const char *put_wide(const char *s)

@@ -37,7 +37,7 @@ t "unknown option" 2 "unknown option '--hook'" run --hook x
 t "option without value" 2 'needs a value' run --set
 t "unknown key" 2 'cache.hooks' run -o "$work/x.h5" --set cache.hoks=a
 t "no output named" 2 'output' run
-for c in run prompt tokens info weights show export verify status merge pack; do
+for c in run prompt tokens info weights show export verify status merge pack report plot; do
 	t "$c --help" 0 "usage: h5lens $c" "$h5lens" $c --help
 done
 
