@@ -128,13 +128,17 @@ def heats(run: h5lens.Run, group: str, name: str, options: Options) -> list[Heat
 
 # --- grids as heatmaps ----------------------------------------------------------------
 
+def over(run: h5lens.Run) -> str:
+    return ", mean over the prompts" if len(run) > 1 else ""
+
+
 def patch_title(run: h5lens.Run, name: str) -> tuple[str, str]:
     base, source, metric = patch_settings(run)
     grid = name.removesuffix("_normalized")
     axis = next((k for k in run.patch.dims(name) if k in METRIC), None)
     labels = run.labels(axis) if axis else []
     which = f" ({axis.replace('_', ' ')} {labels[0]} of {len(labels)})" if axis and len(labels) > 1 else ""
-    return f"Patching {grid}", f"{metric}{which} of the {base} run with activations of the {source} one"
+    return f"Patching {grid}", f"{metric}{which} of the {base} run with activations of the {source} one" + over(run)
 
 
 def draw_patch(run: h5lens.Run, name: str, options: Options) -> Figure:
@@ -149,7 +153,7 @@ def draw_paths(run: h5lens.Run, options: Options) -> Figure:
     for h in heats_of:
         h.notes.append(f"the largest: {largest(h.values)}")
     return draw_parts(run, f"Path patching: heads through {shorten(receivers, 40)}",
-                      [origin(run), "the corrupted run with what a head of the clean one says to the receivers alone"], heats_of)
+                      [origin(run), "the corrupted run with what a head of the clean one says to the receivers alone" + over(run)], heats_of)
 
 
 def draw_overview(run: h5lens.Run, options: Options) -> Figure:
@@ -166,7 +170,7 @@ def draw_overview(run: h5lens.Run, options: Options) -> Figure:
     part_title(left, "heads' outputs, all positions")
     part_title(right, "residual stream before each layer")
     titles(fig, "Patching heads and the residual stream",
-           [origin(run), f"{metric} of the {base} run with one activation of the {source} one", *stream.notes])
+           [origin(run), f"{metric} of the {base} run with one activation of the {source} one" + over(run), *stream.notes])
     add_bar(fig, image, right, heads.unit)
     return fig
 
@@ -226,7 +230,7 @@ def draw_dots(run: h5lens.Run, name: str, options: Options) -> Figure:
 def draw_ablate(run: h5lens.Run, name: str, options: Options) -> Figure:
     if not set(run.ablate.dims(name)) & set(HEADS):
         return draw_dots(run, name, options)
-    notes = [f"{origin(run)}, {place(run)}", f"replaced by: {run.experiment.get('ablate', {}).get('value', 'zero')}"]
+    notes = [f"{origin(run)}, {place(run)}", f"replaced by: {run.experiment.get('ablate', {}).get('value', 'zero')}" + over(run)]
     return draw_parts(run, f"Ablating {name}", notes, heats(run, "ablate", name, options))
 
 

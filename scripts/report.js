@@ -19,7 +19,7 @@ function make(tag, attributes = {}, ...children) {
 	return e;
 }
 
-const number = new Intl.NumberFormat('en', { maximumSignificantDigits: 6, useGrouping: false });
+const number = new Intl.NumberFormat('en', { maximumSignificantDigits: 5, useGrouping: false });
 
 function shown(value) {
 	if (value === null)

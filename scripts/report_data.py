@@ -40,7 +40,7 @@ def facts(run: h5lens.Run) -> list[tuple[str, str]]:
            ("activations", f"{len(run.hooks)} hook points, positions {hooks.get('positions', 'all')}, {hooks.get('dtype', '')}"
             if run.hooks else "none stored")]
     labels = {"sha256_model": "SHA-256 of the model", "sha256_tokenizer": "… of the tokenizer", "sha256_data": "… of the data",
-              "sha256": "… of names and attributes", "identity": "identity of the run", "tokenizer_rules": "tokenizer's rules",
+              "sha256": "… of names and attributes", "tokenizer_rules": "tokenizer's rules",
               "bos": "BOS", "h5lens_version": "h5lens", "h5lens_schema": "schema", "build": "build", "cpu_level": "CPU level",
               "blas": "BLAS", "hdf5": "HDF5", "rows_flagged": "rows flagged"}
     return [*out, *((label, text) for name, label in labels.items() if (text := text_of(run, name)))]
