@@ -54,7 +54,7 @@ def draw_components(run: h5lens.Run, options: Options) -> Figure:
     parts = parts_of(run, options.by, np.isfinite(x).all(1))
     where, axis = component_order(run.labels("component"))
     fig, axes = plt.subplots(len(parts), 1, sharex=True, sharey=True, squeeze=False,
-                             figsize=(max(6.4, 0.3 * len(axis) + 1.4), 1.9 + (2.4 if len(parts) == 1 else 1.8 * len(parts))))
+                             figsize=(max(6.4, 0.3 * len(axis) + 1.4), 1.9 + (3.0 if len(parts) == 1 else 1.8 * len(parts))))
     for ax, part in zip(axes[:, 0], parts):
         ax.axhline(0, color=EDGE, lw=1)
         for kind, (_, colour) in KINDS.items():

@@ -95,17 +95,20 @@ def size_of(h: Heat) -> tuple[float, float]:
 
 
 def draw_parts(run: h5lens.Run, title: str, notes: list[str], parts: list[Heat]) -> Figure:
-    """One panel below the other."""
+    """One panel below the other, tall ones side by side."""
     width, height = size_of(parts[0])
-    width = max(width, 4.6)
+    columns = min(len(parts), max(1, int(14 / (width + 0.6)))) if height > 4 else 1
+    width, rows = max(width, 4.6 if columns == 1 else 3.2), -(-len(parts) // columns)
     half = scale_of(parts)
-    own = [textwrap.wrap("; ".join([*([h.part] if h.part else []), *h.notes]), int(width * 14)) for h in parts] if len(parts) > 1 else [[]]
-    fig, axes = plt.subplots(len(parts), 1, squeeze=False,
-                             figsize=(width + 2.1, 1.3 + len(parts) * (height + 0.8) + 0.15 * sum(map(len, own))))
-    for ax, h, lines in zip(axes[:, 0], parts, own):
+    own = [textwrap.wrap("; ".join([*([h.part] if h.part else []), *h.notes]), int(width * 13)) for h in parts] if len(parts) > 1 else [[]]
+    fig, axes = plt.subplots(rows, columns, squeeze=False,
+                             figsize=(columns * (width + 0.5) + 1.6, 1.3 + rows * (height + 0.8 + 0.15 * max(map(len, own)))))
+    for ax, h, lines in zip(axes.flat, parts, own):
         image = draw_heat(ax, h, half)
         if lines:
             part_title(ax, "\n".join(lines))
+    for ax in axes.flat[len(parts):]:
+        ax.axis("off")
     titles(fig, title, [*notes, *(parts[0].notes if len(parts) == 1 else [])])
     add_bar(fig, image, axes, parts[0].unit)
     return fig

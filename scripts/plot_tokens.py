@@ -105,7 +105,7 @@ def draw_tokens(run: h5lens.Run, options: Options) -> Figure:
     panels = text_lines(run, samples(run, options))
     wide = max(b - a for _, a, b in panels)
     fig, axes = plt.subplots(len(panels), 1, squeeze=False, sharey=True,
-                             figsize=(max(5.0, 0.27 * wide + 1.2), 1.5 + len(panels) * 2.1))
+                             figsize=(max(6.6, 0.27 * wide + 1.2), 1.5 + len(panels) * 2.1))
     for ax, (part, a, b) in zip(axes[:, 0], panels):
         row, length = int(part.rows[0]), int(run.lengths[part.rows[0]])
         own = np.r_[np.nan, logprob[row][:length - 1]].astype(float)  # of each token itself

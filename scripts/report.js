@@ -205,7 +205,7 @@ function attentionView(root, data) {
 	/* In a group's pictures a cell is as wide as fits, within reason. */
 	function drawHeads() {
 		const side = Math.max(18, Math.min(64, Math.floor((Math.min(root.clientWidth, 620) - 30) / data.heads) - 6));
-		const high = Math.max(4, Math.min(side, Math.round(side * view.at.length / view.tokens.length)));
+		const high = Math.max(14, Math.min(side, Math.round(side * view.at.length / view.tokens.length)));
 		heads.style.gridTemplateColumns = `1.6rem repeat(${data.heads}, ${side + 4}px)`;
 		const cells = [make('span'), ...Array.from({ length: data.heads }, (_, h) => make('span', {}, String(h)))];
 		data.layers.forEach((number, layer) => {
