@@ -8,8 +8,8 @@
 # TABLES are the tables of one file, the first gives the file's name; AXES are what no
 # other table has; LABELS are words of an axis's labels that stand for nothing else; SHARED
 # are axes that these tables brought and other ones have by now.
-# The manual page is made from the program; READMEs, tests and the checks that are run by hand may name all of them. ROOT=DIR is
-# another tree.
+# The manual page is made from the program; READMEs, tests, the checks that are run by hand and
+# the pictures of plot.py and report.py may name all of them. ROOT=DIR is another tree.
 set -u
 tables=${1-head_scores head_scores_mean}
 axes=${2-score}
@@ -73,7 +73,7 @@ for a in $axes; do
 done
 
 program=$(find src include -name '*.[ch]' -o -name '*.def')
-others=$(ls Makefile scripts/*.py | grep -vE '^scripts/(check_|truth|fidelity|make_golden|golden_models)')
+others=$(ls Makefile scripts/*.py | grep -vE '^scripts/(check_|plot|report|truth|fidelity|make_golden|golden_models)')
 found=$(
 	elsewhere "$names" $program $others
 	[ -n "$in_c" ] && elsewhere "$in_c" $program

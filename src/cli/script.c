@@ -183,12 +183,12 @@ int cmd_plot(int argc, char **argv)
 		.synopsis =
 			"h5lens plot OUT.h5 [-o DIR] [--what NAME,…] [--by COLUMN] [options]",
 		.description =
-			"Pictures of an output, OUT.NAME.png: what the file has data for. Of all "
-			"prompts:\nrank_per_layer, lens, logit_diff, components, heads, neurons, "
-			"head_scores, patch, ablate,\npath, knockout, steer; of one prompt: "
-			"attention, layer, lens_tokens, tokens. What each shows\nand how its numbers "
-			"are made tells plot.py --help, in share/h5lens/python. It is Python, with\n"
-			"h5py and matplotlib.",
+			"Pictures of an output, OUT.NAME.png: what the file has data for. Ranks and "
+			"logit differences\nby layer, what components, heads and neurons add to the "
+			"answer, what heads look at, patterns\nof attention, what each layer would say "
+			"next, the text's log probabilities, interventions.\nTheir names, what each "
+			"shows and how its numbers are made tells plot.py --help (in scripts,\n"
+			"or PREFIX/share/h5lens/python). It is Python, with h5py and matplotlib.",
 		.option = plot_options,
 		.n_options = sizeof(plot_options) / sizeof(*plot_options),
 		.least = 1,
