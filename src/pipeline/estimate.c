@@ -9,6 +9,7 @@
 
 struct sample {
 	const struct lens_plan *plan;
+	struct lens_order order; /* its first batch is the sample */
 	struct lens_batch batch;
 	struct lens_forward *forward;
 	struct lens_tables *tables; /* NULL without any */
@@ -36,7 +37,9 @@ static enum lens_status sample_init(struct sample *s, size_t threads, struct len
 	s->visitor[0] = (struct lens_visitor){ .hooks = &p->hooks, .visit = drop };
 	s->visitors = (struct lens_visitors){ s->visitor, p->any_table ? 2 : 1 };
 	tables.threads = size.threads;
-	LENS_TRY(lens_batch_init(&s->batch, p->batch_rows, p->max_packed, p->max_packed, err));
+	LENS_TRY(lens_order_make(&s->order, p, err));
+	LENS_TRY(lens_batch_init(&s->batch, p->most_prompts, p->most_tokens, p->max_packed,
+				 err));
 	s->batch.share = p->experiment->share_prefixes;
 	if (p->any_table)
 		LENS_TRY(lens_tables_create(p->model, &tables, &s->tables, err));
@@ -51,23 +54,25 @@ static void sample_release(struct sample *s)
 	lens_forward_destroy(s->forward);
 	lens_tables_destroy(s->tables);
 	lens_batch_release(&s->batch);
+	lens_order_release(&s->order);
 }
 
-/* The first n prompts; *seconds is what they took. */
+/* The first n prompts of the batch; *seconds is what they took. */
 static enum lens_status take(struct sample *s, size_t n, double *seconds,
 			     struct lens_error *err)
 {
 	const struct lens_prompts *q = s->plan->prompts;
 	const struct lens_tables_batch in = { .batch = &s->batch,
+					      .row = s->order.row,
 					      .answers = q->answers,
 					      .answer_offset = q->answer_offset,
 					      .flags = q->flags };
 	double start = lens_now();
-	size_t flagged = 0, i;
+	size_t i, flagged = 0;
 
 	lens_batch_clear(&s->batch);
 	for (i = 0; i < n; i++)
-		lens_pack_row(&s->batch, q, i);
+		lens_pack_row(&s->batch, q, s->order.row[i]);
 	if (s->tables)
 		lens_tables_begin(s->tables, &in);
 	LENS_TRY(lens_forward_run(s->forward, &s->batch, &s->visitors, err));
@@ -86,7 +91,7 @@ static enum lens_status take(struct sample *s, size_t n, double *seconds,
 static enum lens_status measure(struct sample *s, struct lens_estimate *out,
 				struct lens_error *err)
 {
-	const size_t most = lens_min(s->plan->batch_rows, s->plan->prompts->n_rows);
+	const size_t most = s->order.first[1];
 	double left = ENOUGH, fit; /* seconds; prompts in them */
 	bool again = false;
 	size_t n = 1;
@@ -102,14 +107,18 @@ static enum lens_status measure(struct sample *s, struct lens_estimate *out,
 	}
 }
 
-static enum lens_status run_sample(const struct lens_plan *p, size_t threads,
+/* first: which row of the whole sweep is the plan's first. */
+static enum lens_status run_sample(const struct lens_plan *p, size_t threads, size_t first,
 				   struct lens_estimate *out, struct lens_error *err)
 {
 	struct sample s = { .plan = p };
 	enum lens_status st = sample_init(&s, threads, err);
+	size_t i;
 
 	if (st == LENS_OK)
 		st = measure(&s, out, err);
+	for (i = 0; st == LENS_OK && i < out->sample_rows; i++)
+		out->sample_flop += lens_plan_flop(p->whole, first + s.order.row[i], 1, false);
 	sample_release(&s);
 	return st;
 }
@@ -134,11 +143,9 @@ enum lens_status lens_estimate_make(const struct lens_parts *parts,
 	if (first == cut->n) /* a task without a share */
 		return LENS_OK;
 	LENS_TRY(lens_parts_plan(parts, first, &plan, err));
-	st = run_sample(&plan, parts->most.inner_threads, out, err);
+	st = run_sample(&plan, parts->most.inner_threads, cut->first[first], out, err);
 	lens_plan_release(&plan);
 	LENS_TRY(st);
-	out->sample_flop =
-		lens_plan_flop(parts->whole, cut->first[first], out->sample_rows, false);
 	out->seconds = out->flop / out->sample_flop * out->sample_seconds /
 		       (double)lens_max(out->workers, 1);
 	return LENS_OK;
