@@ -112,8 +112,8 @@ static int check_and_run(const struct usage *u, int argc, char **argv)
 static const struct option_row report_options[] = {
 	{ .name = "-o", .shape = "HTML", .help = "the page (default: OUT.html beside OUT.h5)" },
 	{ .name = "--prompts",
-	  .shape = "ROW,…",
-	  .help = "the prompts whose attention is shown, counted from 0" },
+	  .shape = "LIST",
+	  .help = "the prompts whose attention is shown, as in 0,3,17" },
 	{ .name = "--by",
 	  .shape = "COLUMN",
 	  .help = "a panel, a colour or a mean for each value of this CSV column" },
@@ -123,7 +123,7 @@ static const struct option_row report_options[] = {
 	{ .name = "--title",
 	  .shape = "TEXT",
 	  .help = "of the page (default: the file's name)" },
-	{ .name = "--roles", .shape = "COLUMN,…", .help = "as in plot" },
+	{ .name = "--roles", .shape = "LIST", .help = "as in plot" },
 	{ .name = "--head", .shape = "L.H", .help = "the head that is shown large at first" },
 	{ .name = "--layer", .shape = "L", .help = "as in plot" },
 	{ .name = "--tokenizer", .shape = "DIR", .help = "directory with tokenizer.json" },
@@ -158,14 +158,13 @@ static const struct option_row plot_options[] = {
 	  .shape = "DIR",
 	  .help = "where the PNGs go (default: beside the file)" },
 	{ .name = "--what",
-	  .shape = "NAME,…",
-	  .help = "only these pictures; patch.GRID and ablate.GRID are single grids" },
-	{ .name = "--only", .shape = "NAME,…" }, /* what --what was called */
+	  .shape = "LIST",
+	  .help = "only these pictures, by name; patch.GRID and ablate.GRID are single grids" },
 	{ .name = "--by",
 	  .shape = "COLUMN",
 	  .help = "a panel or a colour for each value of this CSV column" },
 	{ .name = "--roles",
-	  .shape = "COLUMN,…",
+	  .shape = "LIST",
 	  .help = "the CSV columns whose texts are the places on the axis of positions" },
 	{ .name = "--head", .shape = "L.H", .help = "layer and head of the attention pattern" },
 	{ .name = "--layer",
@@ -180,8 +179,7 @@ static const struct option_row plot_options[] = {
 int cmd_plot(int argc, char **argv)
 {
 	const struct usage u = {
-		.synopsis =
-			"h5lens plot OUT.h5 [-o DIR] [--what NAME,…] [--by COLUMN] [options]",
+		.synopsis = "h5lens plot OUT.h5 [-o DIR] [--what LIST] [--by COLUMN] [options]",
 		.description =
 			"Pictures of an output, OUT.NAME.png: what the file has data for. Ranks and "
 			"logit differences\nby layer, what components, heads and neurons add to the "

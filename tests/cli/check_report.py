@@ -12,6 +12,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -182,6 +183,21 @@ def found(work: Path, path: Path) -> None:
         check(code in (1, 2) and want in said and not (work / "wrong.html").exists(), f"{args}: {code}, {said}")
 
 
+def options(work: Path) -> None:
+    """Those of the program's help are the scripts' own; the script is given them all."""
+    for command in ("report", "plot"):
+        r = subprocess.run([PROGRAM, command, "--help"], text=True, capture_output=True)
+        ours = set(re.findall(r"^  (-[-a-z]+)", r.stdout, re.M))
+        r = subprocess.run([sys.executable, str(SCRIPTS / f"{command}.py"), "--help"], text=True, capture_output=True)
+        theirs = set(re.findall(r"^  (-[-a-z]+)", r.stdout, re.M)) - {"-h"}
+        check(ours == theirs and len(ours) > 5, f"{command}: options: {ours ^ theirs}")
+    (work / "spy").mkdir()
+    (work / "spy" / "plot.py").write_text("import sys; print(sys.argv[1:])")
+    args = ["x.h5", "-o", "a b", "--by=c", "--what", "heads"]
+    r = subprocess.run([PROGRAM, "plot", *args], text=True, capture_output=True, env=ENV | {"H5LENS_SCRIPTS": str(work / "spy")})
+    check(r.stdout == f"{args}\n", f"arguments: {r.stdout}{r.stderr}")
+
+
 def main() -> int:
     with tempfile.TemporaryDirectory(dir=os.environ.get("WORK")) as tmp:
         work = Path(tmp)
@@ -199,6 +215,7 @@ def main() -> int:
         check(code == 0 and "median" not in text and data["attention"] is None and "--hooks" in text, "one prompt, no patterns")
         hostile(work)
         found(work, one)
+        options(work)
     print(f"{passed} passed, {failed} failed")
     return int(failed > 0)
 
