@@ -54,7 +54,7 @@ static inline __attribute__((always_inline)) void score_block(
 /* key − query, of VL keys from one on */
 static inline vf distance(size_t key, size_t query)
 {
-	vf d;
+	vf d = { 0 };
 	int i;
 
 	for (i = 0; i < VL; i++)
