@@ -95,6 +95,8 @@ struct lens_svd_product {
 	double *s;  /* [k] */
 };
 enum lens_status lens_svd_product(const struct lens_svd_product *p, struct lens_error *err);
+/* Bytes that it takes beside them; false if that overflows. */
+bool lens_svd_bytes(size_t rows, size_t k, size_t *out);
 
 /* Activation functions, named as by Hugging Face. */
 enum lens_act {

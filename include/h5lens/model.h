@@ -96,6 +96,15 @@ enum lens_tied_head {
 struct lens_model_options {
 	struct lens_processing processing;
 	enum lens_tied_head tied_head;
+	size_t threads; /* to load with; 0: from the environment. No bit depends on it */
+	/*
+	 * Asked when the files are known to hold tensors of these shapes, before memory is
+	 * taken for them: may lower *threads, or refuse. NULL: all is admitted.
+	 */
+	enum lens_status (*admit)(void *ctx, const struct lens_config *c,
+				  const struct lens_processing *p, size_t *threads,
+				  struct lens_error *err);
+	void *ctx;
 };
 
 /* One block. Row-major; the columns of QKV are [q heads | k heads | v heads]. */
@@ -136,6 +145,8 @@ enum lens_status lens_config_load(const char *dir, struct lens_config *out,
  */
 size_t lens_block_weights(const struct lens_config *c);
 size_t lens_model_weights(const struct lens_config *c);
+/* Bytes that each thread holds beside the weights while it loads some of them. */
+size_t lens_model_loading_bytes(const struct lens_config *c, const struct lens_processing *p);
 
 /*
  * Loads and processes the weights: config.json with the first that is there of

@@ -125,6 +125,14 @@ enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads,
 				  const struct lens_available *is, struct lens_memory *out,
 				  struct lens_error *err);
 
+/*
+ * How many of *threads can load the model at a time: weights, and what each thread holds
+ * beside them. Too little for one is LENS_ERR_NOMEM.
+ */
+enum lens_status lens_plan_loading(const struct lens_config *c, const struct lens_processing *p,
+				   const struct lens_available *is, size_t *threads,
+				   struct lens_error *err);
+
 /* --- shards ------------------------------------------------------------------------ */
 
 /*

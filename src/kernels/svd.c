@@ -64,6 +64,14 @@ static double *take(double **next, size_t n)
 /* dgesvd needs at least 5k and at best (2·32 + 3)·k, dgeqrf at best 32·k. */
 #define WORK_PER_COLUMN 72
 
+bool lens_svd_bytes(size_t rows, size_t k, size_t *out)
+{
+	/* five squares, tau, out, work */
+	return lens_size_mul(5 * k + WORK_PER_COLUMN + 1 + rows, k, out) &&
+	       lens_size_add(*out, (size_t)8 * 8, out) &&
+	       lens_size_mul(*out, sizeof(double), out);
+}
+
 static enum lens_status make_scratch(const struct lens_svd_product *p, struct svd *w,
 				     struct lens_error *err)
 {
@@ -74,14 +82,12 @@ static enum lens_status make_scratch(const struct lens_svd_product *p, struct sv
 		return lens_error_set(err, LENS_ERR_INTERNAL,
 				      "no thin product: %zu, %zu rows and %zu columns", p->m,
 				      p->n, k);
-	/* five squares, tau, out, work */
-	if (!lens_size_mul(5 * k + WORK_PER_COLUMN + 1 + rows, k, &n) ||
-	    !lens_size_add(n, (size_t)8 * 8, &n))
+	if (!lens_svd_bytes(rows, k, &n))
 		return lens_error_nomem(err, rows, k);
-	w->memory = lens_alloc_aligned(n, sizeof(double));
+	w->memory = lens_alloc_aligned(n, 1);
 	if (!w->memory)
-		return lens_error_nomem(err, n, sizeof(double));
-	memset(w->memory, 0, n * sizeof(double));
+		return lens_error_nomem(err, n, 1);
+	memset(w->memory, 0, n);
 	next = w->memory;
 	w->ra = take(&next, k * k);
 	w->rb = take(&next, k * k);

@@ -29,52 +29,33 @@ enum lens_status lens_load_vector(const struct lens_tensors_at *at, const char *
 	return lens_tensors_read(at->t, full_name(at, name, &full), 1, &n, out, at->err);
 }
 
-enum lens_status lens_load_matrix(const struct lens_tensors_at *at, const char *name,
-				  size_t rows, size_t columns, double *out)
+enum lens_status lens_find_part(const struct lens_tensors_at *at, const char *name,
+				const size_t *shape, const struct lens_matrix_part *part,
+				struct lens_matrix *out)
 {
-	const size_t shape[2] = { rows, columns };
 	struct full_name full = { "" };
 
-	return lens_tensors_read(at->t, full_name(at, name, &full), 2, shape, out, at->err);
+	return lens_matrix_add(out, at->t, full_name(at, name, &full), shape, part, at->err);
 }
 
-/* In squares, so that both sides stay in the cache. */
-#define SQUARE 32
-
-void lens_transpose64(size_t rows, size_t columns, const double *src, double *dst, size_t ld)
+enum lens_status lens_find_matrix(const struct lens_tensors_at *at, const char *name,
+				  size_t rows, size_t columns, struct lens_matrix *out)
 {
-	size_t i0, j0, i, j;
+	const struct lens_matrix_part all = { .columns = columns, .group = columns };
+	const size_t shape[2] = { rows, columns };
 
-	for (i0 = 0; i0 < rows; i0 += SQUARE) {
-		size_t i_end = lens_min(rows, i0 + SQUARE);
-
-		for (j0 = 0; j0 < columns; j0 += SQUARE) {
-			size_t j_end = lens_min(columns, j0 + SQUARE);
-
-			for (i = i0; i < i_end; i++) {
-				for (j = j0; j < j_end; j++)
-					dst[j * ld + i] = src[i * columns + j];
-			}
-		}
-	}
+	return lens_find_part(at, name, shape, &all, out);
 }
 
-enum lens_status lens_load_linear(const struct lens_tensors_at *at, const char *name,
-				  size_t n_out, size_t n_in, double *out, size_t ld)
+enum lens_status lens_find_linear(const struct lens_tensors_at *at, const char *name,
+				  size_t n_out, size_t n_in, struct lens_matrix *out)
 {
-	double *stored = NULL;
-	enum lens_status st;
+	const struct lens_matrix_part all = { .transposed = true,
+					      .columns = n_out,
+					      .group = n_out };
+	const size_t shape[2] = { n_out, n_in };
 
-	if (!out)
-		return lens_load_matrix(at, name, n_out, n_in, NULL);
-	stored = lens_calloc(n_out, n_in * sizeof(*stored)); /* out is larger: no overflow */
-	if (!stored)
-		return lens_error_nomem(at->err, n_out, n_in * sizeof(*stored));
-	st = lens_load_matrix(at, name, n_out, n_in, stored);
-	if (st == LENS_OK)
-		lens_transpose64(n_out, n_in, stored, out, ld);
-	lens_free(stored);
-	return st;
+	return lens_find_part(at, name, shape, &all, out);
 }
 
 enum lens_status lens_load_norm(const struct lens_tensors_at *at, const char *name, size_t n,
@@ -89,12 +70,12 @@ enum lens_status lens_load_norm(const struct lens_tensors_at *at, const char *na
 }
 
 enum lens_status lens_load_affine(const struct lens_tensors_at *at, const char *name,
-				  size_t n_out, size_t n_in, double *w, size_t ld, double *b)
+				  size_t n_out, size_t n_in, struct lens_matrix *w, double *b)
 {
 	char full[96];
 
 	snprintf(full, sizeof(full), "%s.weight", name);
-	LENS_TRY(lens_load_linear(at, full, n_out, n_in, w, ld));
+	LENS_TRY(lens_find_linear(at, full, n_out, n_in, w));
 	snprintf(full, sizeof(full), "%s.bias", name);
 	return lens_load_vector(at, full, n_out, b);
 }

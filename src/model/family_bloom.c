@@ -7,8 +7,6 @@
  */
 #include "model/model_private.h"
 
-#include <math.h>
-
 static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
 			       struct lens_layout *layout, struct lens_error *err)
 {
@@ -45,43 +43,17 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 	LENS_TRY(lens_load_norm(&at, "post_attention_layernorm", d, b->ln2_w, b->ln2_b));
 	LENS_TRY(lens_load_interleaved_qkv(&at, c, "self_attention.query_key_value.weight",
 					   "self_attention.query_key_value.bias", b));
-	LENS_TRY(lens_load_affine(&at, "self_attention.dense", d, d, b->w_o, d, b->b_o));
-	LENS_TRY(lens_load_affine(&at, "mlp.dense_h_to_4h", f, d, b->w_in, f, b->b_in));
-	return lens_load_affine(&at, "mlp.dense_4h_to_h", d, f, b->w_out, d, b->b_out);
+	LENS_TRY(lens_load_affine(&at, "self_attention.dense", d, d, &b->w_o, b->b_o));
+	LENS_TRY(lens_load_affine(&at, "mlp.dense_h_to_4h", f, d, &b->w_in, b->b_in));
+	return lens_load_affine(&at, "mlp.dense_4h_to_h", d, f, &b->w_out, b->b_out);
 }
 
-/* LayerNorm of a row, in place. */
-static void norm_row(const struct lens_config *c, const double *w, const double *b, double *x)
+static enum lens_status load_embed_norm(struct lens_checkpoint *k, const struct lens_config *c,
+					double *w, double *b, struct lens_error *err)
 {
-	size_t i, d = c->d_model;
-	double var = 0;
-
-	lens_center_rows(1, d, x);
-	for (i = 0; i < d; i++)
-		var += x[i] * x[i];
-	for (i = 0; i < d; i++)
-		x[i] = x[i] / sqrt(var / (double)d + c->eps) * w[i] + b[i];
-}
-
-static enum lens_status norm_embed(struct lens_checkpoint *k, const struct lens_config *c,
-				   double *w_e, struct lens_error *err)
-{
-	static const char name[] = "word_embeddings_layernorm";
 	struct lens_tensors_at at = lens_tensors_at(k, err, "%s", "");
-	size_t v, d = c->d_model;
-	enum lens_status st;
-	double *w;
 
-	if (!w_e)
-		return lens_load_norm(&at, name, d, NULL, NULL);
-	w = lens_calloc(2 * d, sizeof(*w));
-	if (!w)
-		return lens_error_nomem(err, 2 * d, sizeof(*w));
-	st = lens_load_norm(&at, name, d, w, w + d);
-	for (v = 0; st == LENS_OK && v < c->d_vocab; v++)
-		norm_row(c, w, w + d, w_e + v * d);
-	lens_free(w);
-	return st;
+	return lens_load_norm(&at, "word_embeddings_layernorm", c->d_model, w, b);
 }
 
 static bool ignore(const char *name)
@@ -99,7 +71,7 @@ const struct lens_family lens_family_bloom = {
 	.head = "lm_head.weight",
 	.config = config,
 	.load_block = load_block,
-	.norm_embed = norm_embed,
+	.load_embed_norm = load_embed_norm,
 	.load_final_norm = lens_gpt2_load_final_norm,
 	.ignore = ignore,
 };

@@ -39,25 +39,25 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 
 	LENS_TRY(lens_load_vector(&at, "ln_1.weight", d, b->ln1_w));
 	LENS_TRY(lens_load_vector(&at, "ln_1.bias", d, b->ln1_b));
-	LENS_TRY(lens_load_matrix(&at, "attn.c_attn.weight", d, 3 * d, b->w_qkv));
+	LENS_TRY(lens_find_matrix(&at, "attn.c_attn.weight", d, 3 * d, &b->w_qkv));
 	LENS_TRY(lens_load_vector(&at, "attn.c_attn.bias", 3 * d, b->b_qkv));
-	LENS_TRY(lens_load_matrix(&at, "attn.c_proj.weight", d, d, b->w_o));
+	LENS_TRY(lens_find_matrix(&at, "attn.c_proj.weight", d, d, &b->w_o));
 	LENS_TRY(lens_load_vector(&at, "attn.c_proj.bias", d, b->b_o));
 	LENS_TRY(lens_load_vector(&at, "ln_2.weight", d, b->ln2_w));
 	LENS_TRY(lens_load_vector(&at, "ln_2.bias", d, b->ln2_b));
-	LENS_TRY(lens_load_matrix(&at, "mlp.c_fc.weight", d, f, b->w_in));
+	LENS_TRY(lens_find_matrix(&at, "mlp.c_fc.weight", d, f, &b->w_in));
 	LENS_TRY(lens_load_vector(&at, "mlp.c_fc.bias", f, b->b_in));
-	LENS_TRY(lens_load_matrix(&at, "mlp.c_proj.weight", f, d, b->w_out));
+	LENS_TRY(lens_find_matrix(&at, "mlp.c_proj.weight", f, d, &b->w_out));
 	return lens_load_vector(&at, "mlp.c_proj.bias", d, b->b_out);
 }
 
-enum lens_status lens_gpt2_load_positions(struct lens_checkpoint *k,
-					  const struct lens_config *c, double *w_pos,
-					  struct lens_error *err)
+enum lens_status lens_gpt2_find_positions(struct lens_checkpoint *k,
+					  const struct lens_config *c,
+					  struct lens_matrix *w_pos, struct lens_error *err)
 {
 	struct lens_tensors_at at = lens_tensors_at(k, err, "%s", "");
 
-	return lens_load_matrix(&at, "wpe.weight", c->n_ctx, c->d_model, w_pos);
+	return lens_find_matrix(&at, "wpe.weight", c->n_ctx, c->d_model, w_pos);
 }
 
 enum lens_status lens_gpt2_load_final_norm(struct lens_checkpoint *k,
@@ -85,7 +85,7 @@ const struct lens_family lens_family_gpt2 = {
 	.head = "lm_head.weight",
 	.config = config,
 	.load_block = load_block,
-	.load_positions = lens_gpt2_load_positions,
+	.find_positions = lens_gpt2_find_positions,
 	.load_final_norm = lens_gpt2_load_final_norm,
 	.ignore = ignore,
 };

@@ -95,15 +95,15 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 	LENS_TRY(lens_load_vector(&at, "ln_1.bias", d, b->ln1_b));
 	for (i = 0; i < 3; i++) {
 		snprintf(name, sizeof(name), "attn.attention.%s.weight", qkv[i]);
-		LENS_TRY(lens_load_linear(&at, name, d, d, lens_at64(b->w_qkv, i * d), 3 * d));
+		LENS_TRY(lens_find_linear(&at, name, d, d, &b->w_qkv));
 	}
-	LENS_TRY(lens_load_linear(&at, "attn.attention.out_proj.weight", d, d, b->w_o, d));
+	LENS_TRY(lens_find_linear(&at, "attn.attention.out_proj.weight", d, d, &b->w_o));
 	LENS_TRY(lens_load_vector(&at, "attn.attention.out_proj.bias", d, b->b_o));
 	LENS_TRY(lens_load_vector(&at, "ln_2.weight", d, b->ln2_w));
 	LENS_TRY(lens_load_vector(&at, "ln_2.bias", d, b->ln2_b));
-	LENS_TRY(lens_load_linear(&at, "mlp.c_fc.weight", f, d, b->w_in, f));
+	LENS_TRY(lens_find_linear(&at, "mlp.c_fc.weight", f, d, &b->w_in));
 	LENS_TRY(lens_load_vector(&at, "mlp.c_fc.bias", f, b->b_in));
-	LENS_TRY(lens_load_linear(&at, "mlp.c_proj.weight", d, f, b->w_out, d));
+	LENS_TRY(lens_find_linear(&at, "mlp.c_proj.weight", d, f, &b->w_out));
 	return lens_load_vector(&at, "mlp.c_proj.bias", d, b->b_out);
 }
 
@@ -123,7 +123,7 @@ const struct lens_family lens_family_gpt_neo = {
 	.head = "lm_head.weight",
 	.config = config,
 	.load_block = load_block,
-	.load_positions = lens_gpt2_load_positions,
+	.find_positions = lens_gpt2_find_positions,
 	.load_final_norm = lens_gpt2_load_final_norm,
 	.ignore = ignore,
 };

@@ -38,43 +38,55 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 	return lens_config_activation(f, "hidden_act", "gelu", c, err);
 }
 
-/* From [H, 3, dh] rows of length n (n = 1: a bias) to columns [3, H, dh]. */
-static void split_heads(const struct lens_config *c, size_t n, const double *src, double *dst)
+/* The file's rows [H, 3, dh] are columns [3, H, dh]. */
+static enum lens_status find_qkv(const struct lens_tensors_at *at, const struct lens_config *c,
+				 const char *name, struct lens_matrix *w_qkv)
 {
-	size_t h, part, heads = c->n_heads, dh = c->d_head;
+	const size_t shape[2] = { 3 * c->d_model, c->d_model };
+	size_t part, dh = c->d_head;
+	struct lens_matrix_part p = {
+		.transposed = true, .columns = c->d_model, .group = dh, .stride = 3 * dh
+	};
 
-	for (h = 0; h < heads; h++) {
-		for (part = 0; part < 3; part++)
-			lens_transpose64(dh, n, src + (h * 3 + part) * dh * n,
-					 dst + (part * heads + h) * dh, 3 * heads * dh);
+	for (part = 0; part < 3; part++) {
+		p.first = part * dh;
+		LENS_TRY(lens_find_part(at, name, shape, &p, w_qkv));
 	}
+	return LENS_OK;
+}
+
+/* b_qkv NULL: checks only. */
+static enum lens_status load_qkv_bias(const struct lens_tensors_at *at,
+				      const struct lens_config *c, const char *name,
+				      double *b_qkv)
+{
+	size_t h, part, i, heads = c->n_heads, dh = c->d_head;
+	enum lens_status st;
+	double *stored;
+
+	if (!b_qkv)
+		return lens_load_vector(at, name, 3 * c->d_model, NULL);
+	stored = lens_calloc(3 * c->d_model, sizeof(*stored));
+	if (!stored)
+		return lens_error_nomem(at->err, 3 * c->d_model, sizeof(*stored));
+	st = lens_load_vector(at, name, 3 * c->d_model, stored);
+	for (h = 0; h < heads; h++) {
+		for (part = 0; part < 3; part++) {
+			for (i = 0; i < dh; i++)
+				b_qkv[(part * heads + h) * dh + i] =
+					stored[(h * 3 + part) * dh + i];
+		}
+	}
+	lens_free(stored);
+	return st;
 }
 
 enum lens_status lens_load_interleaved_qkv(const struct lens_tensors_at *at,
 					   const struct lens_config *c, const char *weight,
 					   const char *bias, struct lens_block64 *b)
 {
-	bool biases = bias != NULL;
-	size_t d = c->d_model;
-	enum lens_status st;
-	double *stored;
-
-	if (!b->w_qkv) {
-		LENS_TRY(lens_load_matrix(at, weight, 3 * d, d, NULL));
-		return biases ? lens_load_vector(at, bias, 3 * d, NULL) : LENS_OK;
-	}
-	stored = lens_calloc(3 * d, d * sizeof(*stored));
-	if (!stored)
-		return lens_error_nomem(at->err, 3 * d, d * sizeof(*stored));
-	st = lens_load_matrix(at, weight, 3 * d, d, stored);
-	if (st == LENS_OK)
-		split_heads(c, d, stored, b->w_qkv);
-	if (st == LENS_OK && biases)
-		st = lens_load_vector(at, bias, 3 * d, stored);
-	if (st == LENS_OK && biases)
-		split_heads(c, 1, stored, b->b_qkv);
-	lens_free(stored);
-	return st;
+	LENS_TRY(find_qkv(at, c, weight, &b->w_qkv));
+	return bias ? load_qkv_bias(at, c, bias, b->b_qkv) : LENS_OK;
 }
 
 static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_config *c,
@@ -88,14 +100,14 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 	LENS_TRY(lens_load_interleaved_qkv(
 		&at, c, "attention.query_key_value.weight",
 		at.layout->attn_biases ? "attention.query_key_value.bias" : NULL, b));
-	LENS_TRY(lens_load_linear(&at, "attention.dense.weight", d, d, b->w_o, d));
+	LENS_TRY(lens_find_linear(&at, "attention.dense.weight", d, d, &b->w_o));
 	if (at.layout->attn_biases)
 		LENS_TRY(lens_load_vector(&at, "attention.dense.bias", d, b->b_o));
 	LENS_TRY(lens_load_vector(&at, "post_attention_layernorm.weight", d, b->ln2_w));
 	LENS_TRY(lens_load_vector(&at, "post_attention_layernorm.bias", d, b->ln2_b));
-	LENS_TRY(lens_load_linear(&at, "mlp.dense_h_to_4h.weight", f, d, b->w_in, f));
+	LENS_TRY(lens_find_linear(&at, "mlp.dense_h_to_4h.weight", f, d, &b->w_in));
 	LENS_TRY(lens_load_vector(&at, "mlp.dense_h_to_4h.bias", f, b->b_in));
-	LENS_TRY(lens_load_linear(&at, "mlp.dense_4h_to_h.weight", d, f, b->w_out, d));
+	LENS_TRY(lens_find_linear(&at, "mlp.dense_4h_to_h.weight", d, f, &b->w_out));
 	return lens_load_vector(&at, "mlp.dense_4h_to_h.bias", d, b->b_out);
 }
 

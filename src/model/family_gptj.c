@@ -41,14 +41,12 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 
 	LENS_TRY(lens_load_norm(&at, "ln_1", d, b->ln1_w, b->ln1_b));
 	LENS_TRY(lens_load_norm(&at, "ln_1", d, b->ln2_w, b->ln2_b));
-	LENS_TRY(lens_load_linear(&at, "attn.q_proj.weight", d, d, b->w_qkv, 3 * d));
-	LENS_TRY(lens_load_linear(&at, "attn.k_proj.weight", d, d, lens_at64(b->w_qkv, d),
-				  3 * d));
-	LENS_TRY(lens_load_linear(&at, "attn.v_proj.weight", d, d, lens_at64(b->w_qkv, 2 * d),
-				  3 * d));
-	LENS_TRY(lens_load_linear(&at, "attn.out_proj.weight", d, d, b->w_o, d));
-	LENS_TRY(lens_load_affine(&at, "mlp.fc_in", c->d_mlp, d, b->w_in, c->d_mlp, b->b_in));
-	return lens_load_affine(&at, "mlp.fc_out", d, c->d_mlp, b->w_out, d, b->b_out);
+	LENS_TRY(lens_find_linear(&at, "attn.q_proj.weight", d, d, &b->w_qkv));
+	LENS_TRY(lens_find_linear(&at, "attn.k_proj.weight", d, d, &b->w_qkv));
+	LENS_TRY(lens_find_linear(&at, "attn.v_proj.weight", d, d, &b->w_qkv));
+	LENS_TRY(lens_find_linear(&at, "attn.out_proj.weight", d, d, &b->w_o));
+	LENS_TRY(lens_load_affine(&at, "mlp.fc_in", c->d_mlp, d, &b->w_in, b->b_in));
+	return lens_load_affine(&at, "mlp.fc_out", d, c->d_mlp, &b->w_out, b->b_out);
 }
 
 /* Masks and tables in older checkpoints. */

@@ -229,16 +229,15 @@ static enum lens_status config_olmo2(const struct lens_config_file *f, struct le
 	return lens_llama_config(f, &deflt, c, layout, err);
 }
 
-/* One of q, k, v: n columns from `column` on. */
+/* One of q, k, v, in this order: n columns from `column` on. */
 static enum lens_status load_projection(const struct lens_tensors_at *at,
 					const struct lens_config *c, const char *which,
 					size_t column, size_t n, struct lens_block64 *b)
 {
-	size_t width = (c->n_heads + 2 * c->n_kv_heads) * c->d_head;
 	char name[64];
 
 	snprintf(name, sizeof(name), "self_attn.%s_proj.weight", which);
-	LENS_TRY(lens_load_linear(at, name, n, c->d_model, lens_at64(b->w_qkv, column), width));
+	LENS_TRY(lens_find_linear(at, name, n, c->d_model, &b->w_qkv));
 	if (!at->layout->attn_biases && !at->layout->qkv_biases)
 		return LENS_OK;
 	snprintf(name, sizeof(name), "self_attn.%s_proj.bias", which);
@@ -260,9 +259,9 @@ enum lens_status lens_llama_load_mlp(const struct lens_tensors_at *at,
 {
 	size_t d = c->d_model, f = c->d_mlp;
 
-	LENS_TRY(lens_load_linear(at, "mlp.gate_proj.weight", f, d, b->w_gate, f));
-	LENS_TRY(lens_load_linear(at, "mlp.up_proj.weight", f, d, b->w_in, f));
-	LENS_TRY(lens_load_linear(at, "mlp.down_proj.weight", d, f, b->w_out, d));
+	LENS_TRY(lens_find_linear(at, "mlp.gate_proj.weight", f, d, &b->w_gate));
+	LENS_TRY(lens_find_linear(at, "mlp.up_proj.weight", f, d, &b->w_in));
+	LENS_TRY(lens_find_linear(at, "mlp.down_proj.weight", d, f, &b->w_out));
 	if (!at->layout->mlp_biases)
 		return LENS_OK;
 	LENS_TRY(lens_load_vector(at, "mlp.gate_proj.bias", f, b->b_gate));
@@ -312,23 +311,16 @@ static enum lens_status load_qk_norms(const struct lens_tensors_at *at,
 			 b->k_norm_w);
 }
 
-static void multiply(double *x, size_t n, double by)
-{
-	size_t i;
-
-	for (i = 0; i < n; i++)
-		x[i] *= by;
-}
-
 /* So that attn_out and mlp_out are what is added to the stream. */
 static void multiply_residual(const struct lens_config *c, double by, struct lens_block64 *b)
 {
-	size_t d = c->d_model;
+	size_t i;
 
-	multiply(b->w_o, c->n_heads * c->d_head * d, by);
-	multiply(b->b_o, d, by);
-	multiply(b->w_out, c->d_mlp * d, by);
-	multiply(b->b_out, d, by);
+	b->w_o.scale = b->w_out.scale = by;
+	for (i = 0; b->b_o && i < c->d_model; i++) {
+		b->b_o[i] *= by;
+		b->b_out[i] *= by;
+	}
 }
 
 enum lens_status lens_llama_load_block(struct lens_checkpoint *k, const struct lens_config *c,
@@ -341,11 +333,11 @@ enum lens_status lens_llama_load_block(struct lens_checkpoint *k, const struct l
 	LENS_TRY(load_norms(&at, c, b));
 	LENS_TRY(lens_llama_load_qkv(&at, c, b));
 	LENS_TRY(load_qk_norms(&at, c, b));
-	LENS_TRY(lens_load_linear(&at, "self_attn.o_proj.weight", d, q, b->w_o, d));
+	LENS_TRY(lens_find_linear(&at, "self_attn.o_proj.weight", d, q, &b->w_o));
 	if (at.layout->attn_biases)
 		LENS_TRY(lens_load_vector(&at, "self_attn.o_proj.bias", d, b->b_o));
 	LENS_TRY(lens_llama_load_mlp(&at, c, b));
-	if (at.layout->residual_multiplier > 0 && b->w_o)
+	if (at.layout->residual_multiplier > 0)
 		multiply_residual(c, at.layout->residual_multiplier, b);
 	return LENS_OK;
 }

@@ -6,8 +6,6 @@
  */
 #include "model/model_private.h"
 
-#include <string.h>
-
 #define OFFSET 2 /* of position 0 */
 
 static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
@@ -55,35 +53,26 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 
 	LENS_TRY(lens_load_norm(&at, "self_attn_layer_norm", d, b->ln1_w, b->ln1_b));
 	LENS_TRY(lens_load_norm(&at, "final_layer_norm", d, b->ln2_w, b->ln2_b));
-	LENS_TRY(lens_load_affine(&at, "self_attn.q_proj", d, d, b->w_qkv, 3 * d, b->b_qkv));
-	LENS_TRY(lens_load_affine(&at, "self_attn.k_proj", d, d, lens_at64(b->w_qkv, d), 3 * d,
+	LENS_TRY(lens_load_affine(&at, "self_attn.q_proj", d, d, &b->w_qkv, b->b_qkv));
+	LENS_TRY(lens_load_affine(&at, "self_attn.k_proj", d, d, &b->w_qkv,
 				  lens_at64(b->b_qkv, d)));
-	LENS_TRY(lens_load_affine(&at, "self_attn.v_proj", d, d, lens_at64(b->w_qkv, 2 * d),
-				  3 * d, lens_at64(b->b_qkv, 2 * d)));
-	LENS_TRY(lens_load_affine(&at, "self_attn.out_proj", d, d, b->w_o, d, b->b_o));
-	LENS_TRY(lens_load_affine(&at, "fc1", c->d_mlp, d, b->w_in, c->d_mlp, b->b_in));
-	return lens_load_affine(&at, "fc2", d, c->d_mlp, b->w_out, d, b->b_out);
+	LENS_TRY(lens_load_affine(&at, "self_attn.v_proj", d, d, &b->w_qkv,
+				  lens_at64(b->b_qkv, 2 * d)));
+	LENS_TRY(lens_load_affine(&at, "self_attn.out_proj", d, d, &b->w_o, b->b_o));
+	LENS_TRY(lens_load_affine(&at, "fc1", c->d_mlp, d, &b->w_in, b->b_in));
+	return lens_load_affine(&at, "fc2", d, c->d_mlp, &b->w_out, b->b_out);
 }
 
-static enum lens_status load_positions(struct lens_checkpoint *k, const struct lens_config *c,
-				       double *w_pos, struct lens_error *err)
+static enum lens_status find_positions(struct lens_checkpoint *k, const struct lens_config *c,
+				       struct lens_matrix *w_pos, struct lens_error *err)
 {
-	static const char name[] = "decoder.embed_positions.weight";
 	struct lens_tensors_at at = lens_tensors_at(k, err, "%s", "");
-	size_t d = c->d_model, rows = c->n_ctx + OFFSET;
-	enum lens_status st;
-	double *stored;
+	const size_t shape[2] = { c->n_ctx + OFFSET, c->d_model };
+	const struct lens_matrix_part rows = { .columns = c->d_model,
+					       .group = c->d_model,
+					       .first_row = OFFSET };
 
-	if (!w_pos)
-		return lens_load_matrix(&at, name, rows, d, NULL);
-	stored = lens_calloc(rows, d * sizeof(*stored));
-	if (!stored)
-		return lens_error_nomem(err, rows, d * sizeof(*stored));
-	st = lens_load_matrix(&at, name, rows, d, stored);
-	if (st == LENS_OK)
-		memcpy(w_pos, stored + OFFSET * d, c->n_ctx * d * sizeof(*w_pos));
-	lens_free(stored);
-	return st;
+	return lens_find_part(&at, "decoder.embed_positions.weight", shape, &rows, w_pos);
 }
 
 static enum lens_status load_final_norm(struct lens_checkpoint *k, const struct lens_config *c,
@@ -110,7 +99,7 @@ const struct lens_family lens_family_opt = {
 	.head = "lm_head.weight",
 	.config = config,
 	.load_block = load_block,
-	.load_positions = load_positions,
+	.find_positions = find_positions,
 	.load_final_norm = load_final_norm,
 	.ignore = ignore,
 };

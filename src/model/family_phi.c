@@ -40,18 +40,17 @@ static enum lens_status load_block_phi(struct lens_checkpoint *k, const struct l
 {
 	struct lens_tensors_at at = lens_tensors_at(k, err, "layers.%zu.", layer);
 	size_t d = c->d_model, q = c->n_heads * c->d_head, kv = c->n_kv_heads * c->d_head;
-	size_t width = q + 2 * kv;
 
 	LENS_TRY(lens_load_norm(&at, "input_layernorm", d, b->ln1_w, b->ln1_b));
 	LENS_TRY(lens_load_norm(&at, "input_layernorm", d, b->ln2_w, b->ln2_b));
-	LENS_TRY(lens_load_affine(&at, "self_attn.q_proj", q, d, b->w_qkv, width, b->b_qkv));
-	LENS_TRY(lens_load_affine(&at, "self_attn.k_proj", kv, d, lens_at64(b->w_qkv, q), width,
+	LENS_TRY(lens_load_affine(&at, "self_attn.q_proj", q, d, &b->w_qkv, b->b_qkv));
+	LENS_TRY(lens_load_affine(&at, "self_attn.k_proj", kv, d, &b->w_qkv,
 				  lens_at64(b->b_qkv, q)));
-	LENS_TRY(lens_load_affine(&at, "self_attn.v_proj", kv, d, lens_at64(b->w_qkv, q + kv),
-				  width, lens_at64(b->b_qkv, q + kv)));
-	LENS_TRY(lens_load_affine(&at, "self_attn.dense", d, q, b->w_o, d, b->b_o));
-	LENS_TRY(lens_load_affine(&at, "mlp.fc1", c->d_mlp, d, b->w_in, c->d_mlp, b->b_in));
-	return lens_load_affine(&at, "mlp.fc2", d, c->d_mlp, b->w_out, d, b->b_out);
+	LENS_TRY(lens_load_affine(&at, "self_attn.v_proj", kv, d, &b->w_qkv,
+				  lens_at64(b->b_qkv, q + kv)));
+	LENS_TRY(lens_load_affine(&at, "self_attn.dense", d, q, &b->w_o, b->b_o));
+	LENS_TRY(lens_load_affine(&at, "mlp.fc1", c->d_mlp, d, &b->w_in, b->b_in));
+	return lens_load_affine(&at, "mlp.fc2", d, c->d_mlp, &b->w_out, b->b_out);
 }
 
 static enum lens_status load_final_norm_phi(struct lens_checkpoint *k,
@@ -104,26 +103,18 @@ static enum lens_status config_phi3(const struct lens_config_file *f, struct len
 }
 
 /* [gate; up], one below the other. */
-static enum lens_status load_gate_up(const struct lens_tensors_at *at,
+static enum lens_status find_gate_up(const struct lens_tensors_at *at,
 				     const struct lens_config *c, struct lens_block64 *b)
 {
 	static const char name[] = "mlp.gate_up_proj.weight";
-	size_t d = c->d_model, f = c->d_mlp;
-	enum lens_status st;
-	double *stored;
+	const size_t shape[2] = { 2 * c->d_mlp, c->d_model };
+	struct lens_matrix_part half = { .transposed = true,
+					 .columns = c->d_mlp,
+					 .group = c->d_mlp };
 
-	if (!b->w_gate)
-		return lens_load_matrix(at, name, 2 * f, d, NULL);
-	stored = lens_calloc(2 * f, d * sizeof(*stored));
-	if (!stored)
-		return lens_error_nomem(at->err, 2 * f, d * sizeof(*stored));
-	st = lens_load_matrix(at, name, 2 * f, d, stored);
-	if (st == LENS_OK) {
-		lens_transpose64(f, d, stored, b->w_gate, f);
-		lens_transpose64(f, d, stored + f * d, b->w_in, f);
-	}
-	lens_free(stored);
-	return st;
+	LENS_TRY(lens_find_part(at, name, shape, &half, &b->w_gate));
+	half.first = c->d_mlp;
+	return lens_find_part(at, name, shape, &half, &b->w_in);
 }
 
 static enum lens_status load_block_phi3(struct lens_checkpoint *k, const struct lens_config *c,
@@ -136,10 +127,10 @@ static enum lens_status load_block_phi3(struct lens_checkpoint *k, const struct 
 
 	LENS_TRY(lens_load_vector(&at, "input_layernorm.weight", d, b->ln1_w));
 	LENS_TRY(lens_load_vector(&at, "post_attention_layernorm.weight", d, b->ln2_w));
-	LENS_TRY(lens_load_linear(&at, "self_attn.qkv_proj.weight", width, d, b->w_qkv, width));
-	LENS_TRY(lens_load_linear(&at, "self_attn.o_proj.weight", d, q, b->w_o, d));
-	LENS_TRY(load_gate_up(&at, c, b));
-	return lens_load_linear(&at, "mlp.down_proj.weight", d, c->d_mlp, b->w_out, d);
+	LENS_TRY(lens_find_linear(&at, "self_attn.qkv_proj.weight", width, d, &b->w_qkv));
+	LENS_TRY(lens_find_linear(&at, "self_attn.o_proj.weight", d, q, &b->w_o));
+	LENS_TRY(find_gate_up(&at, c, b));
+	return lens_find_linear(&at, "mlp.down_proj.weight", d, c->d_mlp, &b->w_out);
 }
 
 const struct lens_family lens_family_phi3 = {

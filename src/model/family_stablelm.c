@@ -47,7 +47,7 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 						  : "post_attention_layernorm",
 				d, b->ln2_w, b->ln2_b));
 	LENS_TRY(lens_llama_load_qkv(&at, c, b));
-	LENS_TRY(lens_load_linear(&at, "self_attn.o_proj.weight", d, d, b->w_o, d));
+	LENS_TRY(lens_find_linear(&at, "self_attn.o_proj.weight", d, d, &b->w_o));
 	return lens_llama_load_mlp(&at, c, b);
 }
 

@@ -38,10 +38,10 @@ static enum lens_status load_block_bigcode(struct lens_checkpoint *k,
 
 	LENS_TRY(lens_load_norm(&at, "ln_1", d, b->ln1_w, b->ln1_b));
 	LENS_TRY(lens_load_norm(&at, "ln_2", d, b->ln2_w, b->ln2_b));
-	LENS_TRY(lens_load_affine(&at, "attn.c_attn", width, d, b->w_qkv, width, b->b_qkv));
-	LENS_TRY(lens_load_affine(&at, "attn.c_proj", d, d, b->w_o, d, b->b_o));
-	LENS_TRY(lens_load_affine(&at, "mlp.c_fc", c->d_mlp, d, b->w_in, c->d_mlp, b->b_in));
-	return lens_load_affine(&at, "mlp.c_proj", d, c->d_mlp, b->w_out, d, b->b_out);
+	LENS_TRY(lens_load_affine(&at, "attn.c_attn", width, d, &b->w_qkv, b->b_qkv));
+	LENS_TRY(lens_load_affine(&at, "attn.c_proj", d, d, &b->w_o, b->b_o));
+	LENS_TRY(lens_load_affine(&at, "mlp.c_fc", c->d_mlp, d, &b->w_in, b->b_in));
+	return lens_load_affine(&at, "mlp.c_proj", d, c->d_mlp, &b->w_out, b->b_out);
 }
 
 /* Masks in older checkpoints. */
@@ -59,7 +59,7 @@ const struct lens_family lens_family_gpt_bigcode = {
 	.head = "lm_head.weight",
 	.config = config_bigcode,
 	.load_block = load_block_bigcode,
-	.load_positions = lens_gpt2_load_positions,
+	.find_positions = lens_gpt2_find_positions,
 	.load_final_norm = lens_gpt2_load_final_norm,
 	.ignore = ignore,
 };
@@ -103,18 +103,17 @@ static enum lens_status load_block_2(struct lens_checkpoint *k, const struct len
 {
 	struct lens_tensors_at at = lens_tensors_at(k, err, "layers.%zu.", layer);
 	size_t d = c->d_model, q = c->n_heads * c->d_head, kv = c->n_kv_heads * c->d_head;
-	size_t width = q + 2 * kv;
 
 	LENS_TRY(lens_load_norm(&at, "input_layernorm", d, b->ln1_w, b->ln1_b));
 	LENS_TRY(lens_load_norm(&at, "post_attention_layernorm", d, b->ln2_w, b->ln2_b));
-	LENS_TRY(lens_load_affine(&at, "self_attn.q_proj", q, d, b->w_qkv, width, b->b_qkv));
-	LENS_TRY(lens_load_affine(&at, "self_attn.k_proj", kv, d, lens_at64(b->w_qkv, q), width,
+	LENS_TRY(lens_load_affine(&at, "self_attn.q_proj", q, d, &b->w_qkv, b->b_qkv));
+	LENS_TRY(lens_load_affine(&at, "self_attn.k_proj", kv, d, &b->w_qkv,
 				  lens_at64(b->b_qkv, q)));
-	LENS_TRY(lens_load_affine(&at, "self_attn.v_proj", kv, d, lens_at64(b->w_qkv, q + kv),
-				  width, lens_at64(b->b_qkv, q + kv)));
-	LENS_TRY(lens_load_affine(&at, "self_attn.o_proj", d, q, b->w_o, d, b->b_o));
-	LENS_TRY(lens_load_affine(&at, "mlp.c_fc", c->d_mlp, d, b->w_in, c->d_mlp, b->b_in));
-	return lens_load_affine(&at, "mlp.c_proj", d, c->d_mlp, b->w_out, d, b->b_out);
+	LENS_TRY(lens_load_affine(&at, "self_attn.v_proj", kv, d, &b->w_qkv,
+				  lens_at64(b->b_qkv, q + kv)));
+	LENS_TRY(lens_load_affine(&at, "self_attn.o_proj", d, q, &b->w_o, b->b_o));
+	LENS_TRY(lens_load_affine(&at, "mlp.c_fc", c->d_mlp, d, &b->w_in, b->b_in));
+	return lens_load_affine(&at, "mlp.c_proj", d, c->d_mlp, &b->w_out, b->b_out);
 }
 
 enum lens_status lens_load_final_layer_norm(struct lens_checkpoint *k,

@@ -35,7 +35,7 @@ enum lens_status lens_config_real(const struct lens_config_file *f, const char *
 enum lens_status lens_config_text(const struct lens_config_file *f, const char *key,
 				  const char **out, struct lens_error *err);
 
-/* --- tensors (tensors.c, safetensors.c, torchbin.c) --------------------------- */
+/* --- tensors (tensors.c, values.c, safetensors.c, torchbin.c) ------------------ */
 
 #define LENS_TENSOR_RANK 8
 #define LENS_NAME 96 /* size of the names that W_E and W_U have in files */
@@ -61,7 +61,6 @@ struct lens_mapped_file {
 	char *path;
 	unsigned char *data;
 	size_t size;
-	unsigned char *own; /* a copy of what was read from it, or NULL; lens_free */
 	struct timespec changed;
 };
 
@@ -90,30 +89,92 @@ bool lens_tensors_equal(const struct lens_tensor *a, const struct lens_tensor *b
 struct lens_tensor *lens_tensors_add(struct lens_tensors *t);
 struct lens_tensor *lens_tensors_find(const struct lens_tensors *t, const char *name);
 /*
- * Reads a tensor into out as float64. It must exist, have this shape and hold finite
- * numbers, else an error names file and tensor. If out is NULL, only name, shape and
- * type are checked.
+ * The tensor of this name. It must exist and have this shape and a type that we read, else
+ * an error names file and tensor.
+ */
+enum lens_status lens_tensors_use(struct lens_tensors *t, const char *name, int rank,
+				  const size_t *shape, const struct lens_tensor **out,
+				  struct lens_error *err);
+/*
+ * Reads such a tensor into out as float64; it must hold finite numbers. If out is NULL,
+ * only name, shape and type are checked.
  */
 enum lens_status lens_tensors_read(struct lens_tensors *t, const char *name, int rank,
 				   const size_t *shape, double *out, struct lens_error *err);
-/* Every tensor must have been read, except those that ignore() accepts. */
+/* Elements of a tensor: n from element `at` of the file's, `step` apart. */
+struct lens_run_of {
+	size_t at, step, n;
+};
+/* To out, out_step apart. False if one of them is not finite. */
+bool lens_tensor_values(const struct lens_tensor *t, const struct lens_run_of *r, double *out,
+			size_t out_step);
+/* Names the first element that is a NaN or an infinity. */
+enum lens_status lens_tensor_not_finite(const struct lens_tensors *ts,
+					const struct lens_tensor *t, struct lens_error *err);
+/* Every tensor must have been used, except those that ignore() accepts. */
 enum lens_status lens_tensors_all_used(const struct lens_tensors *t,
 				       bool (*ignore)(const char *name),
 				       struct lens_error *err);
 
+/* --- matrices in files (matrix.c) ---------------------------------------------- */
+
+/* Columns of a matrix that are in one tensor, side by side. */
+struct lens_matrix_part {
+	bool transposed; /* in the file [columns, rows], as torch's Linear has it */
+	size_t columns;
+	/* Column i is the file's first + i / group * stride + i % group. */
+	size_t first, group, stride;
+	size_t first_row; /* of the file: those before are not in the matrix */
+	const struct lens_tensor *t;
+};
+
+/* A matrix that stays in the files and is read by pieces. */
+#define LENS_MATRIX_PARTS 3
+struct lens_matrix {
+	const struct lens_tensors *files;
+	size_t rows, columns; /* columns of all parts */
+	struct lens_matrix_part part[LENS_MATRIX_PARTS];
+	size_t n_parts;
+	double scale; /* by which its elements are multiplied; 0: not */
+};
+/*
+ * Adds the columns that part describes, but for its tensor, which is found by name and must
+ * have this shape [2].
+ */
+enum lens_status lens_matrix_add(struct lens_matrix *m, struct lens_tensors *files,
+				 const char *name, const size_t *shape,
+				 const struct lens_matrix_part *part, struct lens_error *err);
+
+struct lens_piece {
+	size_t row, rows, column, columns;
+};
+/* Reads a piece into out, [rows, columns], as float64. An error names file and tensor. */
+enum lens_status lens_matrix_read(const struct lens_matrix *m, const struct lens_piece *p,
+				  double *out, struct lens_error *err);
+
 /* --- families ---------------------------------------------------------------- */
 
-/* A block in float64 while it is loaded and processed. NULL: the model has none. */
+/*
+ * A block while it is loaded: vectors in float64 (NULL: the model has none), matrices
+ * where they are.
+ */
 struct lens_block64 {
 	double *ln1_w, *ln1_b, *ln2_w, *ln2_b;
-	double *ln1_post_w, *ln2_post_w;
-	double *w_qkv, *b_qkv, *q_norm_w, *k_norm_w, *w_o, *b_o;
-	double *w_gate, *b_gate, *w_in, *b_in, *w_out, *b_out;
+	double *ln1_post_w, *ln2_post_w, *q_norm_w, *k_norm_w;
+	double *b_qkv, *b_o, *b_gate, *b_in, *b_out;
+	struct lens_matrix w_qkv, w_o, w_gate, w_in, w_out;
+};
+
+/* W_E or W_pos where it is, and the LayerNorm that its rows go through, or NULL. */
+struct lens_embed64 {
+	struct lens_matrix m;
+	double *norm_w, *norm_b;
 };
 
 struct lens_head64 {
 	double *ln_final_w, *ln_final_b; /* [D]; RMSNorm: no bias, NULL */
-	double *w_u, *b_u;               /* [V, D], [V] */
+	double *b_u;                     /* [V] */
+	struct lens_matrix w_u;          /* [V, D] */
 };
 
 struct lens_family;
@@ -155,22 +216,23 @@ struct lens_family {
 	enum lens_status (*config)(const struct lens_config_file *f, struct lens_config *out,
 				   struct lens_layout *layout, struct lens_error *err);
 	/*
-	 * Fills the arrays that the config requires, allocated and zeroed; all NULL: check
-	 * only.
+	 * Reads the vectors that the config requires, allocated and zeroed (all NULL: checks
+	 * only), and finds the matrices.
 	 */
 	enum lens_status (*load_block)(struct lens_checkpoint *k, const struct lens_config *c,
 				       size_t layer, struct lens_block64 *b,
 				       struct lens_error *err);
 	/* [n_ctx, D]; NULL: no learned positions */
-	enum lens_status (*load_positions)(struct lens_checkpoint *k,
-					   const struct lens_config *c, double *w_pos,
-					   struct lens_error *err);
+	enum lens_status (*find_positions)(struct lens_checkpoint *k,
+					   const struct lens_config *c,
+					   struct lens_matrix *w_pos, struct lens_error *err);
 	enum lens_status (*load_final_norm)(struct lens_checkpoint *k,
 					    const struct lens_config *c, struct lens_head64 *h,
 					    struct lens_error *err);
-	/* w_e [V, D] → its rows as they enter the stream, in place; NULL: as they are. */
-	enum lens_status (*norm_embed)(struct lens_checkpoint *k, const struct lens_config *c,
-				       double *w_e, struct lens_error *err);
+	/* A LayerNorm that W_E's rows go through, weight and bias [D]; NULL: there is none. */
+	enum lens_status (*load_embed_norm)(struct lens_checkpoint *k,
+					    const struct lens_config *c, double *w, double *b,
+					    struct lens_error *err);
 	/* Is it a tensor that checkpoints may hold and the model does not need? */
 	bool (*ignore)(const char *name);
 };
@@ -182,9 +244,9 @@ extern const struct lens_family lens_family_gpt2, lens_family_gpt_neo, lens_fami
 	lens_family_gemma, lens_family_gemma2, lens_family_gemma3_text;
 
 /* Learned positions and final norm; GPT-Neo uses the same names (family_gpt2.c). */
-enum lens_status lens_gpt2_load_positions(struct lens_checkpoint *k,
-					  const struct lens_config *c, double *w_pos,
-					  struct lens_error *err);
+enum lens_status lens_gpt2_find_positions(struct lens_checkpoint *k,
+					  const struct lens_config *c,
+					  struct lens_matrix *w_pos, struct lens_error *err);
 enum lens_status lens_gpt2_load_final_norm(struct lens_checkpoint *k,
 					   const struct lens_config *c, struct lens_head64 *h,
 					   struct lens_error *err);
@@ -237,20 +299,25 @@ struct lens_tensors_at {
 struct lens_tensors_at lens_tensors_at(struct lens_checkpoint *k, struct lens_error *err,
 				       const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-/* Read prefix + name as float64; out NULL: check only. */
+/* Reads prefix + name as float64; out NULL: checks only. */
 enum lens_status lens_load_vector(const struct lens_tensors_at *at, const char *name, size_t n,
 				  double *out);
-enum lens_status lens_load_matrix(const struct lens_tensors_at *at, const char *name,
-				  size_t rows, size_t columns, double *out);
-/* A torch Linear's weight [n_out, n_in] into out, transposed: [n_in, n_out], row stride ld. */
-enum lens_status lens_load_linear(const struct lens_tensors_at *at, const char *name,
-				  size_t n_out, size_t n_in, double *out, size_t ld);
 /* A norm's weight and bias: name.weight, name.bias. */
 enum lens_status lens_load_norm(const struct lens_tensors_at *at, const char *name, size_t n,
 				double *w, double *b);
-/* A Linear with its bias: name.weight, name.bias. */
+/* Finds a matrix that is stored as it is. */
+enum lens_status lens_find_matrix(const struct lens_tensors_at *at, const char *name,
+				  size_t rows, size_t columns, struct lens_matrix *out);
+/* Adds a torch Linear's weight [n_out, n_in], transposed: n_out columns to n_in rows. */
+enum lens_status lens_find_linear(const struct lens_tensors_at *at, const char *name,
+				  size_t n_out, size_t n_in, struct lens_matrix *out);
+/* Adds the columns of a matrix of this shape that part describes. */
+enum lens_status lens_find_part(const struct lens_tensors_at *at, const char *name,
+				const size_t *shape, const struct lens_matrix_part *part,
+				struct lens_matrix *out);
+/* A Linear, likewise, with its bias: name.weight, name.bias. */
 enum lens_status lens_load_affine(const struct lens_tensors_at *at, const char *name,
-				  size_t n_out, size_t n_in, double *w, size_t ld, double *b);
+				  size_t n_out, size_t n_in, struct lens_matrix *w, double *b);
 /* q, k and v in one matrix, rows [H, 3, dh]; bias NULL: none (family_gpt_neox.c). */
 enum lens_status lens_load_interleaved_qkv(const struct lens_tensors_at *at,
 					   const struct lens_config *c, const char *weight,
@@ -260,8 +327,6 @@ enum lens_status lens_llama_load_qkv(const struct lens_tensors_at *at,
 				     const struct lens_config *c, struct lens_block64 *b);
 enum lens_status lens_llama_load_mlp(const struct lens_tensors_at *at,
 				     const struct lens_config *c, struct lens_block64 *b);
-/* src [rows, columns] into dst [columns, rows], row stride ld */
-void lens_transpose64(size_t rows, size_t columns, const double *src, double *dst, size_t ld);
 /* out + n, or NULL if out is NULL */
 static inline double *lens_at64(double *out, size_t n)
 {
@@ -298,18 +363,75 @@ enum lens_status lens_config_eps(const struct lens_config_file *f, const char *k
 enum lens_status lens_config_rotary(const struct lens_config_file *f, double base, double share,
 				    struct lens_config *c, struct lens_error *err);
 
-/* --- weight processing (process.c) ------------------------------------------ */
+/* --- arrays (block.c) ------------------------------------------------------------ */
 
-void lens_process_block(const struct lens_config *c, const struct lens_processing *p,
-			struct lens_block64 *b);
-/* Can the attention be refactored? If not, the error says why. */
-enum lens_status lens_refactor_check(const struct lens_config *c, struct lens_error *err);
-/* refactor_factored_attn_matrices, TransformerLens's last step (refactor.c). */
-enum lens_status lens_refactor_block(const struct lens_config *c, struct lens_block64 *b,
-				     struct lens_error *err);
+/* n zeros; rows·columns that are to be filled; n rounded. */
+enum lens_status lens_make64(size_t n, double **out, struct lens_error *err);
+enum lens_status lens_make32(size_t rows, size_t columns, float **out, struct lens_error *err);
+enum lens_status lens_round32(const double *x, size_t n, float **out, struct lens_error *err);
+/* A block's vectors of zeros in float64, and out's matrices. Release b after an error too. */
+enum lens_status lens_block_make(const struct lens_config *c, struct lens_block64 *b,
+				 struct lens_block *out, struct lens_error *err);
+/* Rounds the vectors to out's; folded: without the norms'. */
+enum lens_status lens_block_round(const struct lens_config *c, bool folded,
+				  struct lens_block64 *b, struct lens_block *out,
+				  struct lens_error *err);
+void lens_block64_release(struct lens_block64 *b);
+void lens_block_release(struct lens_block *b);
+
+/* --- each.c -------------------------------------------------------------------- */
+
+/* Calls load for 0 … n − 1; the error is that of the first which has one. */
+struct lens_load_parts {
+	size_t n, threads;
+	enum lens_status (*load)(void *ctx, size_t i, struct lens_error *err);
+	void *ctx;
+};
+enum lens_status lens_load_each(const struct lens_load_parts *parts, struct lens_error *err);
+
+/* --- weight processing (process.c, process_embed.c) --------------------------- */
+
+/* Columns or rows that are processed at a time. */
+#define LENS_STRIP ((size_t)64)
+/* Room for n of them, [n, length]. */
+enum lens_status lens_make_strip(size_t n, size_t length, double **out, struct lens_error *err);
 /* rows of width d, each minus its mean */
 void lens_center_rows(size_t rows, size_t d, double *w);
-void lens_process_head(const struct lens_config *c, const struct lens_processing *p,
-		       struct lens_head64 *h);
+/* Rounds a piece to its place in a matrix, whose rows are ld apart. */
+void lens_round_piece(const struct lens_piece *p, const double *x, float *out, size_t ld);
+
+/*
+ * Reads a block's matrices by pieces, processes them in float64, and rounds them to out's,
+ * which are allocated. b's vectors are processed in place.
+ */
+enum lens_status lens_process_block(const struct lens_config *c,
+				    const struct lens_processing *p, struct lens_block64 *b,
+				    struct lens_block *out, struct lens_error *err);
+/* Rows of W_E or W_pos, likewise. */
+enum lens_status lens_process_embed(const struct lens_config *c,
+				    const struct lens_processing *p,
+				    const struct lens_embed64 *e, size_t threads, float *out,
+				    struct lens_error *err);
+/* W_U, and h's b_U in place. */
+enum lens_status lens_process_head(const struct lens_config *c, const struct lens_processing *p,
+				   struct lens_head64 *h, size_t threads, float *w_u,
+				   struct lens_error *err);
+
+/* Bytes that these hold at a time, in each thread. */
+size_t lens_process_bytes(const struct lens_config *c, const struct lens_processing *p);
+
+/* --- refactor.c ---------------------------------------------------------------- */
+
+/* Can the attention be refactored? If not, the error says why. */
+enum lens_status lens_refactor_check(const struct lens_config *c, struct lens_error *err);
+/* One head in float64: W_Q, W_K, W_V [D, dh], b_Q, b_K [dh], W_O [dh, D]. */
+struct lens_head_factors {
+	double *q, *k, *v, *b_q, *b_k, *o;
+};
+/* refactor_factored_attn_matrices, TransformerLens's last step. */
+enum lens_status lens_refactor_head(const struct lens_config *c,
+				    const struct lens_head_factors *h, struct lens_error *err);
+/* Bytes that it takes beside the head's. */
+size_t lens_refactor_bytes(const struct lens_config *c);
 
 #endif

@@ -1,11 +1,16 @@
 /*
- * model/process.c: weight processing on the canonical form, in float64.
+ * model/process.c: weight processing of a block on the canonical form, in float64. In: vectors,
+ * and matrices that are still in their files; out: float32 weights. What reads a norm's output
+ * is processed by columns, what writes to the residual stream by rows, because each column
+ * or row is processed by itself: so no more than some of them are in float64 at a time.
  *
  * Meaning and order are those of TransformerLens 2.16
  * (HookedTransformer.load_and_process_state_dict): fold_ln, center_writing_weights,
  * center_unembed, fold_value_biases. TransformerLens computes in float32, we in float64.
  */
 #include "model/model_private.h"
+
+#include <string.h>
 
 /*
  * Folds a norm's gain w and bias b ([d]; b may be NULL) into what reads its output
@@ -28,16 +33,13 @@ static void fold_norm(size_t d, size_t n, const double *w, const double *b, doub
 	}
 }
 
-/* Columns in blocks, so that rows are read in order. */
-#define COLUMNS 64
-
 static void center_columns(size_t d, size_t n, double *m)
 {
 	size_t i, j, j0;
 
-	for (j0 = 0; j0 < n; j0 += COLUMNS) {
-		size_t width = lens_min(n - j0, COLUMNS);
-		double mean[COLUMNS] = { 0 };
+	for (j0 = 0; j0 < n; j0 += LENS_STRIP) {
+		size_t width = lens_min(n - j0, LENS_STRIP);
+		double mean[LENS_STRIP] = { 0 };
 
 		for (i = 0; i < d; i++) {
 			for (j = 0; j < width; j++)
@@ -65,79 +67,222 @@ void lens_center_rows(size_t rows, size_t d, double *w)
 	}
 }
 
-/* b_O += Σ b_V·W_O over the heads; b_V = 0. Heads that share values share their bias. */
-static void fold_value_biases(const struct lens_config *c, struct lens_block64 *b)
+void lens_round_piece(const struct lens_piece *p, const double *x, float *out, size_t ld)
 {
-	size_t h, i, j, dh = c->d_head, d = c->d_model;
-	double *b_v = b->b_qkv + (c->n_heads + c->n_kv_heads) * dh;
+	size_t i, j;
 
-	for (h = 0; h < c->n_heads; h++) {
-		size_t kv = h / (c->n_heads / c->n_kv_heads);
+	for (i = 0; i < p->rows; i++) {
+		float *row = out + (p->row + i) * ld + p->column;
 
-		for (i = 0; i < dh; i++) {
-			for (j = 0; j < d; j++)
-				b->b_o[j] += b_v[kv * dh + i] * b->w_o[(h * dh + i) * d + j];
-		}
+		for (j = 0; j < p->columns; j++)
+			row[j] = (float)x[i * p->columns + j];
 	}
-	for (i = 0; i < c->n_kv_heads * dh; i++)
-		b_v[i] = 0;
 }
 
-void lens_process_block(const struct lens_config *c, const struct lens_processing *p,
-			struct lens_block64 *b)
+enum lens_status lens_make_strip(size_t n, size_t length, double **out, struct lens_error *err)
 {
-	size_t d = c->d_model, qkv = (c->n_heads + 2 * c->n_kv_heads) * c->d_head;
-	bool layer_norm = c->norm == LENS_NORM_LN;
+	size_t elements;
 
-	if (p->fold_ln && c->norms_before) {
-		fold_norm(d, qkv, b->ln1_w, b->ln1_b, b->w_qkv, b->b_qkv);
-		fold_norm(d, c->d_mlp, b->ln2_w, b->ln2_b, b->w_in, b->b_in);
-		if (c->gated_mlp)
-			fold_norm(d, c->d_mlp, b->ln2_w, b->ln2_b, b->w_gate, b->b_gate);
+	*out = lens_size_mul(n, length, &elements) ? lens_alloc_aligned(elements, sizeof(**out))
+						   : NULL;
+	return *out ? LENS_OK : lens_error_nomem(err, n, length * sizeof(**out));
+}
+
+/* A matrix that reads a norm's output. */
+struct reading {
+	const struct lens_matrix *m;
+	const double *w, *b; /* the norm's gain and bias, to be folded; or NULL */
+	double *bias;        /* the matrix's own */
+	bool center;
+	float *out;
+};
+
+static enum lens_status read_columns(const struct reading *r, const struct lens_piece *p,
+				     double *x, struct lens_error *err)
+{
+	LENS_TRY(lens_matrix_read(r->m, p, x, err));
+	if (r->w)
+		fold_norm(p->rows, p->columns, r->w, r->b, x, r->bias + p->column);
+	if (r->center)
+		center_columns(p->rows, p->columns, x);
+	return LENS_OK;
+}
+
+static enum lens_status process_reading(const struct reading *r, double *strip,
+					struct lens_error *err)
+{
+	struct lens_piece p = { .rows = r->m->rows };
+
+	for (; p.column < r->m->columns; p.column += p.columns) {
+		p.columns = lens_min(LENS_STRIP, r->m->columns - p.column);
+		LENS_TRY(read_columns(r, &p, strip, err));
+		lens_round_piece(&p, strip, r->out, r->m->columns);
 	}
-	/* LayerNorm's output has mean 0, so the mean of each column has no effect. */
-	if (p->fold_ln && layer_norm) {
-		center_columns(d, qkv, b->w_qkv);
-		center_columns(d, c->d_mlp, b->w_in);
-		if (c->gated_mlp)
-			center_columns(d, c->d_mlp, b->w_gate);
+	return LENS_OK;
+}
+
+/* A matrix that writes to the residual stream. */
+struct writing {
+	const struct lens_matrix *m;
+	bool center;
+	float *out;
+	/* W_O: b_O += Σ b_V·W_O over the heads. Heads that share values share their bias. */
+	const double *b_v;
+	double *b_o;
+	size_t d_head, heads_per_value;
+};
+
+static void fold_value_bias(const struct writing *w, const struct lens_piece *p,
+			    const double *x)
+{
+	size_t i, j, d = p->columns;
+
+	for (i = 0; i < p->rows; i++) {
+		size_t head = (p->row + i) / w->d_head, at = (p->row + i) % w->d_head;
+		double b_v = w->b_v[head / w->heads_per_value * w->d_head + at];
+
+		for (j = 0; j < d; j++)
+			w->b_o[j] += b_v * x[i * d + j];
 	}
-	if (p->center_writing_weights && layer_norm) {
-		lens_center_rows(c->n_heads * c->d_head, d, b->w_o);
-		lens_center_rows(1, d, b->b_o);
-		lens_center_rows(c->d_mlp, d, b->w_out);
-		lens_center_rows(1, d, b->b_out);
+}
+
+static enum lens_status read_rows(const struct writing *w, const struct lens_piece *p,
+				  double *x, struct lens_error *err)
+{
+	LENS_TRY(lens_matrix_read(w->m, p, x, err));
+	if (w->center)
+		lens_center_rows(p->rows, p->columns, x);
+	if (w->b_v)
+		fold_value_bias(w, p, x);
+	return LENS_OK;
+}
+
+static enum lens_status process_writing(const struct writing *w, double *strip,
+					struct lens_error *err)
+{
+	struct lens_piece p = { .columns = w->m->columns };
+
+	for (; p.row < w->m->rows; p.row += p.rows) {
+		p.rows = lens_min(LENS_STRIP, w->m->rows - p.row);
+		LENS_TRY(read_rows(w, &p, strip, err));
+		lens_round_piece(&p, strip, w->out, w->m->columns);
 	}
-	/* The refactoring (refactor.c) comes last and requires this. */
+	return LENS_OK;
+}
+
+/* Head h, whose four matrices are held at a time: the last step is the refactoring. */
+static enum lens_status process_head(const struct lens_config *c, size_t h,
+				     const struct reading *qkv, const struct writing *o,
+				     double *strip, struct lens_error *err)
+{
+	size_t i, dh = c->d_head, n = c->d_model * dh, all = c->n_heads * dh;
+	const struct lens_piece rows = { h * dh, dh, 0, c->d_model };
+	const struct lens_head_factors f = { .q = strip,
+					     .k = strip + n,
+					     .v = strip + 2 * n,
+					     .o = strip + 3 * n,
+					     .b_q = qkv->bias + h * dh,
+					     .b_k = qkv->bias + all + h * dh };
+	struct lens_piece columns = { 0, c->d_model, h * dh, dh };
+
+	for (i = 0; i < 3; i++, columns.column += all)
+		LENS_TRY(read_columns(qkv, &columns, strip + i * n, err));
+	LENS_TRY(read_rows(o, &rows, f.o, err));
+	LENS_TRY(lens_refactor_head(c, &f, err));
+	for (i = 0, columns.column = h * dh; i < 3; i++, columns.column += all)
+		lens_round_piece(&columns, strip + i * n, qkv->out, 3 * all);
+	lens_round_piece(&rows, f.o, o->out, c->d_model);
+	return LENS_OK;
+}
+
+static enum lens_status process_heads(const struct lens_config *c, const struct reading *qkv,
+				      const struct writing *o, struct lens_error *err)
+{
+	enum lens_status st;
+	double *strip;
+	size_t h;
+
+	st = lens_make_strip(4 * c->d_head, c->d_model, &strip, err);
+	for (h = 0; st == LENS_OK && h < c->n_heads; h++)
+		st = process_head(c, h, qkv, o, strip, err);
+	lens_free(strip);
+	return st;
+}
+
+static enum lens_status process_attention(const struct lens_config *c,
+					  const struct lens_processing *p,
+					  const struct reading *qkv, struct writing *o,
+					  double *strip, struct lens_error *err)
+{
+	size_t values = c->n_kv_heads * c->d_head;
+	double *b_v = qkv->bias + c->n_heads * c->d_head + values;
+
+	/* The refactoring requires this. */
 	if (p->fold_value_biases || p->refactor_factored_attn_matrices)
-		fold_value_biases(c, b);
+		o->b_v = b_v;
+	if (p->refactor_factored_attn_matrices) {
+		LENS_TRY(process_heads(c, qkv, o, err));
+	} else {
+		LENS_TRY(process_reading(qkv, strip, err));
+		LENS_TRY(process_writing(o, strip, err));
+	}
+	if (o->b_v)
+		memset(b_v, 0, values * sizeof(*b_v));
+	return LENS_OK;
 }
 
-/* fold_ln for the unembedding, whose matrix is stored as [V, D]. */
-static void fold_final_norm(const struct lens_config *c, struct lens_head64 *h)
+static enum lens_status process_block(const struct lens_config *c,
+				      const struct lens_processing *p, struct lens_block64 *b,
+				      struct lens_block *out, double *strip,
+				      struct lens_error *err)
 {
-	size_t v, j, d = c->d_model;
+	/* LayerNorm's output has mean 0, so the mean of each column has no effect. */
+	bool fold = p->fold_ln, center = fold && c->norm == LENS_NORM_LN;
+	bool center_out = p->center_writing_weights && c->norm == LENS_NORM_LN;
+	const double *w1 = fold ? b->ln1_w : NULL, *w2 = fold ? b->ln2_w : NULL;
+	const struct reading qkv = { &b->w_qkv, w1, b->ln1_b, b->b_qkv, center, out->w_qkv };
+	const struct reading in = { &b->w_in, w2, b->ln2_b, b->b_in, center, out->w_in };
+	const struct reading gate = {
+		&b->w_gate, w2, b->ln2_b, b->b_gate, center, out->w_gate
+	};
+	struct writing o = { .m = &b->w_o,
+			     .center = center_out,
+			     .out = out->w_o,
+			     .b_o = b->b_o,
+			     .d_head = c->d_head,
+			     .heads_per_value = c->n_heads / c->n_kv_heads };
+	const struct writing w_out = { &b->w_out, center_out, out->w_out, NULL, NULL, 0, 0 };
 
-	for (v = 0; v < c->d_vocab; v++) {
-		double *row = h->w_u + v * d;
-
-		for (j = 0; j < d; j++) {
-			if (h->ln_final_b)
-				h->b_u[v] += row[j] * h->ln_final_b[j];
-			row[j] *= h->ln_final_w[j];
-		}
+	if (center_out) {
+		lens_center_rows(1, c->d_model, b->b_o);
+		lens_center_rows(1, c->d_model, b->b_out);
 	}
-	if (c->norm == LENS_NORM_LN)
-		lens_center_rows(c->d_vocab, d, h->w_u);
+	LENS_TRY(process_attention(c, p, &qkv, &o, strip, err));
+	LENS_TRY(process_reading(&in, strip, err));
+	if (c->gated_mlp)
+		LENS_TRY(process_reading(&gate, strip, err));
+	return process_writing(&w_out, strip, err);
 }
 
-void lens_process_head(const struct lens_config *c, const struct lens_processing *p,
-		       struct lens_head64 *h)
+enum lens_status lens_process_block(const struct lens_config *c,
+				    const struct lens_processing *p, struct lens_block64 *b,
+				    struct lens_block *out, struct lens_error *err)
 {
-	if (p->fold_ln)
-		fold_final_norm(c, h);
-	if (p->center_unembed) {
-		center_columns(c->d_vocab, c->d_model, h->w_u);
-		lens_center_rows(1, c->d_vocab, h->b_u);
-	}
+	enum lens_status st;
+	double *strip;
+
+	st = lens_make_strip(LENS_STRIP, c->d_model, &strip, err);
+	if (st == LENS_OK)
+		st = process_block(c, p, b, out, strip, err);
+	lens_free(strip);
+	return st;
+}
+
+size_t lens_process_bytes(const struct lens_config *c, const struct lens_processing *p)
+{
+	size_t strip = c->d_model * sizeof(double), all = (LENS_STRIP + 1) * strip;
+
+	if (p->refactor_factored_attn_matrices)
+		all += 4 * c->d_head * strip + lens_refactor_bytes(c);
+	return all;
 }

@@ -1,7 +1,7 @@
 /*
  * model/refactor.c: TransformerLens's refactor_factored_attn_matrices, which factors a
- * head's W_Q·W_Kᵀ and W_V·W_O anew, by their singular values. In: a block after the rest
- * of the processing; out: the same heads, with
+ * head's W_Q·W_Kᵀ and W_V·W_O anew, by their singular values. In: a head after the rest
+ * of the processing; out: the same head, with
  *   [W_Q; b_Q] = U·√S,  [W_K; b_K] = V·√S    of [W_Q; b_Q]·[W_K; b_K]ᵀ = U·S·Vᵀ
  *   W_V = U·S,  W_O = Vᵀ                     of W_V·W_O = U·S·Vᵀ
  * so that columns are orthogonal, those of W_Q and W_K have equal norms, and W_O's rows
@@ -40,82 +40,82 @@ enum lens_status lens_refactor_check(const struct lens_config *c, struct lens_er
 	return LENS_OK;
 }
 
-/* dh columns of w_qkv from column `first`, as rows; bias: with their biases at the end. */
-static void gather(const struct lens_config *c, const struct lens_block64 *b, size_t first,
-		   bool bias, double *t)
+/* [D, dh] as rows, Aᵀ of the product; with the bias, if there is one, as one more column. */
+static void gather(const struct lens_config *c, const double *x, const double *bias, double *t)
 {
-	size_t i, j, d = c->d_model, width = 3 * c->n_heads * c->d_head, m = d + bias;
+	size_t i, j, d = c->d_model, m = d + (bias != NULL);
 
 	for (i = 0; i < d; i++) {
 		for (j = 0; j < c->d_head; j++)
-			t[j * m + i] = b->w_qkv[i * width + first + j];
+			t[j * m + i] = x[i * c->d_head + j];
 	}
-	if (bias) {
-		for (j = 0; j < c->d_head; j++)
-			t[j * m + d] = b->b_qkv[first + j];
-	}
+	for (j = 0; bias && j < c->d_head; j++)
+		t[j * m + d] = bias[j];
 }
 
 /* The reverse of gather; column j is scaled. */
 static void scatter(const struct lens_config *c, const double *t, const double *scale,
-		    size_t first, bool bias, struct lens_block64 *b)
+		    double *x, double *bias)
 {
-	size_t i, j, d = c->d_model, width = 3 * c->n_heads * c->d_head, m = d + bias;
+	size_t i, j, d = c->d_model, m = d + (bias != NULL);
 
 	for (i = 0; i < d; i++) {
 		for (j = 0; j < c->d_head; j++)
-			b->w_qkv[i * width + first + j] = t[j * m + i] * scale[j];
+			x[i * c->d_head + j] = t[j * m + i] * scale[j];
 	}
-	if (bias) {
-		for (j = 0; j < c->d_head; j++)
-			b->b_qkv[first + j] = t[j * m + d] * scale[j];
-	}
+	for (j = 0; bias && j < c->d_head; j++)
+		bias[j] = t[j * m + d] * scale[j];
 }
 
-static enum lens_status refactor_head(const struct lens_config *c, size_t head,
-				      struct lens_block64 *b, struct lens_svd_product *p,
-				      struct lens_error *err)
+static enum lens_status refactor(const struct lens_config *c, const struct lens_head_factors *h,
+				 struct lens_svd_product *p, struct lens_error *err)
 {
-	size_t j, dh = c->d_head, d = c->d_model, q = head * dh;
-	size_t k = q + c->n_heads * dh, v = k + c->n_heads * dh;
-	double *w_o = b->w_o + head * dh * d;
+	size_t j, dh = c->d_head, d = c->d_model;
 
 	p->m = p->n = d + 1;
-	gather(c, b, q, true, p->at);
-	gather(c, b, k, true, p->bt);
+	gather(c, h->q, h->b_q, p->at);
+	gather(c, h->k, h->b_k, p->bt);
 	LENS_TRY(lens_svd_product(p, err));
 	for (j = 0; j < dh; j++)
 		p->s[j] = sqrt(p->s[j]);
-	scatter(c, p->at, p->s, q, true, b);
-	scatter(c, p->bt, p->s, k, true, b);
+	scatter(c, p->at, p->s, h->q, h->b_q);
+	scatter(c, p->bt, p->s, h->k, h->b_k);
 
 	p->m = p->n = d;
-	gather(c, b, v, false, p->at);
-	memcpy(p->bt, w_o, dh * d * sizeof(*w_o));
+	gather(c, h->v, NULL, p->at);
+	memcpy(p->bt, h->o, dh * d * sizeof(*h->o));
 	LENS_TRY(lens_svd_product(p, err));
-	scatter(c, p->at, p->s, v, false, b);
-	memcpy(w_o, p->bt, dh * d * sizeof(*w_o));
+	scatter(c, p->at, p->s, h->v, NULL);
+	memcpy(h->o, p->bt, dh * d * sizeof(*h->o));
 	return LENS_OK;
 }
 
-enum lens_status lens_refactor_block(const struct lens_config *c, struct lens_block64 *b,
-				     struct lens_error *err)
+enum lens_status lens_refactor_head(const struct lens_config *c,
+				    const struct lens_head_factors *h, struct lens_error *err)
 {
-	size_t i, n = (c->d_model + 1) * c->d_head;
+	size_t n = (c->d_model + 1) * c->d_head;
 	struct lens_svd_product p = {
 		.k = c->d_head,
 		.at = lens_alloc_aligned(n, sizeof(double)),
 		.bt = lens_alloc_aligned(n, sizeof(double)),
 		.s = lens_alloc_aligned(c->d_head, sizeof(double)),
 	};
-	enum lens_status st = LENS_OK;
+	enum lens_status st;
 
-	if (!p.at || !p.bt || !p.s)
+	if (p.at && p.bt && p.s)
+		st = refactor(c, h, &p, err);
+	else
 		st = lens_error_nomem(err, n, sizeof(double));
-	for (i = 0; st == LENS_OK && i < c->n_heads; i++)
-		st = refactor_head(c, i, b, &p, err);
 	lens_free(p.at);
 	lens_free(p.bt);
 	lens_free(p.s);
 	return st;
+}
+
+size_t lens_refactor_bytes(const struct lens_config *c)
+{
+	size_t n = (2 * (c->d_model + 1) + 1) * c->d_head * sizeof(double), svd = 0;
+
+	lens_svd_bytes(c->d_model + 1, c->d_head, &svd);
+	return n + svd;
 }

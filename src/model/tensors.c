@@ -1,13 +1,11 @@
 /*
- * model/tensors.c: all tensors of a model directory, in whatever files they are, and
- * their conversion to float64.
+ * model/tensors.c: all tensors of a model directory, in whatever files they are, by name.
  */
 #include "h5lens/sys.h"
 #include "model/model_private.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -99,10 +97,7 @@ static enum lens_status add_file(const struct opening *o, const char *name,
 				     "only a git-lfs pointer, not the file itself: get it "
 				     "with `git lfs pull`");
 	LENS_TRY(lens_sha256_update(o->sha, f->data, f->size, err));
-	LENS_TRY(o->files->parse(t, t->n_files - 1, err));
-	if (f->own) /* everything needed has been copied from the map */
-		madvise(f->data, f->size, MADV_DONTNEED);
-	return LENS_OK;
+	return o->files->parse(t, t->n_files - 1, err);
 }
 
 static int by_string(const void *a, const void *b)
@@ -259,7 +254,6 @@ void lens_tensors_release(struct lens_tensors *t)
 	for (i = 0; i < t->n_files; i++) {
 		if (t->file[i].data)
 			munmap(t->file[i].data, t->file[i].size);
-		lens_free(t->file[i].own);
 		lens_free(t->file[i].path);
 	}
 	lens_free(t->tensor);
@@ -277,47 +271,6 @@ struct lens_tensor *lens_tensors_find(const struct lens_tensors *t, const char *
 	if (!t->n)
 		return NULL;
 	return bsearch(name, t->tensor, t->n, sizeof(*t->tensor), is_named);
-}
-
-/* --- values ------------------------------------------------------------------ */
-
-static double half_to_double(uint16_t h)
-{
-	int exponent = h >> 10 & 31, mantissa = h & 1023;
-	double v;
-
-	if (exponent == 31)
-		v = mantissa ? NAN : INFINITY;
-	else if (exponent)
-		v = ldexp(1024 + mantissa, exponent - 25);
-	else
-		v = ldexp(mantissa, -24);
-	return h & 0x8000 ? -v : v;
-}
-
-static double element(const struct lens_tensor *t, size_t i)
-{
-	uint32_t bits;
-	uint16_t half;
-	double d;
-	float f;
-
-	switch (t->type) {
-	case LENS_T_F64:
-		memcpy(&d, t->data + 8 * i, sizeof(d));
-		return d;
-	case LENS_T_F32:
-		memcpy(&f, t->data + 4 * i, sizeof(f));
-		return (double)f;
-	case LENS_T_F16:
-		memcpy(&half, t->data + 2 * i, sizeof(half));
-		return half_to_double(half);
-	default:
-		memcpy(&half, t->data + 2 * i, sizeof(half));
-		bits = (uint32_t)half << 16;
-		memcpy(&f, &bits, sizeof(f));
-		return (double)f;
-	}
 }
 
 static enum lens_status wrong_shape(const struct lens_tensors *ts, const struct lens_tensor *t,
@@ -339,82 +292,28 @@ static enum lens_status wrong_shape(const struct lens_tensors *ts, const struct 
 	return st;
 }
 
-/* The position of an element in a traversal in row-major order. */
-struct walk {
-	size_t at[LENS_TENSOR_RANK];
-	size_t place; /* offset from the tensor's data, in elements */
-};
-
-static void step(const struct lens_tensor *t, struct walk *w)
-{
-	int d;
-
-	for (d = t->rank - 1; d >= 0; d--) {
-		w->place += t->stride[d];
-		if (++w->at[d] < t->shape[d])
-			return;
-		w->place -= t->shape[d] * t->stride[d];
-		w->at[d] = 0;
-	}
-}
-
-enum lens_status lens_tensors_read(struct lens_tensors *ts, const char *name, int rank,
-				   const size_t *shape, double *out, struct lens_error *err)
+enum lens_status lens_tensors_use(struct lens_tensors *ts, const char *name, int rank,
+				  const size_t *shape, const struct lens_tensor **out,
+				  struct lens_error *err)
 {
 	struct lens_tensor *t = lens_tensors_find(ts, name);
-	struct walk w = { .place = 0 };
-	const char *path;
-	size_t i;
 	int d;
 
 	if (!t)
 		return lens_error_at(err, LENS_ERR_FORMAT,
 				     ts->n_files ? ts->file[0].path : NULL, 0, 0,
 				     "tensor \"%s\" is missing", name);
-	path = ts->file[t->file].path;
 	for (d = 0; d < rank && d < t->rank && t->shape[d] == shape[d]; d++)
 		;
 	if (rank != t->rank || d != rank)
 		return wrong_shape(ts, t, rank, shape, err);
 	if (t->type == LENS_T_OTHER)
-		return lens_error_at(err, LENS_ERR_UNSUPPORTED, path, 0, 0,
+		return lens_error_at(err, LENS_ERR_UNSUPPORTED, ts->file[t->file].path, 0, 0,
 				     "tensor \"%s\" is of type %s; we read F64, F32, F16, BF16",
 				     name, t->type_name);
-	if (!out)
-		return LENS_OK;
-	for (i = 0; i < t->n_elements; i++) {
-		out[i] = element(t, t->strided ? w.place : i);
-		if (!isfinite(out[i]))
-			return lens_error_at(err, LENS_ERR_FORMAT, path, 0, 0,
-					     "tensor \"%s\" holds %s at element %zu", name,
-					     isnan(out[i]) ? "a NaN" : "an infinity", i);
-		if (t->strided)
-			step(t, &w);
-	}
 	t->used = true;
+	*out = t;
 	return LENS_OK;
-}
-
-bool lens_tensors_equal(const struct lens_tensor *a, const struct lens_tensor *b)
-{
-	struct walk in_a = { .place = 0 }, in_b = { .place = 0 };
-	size_t i;
-
-	if (a->rank != b->rank || a->type == LENS_T_OTHER || b->type == LENS_T_OTHER ||
-	    memcmp(a->shape, b->shape, (size_t)a->rank * sizeof(*a->shape)) != 0)
-		return false;
-	if (a->data == b->data && a->type == b->type && !a->strided && !b->strided)
-		return true; /* torch.save stores shared data once */
-	for (i = 0; i < a->n_elements; i++) {
-		if (element(a, a->strided ? in_a.place : i) !=
-		    element(b, b->strided ? in_b.place : i))
-			return false;
-		if (a->strided)
-			step(a, &in_a);
-		if (b->strided)
-			step(b, &in_b);
-	}
-	return true;
 }
 
 enum lens_status lens_tensors_all_used(const struct lens_tensors *t,

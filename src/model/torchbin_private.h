@@ -1,6 +1,6 @@
 /*
  * model/torchbin_private.h: what the readers of pytorch_model.bin share: torchbin.c (the
- * tensors), torchzip.c and torchlegacy.c (their storages' data).
+ * tensors), torchzip.c with zipplace.c and torchlegacy.c (their storages' data).
  */
 #ifndef LENS_MODEL_TORCHBIN_PRIVATE_H
 #define LENS_MODEL_TORCHBIN_PRIVATE_H
@@ -43,5 +43,14 @@ enum lens_status lens_torch_bad_storage(const struct lens_torch_bin *b,
 /* The two formats: they read the object, find the data and add the tensors. */
 enum lens_status lens_torch_zip(struct lens_torch_bin *b, struct lens_error *err);
 enum lens_status lens_torch_legacy(struct lens_torch_bin *b, struct lens_error *err);
+
+/* Where the entries of a mapped zip archive have their bytes (zipplace.c). */
+struct lens_zip_places {
+	const unsigned char *data;
+	size_t size;
+	size_t next; /* the next entry's record in the directory; 0: not begun */
+};
+/* The next entry's, in the order in which libzip counts them. False: not in the file. */
+bool lens_zip_next_place(struct lens_zip_places *z, size_t *place);
 
 #endif

@@ -1,9 +1,10 @@
 /*
  * model/torchzip.c: the zip archive that torch.save has written since 1.6. In:
- * a mapped file; out: the bytes of its entries.
+ * a mapped file; out: its tensors, whose data stays in the map.
  *
- * torch does not compress, so an entry is never larger than the file; anything else is
- * refused by name. Nothing is extracted to disk.
+ * torch does not compress, so an entry's bytes are the file's own; anything else is
+ * refused by name. libzip reads and checks the archive, zipplace.c says where in the map
+ * the bytes are, and they are compared.
  */
 #include "model/torchbin_private.h"
 
@@ -12,13 +13,13 @@
 #include <zip.h>
 
 #define MAX_PICKLE ((size_t)256 << 20)
-#define ALIGN 64
 
 struct entry {
 	const char *name; /* libzip's; later without the archive's own name */
 	size_t len;
 	zip_uint64_t index;
 	size_t size;
+	const unsigned char *data; /* in the map */
 };
 
 struct archive {
@@ -56,7 +57,8 @@ static enum lens_status bad(const struct archive *z, const char *name, const cha
 			     "zip archive, entry \"%.200s\": %s", name, what);
 }
 
-static enum lens_status read_entry(struct archive *z, zip_uint64_t i, struct lens_error *err)
+static enum lens_status read_entry(struct archive *z, zip_uint64_t i, size_t place,
+				   struct lens_error *err)
 {
 	const zip_uint64_t needed = ZIP_STAT_NAME | ZIP_STAT_SIZE | ZIP_STAT_COMP_SIZE |
 				    ZIP_STAT_COMP_METHOD | ZIP_STAT_ENCRYPTION_METHOD;
@@ -75,9 +77,9 @@ static enum lens_status read_entry(struct archive *z, zip_uint64_t i, struct len
 		return bad(z, s.name, "it is encrypted", err);
 	if (s.comp_method != ZIP_CM_STORE)
 		return bad(z, s.name, "it is compressed; torch.save only stores", err);
-	if (s.size != s.comp_size || s.size > z->f->size)
+	if (s.size != s.comp_size || s.size > z->f->size - place)
 		return bad(z, s.name, "its size is wrong", err);
-	*e = (struct entry){ s.name, strlen(s.name), i, (size_t)s.size };
+	*e = (struct entry){ s.name, strlen(s.name), i, (size_t)s.size, z->f->data + place };
 	return LENS_OK;
 }
 
@@ -102,7 +104,8 @@ static enum lens_status strip_prefix(struct archive *z, struct lens_error *err)
 static enum lens_status read_entries(struct archive *z, struct lens_error *err)
 {
 	zip_int64_t n = zip_get_num_entries(z->zip, 0);
-	size_t i;
+	struct lens_zip_places at = { .data = z->f->data, .size = z->f->size };
+	size_t i, place;
 
 	if (n <= 0)
 		return lens_error_at(err, LENS_ERR_FORMAT, z->f->path, 0, 0,
@@ -111,8 +114,14 @@ static enum lens_status read_entries(struct archive *z, struct lens_error *err)
 	z->entry = lens_calloc(z->n, sizeof(*z->entry));
 	if (!z->entry)
 		return lens_error_nomem(err, z->n, sizeof(*z->entry));
-	for (i = 0; i < z->n; i++)
-		LENS_TRY(read_entry(z, i, err));
+	for (i = 0; i < z->n; i++) {
+		if (!lens_zip_next_place(&at, &place))
+			return lens_error_at(err, LENS_ERR_FORMAT, z->f->path, 0, 0,
+					     "zip archive: entry %zu is not where its "
+					     "directory says (damaged or truncated?)",
+					     i);
+		LENS_TRY(read_entry(z, i, place, err));
+	}
 	LENS_TRY(strip_prefix(z, err));
 	qsort(z->entry, z->n, sizeof(*z->entry), by_name);
 	for (i = 1; i < z->n; i++) {
@@ -154,27 +163,30 @@ static const struct entry *find(const struct archive *z, const char *name, size_
 	return bsearch(&key, z->entry, z->n, sizeof(*z->entry), by_name);
 }
 
-/* libzip checks the CRC-32 on a read past the end. */
-static bool read_all(zip_file_t *file, unsigned char *out, size_t size)
+/*
+ * libzip checks the CRC-32 on a read past the end. What it reads must be what is at the
+ * entry's place in the map.
+ */
+static bool same_bytes(zip_file_t *file, const struct entry *e)
 {
-	unsigned char more;
+	unsigned char part[16384], more;
 	size_t done = 0;
 
-	while (done < size) {
-		zip_int64_t n = zip_fread(file, out + done, size - done);
+	while (done < e->size) {
+		zip_int64_t n = zip_fread(file, part, lens_min(sizeof(part), e->size - done));
 
-		if (n <= 0)
+		if (n <= 0 || memcmp(part, e->data + done, (size_t)n) != 0)
 			return false;
 		done += (size_t)n;
 	}
 	return zip_fread(file, &more, 1) == 0;
 }
 
-static enum lens_status read_bytes(const struct archive *z, const struct entry *e, void *out,
-				   struct lens_error *err)
+static enum lens_status check_bytes(const struct archive *z, const struct entry *e,
+				    struct lens_error *err)
 {
 	zip_file_t *file = zip_fopen_index(z->zip, e->index, 0);
-	bool good = file && read_all(file, out, e->size);
+	bool good = file && same_bytes(file, e);
 
 	if (file)
 		zip_fclose(file);
@@ -200,52 +212,25 @@ static enum lens_status find_storage(const struct lens_torch_bin *b, struct arch
 	return LENS_OK;
 }
 
-static size_t rounded(size_t n)
+static enum lens_status map_storages(struct lens_torch_bin *b, struct archive *z,
+				     struct lens_error *err)
 {
-	return (n + ALIGN - 1) / ALIGN * ALIGN;
-}
-
-/* Allocates one block of memory for all storages to read. */
-static enum lens_status make_room(const struct lens_torch_bin *b, struct archive *z,
-				  struct lens_error *err)
-{
-	struct lens_mapped_file *f = &b->t->file[b->file];
-	size_t i, bytes = 0, total = 0;
 	const struct entry *e;
+	size_t i, bytes = 0;
 
-	for (i = 0; i < b->n_storages; i++) {
-		if (!b->storage[i].used)
-			continue;
-		LENS_TRY(find_storage(b, z, &b->storage[i], &e, err));
-		if (!b->storage[i].read)
-			continue;
-		bytes += e->size; /* at most the file's size each, and also in total */
-		total += rounded(e->size);
-		if (bytes > f->size)
-			return lens_torch_bad(b, "zip archive: its entries overlap", err);
-	}
-	f->own = lens_alloc_aligned(total, 1);
-	return f->own ? LENS_OK : lens_error_nomem(err, total, 1);
-}
-
-static enum lens_status read_storages(struct lens_torch_bin *b, struct archive *z,
-				      struct lens_error *err)
-{
-	unsigned char *to;
-	const struct entry *e;
-	size_t i;
-
-	LENS_TRY(make_room(b, z, err));
-	to = b->t->file[b->file].own;
 	for (i = 0; i < b->n_storages; i++) {
 		struct lens_torch_storage *s = &b->storage[i];
 
-		if (!s->read)
+		if (!s->used)
 			continue;
 		LENS_TRY(find_storage(b, z, s, &e, err));
-		LENS_TRY(read_bytes(z, e, to, err));
-		s->data = to;
-		to += rounded(e->size);
+		if (!s->read)
+			continue;
+		bytes += e->size; /* at most the file's size each, and also in total */
+		if (bytes > z->f->size)
+			return lens_torch_bad(b, "zip archive: its entries overlap", err);
+		LENS_TRY(check_bytes(z, e, err));
+		s->data = e->data;
 	}
 	return LENS_OK;
 }
@@ -258,8 +243,9 @@ static enum lens_status check_byte_order(const struct lens_torch_bin *b,
 
 	if (!e)
 		return LENS_OK; /* before torch 2.1 */
+	LENS_TRY(check_bytes(z, e, err));
 	if (e->size < sizeof(order))
-		LENS_TRY(read_bytes(z, e, order, err));
+		memcpy(order, e->data, e->size);
 	if (!strcmp(order, "big"))
 		return lens_torch_bad(b,
 				      "its numbers are big-endian; we read little-endian ones",
@@ -269,7 +255,7 @@ static enum lens_status check_byte_order(const struct lens_torch_bin *b,
 }
 
 static enum lens_status read_pickle(struct lens_torch_bin *b, const struct archive *z,
-				    unsigned char **bytes, struct lens_error *err)
+				    struct lens_error *err)
 {
 	const struct entry *e = find(z, "data.pkl", 8);
 
@@ -282,11 +268,8 @@ static enum lens_status read_pickle(struct lens_torch_bin *b, const struct archi
 	if (e->size > MAX_PICKLE)
 		return lens_torch_bad(b, "its data.pkl is larger than 256 MiB", err);
 	LENS_TRY(check_byte_order(b, z, err));
-	*bytes = lens_alloc_aligned(e->size, 1);
-	if (!*bytes)
-		return lens_error_nomem(err, e->size, 1);
-	LENS_TRY(read_bytes(z, e, *bytes, err));
-	b->pickle.data = *bytes;
+	LENS_TRY(check_bytes(z, e, err));
+	b->pickle.data = e->data;
 	b->pickle.size = e->size;
 	return lens_torch_read_object(b, err);
 }
@@ -294,16 +277,14 @@ static enum lens_status read_pickle(struct lens_torch_bin *b, const struct archi
 enum lens_status lens_torch_zip(struct lens_torch_bin *b, struct lens_error *err)
 {
 	struct archive z = { .f = &b->t->file[b->file] };
-	unsigned char *pickle = NULL;
 	enum lens_status st = open_archive(&z, err);
 
 	if (st == LENS_OK)
-		st = read_pickle(b, &z, &pickle, err);
+		st = read_pickle(b, &z, err);
 	if (st == LENS_OK)
-		st = read_storages(b, &z, err);
+		st = map_storages(b, &z, err);
 	if (st == LENS_OK)
 		st = lens_torch_add_tensors(b, err);
-	lens_free(pickle);
 	close_archive(&z);
 	return st;
 }

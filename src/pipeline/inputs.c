@@ -68,6 +68,7 @@ struct lens_model_options lens_model_options_of(const struct lens_experiment *e)
 				e->weights.refactor_factored_attn_matrices,
 		},
 		.tied_head = (enum lens_tied_head)e->tied_head, /* in the same order */
+		.threads = lens_thread_count(e->threads),
 	};
 }
 
@@ -143,11 +144,36 @@ static enum lens_status open_tokenizer(struct lens_opened *o, const struct lens_
 	return LENS_OK;
 }
 
+/* On as many threads as there is memory for. */
+static enum lens_status admit_model(void *ctx, const struct lens_config *c,
+				    const struct lens_processing *p, size_t *threads,
+				    struct lens_error *err)
+{
+	const struct lens_opened *o = ctx;
+
+	return lens_plan_loading(c, p, &o->memory, threads, err);
+}
+
+static enum lens_status open_model(struct lens_opened *o, const struct lens_experiment *e,
+				   const struct lens_run_options *opt, struct lens_error *err)
+{
+	struct lens_model_options m = lens_model_options_of(e);
+
+	m.admit = admit_model;
+	m.ctx = o;
+	o->memory = (struct lens_available){ e->memory, LENS_MEMORY_GIVEN };
+	if (!e->memory)
+		o->memory = lens_memory_available("");
+	LENS_TRY(lens_model_open(e->model, &m, &o->model, err));
+	if (o->model->warning)
+		lens_run_warn(opt, "%s", o->model->warning);
+	return LENS_OK;
+}
+
 /* The cheap inputs come first: a bad row is found before the weights are read. */
 static enum lens_status open_all(struct lens_opened *o, const struct lens_experiment *e,
 				 const struct lens_run_options *opt, struct lens_error *err)
 {
-	const struct lens_model_options m = lens_model_options_of(e);
 	struct lens_config config;
 
 	LENS_TRY(lens_open_cpu(e->cpu, &o->in.level, err));
@@ -158,9 +184,7 @@ static enum lens_status open_all(struct lens_opened *o, const struct lens_experi
 	o->data = dataset_options(e, &config, o->tokenizer);
 	LENS_TRY(lens_prompts_load(&o->data, &o->prompts, o->report, err));
 	LENS_TRY(go_on(opt, err));
-	LENS_TRY(lens_model_open(e->model, &m, &o->model, err));
-	if (o->model->warning)
-		lens_run_warn(opt, "%s", o->model->warning);
+	LENS_TRY(open_model(o, e, opt, err));
 	return go_on(opt, err);
 }
 

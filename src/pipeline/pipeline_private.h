@@ -65,6 +65,7 @@ struct lens_opened {
 	struct lens_prompts *prompts;
 	struct lens_model *model;
 	struct lens_vector vector;
+	struct lens_available memory; /* that may be taken, the model's included */
 	char *identity;
 };
 /*

@@ -66,12 +66,8 @@ static enum lens_status show_plan(const struct run *r, struct lens_error *err)
 /* The shards, and what memory allows. */
 static enum lens_status plan(struct run *r, struct lens_error *err)
 {
-	const struct lens_experiment *e = r->experiment;
-	struct lens_available is = { e->memory, LENS_MEMORY_GIVEN };
-
-	if (!e->memory)
-		is = lens_memory_available("");
-	LENS_TRY(lens_parts_make(&r->parts, &r->plan, lens_thread_count(e->threads), &is, err));
+	LENS_TRY(lens_parts_make(&r->parts, &r->plan, lens_thread_count(r->experiment->threads),
+				 &r->inputs.memory, err));
 	r->result->n_shards = r->parts.cut.n;
 	return show_plan(r, err);
 }

@@ -193,16 +193,54 @@ static void size_workers(const struct lens_plan *p, size_t workers, size_t inner
 	m->per_worker = worker_bytes(p, inner_threads);
 }
 
+/* --- the loading of the weights, before all else ----------------------------------------- */
+
+static struct lens_memory limits(const struct lens_config *c, const struct lens_available *is)
+{
+	return (struct lens_memory){
+		.from = is->from,
+		.limit = is->from == LENS_MEMORY_GIVEN ? is->bytes : is->bytes / 4 * 3,
+		.model = sizeof(float) * lens_model_weights(c),
+	};
+}
+
+enum lens_status lens_plan_loading(const struct lens_config *c, const struct lens_processing *p,
+				   const struct lens_available *is, size_t *threads,
+				   struct lens_error *err)
+{
+	const struct lens_memory m = limits(c, is);
+	size_t each = lens_model_loading_bytes(c, p), needed = m.model + each;
+
+	if (needed > m.limit) {
+		lens_error_set(err, LENS_ERR_NOMEM,
+			       "memory: the loading of the weights needs %zu MiB (weights %zu)",
+			       needed >> 20, m.model >> 20);
+		return too_little(&m, err);
+	}
+	*threads = lens_min(*threads, (m.limit - m.model) / each);
+	return LENS_OK;
+}
+
+/* The loading is over before the workers begin. */
+static enum lens_status add_loading(const struct lens_plan *p, size_t threads,
+				    const struct lens_available *is, struct lens_memory *m,
+				    struct lens_error *err)
+{
+	const struct lens_model *model = p->model;
+	size_t each = lens_model_loading_bytes(&model->config, &model->processing);
+
+	LENS_TRY(lens_plan_loading(&model->config, &model->processing, is, &threads, err));
+	m->total = lens_max(m->total, m->model + threads * each);
+	return LENS_OK;
+}
+
 enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads,
 				  const struct lens_available *is, struct lens_memory *m,
 				  struct lens_error *err)
 {
 	size_t n;
 
-	memset(m, 0, sizeof(*m));
-	m->from = is->from;
-	m->limit = is->from == LENS_MEMORY_GIVEN ? is->bytes : is->bytes / 4 * 3;
-	m->model = sizeof(float) * lens_model_weights(&p->model->config);
+	*m = limits(&p->model->config, is);
 	m->mean = lens_mean_bytes(&p->study, (p->whole ? p->whole : p)->prompts->max_length);
 	m->buffer = largest_buffer(p);
 	n = lens_min(threads, p->n_batches);
@@ -221,5 +259,6 @@ enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads,
 		m->buffers++;
 		m->total += m->buffer;
 	}
+	LENS_TRY(add_loading(p, threads, is, m, err));
 	return plan_first_pass(p, m, err);
 }

@@ -77,6 +77,10 @@ static void check_tensor(struct lens_tensors *t, const char *name, const json_t 
 		assert_int_equal(x->shape[d],
 				 json_integer_value(json_array_get(shape, (size_t)d)));
 	if (json_is_array(values)) {
+		/* in the map itself, not in a copy */
+		assert_true(!x->n_elements ||
+			    (x->data >= t->file[x->file].data &&
+			     x->data < t->file[x->file].data + t->file[x->file].size));
 		check_values(t, x, values);
 		return;
 	}
