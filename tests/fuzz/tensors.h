@@ -43,7 +43,9 @@ static inline void fuzz_parse_tensors(fuzz_parse_fn parse, const uint8_t *data, 
 		lens_free(file);
 		return; /* an empty file is never mapped */
 	}
-	*file = (struct lens_mapped_file){ path, (unsigned char *)(uintptr_t)data, n, NULL };
+	*file = (struct lens_mapped_file){ .path = path,
+					   .data = (unsigned char *)(uintptr_t)data,
+					   .size = n };
 	st = parse(&t, 0, &err);
 	fuzz_check(st, &err);
 	if (st == LENS_OK)
