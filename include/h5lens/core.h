@@ -177,6 +177,12 @@ struct lens_times {
 
 /* --threads, then SLURM_CPUS_PER_TASK, then the affinity mask. */
 size_t lens_thread_count(size_t asked);
+
+/* So many workers begin, and later each of them ends and leaves its threads to the rest. */
+void lens_crew_begin(size_t workers);
+void lens_crew_rest(size_t threads);
+/* A worker's own threads, and its share of those that were left. */
+int lens_crew_share(int own);
 /* SLURM_CPUS_PER_TASK; 0: it is not set, or no number from 1. */
 size_t lens_slurm_cpus(void);
 

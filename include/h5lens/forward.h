@@ -136,6 +136,7 @@ struct lens_forward_size {
 	size_t max_rows;
 	size_t max_length; /* tokens of the longest prompt */
 	int threads;       /* more than 1: one pass may use several */
+	int most_threads;  /* that attention can use with lens_crew_share's; 0: threads */
 };
 enum lens_status lens_forward_create(const struct lens_model *m,
 				     const struct lens_forward_size *size,

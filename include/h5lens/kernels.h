@@ -73,8 +73,9 @@ struct lens_gemm_args {
  * 3.5e-7 to 2.1e-7 of the result's scale at K = 768; for K up to 32 in blocks of 8, and
  * up to 256 in blocks of 16, which reduces it to about 0.7 of that of a single sum. pad
  * is scratch of at least lens_gemm_pad_floats(n, k) floats, in which products too small
- * for the kernels that keep a row's bits are padded with zero rows. threads > 1 shares
- * out fixed tiles of rows; the bits do not depend on it.
+ * for the kernels that keep a row's bits are padded with zero rows. Tiles of rows are
+ * shared out to threads, the caller's own and those that lens_crew_share adds to a large
+ * product; the bits do not depend on it.
  */
 void lens_gemm(const struct lens_gemm_args *args, float *pad, int threads);
 size_t lens_gemm_pad_floats(size_t n, size_t k);

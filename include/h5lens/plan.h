@@ -114,6 +114,7 @@ struct lens_memory {
 	size_t model, per_worker, buffer, shared;
 	size_t mean; /* of ablate.value: mean, which the workers share; 0: none is wanted */
 	size_t workers, inner_threads, buffers; /* what fits */
+	size_t most_threads; /* a worker's own and those that others have left, in attention */
 	size_t total, limit;
 	enum lens_memory_from from; /* the limit: all of it if given, else three quarters */
 };

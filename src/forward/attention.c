@@ -195,18 +195,35 @@ static enum lens_status attend_head(const struct lens_pass *p, const struct head
 		       : attend_gathered(p, h, a, kt);
 }
 
+/* Products of queries and keys from which it pays to start threads that others have left. */
+#define WORTH_HELP ((size_t)1 << 18)
+
+static int threads_for(const struct lens_pass *p)
+{
+	size_t i, products = 0;
+	int share;
+
+	for (i = 0; i < p->batch->n_prompts; i++)
+		products += p->batch->length[i] * p->batch->length[i];
+	if (products < WORTH_HELP / p->f->model->config.n_heads)
+		return p->f->threads;
+	share = lens_crew_share(p->f->threads);
+	return share < p->f->most_threads ? share : p->f->most_threads;
+}
+
 enum lens_status lens_attend(const struct lens_pass *p, size_t layer)
 {
 	size_t i, heads = p->f->model->config.n_heads, n = p->batch->n_prompts * heads;
+	int threads = threads_for(p);
 
-	if (p->f->threads <= 1 || squares_shown(p, layer)) {
+	if (threads <= 1 || squares_shown(p, layer)) {
 		for (i = 0; i < n; i++)
 			LENS_TRY(attend_head(p,
 					     &(struct head){ layer, i / heads, i % heads, 0 }));
 		return LENS_OK;
 	}
 	/* Nothing is shown, so nothing can fail. */
-#pragma omp parallel for num_threads(p->f->threads) schedule(dynamic)
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
 	for (i = 0; i < n; i++)
 		attend_head(p, &(struct head){ layer, i / heads, i % heads,
 					       (size_t)omp_get_thread_num() });

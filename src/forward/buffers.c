@@ -53,7 +53,7 @@ static void lay_out(struct lens_forward *f, struct layout *l, const struct lens_
 	const struct lens_config *c = &f->model->config;
 	size_t rows = f->max_rows, d = c->d_model, dh = c->d_head, heads = c->n_heads;
 	size_t ldk = (f->max_length + LENS_KEY_ALIGN - 1) / LENS_KEY_ALIGN * LENS_KEY_ALIGN;
-	size_t threads = (size_t)f->threads;
+	size_t threads = (size_t)f->most_threads;
 
 	f->resid = take(l, rows, d);
 	f->branch = take(l, rows, d);
@@ -76,8 +76,13 @@ static void lay_out(struct lens_forward *f, struct layout *l, const struct lens_
 static struct lens_forward sized(const struct lens_model *m,
 				 const struct lens_forward_size *size)
 {
+	int threads = size->threads < 1 ? 1 : size->threads;
+
 	return (struct lens_forward){ .model = m,
-				      .threads = size->threads < 1 ? 1 : size->threads,
+				      .threads = threads,
+				      .most_threads = size->most_threads > threads
+							      ? size->most_threads
+							      : threads,
 				      .max_rows = size->max_rows,
 				      .max_length = size->max_length };
 }

@@ -8,7 +8,7 @@
 
 struct lens_forward {
 	const struct lens_model *model;
-	int threads;
+	int threads, most_threads;
 	size_t max_rows, max_length;
 	size_t *read_row;    /* [max_rows] the rows of a batch of read positions */
 	double *angle;       /* [max_length][2][rotary.dim / 2] cosines, sines; or NULL */
@@ -26,9 +26,9 @@ struct lens_forward {
 	float *result;       /* [T, H, D], or NULL */
 	float *logits;       /* [T, V], or NULL */
 	float *pad;          /* gemm's scratch */
-	float *keys;         /* [threads][dh, ldk] */
-	float *scores;       /* [threads][LENS_QUERY_BLOCK, ldk] */
-	float *gathered;     /* [threads][3, max_length, dh] q, v, z of scattered rows */
+	float *keys;         /* [most_threads][dh, ldk] */
+	float *scores;       /* [most_threads][LENS_QUERY_BLOCK, ldk] */
+	float *gathered;     /* [most_threads][3, max_length, dh] q, v, z of scattered rows */
 };
 
 struct lens_pass {

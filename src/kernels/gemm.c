@@ -26,7 +26,7 @@
 #define C_BLOCK 81920   /* … whose sums stay in the second-level cache over the blocks of K */
 #define COLUMN_ALIGN 16 /* a block's columns are a multiple of that, but for the last's */
 #define SMALL_MNK 1000000 /* BLAS's limit for its small-matrix kernels */
-#define TILE_ROWS 96      /* a multiple of TWELVE; the unit that threads share */
+#define TILE_ROWS 96      /* a multiple of TWELVE; what threads share is cut there */
 #define TWELVE 12
 #define HALF 6
 
@@ -192,24 +192,32 @@ static void rows_of(const struct lens_gemm_args *g, size_t row, size_t rows, flo
 	}
 }
 
+/* Multiplications from which it pays to start threads that are not the caller's own. */
+#define WORTH_HELP ((size_t)1 << 26)
+
 void lens_gemm(const struct lens_gemm_args *g, float *pad, int threads)
 {
-	size_t t, tiles = (g->m + TILE_ROWS - 1) / TILE_ROWS;
+	size_t t, tiles = (g->m + TILE_ROWS - 1) / TILE_ROWS, each;
 
+	if (g->m * g->n >= WORTH_HELP / lens_max(g->k, 1))
+		threads = lens_crew_share(threads);
 	if (threads <= 1 || tiles < 2) {
 		rows_of(g, 0, g->m, pad);
 		return;
 	}
+	/* BLAS packs B once a piece: large ones, but two for each thread. */
+	each = TILE_ROWS * lens_max(tiles / (2 * (size_t)threads), 1);
+	tiles = (g->m + each - 1) / each;
 	/*
-	 * The scratch serves one tile at a time: the last, which may be short, or every
-	 * tile if BLAS must get more rows than a tile has.
+	 * The scratch serves one piece at a time: the last, which may be short, or every
+	 * piece if BLAS must get more rows than it has.
 	 */
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
 	for (t = 0; t < tiles; t++) {
-		size_t row = t * TILE_ROWS;
-		size_t rows = lens_min(g->m - row, TILE_ROWS);
+		size_t row = t * each;
+		size_t rows = lens_min(g->m - row, each);
 
-		if (t + 1 < tiles && TILE_ROWS >= least_rows(g->n, g->k)) {
+		if (t + 1 < tiles && each >= least_rows(g->n, g->k)) {
 			rows_of(g, row, rows, NULL);
 		} else {
 #pragma omp critical(lens_gemm_pad)

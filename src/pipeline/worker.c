@@ -38,10 +38,11 @@ static enum lens_status worker_init(struct worker *w, struct lens_error *err)
 	struct lens_tables_options tables = p->tables;
 	struct lens_interventions_options interventions =
 		lens_plan_interventions(p, work->memory->inner_threads);
-	const struct lens_forward_size size =
+	struct lens_forward_size size =
 		lens_plan_pass(p, &w->visitors, work->memory->inner_threads);
 
 	w->sink = lens_writer_sink(work->writer);
+	size.most_threads = (int)work->memory->most_threads;
 	tables.threads = size.threads;
 	interventions.mean = work->mean;
 	interventions.vector = work->vector;
@@ -255,6 +256,7 @@ static void one_worker(struct lens_work *work, struct lens_error *first)
 		lens_schedule_stop(work->schedule);
 		lens_writer_stop(work->writer);
 	}
+	lens_crew_rest(work->memory->inner_threads);
 #pragma omp critical(lens_work_report)
 	{
 		if (st != LENS_OK && e.code != LENS_OK && first->code == LENS_OK)
@@ -270,6 +272,7 @@ enum lens_status lens_work_run(struct lens_work *w, struct lens_error *err)
 	enum lens_status st;
 
 	omp_set_max_active_levels(2);
+	lens_crew_begin(w->memory->workers);
 #pragma omp parallel num_threads((int)w->memory->workers)
 	one_worker(w, &first);
 	/* A failure of the writer makes workers fail: tell the cause. */

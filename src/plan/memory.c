@@ -168,17 +168,17 @@ struct lens_forward_size lens_plan_pass(const struct lens_plan *p,
 	};
 }
 
-/* A worker that uses so many threads. */
-static size_t worker_bytes(const struct lens_plan *p, size_t threads)
+/* A worker that uses so many threads, and in attention at most so many. */
+static size_t worker_bytes(const struct lens_plan *p, size_t threads, size_t most)
 {
 	const struct lens_visitor of[] = { { .hooks = &p->hooks },
 					   { .hooks = &p->table_hooks } };
 	const struct lens_visitors both = { of, 2 };
-	const struct lens_forward_size size = lens_plan_pass(p, &both, threads);
-
+	struct lens_forward_size size = lens_plan_pass(p, &both, threads);
 	const struct lens_interventions_options interventions =
 		lens_plan_interventions(p, threads);
 
+	size.most_threads = (int)most;
 	return lens_batch_bytes(p->most_prompts, p->most_tokens, p->max_packed) +
 	       (p->study.n_outcomes ? lens_interventions_bytes(&interventions) : 0) +
 	       lens_forward_bytes(p->model, &size) + lens_capture_bytes(&p->capture) +
@@ -190,7 +190,26 @@ static void size_workers(const struct lens_plan *p, size_t workers, size_t inner
 {
 	m->workers = workers;
 	m->inner_threads = inner_threads;
-	m->per_worker = worker_bytes(p, inner_threads);
+	m->most_threads = inner_threads;
+	m->per_worker = worker_bytes(p, inner_threads, inner_threads);
+}
+
+#define MOST_HELPED ((size_t)8) /* threads in one worker's attention */
+
+/* Where memory allows, room for threads that other workers have left. */
+static void size_help(const struct lens_plan *p, size_t threads, struct lens_memory *m)
+{
+	size_t t, bytes;
+
+	for (t = lens_min(threads, MOST_HELPED); t > m->inner_threads; t--) {
+		bytes = worker_bytes(p, m->inner_threads, t);
+		if (m->total + m->workers * (bytes - m->per_worker) > m->limit)
+			continue;
+		m->total += m->workers * (bytes - m->per_worker);
+		m->per_worker = bytes;
+		m->most_threads = t;
+		return;
+	}
 }
 
 /* --- the loading of the weights, before all else ----------------------------------------- */
@@ -259,6 +278,7 @@ enum lens_status lens_plan_memory(const struct lens_plan *p, size_t threads,
 		m->buffers++;
 		m->total += m->buffer;
 	}
+	size_help(p, threads, m);
 	LENS_TRY(add_loading(p, threads, is, m, err));
 	return plan_first_pass(p, m, err);
 }

@@ -86,7 +86,7 @@ void lens_unembed_tile(struct lens_tables *t, const struct lens_row_count *used,
 static void measure(struct lens_tables *t, size_t n)
 {
 	size_t i, v = t->model->config.d_vocab;
-	int threads = t->opt.threads < 1 ? 1 : t->opt.threads;
+	int threads = lens_crew_share(t->opt.threads < 1 ? 1 : t->opt.threads);
 
 #pragma omp parallel for num_threads(threads) if (threads > 1)
 	for (i = 0; i < n; i++) {

@@ -26,7 +26,8 @@ enum lens_status test_run_pass(const struct test_pass *p, struct lens_error *err
 	const struct lens_visitors v = { p->visitor, p->n };
 	struct lens_forward_size size = { .visitors = &v,
 					  .max_rows = p->b->max_rows,
-					  .threads = p->threads };
+					  .threads = p->threads,
+					  .most_threads = p->most_threads };
 	struct lens_forward *f;
 	enum lens_status st;
 	size_t i;

@@ -16,7 +16,7 @@ struct test_pass {
 	const struct lens_batch *b;
 	const struct lens_visitor *visitor; /* [n] */
 	size_t n;
-	int threads;
+	int threads, most_threads;
 	const float *resid; /* resid_pre of block `layer`, in b's rows; NULL: from the tokens */
 	size_t layer;
 	const struct lens_past *past; /* with resid: of positions without a row; or NULL */

@@ -364,7 +364,7 @@ static void memory(void **state)
 		assert_true(more.buffers >= more.workers + 2);
 		assert_true(more.workers * more.inner_threads <= 8);
 		assert_int_equal(more.per_worker - one.per_worker,
-				 forward_bytes(&p, more.inner_threads) - forward_bytes(&p, 1));
+				 forward_bytes(&p, more.most_threads) - forward_bytes(&p, 1));
 		m = more;
 	}
 	assert_int_equal(m.workers, 8);
