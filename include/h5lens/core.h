@@ -178,8 +178,8 @@ struct lens_times {
 /* --threads, then SLURM_CPUS_PER_TASK, then the affinity mask. */
 size_t lens_thread_count(size_t asked);
 
-/* So many workers begin, and later each of them ends and leaves its threads to the rest. */
-void lens_crew_begin(size_t workers);
+/* A worker begins to use its own threads, and ends and leaves them to the others. */
+void lens_crew_join(size_t threads);
 void lens_crew_rest(size_t threads);
 /* A worker's own threads, and its share of those that were left. */
 int lens_crew_share(int own);

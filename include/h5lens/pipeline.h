@@ -47,6 +47,7 @@ enum lens_run_outcome {
 struct lens_run_times {
 	struct lens_times workers; /* all of them; waiting for buffers and for the file */
 	struct lens_times writer;  /* the one thread that calls the store */
+	double until;              /* lens_now() when the last shard that is counted ended */
 };
 
 /*

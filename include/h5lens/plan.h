@@ -157,7 +157,9 @@ struct lens_parts {
 	const struct lens_plan *whole;
 	struct lens_cut cut;
 	uint64_t *file_bytes;    /* [cut.n] of a shard's file */
-	struct lens_memory most; /* of the shard that needs most */
+	struct lens_memory most; /* of the shard that needs most, or of two that overlap */
+	size_t most_workers;     /* of a shard */
+	bool overlap;            /* there is memory for two shards at a time */
 	struct lens_part *part;  /* [cut.n] what is a shard's own */
 };
 /* Cuts the sweep and plans each shard. */
@@ -205,6 +207,7 @@ struct lens_plan_summary {
 	size_t asked_prompts;        /* shards.prompts; 0: not set */
 	const uint64_t *shard_bytes; /* [cut->n] */
 	const struct lens_memory *memory;
+	bool overlap;                         /* it is that of two shards */
 	struct lens_study_cost interventions; /* of all rows; of cells 0: there are none … */
 	struct lens_study_cost largest;       /* … of the row that takes longest, … */
 	size_t largest_row;                   /* … and which it is */

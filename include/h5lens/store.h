@@ -109,6 +109,15 @@ enum lens_status lens_store_attr_i64(struct lens_store *s, const char *path, con
  * and fsyncs the directory. Afterwards the store can only be destroyed.
  */
 enum lens_status lens_store_commit(struct lens_store *s, struct lens_error *err);
+/* All of it that needs HDF5, to be called before, if at all: up to the closing. */
+enum lens_status lens_store_finish(struct lens_store *s, struct lens_error *err);
+
+/*
+ * HDF5 allows one call at a time. Threads that write different files hold this meanwhile,
+ * but for the commit of a finished one.
+ */
+void lens_store_lock(void);
+void lens_store_unlock(void);
 
 /* Frees the store; if it was not committed, its file is removed. */
 void lens_store_destroy(struct lens_store *s);

@@ -112,8 +112,9 @@ static void show_shards(const struct lens_plan_summary *p)
 	printf("; ");
 }
 
-static void show_memory(const struct lens_memory *m)
+static void show_memory(const struct lens_plan_summary *p)
 {
+	const struct lens_memory *m = p->memory;
 	char a[32], b[32];
 
 	printf("memory: %s of %s (%s%s): ", human_bytes((double)m->total, a),
@@ -125,8 +126,9 @@ static void show_memory(const struct lens_memory *m)
 		printf("means %s, ", human_bytes((double)m->mean, a));
 	printf("%zu worker%s of %s, ", m->workers, plural(m->workers),
 	       human_bytes((double)m->per_worker, a));
-	printf("%zu buffer%s of %s, open chunks %s\n", m->buffers, plural(m->buffers),
-	       human_bytes((double)m->buffer, a), human_bytes((double)m->shared, b));
+	printf("%zu buffer%s of %s, open chunks %s%s\n", m->buffers, plural(m->buffers),
+	       human_bytes((double)m->buffer, a), human_bytes((double)m->shared, b),
+	       p->overlap ? "; all but the model twice, while one shard follows another" : "");
 }
 
 /* A night's work should be known in the evening. */
@@ -170,7 +172,7 @@ void print_plan(const struct lens_plan_summary *p, bool datasets, const struct l
 		       p->batch_rows);
 	printf("file%s %s, %s of it padding\n", p->cut->n == 1 ? "" : "s",
 	       human_bytes((double)p->file_bytes, a), human_bytes((double)padding, b));
-	show_memory(p->memory);
+	show_memory(p);
 	show_interventions(p);
 	if (task)
 		show_task(task, p);

@@ -5,25 +5,32 @@
  */
 #include "h5lens/core.h"
 
-#include <stdatomic.h>
+#include <pthread.h>
 
-static atomic_size_t busy, idle; /* workers; threads of workers that have ended */
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static size_t busy, idle; /* workers; threads of workers that have ended */
 
-void lens_crew_begin(size_t workers)
+void lens_crew_join(size_t threads)
 {
-	atomic_store(&busy, workers);
-	atomic_store(&idle, 0);
+	pthread_mutex_lock(&mutex);
+	busy++;
+	idle -= lens_min(idle, threads);
+	pthread_mutex_unlock(&mutex);
 }
 
 void lens_crew_rest(size_t threads)
 {
-	atomic_fetch_sub(&busy, 1);
-	atomic_fetch_add(&idle, threads);
+	pthread_mutex_lock(&mutex);
+	idle = --busy ? idle + threads : 0;
+	pthread_mutex_unlock(&mutex);
 }
 
 int lens_crew_share(int own)
 {
-	size_t n = atomic_load(&busy);
+	size_t share;
 
-	return own + (n ? (int)(atomic_load(&idle) / n) : 0);
+	pthread_mutex_lock(&mutex);
+	share = busy ? idle / busy : 0;
+	pthread_mutex_unlock(&mutex);
+	return own + (int)share;
 }

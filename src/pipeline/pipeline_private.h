@@ -125,6 +125,9 @@ uint64_t lens_writer_bytes(struct lens_writer *w);
 void lens_writer_add_times(const struct lens_writer *w, struct lens_run_times *t);
 void lens_writer_destroy(struct lens_writer *w);
 
+struct lens_relay; /* relay.c */
+struct lens_compute_job;
+
 /* --- schedule.c: which batch is next --------------------------------------------------- */
 
 struct lens_schedule;
@@ -133,6 +136,8 @@ enum lens_status lens_schedule_create(size_t n, size_t window, struct lens_sched
 				      struct lens_error *err);
 /* False when there is none left, or after a stop. May wait. */
 bool lens_schedule_next(struct lens_schedule *s, size_t *batch);
+/* Are there any that have not been handed out? */
+bool lens_schedule_left(struct lens_schedule *s);
 void lens_schedule_done(struct lens_schedule *s, size_t batch);
 void lens_schedule_stop(struct lens_schedule *s);
 void lens_schedule_destroy(struct lens_schedule *s);
@@ -172,7 +177,9 @@ struct lens_work {
 	struct lens_schedule *schedule;
 	const struct lens_watch *watch;
 	struct lens_counts *counts;
-	uint64_t bytes_before; /* written to earlier shards */
+	struct lens_relay *relay;             /* or NULL: a shard alone */
+	const struct lens_compute_job *shard; /* which one it is there */
+	uint64_t bytes_told;                  /* written, and counted in the progress */
 };
 /* Packs the prompt of a row. */
 void lens_pack_row(struct lens_batch *b, const struct lens_prompts *p, size_t row);
@@ -233,9 +240,30 @@ struct lens_compute_job {
 	const struct lens_parts *parts;
 	size_t shard;                 /* which of them */
 	const struct lens_mean *mean; /* NULL: none is wanted */
+	struct lens_relay *relay;
 };
 /* Computes and commits it, and adds to the result what was counted. */
 enum lens_status lens_shard_run(const struct lens_compute_job *job,
 				struct lens_run_result *result, struct lens_error *err);
+
+/* --- relay.c: one shard after the other --------------------------------------------------- */
+
+struct lens_relay_job {
+	size_t n;      /* shards */
+	size_t places; /* workers at a time */
+	bool overlap;  /* a shard may begin while the workers of another end */
+	bool (*is_missing)(void *ctx, size_t shard);
+	/* Computes a shard; two calls at a time. */
+	void (*compute)(void *ctx, struct lens_relay *r, size_t shard, struct lens_error *err);
+	void *ctx;
+};
+enum lens_status lens_relay_run(const struct lens_relay_job *job, struct lens_error *err);
+/* A worker waits for a place. False: its shard has no batches left meanwhile. */
+bool lens_relay_take(struct lens_relay *r, struct lens_schedule *s);
+void lens_relay_give(struct lens_relay *r);
+/* All batches of that shard are handed out. */
+void lens_relay_dry(struct lens_relay *r, const struct lens_compute_job *shard);
+/* Has another shard failed? */
+bool lens_relay_failed(struct lens_relay *r);
 
 #endif

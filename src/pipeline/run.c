@@ -18,7 +18,8 @@ struct run {
 	struct lens_parts parts; /* of its shards */
 	struct lens_sweep *sweep;
 	struct lens_mean mean; /* for ablate.value: mean */
-	size_t n_committed;    /* shards of this run */
+	struct lens_watch watch;
+	size_t n_committed; /* shards of this run */
 };
 
 /* What is under the output's name, before anything else is read. */
@@ -110,45 +111,56 @@ static void progress(void *ctx, const struct lens_progress *p)
 		r->options->progress(r->options->ctx, p);
 }
 
-static enum lens_status compute(struct run *r, size_t shard, const struct lens_watch *watch,
-				struct lens_error *err)
+static bool is_missing(void *ctx, size_t shard)
 {
+	const struct run *r = ctx;
+
+	return lens_sweep_is_missing(r->sweep, shard);
+}
+
+static void compute(void *ctx, struct lens_relay *relay, size_t shard, struct lens_error *err)
+{
+	struct run *r = ctx;
 	char *path = lens_sweep_shard_path(r->sweep, shard);
 	const struct lens_compute_job job = {
 		.in = &r->inputs.in,
-		.watch = watch,
+		.watch = &r->watch,
 		.path = path,
 		.parts = &r->parts,
 		.shard = shard,
 		.mean = lens_study_wants_mean(&r->plan.study) ? &r->mean : NULL,
+		.relay = relay,
 	};
 	enum lens_status st;
 
-	if (!path)
-		return lens_error_nomem(err, strlen(r->experiment->output), 1);
-	r->result->progress.shard = shard;
-	st = lens_shard_run(&job, r->result, err);
+	st = path ? lens_shard_run(&job, r->result, err)
+		  : lens_error_nomem(err, strlen(r->experiment->output), 1);
 	lens_free(path);
-	LENS_TRY(st);
-	lens_sweep_mark_done(r->sweep, shard);
-	r->n_committed++;
-	return LENS_OK;
+	if (st != LENS_OK)
+		return;
+#pragma omp critical(lens_work_report)
+	{
+		lens_sweep_mark_done(r->sweep, shard);
+		r->n_committed++;
+	}
 }
 
+/* A shard begins while the workers of the one before it end. */
 static enum lens_status compute_missing(struct run *r, struct lens_error *err)
 {
-	const struct lens_watch watch = { .stop = r->options->stop,
-					  .started = lens_now(),
-					  .progress = &r->result->progress,
-					  .tell = progress,
-					  .ctx = r };
-	size_t i;
+	const struct lens_relay_job job = { .n = r->parts.cut.n,
+					    .places = r->parts.most_workers,
+					    .overlap = r->parts.overlap,
+					    .is_missing = is_missing,
+					    .compute = compute,
+					    .ctx = r };
 
-	for (i = 0; i < r->parts.cut.n; i++) {
-		if (lens_sweep_is_missing(r->sweep, i))
-			LENS_TRY(compute(r, i, &watch, err));
-	}
-	return LENS_OK;
+	r->watch = (struct lens_watch){ .stop = r->options->stop,
+					.started = lens_now(),
+					.progress = &r->result->progress,
+					.tell = progress,
+					.ctx = r };
+	return lens_relay_run(&job, err);
 }
 
 /* Components that do not add up to the logit are not its components. */

@@ -49,6 +49,16 @@ bool lens_schedule_next(struct lens_schedule *s, size_t *batch)
 	return given;
 }
 
+bool lens_schedule_left(struct lens_schedule *s)
+{
+	bool left;
+
+	pthread_mutex_lock(&s->mutex);
+	left = !s->stopped && s->next < s->n;
+	pthread_mutex_unlock(&s->mutex);
+	return left;
+}
+
 void lens_schedule_done(struct lens_schedule *s, size_t batch)
 {
 	pthread_mutex_lock(&s->mutex);

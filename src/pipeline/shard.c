@@ -64,7 +64,8 @@ static enum lens_status compute(struct shard *s, struct lens_error *err)
 		.memory = s->memory,
 		.watch = s->job->watch,
 		.counts = &s->counts,
-		.bytes_before = s->job->watch->progress->bytes_written,
+		.relay = s->job->relay,
+		.shard = s->job,
 	};
 
 	LENS_TRY(lens_writer_create(s->store, &s->plan, s->store_id, s->memory, &s->writer,
@@ -120,6 +121,16 @@ static enum lens_status count_tables(const struct shard *s, struct lens_error *e
 	return LENS_OK;
 }
 
+/* What is odd is counted where the reader sees it. */
+static enum lens_status finish(struct shard *s, struct lens_error *err)
+{
+	LENS_TRY(count_hooks(s, err));
+	LENS_TRY(count_tables(s, err));
+	LENS_TRY(lens_store_attr_i64(s->store, "/", "rows_flagged",
+				     (int64_t)s->counts.n_flagged, err));
+	return lens_store_finish(s->store, err);
+}
+
 static enum lens_status make(struct shard *s, struct lens_error *err)
 {
 	const struct lens_compute_job *j = s->job;
@@ -129,16 +140,18 @@ static enum lens_status make(struct shard *s, struct lens_error *err)
 	LENS_TRY(lens_parts_plan(j->parts, j->shard, &s->plan, err));
 	s->memory = lens_parts_memory(j->parts, j->shard);
 	s->in.prompts = s->plan.prompts;
-	LENS_TRY(lay_out(s, err));
+	lens_store_lock();
+	st = lay_out(s, err);
+	lens_store_unlock();
+	LENS_TRY(st);
 	*write += lens_now() - start;
 	LENS_TRY(compute(s, err));
 	start = lens_now();
-	/* What is odd is counted where the reader sees it. */
-	LENS_TRY(count_hooks(s, err));
-	LENS_TRY(count_tables(s, err));
-	LENS_TRY(lens_store_attr_i64(s->store, "/", "rows_flagged",
-				     (int64_t)s->counts.n_flagged, err));
-	st = lens_store_commit(s->store, err);
+	lens_store_lock();
+	st = finish(s, err);
+	lens_store_unlock();
+	if (st == LENS_OK)
+		st = lens_store_commit(s->store, err);
 	*write += lens_now() - start;
 	return st;
 }
@@ -152,10 +165,15 @@ static void add_up(struct lens_times *all, const struct lens_times *t, double se
 	all->wait += seconds - (t->compute + t->convert + t->digest + t->write);
 }
 
-static void add_counts(const struct shard *s, double seconds, struct lens_run_result *result)
+/* Under the critical section's lock. Shards follow each other, or overlap: no gap, none twice.
+ */
+static void add_counts(const struct shard *s, double start, struct lens_run_result *result)
 {
 	size_t i, n_workers = s->memory ? s->memory->workers : 0;
+	double end = lens_now(),
+	       seconds = end - (result->times.until ? result->times.until : start);
 
+	result->times.until = end;
 	add_up(&result->times.workers, &s->counts.times.workers, seconds * (double)n_workers);
 	add_up(&result->times.writer, &s->counts.times.writer, seconds);
 
@@ -175,13 +193,19 @@ enum lens_status lens_shard_run(const struct lens_compute_job *job,
 {
 	struct shard s = { .job = job, .in = *job->in };
 	double start = lens_now();
-	enum lens_status st = make(&s, err);
+	enum lens_status st;
 
-	add_counts(&s, lens_now() - start, result);
+#pragma omp critical(lens_work_report)
+	job->watch->progress->shard = job->shard;
+	st = make(&s, err);
 
+#pragma omp critical(lens_work_report)
+	add_counts(&s, start, result);
 	lens_writer_destroy(s.writer);
 	lens_schedule_destroy(s.schedule);
+	lens_store_lock();
 	lens_store_destroy(s.store);
+	lens_store_unlock();
 	lens_order_release(&s.order);
 	lens_plan_release(&s.plan);
 	lens_free(s.store_id);

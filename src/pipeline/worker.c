@@ -171,6 +171,15 @@ static enum lens_status run_batch(struct worker *w, size_t batch, size_t *flagge
 	return hand_over_results(w, row, n, err);
 }
 
+/* Under the critical section's lock, as shards may overlap. */
+static void count_bytes(struct lens_work *w)
+{
+	uint64_t written = lens_writer_bytes(w->writer);
+
+	w->watch->progress->bytes_written += written - w->bytes_told;
+	w->bytes_told = written;
+}
+
 /* Counts a batch as done and tells the user. Under the critical section's lock. */
 static void report(struct lens_work *w, size_t batch, size_t flagged)
 {
@@ -183,7 +192,7 @@ static void report(struct lens_work *w, size_t batch, size_t flagged)
 	g->rows_done += n;
 	for (i = 0; i < n; i++)
 		g->tokens_done += lens_prompt_length(q, row[i]);
-	g->bytes_written = w->bytes_before + lens_writer_bytes(w->writer);
+	count_bytes(w);
 	g->seconds = lens_now() - w->watch->started;
 	w->watch->tell(w->watch->ctx, g);
 }
@@ -199,6 +208,11 @@ static enum lens_status work_through(struct worker *w, struct lens_error *err)
 
 		if (stop && atomic_load(stop))
 			return lens_error_set(err, LENS_ERR_INTERRUPTED, "stopped by a signal");
+		if (lens_relay_failed(w->work->relay))
+			return lens_error_set(err, LENS_ERR_INTERRUPTED,
+					      "another shard failed");
+		if (!lens_schedule_left(w->work->schedule))
+			lens_relay_dry(w->work->relay, w->work->shard);
 		LENS_TRY(run_batch(w, batch, &flagged, err));
 		w->busy += lens_now() - start;
 		lens_schedule_done(w->work->schedule, batch);
@@ -241,14 +255,19 @@ static void add_counts(const struct worker *w)
 	}
 }
 
-/* One thread's share; its error, if it is the first, becomes the run's. */
+/* One thread's share, in a place of its own; its error, if it is the first, is the run's. */
 static void one_worker(struct lens_work *work, struct lens_error *first)
 {
 	struct lens_error e = LENS_ERROR_INIT;
 	struct worker w = { .work = work };
-	double start = lens_now();
-	enum lens_status st = worker_init(&w, &e);
+	enum lens_status st;
+	double start;
 
+	if (!lens_relay_take(work->relay, work->schedule))
+		return;
+	lens_crew_join(work->memory->inner_threads);
+	start = lens_now();
+	st = worker_init(&w, &e);
 	w.busy = lens_now() - start;
 	if (st == LENS_OK)
 		st = work_through(&w, &e);
@@ -256,7 +275,6 @@ static void one_worker(struct lens_work *work, struct lens_error *first)
 		lens_schedule_stop(work->schedule);
 		lens_writer_stop(work->writer);
 	}
-	lens_crew_rest(work->memory->inner_threads);
 #pragma omp critical(lens_work_report)
 	{
 		if (st != LENS_OK && e.code != LENS_OK && first->code == LENS_OK)
@@ -264,6 +282,8 @@ static void one_worker(struct lens_work *work, struct lens_error *first)
 		add_counts(&w);
 	}
 	worker_release(&w);
+	lens_crew_rest(work->memory->inner_threads);
+	lens_relay_give(work->relay);
 }
 
 enum lens_status lens_work_run(struct lens_work *w, struct lens_error *err)
@@ -272,7 +292,6 @@ enum lens_status lens_work_run(struct lens_work *w, struct lens_error *err)
 	enum lens_status st;
 
 	omp_set_max_active_levels(2);
-	lens_crew_begin(w->memory->workers);
 #pragma omp parallel num_threads((int)w->memory->workers)
 	one_worker(w, &first);
 	/* A failure of the writer makes workers fail: tell the cause. */
@@ -280,7 +299,8 @@ enum lens_status lens_work_run(struct lens_work *w, struct lens_error *err)
 	lens_writer_add_times(w->writer, &w->counts->times);
 	if (st == LENS_OK)
 		st = lens_error_pass(err, &first);
-	w->watch->progress->bytes_written = w->bytes_before + lens_writer_bytes(w->writer);
+#pragma omp critical(lens_work_report)
+	count_bytes(w);
 	w->watch->progress->seconds = lens_now() - w->watch->started;
 	return st;
 }

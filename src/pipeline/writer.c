@@ -79,8 +79,11 @@ static enum lens_status write_chunk(struct lens_writer *w, int dataset,
 				    const struct lens_store_chunk *c, struct lens_error *err)
 {
 	double start = lens_now();
-	enum lens_status st = lens_store_write_chunk(w->store, w->store_id[dataset], c, err);
+	enum lens_status st;
 
+	lens_store_lock();
+	st = lens_store_write_chunk(w->store, w->store_id[dataset], c, err);
+	lens_store_unlock();
 	w->times.write += lens_now() - start;
 	w->bytes += c->nbytes;
 	return st;

@@ -42,6 +42,22 @@ static enum lens_status count_part(struct lens_parts *s, size_t shard, size_t th
 	return st;
 }
 
+/* Shards that follow each other are held together: model and means once. */
+static void plan_overlap(struct lens_parts *s)
+{
+	size_t i, both, most = 0;
+
+	for (i = 1; i < s->cut.n; i++) {
+		const struct lens_memory *a = &s->part[i - 1].memory, *b = &s->part[i].memory;
+
+		both = a->total + b->total - b->model - b->mean;
+		most = lens_max(most, both);
+	}
+	s->overlap = s->cut.n > 1 && most <= s->most.limit;
+	if (s->overlap)
+		s->most.total = lens_max(s->most.total, most);
+}
+
 enum lens_status lens_parts_make(struct lens_parts *s, const struct lens_plan *whole,
 				 size_t threads, const struct lens_available *is,
 				 struct lens_error *err)
@@ -58,7 +74,9 @@ enum lens_status lens_parts_make(struct lens_parts *s, const struct lens_plan *w
 		LENS_TRY(count_part(s, i, threads, is, err));
 		if (s->part[i].memory.total > s->most.total)
 			s->most = s->part[i].memory;
+		s->most_workers = lens_max(s->most_workers, s->part[i].memory.workers);
 	}
+	plan_overlap(s);
 	return LENS_OK;
 }
 
@@ -153,6 +171,7 @@ enum lens_status lens_plan_summary_make(struct lens_plan_summary *out,
 		.asked_prompts = p->experiment->shards.prompts,
 		.shard_bytes = s->file_bytes,
 		.memory = &s->most,
+		.overlap = s->overlap,
 	};
 	out->dataset = lens_calloc(p->n_datasets, sizeof(*out->dataset));
 	if (!out->dataset)

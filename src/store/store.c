@@ -2,10 +2,23 @@
  * store/store.c: the life of a file that is being written: create, commit or abandon. In:
  * a final name. Out: a complete file of that name, or none.
  */
+#include <pthread.h>
 #include <string.h>
 
 #include "h5lens/sys.h"
 #include "store/store_private.h"
+
+static pthread_mutex_t hdf5 = PTHREAD_MUTEX_INITIALIZER;
+
+void lens_store_lock(void)
+{
+	pthread_mutex_lock(&hdf5);
+}
+
+void lens_store_unlock(void)
+{
+	pthread_mutex_unlock(&hdf5);
+}
 
 static enum lens_status create_file(struct lens_store *s, struct lens_error *err)
 {
@@ -93,14 +106,28 @@ enum lens_status lens_store_keep(struct lens_store *s, enum lens_status st,
 	return st;
 }
 
-static enum lens_status commit(struct lens_store *s, struct lens_error *err)
+static enum lens_status finish(struct lens_store *s, struct lens_error *err)
 {
-	if (s->committed || s->failed || s->file < 0)
-		return lens_error_at(err, LENS_ERR_INTERNAL, s->final, 0, 0,
-				     "commit of a file that is finished or failed");
 	LENS_TRY(lens_store_attach_scales(s, err));
 	LENS_TRY(lens_store_write_digests(s, err));
 	LENS_TRY(close_file(s, err));
+	s->finished = true;
+	return LENS_OK;
+}
+
+enum lens_status lens_store_finish(struct lens_store *s, struct lens_error *err)
+{
+	lens_h5_begin();
+	return lens_store_keep(s, finish(s, err), err);
+}
+
+static enum lens_status commit(struct lens_store *s, struct lens_error *err)
+{
+	if (s->committed || s->failed || (s->file < 0 && !s->finished))
+		return lens_error_at(err, LENS_ERR_INTERNAL, s->final, 0, 0,
+				     "commit of a file that is finished or failed");
+	if (!s->finished)
+		LENS_TRY(lens_store_finish(s, err));
 	LENS_TRY(lens_io_finish(s->io, err));
 	LENS_TRY(lens_io_rename(s->io->path, s->final, err));
 	s->committed = true;
@@ -109,7 +136,6 @@ static enum lens_status commit(struct lens_store *s, struct lens_error *err)
 
 enum lens_status lens_store_commit(struct lens_store *s, struct lens_error *err)
 {
-	lens_h5_begin();
 	return lens_store_keep(s, commit(s, err), err);
 }
 

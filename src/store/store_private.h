@@ -81,6 +81,7 @@ struct lens_store {
 	char *final, *dir;
 	struct lens_io *io; /* io->path is the temporary name */
 	hid_t file;
+	bool finished; /* closed, but not under its final name */
 	bool committed;
 	bool failed; /* a call failed: the file must not be committed */
 	struct lens_store_dim *dims;

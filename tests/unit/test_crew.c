@@ -24,12 +24,17 @@ static void shares(void **state)
 {
 	(void)state;
 	assert_int_equal(lens_crew_share(3), 3); /* no run */
-	lens_crew_begin(3);
+	lens_crew_join(2);
+	lens_crew_join(2);
+	lens_crew_join(2);
 	assert_int_equal(lens_crew_share(2), 2);
 	lens_crew_rest(2);
 	assert_int_equal(lens_crew_share(2), 3); /* two threads for two workers */
 	lens_crew_rest(2);
 	assert_int_equal(lens_crew_share(2), 6); /* all for the last */
+	lens_crew_join(2);
+	assert_int_equal(lens_crew_share(2), 3); /* a worker of the next shard takes its own */
+	lens_crew_rest(2);
 	lens_crew_rest(2);
 	assert_int_equal(lens_crew_share(2), 2);
 }
@@ -37,13 +42,14 @@ static void shares(void **state)
 /* As if one of two workers, of `threads` each, had ended; or as if there were none. */
 static void leave(int threads)
 {
-	lens_crew_begin(2);
+	lens_crew_join(1);
+	lens_crew_join(1);
 	lens_crew_rest((size_t)threads);
 }
 
 static void nobody_left(void)
 {
-	lens_crew_begin(0);
+	lens_crew_rest(1);
 }
 
 /* Threads of this process. The OpenMP library keeps those that it has started. */
