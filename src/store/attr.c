@@ -134,19 +134,16 @@ static char *read_text(hid_t attr, hid_t type, struct lens_error *err)
 	}
 }
 
-enum lens_status lens_h5_attr_text(const struct lens_h5_file *f, hid_t obj, const char *name,
-				   char **out, struct lens_error *err)
+/* Of an attribute that is there. */
+static enum lens_status open_and_read(const struct lens_h5_file *f, hid_t obj, const char *name,
+				      char **out, struct lens_error *err)
 {
 	struct lens_error why = LENS_ERROR_INIT;
-	hid_t attr, type, space;
+	hid_t attr = H5Aopen(obj, name, H5P_DEFAULT), type, space;
 	H5T_class_t kind;
 	bool known = false;
-	htri_t there = H5Aexists(obj, name);
 
 	*out = NULL;
-	if (there == 0)
-		return LENS_OK;
-	attr = there > 0 ? H5Aopen(obj, name, H5P_DEFAULT) : H5I_INVALID_HID;
 	if (attr < 0)
 		return lens_h5_fail(f->io, err, "read the attribute '%s'", name);
 	type = H5Aget_type(attr);
@@ -168,6 +165,17 @@ enum lens_status lens_h5_attr_text(const struct lens_h5_file *f, hid_t obj, cons
 		return lens_error_at(err, LENS_ERR_FORMAT, f->io->path, 0, 0,
 				     "the attribute '%s' cannot be read", name);
 	return LENS_OK;
+}
+
+enum lens_status lens_h5_attr_text(const struct lens_h5_file *f, hid_t obj, const char *name,
+				   char **out, struct lens_error *err)
+{
+	htri_t there = H5Aexists(obj, name);
+
+	*out = NULL;
+	if (there < 0)
+		return lens_h5_fail(f->io, err, "read the attribute '%s'", name);
+	return there ? open_and_read(f, obj, name, out, err) : LENS_OK;
 }
 
 struct attr_query {
@@ -229,7 +237,7 @@ static herr_t visit_attr(hid_t obj, const char *name, const H5A_info_t *info, vo
 	char *value;
 
 	(void)info;
-	w->st = lens_h5_attr_text(w->f, obj, name, &value, w->err);
+	w->st = open_and_read(w->f, obj, name, &value, w->err);
 	if (w->st == LENS_OK && value)
 		w->st = w->fn(w->ctx, name, value, w->err);
 	lens_free(value);
