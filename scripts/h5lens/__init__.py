@@ -177,6 +177,10 @@ def _dims(d: h5py.Dataset) -> tuple[str, ...]:
     return tuple(str(dim[0].name).rsplit("/", 1)[-1] if len(dim) else "" for dim in d.dims)
 
 
+def _token_axis(dims: tuple[str, ...]) -> int:
+    return next(i for i, name in enumerate(dims) if name in ("pos", "slot", "query"))
+
+
 def _address(d: h5py.Dataset) -> int:
     """Equal for two names of one dataset (a hook and its alias)."""
     return int(h5py.h5o.get_info(d.id).addr)
@@ -1140,7 +1144,7 @@ class Run:
         if pos is not None:
             index = _index(rows, len(self))
             got = self._batch(d, index, self._slots(index, pos), None, d.dtype if dtype is None else dtype)
-            got = got if isinstance(pos, slice) else got.squeeze(got.ndim - 2 if "query" in _dims(d) else 1)
+            got = got if isinstance(pos, slice) else got.squeeze(_token_axis(_dims(d)))
             return got[0] if isinstance(rows, (int, np.integer)) else got
         got = _read(d, rows)
         return got if dtype is None else got.astype(dtype, copy=False)
@@ -1266,7 +1270,7 @@ class Run:
         if id(d) not in self._axes:
             self._axes[id(d)] = _dims(d)
         dims, length = self._axes[id(d)], self.lengths[index]
-        axis = next(i for i, name in enumerate(dims) if name in ("pos", "slot", "query"))
+        axis = _token_axis(dims)
         longest = int(length.max(initial=0))
         shape = [len(index), *(longest if name == "key" else n for name, n in zip(dims[1:], d.shape[1:]))]
         shape[axis] = slot.shape[1]
@@ -1295,7 +1299,7 @@ class Run:
         return out
 
     def _tokens(self, d: h5py.Dataset, index: np.ndarray, dtype: Any = None) -> Tokens:
-        if _dims(d)[1:2] not in (("pos",), ("slot",)):
+        if _token_axis(_dims(d)) != 1:
             raise ValueError(f"{str(d.name).removeprefix('/cache/')} is {list(_dims(d))}: not one array for each token; "
                              "pos=\"read\" or a number gives one query of it")
         at = self.positions(index)

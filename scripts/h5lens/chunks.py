@@ -46,7 +46,7 @@ class Chunks:
         self.step = math.prod(self.chunk[2:]) * self.dtype.itemsize  # bytes of one entry of the second dimension
         self.size = self.chunk[0] * self.chunk[1] * self.step
         self.at = self._places(d) if self._plain(d) else None  # byte offset of each chunk; -1: never written
-        self.first: list[list[int]] = [] if self.at is None else self.at[(..., *[0] * (d.ndim - 2))].tolist()
+        self.first: list[list[int]] = [] if self.at is None else self.at.reshape(*self.at.shape[:2], -1)[:, :, 0].tolist()
 
     @staticmethod
     def _plain(d: h5py.Dataset) -> bool:
@@ -96,7 +96,7 @@ class Part:
         n, j = c.chunk[1], first // c.chunk[1]
         if past <= (j + 1) * n and out.shape[1:] == c.chunk[2:] and out.dtype == c.dtype and out.flags.c_contiguous:
             offset = c.first[i][j] + (r * n + first - j * n) * c.step  # the usual case, in few steps
-            if c.first[i][j] >= 0 and os.preadv(self._fd, [out], offset) == out.nbytes:
+            if c.first[i][j] >= 0 and os.preadv(self._fd, [out.data], offset) == out.nbytes:
                 return
         for j in range(first // n, -(-past // n)):
             a, b = max(first, j * n), min(past, (j + 1) * n)
@@ -180,6 +180,7 @@ class Part:
         c = self.chunks
         if c.at is None or not hasattr(os, "posix_fadvise"):
             return
+        chunks: set[tuple[int, ...]]
         if self._starts is None:
             chunks = {(row // c.chunk[0],) for row in rows}
         else:

@@ -1,4 +1,4 @@
-"""Checks that scripts/h5lens.py gives the same arrays of a run with padding and of one without (cache.layout: ragged).
+"""Checks that scripts/h5lens gives the same arrays of a run with padding and of one without (cache.layout: ragged).
 
 The program makes both, in one file, in shards and packed. Damage is found, a missing shard told, and what a user types
 about the layout answered: a wrong word, another layout over a finished output, verify, info and --dry-run.
@@ -166,7 +166,7 @@ def check_damage(c: Checks, work: Path) -> None:
     c.that(done.returncode == 1 and "00001.h5: /tokens/blocks.0.hook_resid_pre: chunk [0,0]" in done.stderr,
            f"verify of a damaged shard: {done.stderr}")
     with h5lens.open_run(out) as run:
-        c.that(any("tokens/blocks.0.hook_resid_pre" in name for name in run.verify().wrong), "h5lens.py finds it")
+        c.that(any("tokens/blocks.0.hook_resid_pre" in name for name in run.verify().wrong), "the reader finds it")
     shard.write_bytes(kept)
     done = h5lens_run("verify", str(out))
     c.that(done.returncode == 0, f"verify: {done.stdout}")
