@@ -276,7 +276,8 @@ static void zsh_options(const struct command *c, const struct usage *u)
 		const struct option_row *o = &u->option[i];
 		const struct lens_key *k = o->help ? NULL : lens_key_of_flag(o->name);
 
-		zsh_option(o->name, o->shape, k ? k->help : o->help);
+		if (k || o->help) /* an old name has neither */
+			zsh_option(o->name, o->shape, k ? k->help : o->help);
 	}
 	printf("\t\t'--help[this command]' '*:file:_files%s' ;;\n",
 	       takes_folder(c) ? " -/" : "");
