@@ -37,8 +37,8 @@ struct lens_capture_spec {
 	enum lens_hook hook;
 	size_t layer;
 	enum lens_dtype dtype; /* LENS_F32 or LENS_F16 */
-	bool by_rows;  /* as rows, but chunks that a batch holds whole as they are */
-	bool by_token; /* whole chunks, and what of a chunk a batch has, as rows */
+	bool by_rows;          /* as rows, but chunks that a batch holds whole as they are */
+	bool by_token;         /* whole chunks, and what of a chunk a batch has, as rows */
 	int rank;
 	size_t extent[LENS_CAPTURE_RANK];
 	size_t chunk[LENS_CAPTURE_RANK];
