@@ -291,7 +291,7 @@ MODELS = {
                            tie_word_embeddings=True),
         store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
     "smollm3_interval": Spec(
-        5304, llama_config("SmolLM3", 4, 16, 2, 2, pad_token_id=0, no_rope_layer_interval=2),
+        5305, llama_config("SmolLM3", 3, 16, 2, 2, pad_token_id=0, no_rope_layer_interval=2),
         dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
     "phi": Spec(
         5405, phi_config(2, 32, 4),

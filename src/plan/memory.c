@@ -91,6 +91,12 @@ static size_t least_memory(const struct lens_plan *p, const struct lens_memory *
 	       workers * (m->per_worker + m->buffer);
 }
 
+/* What is needed, so that what is as much would do. */
+static size_t mib(size_t bytes)
+{
+	return (bytes >> 20) + (bytes % (1 << 20) != 0);
+}
+
 /* What there is: the end of an error that says what is needed. */
 static enum lens_status too_little(const struct lens_memory *m, struct lens_error *err)
 {
@@ -107,7 +113,7 @@ static enum lens_status too_little_for_workers(const struct lens_memory *m, size
 	lens_error_set(err, LENS_ERR_NOMEM,
 		       "memory: one worker needs %zu MiB (model %zu, worker %zu, buffers "
 		       "and open chunks %zu%s",
-		       needed >> 20, m->model >> 20, m->per_worker >> 20,
+		       mib(needed), m->model >> 20, m->per_worker >> 20,
 		       (needed - m->model - m->mean - m->per_worker) >> 20, m->mean ? "" : ")");
 	if (m->mean)
 		lens_error_add(err, ", means %zu)", m->mean >> 20);
@@ -150,7 +156,7 @@ static enum lens_status plan_first_pass(const struct lens_plan *p, struct lens_m
 	lens_error_set(err, LENS_ERR_NOMEM,
 		       "memory: the first pass, for ablate.value: mean, needs %zu MiB (model "
 		       "%zu, means %zu; with ablate.mean_over: tokens, less)",
-		       needed >> 20, m->model >> 20, m->mean >> 20);
+		       mib(needed), m->model >> 20, m->mean >> 20);
 	return too_little(m, err);
 }
 
@@ -233,7 +239,7 @@ enum lens_status lens_plan_loading(const struct lens_config *c, const struct len
 	if (needed > m.limit) {
 		lens_error_set(err, LENS_ERR_NOMEM,
 			       "memory: the loading of the weights needs %zu MiB (weights %zu)",
-			       needed >> 20, m.model >> 20);
+			       mib(needed), m.model >> 20);
 		return too_little(&m, err);
 	}
 	*threads = lens_min(*threads, (m.limit - m.model) / each);

@@ -8,6 +8,8 @@
  */
 #include "tables/tables_private.h"
 
+#include <math.h>
+
 void lens_direction(const struct lens_model *m, int32_t token, double *out)
 {
 	size_t i, d = m->config.d_model;
@@ -23,6 +25,13 @@ void lens_direction(const struct lens_model *m, int32_t token, double *out)
 	mean /= (double)d;
 	for (i = 0; i < d; i++)
 		out[i] -= mean;
+}
+
+double lens_capped(const struct lens_model *m, double logit)
+{
+	double cap = m->config.logit_cap;
+
+	return cap > 0 ? cap * tanh(logit / cap) : logit;
 }
 
 double lens_direction_bias(const struct lens_model *m, int32_t token)

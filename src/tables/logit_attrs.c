@@ -151,14 +151,6 @@ static void visit(struct lens_table_view *v, const struct lens_batch *b,
 	}
 }
 
-/* The components' sum is the logit before the cap, where logits have one. */
-static double capped(const struct lens_model *m, double logit)
-{
-	double cap = m->config.logit_cap;
-
-	return cap > 0 ? cap * tanh(logit / cap) : logit;
-}
-
 /* One answer's column of a prompt's row, at one position. */
 static void finish_answer(struct lens_table_view *v, const struct lens_logits *l, size_t answer)
 {
@@ -176,7 +168,8 @@ static void finish_answer(struct lens_table_view *v, const struct lens_logits *l
 		total += x;
 		magnitude += fabs(x);
 	}
-	off = fabs(capped(v->model, total) - lens_answer_logit(l, answer)) / magnitude;
+	/* The components' sum is the logit before the cap, where logits have one. */
+	off = fabs(lens_capped(v->model, total) - lens_answer_logit(l, answer)) / magnitude;
 	if (off > v->deviation)
 		v->deviation = off;
 }

@@ -136,6 +136,8 @@ void lens_top_probs(const struct lens_table_view *v, struct lens_logits *l, floa
 void lens_direction(const struct lens_model *m, int32_t token, double *out);
 /* What of the logit is not from the stream: b_U, and an unfolded ln_final's bias. */
 double lens_direction_bias(const struct lens_model *m, int32_t token);
+/* A logit behind the soft cap, if the model has one. */
+double lens_capped(const struct lens_model *m, double logit);
 
 /* --- tables.c, logits.c, positions.c, tile.c ------------------------------------------- */
 

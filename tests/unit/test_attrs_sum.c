@@ -126,6 +126,8 @@ static void check_sum(const struct whole *w, size_t prompt, size_t pos, size_t a
 		sum += x;
 		magnitude += fabs(x);
 	}
+	if (w->m->config.logit_cap > 0) /* the sum is the logit before it */
+		sum = w->m->config.logit_cap * tanh(sum / w->m->config.logit_cap);
 	/* each component is rounded as well */
 	test_near(sum, logit_at(w, prompt, pos, w->answers[2 * prompt + answer]),
 		  (lens_tables_deviation_bound(&w->all.sizes) + TEST_U) * magnitude,

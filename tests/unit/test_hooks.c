@@ -25,6 +25,7 @@ static const struct lens_config gpt2 = {
 	.d_vocab = 300,
 	.n_ctx = 48,
 	.learned_positions = true,
+	.norms_before = true,
 };
 
 struct named {
@@ -168,6 +169,38 @@ static void names_of_other_families(void **state)
 		    lens_hook_info(LENS_HOOK_MLP_PRE_LINEAR)->by_default);
 }
 
+/* Norms of queries and keys, after and instead of the others. */
+static void names_of_norms(void **state)
+{
+	static const struct named qk[] = {
+		{ "blocks.0.attn.q_norm.hook_scale", { P, 4, 1 } },
+		{ "blocks.1.attn.q_norm.hook_normalized", { P, 4, 8 } },
+		{ "blocks.0.attn.k_norm.hook_scale", { P, 2, 1 } },
+		{ "blocks.1.attn.k_norm.hook_normalized", { P, 2, 8 } },
+	};
+	static const struct named after[] = {
+		{ "blocks.0.ln1_post.hook_scale", { P, 1, 0 } },
+		{ "blocks.1.ln1_post.hook_normalized", { P, 32, 0 } },
+		{ "blocks.0.ln2_post.hook_scale", { P, 1, 0 } },
+		{ "blocks.1.ln2_post.hook_normalized", { P, 32, 0 } },
+	};
+	struct lens_config qwen3 = gpt2, olmo2 = gpt2;
+	size_t i, all = N_DEFAULT + N_REQUEST;
+
+	(void)state;
+	qwen3.qk_norm = LENS_QK_NORM_HEAD;
+	qwen3.n_kv_heads = 2;
+	olmo2.norms_before = false;
+	olmo2.norms_after = true;
+	for (i = 0; i < 4; i++) {
+		check_shape(&qwen3, &qk[i]);
+		check_shape(&olmo2, &after[i]);
+	}
+	assert_int_equal(count_existing(&qwen3), all + 4 * L);
+	assert_int_equal(count_existing(&olmo2), all); /* four for four */
+	assert_false(lens_hook_exists(&olmo2, LENS_HOOK_LN1_SCALE));
+}
+
 /* Square points are shown head by head; what is beside the stream cannot be edited. */
 static void what_points_are(void **state)
 {
@@ -186,7 +219,7 @@ static void what_points_are(void **state)
 						      !strstr(h->name, "hook_result") &&
 						      !strstr(h->name, "mlp_in"));
 	}
-	assert_int_equal(n_fixed, 5);
+	assert_int_equal(n_fixed, 9);
 }
 
 /* Fewer heads for keys and values; two digits of layers. */
@@ -379,6 +412,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names_and_shapes),
 		cmocka_unit_test(names_of_other_families),
+		cmocka_unit_test(names_of_norms),
 		cmocka_unit_test(what_points_are),
 		cmocka_unit_test(other_configs),
 		cmocka_unit_test(aliases),
