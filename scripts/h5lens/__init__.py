@@ -73,7 +73,7 @@ try:
 except ImportError:  # not a Unix
     resource = None  # type: ignore[assignment]
 
-__version__ = "0.4.0"  # the program's
+__version__ = "0.5.0"  # the program's
 SCHEMA = 2  # the newest schema version that this reader knows
 
 Rows = int | slice | Sequence[int] | np.ndarray | None

@@ -76,8 +76,8 @@ static void show_answers(struct lens_tables *t, const float *x, size_t prompt, s
 	lens_final_norm(t->model, 1, x, t->normed, t->scale);
 	l.scale = t->scale[0];
 	for (k = 0; k < n; k++) {
-		t->answer_logit[k] = lens_capped(
-			t->model, logit_of(t->model, t->normed, l.answer[k]));
+		t->answer_logit[k] =
+			lens_capped(t->model, logit_of(t->model, t->normed, l.answer[k]));
 		l.finite &= isfinite(t->answer_logit[k]) != 0;
 	}
 	lens_show_logits(t, LENS_AT_OTHER_POS, &l);
