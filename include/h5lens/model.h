@@ -105,6 +105,8 @@ struct lens_model_options {
 				  const struct lens_processing *p, size_t *threads,
 				  struct lens_error *err);
 	void *ctx;
+	/* A folder without weight files gives a model without weights, for a plan: w_e NULL. */
+	bool config_will_do;
 };
 
 /* One block. Row-major; the columns of QKV are [q heads | k heads | v heads]. */

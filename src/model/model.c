@@ -234,6 +234,12 @@ static enum lens_status load(const char *dir, struct loader *l, struct lens_sha2
 		m->processing.center_unembed = false;
 	if (m->processing.refactor_factored_attn_matrices)
 		LENS_TRY(lens_refactor_check(&m->config, err));
+	if (l->options->config_will_do && !lens_tensors_there(dir)) {
+		m->warning =
+			lens_strdup("the model's folder holds no weights: its plan is that "
+				    "of config.json, and no time is estimated");
+		return lens_sha256_final(sha, m->sha256, err);
+	}
 	LENS_TRY(lens_tensors_open(dir, t, sha, err));
 	LENS_TRY(lens_checkpoint_names(&l->checkpoint, l->family, l->options->tied_head,
 				       &m->warning, err));

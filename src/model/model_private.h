@@ -72,6 +72,8 @@ struct lens_tensors {
 	size_t n_files;
 };
 
+/* Are there weight files in dir? */
+bool lens_tensors_there(const char *dir);
 /* Opens the weight files of dir and hashes them into sha. */
 enum lens_status lens_tensors_open(const char *dir, struct lens_tensors *t,
 				   struct lens_sha256 *sha, struct lens_error *err);

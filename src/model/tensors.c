@@ -206,6 +206,27 @@ static enum lens_status add_kind(const struct opening *o, bool *found, struct le
 	return st;
 }
 
+static bool is_there(const char *dir, const char *name)
+{
+	char *path = lens_path_join(dir, name);
+	bool there = path && lens_file_exists(path);
+
+	lens_free(path);
+	return there;
+}
+
+bool lens_tensors_there(const char *dir)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(weight_files) / sizeof(*weight_files); i++) {
+		if (is_there(dir, weight_files[i].single) ||
+		    is_there(dir, weight_files[i].index))
+			return true;
+	}
+	return false;
+}
+
 enum lens_status lens_tensors_open(const char *dir, struct lens_tensors *t,
 				   struct lens_sha256 *sha, struct lens_error *err)
 {

@@ -160,6 +160,7 @@ static enum lens_status open_model(struct lens_opened *o, const struct lens_expe
 	struct lens_model_options m = lens_model_options_of(e);
 
 	m.admit = admit_model;
+	m.config_will_do = opt->dry_run;
 	m.ctx = o;
 	o->memory = (struct lens_available){ e->memory, LENS_MEMORY_GIVEN };
 	if (!e->memory)

@@ -214,8 +214,9 @@ static enum lens_status run(struct run *r, struct lens_error *err)
 	LENS_TRY(plan(r, err));
 	LENS_TRY(lens_check_address_space(most->workers * most->inner_threads, err));
 	if (r->options->dry_run) {
-		LENS_TRY(lens_estimate_make(&r->parts, r->options->task, &r->result->estimate,
-					    err));
+		if (r->inputs.model->w_e) /* else there is nothing to measure */
+			LENS_TRY(lens_estimate_make(&r->parts, r->options->task,
+						    &r->result->estimate, err));
 		return end(r, LENS_RUN_DRY);
 	}
 	LENS_TRY(lens_sweep_open(r->sweep, r->parts.cut.n, r->parts.cut.first,

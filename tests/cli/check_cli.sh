@@ -125,6 +125,15 @@ t "another list, in the user's words" 1 'cache.hooks: [*] there, hook_embed,hook
 t "no hook, on an existing output" 2 "no hook point matches 'hook_embd'; did you mean 'hook_embed'" \
 	run -o "$work/a.h5" --hooks hook_embd
 
+# config.json and the tokenizer are enough for a plan.
+mkdir "$work/shapes"
+cp tests/golden/data/qwen3/*.json "$work/shapes/"
+shapes() { "$h5lens" run --model "$work/shapes" --data tests/golden/data/qwen3/prompts.csv \
+	--answers correct,incorrect -o "$work/shapes.h5" "$@"; }
+t "dry run without weights" 0 'holds no weights: its plan is that of config.json' shapes --dry-run
+t "dry run without weights, its plan" 0 'blocks.1.attn.q_norm.hook_scale +6.36.4.1' shapes --dry-run
+t "run without weights" 1 'holds no weights: model.safetensors' shapes
+
 # What version 0.1.0 wrote (schema 1): tests/golden/schema1, of this model and CSV.
 cp -r tests/golden/schema1/. "$work/"
 old=tests/golden/data/gpt2_gelu_new
