@@ -303,12 +303,13 @@ MODELS = {
         5608, llama_config("Phi3", 2, 24, 4, 2, sliding_window=6, pad_token_id=0),
         store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
     "phi3_longrope": Spec(
-        5708, llama_config("Phi3", 2, 16, 2, 2, sliding_window=None, pad_token_id=0,
+        5710, llama_config("Phi3", 2, 16, 2, 2, sliding_window=None, pad_token_id=0,
                            max_position_embeddings=4 * N_CTX,
                            original_max_position_embeddings=N_CTX,
                            rope_scaling={"type": "longrope",
-                                         "short_factor": [1.0, 1.2, 1.5, 2.0],
-                                         "long_factor": [1.0, 2.0, 4.0, 8.0]}),
+                                         "short_factor": [1.0, 1.2, 1.5],
+                                         "long_factor": [1.0, 2.0, 4.0]},
+                           partial_rotary_factor=0.75),
         dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
     "gptj": Spec(
         5810, gpt2_config(2, 32, 2, architectures=["GPTJForCausalLM"], model_type="gptj",

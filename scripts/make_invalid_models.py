@@ -545,6 +545,9 @@ def newer_family_cases() -> None:
     old = {"n_layer": 1, "n_embd": 8, "n_head": 2, "n_positions": 4, "vocab_size": 6}
     family_case("bigcode-heads", {**old, "architectures": ["GPTBigCodeForCausalLM"], "model_type": "gpt_bigcode"},
                 "multi_query false", multi_query=False)
+    family_case("gptj-rotary-null", {**old, "architectures": ["GPTJForCausalLM"], "model_type": "gptj"},
+                "rotary_dim null", rotary_dim=None)
+    family_case("phi3-share", of_kind("Phi3"), "partial_rotary_factor -1 is not above 0", partial_rotary_factor=-1)
     family_case("gptj-rotary", {**old, "architectures": ["GPTJForCausalLM"], "model_type": "gptj"},
                 "rotary_dim 6 is not an even number up to the 4", rotary_dim=6)
     case("qwen3-tensors", W, 'tensor "model.embed_tokens.weight" is missing')(

@@ -242,6 +242,9 @@ static enum lens_status read_longrope(const struct lens_config_file *s, struct l
 
 	r->type = LENS_ROPE_LONGROPE;
 	r->factor = 1;
+	/* Where the config has no original length, the scaling itself says how far it goes. */
+	if (!(factor > 1))
+		LENS_TRY(lens_config_real(s, "factor", factor, &factor, err));
 	if (!json_is_array(list) || json_array_size(list) > LENS_MOST_LONGROPE)
 		return lens_config_wrong(s, "short_factor",
 					 "is not a list of at most 256 numbers", err);

@@ -20,6 +20,10 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 	LENS_TRY(lens_config_size(f, "n_inner", 4 * c->d_model, &c->d_mlp, err));
 	LENS_TRY(lens_config_eps(f, "layer_norm_epsilon", 1e-5, &c->eps, err));
 	LENS_TRY(lens_config_tied(f, false, &layout->tied_head, err));
+	if (json_is_null(json_object_get(f->root, "rotary_dim")))
+		return lens_error_at(
+			err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
+			"rotary_dim null: we need the number of dimensions that are turned");
 	LENS_TRY(lens_config_size(f, "rotary_dim", 64, &dim, err));
 	if (dim > c->d_head || dim % 2)
 		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,

@@ -40,7 +40,7 @@ enum lens_status lens_llama_config(const struct lens_config_file *f,
 	c->norm = LENS_NORM_RMS;
 	c->gated_mlp = true;
 	c->scale_attn = true;
-	LENS_TRY(lens_config_rotary(f, base, 1.0, c, err));
+	LENS_TRY(lens_config_rotary(f, base, deflt->share > 0 ? deflt->share : 1, c, err));
 	return lens_config_activation(f, deflt->act_key, deflt->act, c, err);
 }
 

@@ -81,19 +81,24 @@ const struct lens_family lens_family_phi = {
 static enum lens_status config_phi3(const struct lens_config_file *f, struct lens_config *c,
 				    struct lens_layout *layout, struct lens_error *err)
 {
-	static const struct lens_llama_defaults deflt = { .n_layers = 32,
-							  .d_model = 3072,
-							  .n_heads = 32,
-							  .d_mlp = 8192,
-							  .n_ctx = 4096,
-							  .d_vocab = 32064,
-							  .eps = 1e-5,
-							  .base = 10000,
-							  .act_key = "hidden_act",
-							  .act = "silu" };
+	struct lens_llama_defaults deflt = { .n_layers = 32,
+					     .d_model = 3072,
+					     .n_heads = 32,
+					     .d_mlp = 8192,
+					     .n_ctx = 4096,
+					     .d_vocab = 32064,
+					     .eps = 1e-5,
+					     .base = 10000,
+					     .act_key = "hidden_act",
+					     .act = "silu" };
 	const json_t *window = json_object_get(f->root, "sliding_window");
 	size_t i;
 
+	/* Phi-4-mini: a part of each head. */
+	LENS_TRY(lens_config_real(f, "partial_rotary_factor", 1, &deflt.share, err));
+	if (!(deflt.share > 0))
+		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
+				     "partial_rotary_factor %g is not above 0", deflt.share);
 	LENS_TRY(lens_llama_config(f, &deflt, c, layout, err));
 	if (!window || json_is_null(window))
 		return LENS_OK;

@@ -256,7 +256,7 @@ enum lens_status lens_gpt2_load_final_norm(struct lens_checkpoint *k,
 /* What is named as Llama names it (family_llama.c). */
 struct lens_llama_defaults {
 	size_t n_layers, d_model, n_heads, n_kv_heads, d_head, d_mlp, n_ctx, d_vocab;
-	double eps, base;
+	double eps, base, share; /* share: of each head that is rotary; 0: all */
 	const char *act_key, *act;
 	bool tied;
 };
