@@ -169,12 +169,14 @@ static void add_up(struct lens_times *all, const struct lens_times *t, double se
  */
 static void add_counts(const struct shard *s, double start, struct lens_run_result *result)
 {
-	size_t i, n_workers = s->memory ? s->memory->workers : 0;
+	size_t i;
 	double end = lens_now(),
 	       seconds = end - (result->times.until ? result->times.until : start);
 
 	result->times.until = end;
-	add_up(&result->times.workers, &s->counts.times.workers, seconds * (double)n_workers);
+	/* While a shard ends, the next has some of the places, however many it has itself. */
+	add_up(&result->times.workers, &s->counts.times.workers,
+	       seconds * (double)s->job->parts->most_workers);
 	add_up(&result->times.writer, &s->counts.times.writer, seconds);
 
 	result->n_flagged += s->counts.n_flagged;
