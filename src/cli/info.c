@@ -33,15 +33,11 @@ static void print_hook(const struct lens_config *c, enum lens_hook hook)
 	       h->by_default ? "" : "  (only when named)");
 }
 
-/* Prints what differs from GPT-2. */
-static void print_kinds(const struct lens_config *c)
+static void print_positions(const struct lens_config *c)
 {
 	static const char *const scaling[] = { "", ", scaled: linear", ", scaled: llama3",
 					       ", scaled: yarn", ", scaled: longrope" };
-	size_t i, n_local = 0;
 
-	for (i = 0; i < c->n_layers; i++)
-		n_local += c->local[i];
 	if (c->rotary.dim)
 		printf("  rotary positions: rotary_dim %zu, rotary_base %g%s", c->rotary.dim,
 		       c->rotary.base, scaling[c->rotary.type]);
@@ -49,38 +45,53 @@ static void print_kinds(const struct lens_config *c)
 		printf(" by %g", c->rotary.factor);
 	if (c->rotary.dim)
 		printf("\n");
-	if (c->n_kv_heads != c->n_heads)
-		printf("  grouped-query attention: n_key_value_heads %zu\n", c->n_kv_heads);
+	if (c->local_rotary.dim)
+		printf("  rotary_base %g in local layers\n", c->local_rotary.base);
 	if (c->alibi)
 		printf("  positions: ALiBi, scores have slope * (key - query) added\n");
-	if (c->embed_norm)
-		printf("  W_E holds the norm of the embedding\n");
+}
+
+static void print_attention(const struct lens_config *c)
+{
+	size_t i, n_local = 0;
+
+	for (i = 0; i < c->n_layers; i++)
+		n_local += c->local[i];
+	if (c->n_kv_heads != c->n_heads)
+		printf("  grouped-query attention: n_key_value_heads %zu\n", c->n_kv_heads);
 	if (c->qk_norm)
 		printf("  use_qk_norm: RMSNorm of %s queries and keys\n",
 		       c->qk_norm == LENS_QK_NORM_ALL ? "all heads'" : "each head's");
-	if (c->norms_after)
-		printf("  ln1_post, ln2_post: norms of what attention and MLP add%s\n",
-		       c->norms_before ? "" : "; none before them");
-	if (c->score_cap > 0)
-		printf("  attn_scores_soft_cap %g\n", c->score_cap);
-	if (c->logit_cap > 0)
-		printf("  output_logits_soft_cap %g (so W_U is not centred)\n", c->logit_cap);
-	if (c->attn_scale > 0)
-		printf("  attn_scale %g\n", c->attn_scale);
-	if (c->local_rotary.dim)
-		printf("  rotary_base %g in local layers\n", c->local_rotary.base);
-	if (c->embed_scale > 0)
-		printf("  W_E holds the factor %g of the embedding\n", c->embed_scale);
 	if (c->window && n_local)
 		printf("  local attention: window_size %zu in %zu of %zu layers\n", c->window,
 		       n_local, c->n_layers);
+	if (c->attn_scale > 0)
+		printf("  attn_scale %g\n", c->attn_scale);
+	if (!c->scale_attn)
+		printf("  attention scores are not divided by sqrt(d_head)\n");
+	if (c->score_cap > 0)
+		printf("  attn_scores_soft_cap %g\n", c->score_cap);
+}
+
+/* Prints what differs from GPT-2. */
+static void print_kinds(const struct lens_config *c)
+{
+	print_positions(c);
+	print_attention(c);
 	if (c->parallel_block)
 		printf("  parallel_attn_mlp: attention and MLP both read resid_pre\n");
 	if (c->gated_mlp)
 		printf("  gated_mlp: hook_post = %s(hook_pre) * hook_pre_linear\n",
 		       c->act_name);
-	if (!c->scale_attn)
-		printf("  attention scores are not divided by sqrt(d_head)\n");
+	if (c->norms_after)
+		printf("  ln1_post, ln2_post: norms of what attention and MLP add%s\n",
+		       c->norms_before ? "" : "; none before them");
+	if (c->embed_norm)
+		printf("  W_E holds the norm of the embedding\n");
+	if (c->embed_scale > 0)
+		printf("  W_E holds the factor %g of the embedding\n", c->embed_scale);
+	if (c->logit_cap > 0)
+		printf("  output_logits_soft_cap %g (so W_U is not centred)\n", c->logit_cap);
 }
 
 static int info_model(const char *dir)
