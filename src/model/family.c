@@ -108,17 +108,54 @@ enum lens_status lens_config_tied(const struct lens_config_file *f, bool deflt, 
 	return lens_config_bool(f, "tie_word_embeddings", deflt && !json_is_null(v), out, err);
 }
 
-enum lens_status lens_config_heads(const struct lens_config_file *f, const char *d_model,
-				   const char *n_heads, struct lens_config *c,
-				   struct lens_error *err)
+enum lens_status lens_config_d_head(const struct lens_config_file *f, const char *d_model,
+				    const char *n_heads, struct lens_config *c,
+				    struct lens_error *err)
 {
 	if (c->d_model % c->n_heads)
 		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
 				     "%s %zu is not a multiple of %s %zu", d_model, c->d_model,
 				     n_heads, c->n_heads);
-	c->n_kv_heads = c->n_heads;
 	c->d_head = c->d_model / c->n_heads;
 	return LENS_OK;
+}
+
+enum lens_status lens_config_heads(const struct lens_config_file *f, const char *d_model,
+				   const char *n_heads, struct lens_config *c,
+				   struct lens_error *err)
+{
+	c->n_kv_heads = c->n_heads;
+	return lens_config_d_head(f, d_model, n_heads, c, err);
+}
+
+enum lens_status lens_config_shape(const struct lens_config_file *f,
+				   const struct lens_config_defaults *deflt,
+				   struct lens_config *c, struct lens_layout *layout,
+				   struct lens_error *err)
+{
+	LENS_TRY(lens_config_layers(f, "num_hidden_layers", deflt->n_layers, c, err));
+	LENS_TRY(lens_config_size(f, "hidden_size", deflt->d_model, &c->d_model, err));
+	LENS_TRY(lens_config_size(f, "num_attention_heads", deflt->n_heads, &c->n_heads, err));
+	LENS_TRY(lens_config_size(f, "num_key_value_heads",
+				  deflt->n_kv_heads ? deflt->n_kv_heads : c->n_heads,
+				  &c->n_kv_heads, err));
+	LENS_TRY(lens_config_size(f, "intermediate_size", deflt->d_mlp, &c->d_mlp, err));
+	LENS_TRY(lens_config_size(f, "max_position_embeddings", deflt->n_ctx, &c->n_ctx, err));
+	LENS_TRY(lens_config_size(f, "vocab_size", deflt->d_vocab, &c->d_vocab, err));
+	LENS_TRY(lens_config_eps(f, deflt->eps_key, deflt->eps, &c->eps, err));
+	LENS_TRY(lens_config_tied(f, deflt->tied, &layout->tied_head, err));
+	return lens_config_kv_heads(f, c, err);
+}
+
+enum lens_status lens_config_window(const struct lens_config_file *f, size_t deflt,
+				    struct lens_config *c, struct lens_error *err)
+{
+	const json_t *window = json_object_get(f->root, "sliding_window");
+
+	if (window ? json_is_null(window) : !deflt)
+		return LENS_OK;
+	memset(c->local, true, c->n_layers * sizeof(*c->local));
+	return lens_config_size(f, "sliding_window", deflt, &c->window, err);
 }
 
 enum lens_status lens_config_kv_heads(const struct lens_config_file *f,
@@ -341,4 +378,15 @@ enum lens_status lens_config_rotary(const struct lens_config_file *f, double bas
 				     r->dim / 2);
 	c->n_ctx = lens_min(c->n_ctx, (size_t)r->original_ctx);
 	return LENS_OK;
+}
+
+enum lens_status lens_config_partly_rotary(const struct lens_config_file *f,
+					   const struct lens_config_defaults *deflt,
+					   struct lens_config *c, struct lens_error *err)
+{
+	double base, share;
+
+	LENS_TRY(lens_config_real(f, "rope_theta", deflt->base, &base, err));
+	LENS_TRY(lens_config_real(f, "partial_rotary_factor", deflt->share, &share, err));
+	return lens_config_rotary(f, base, share, c, err);
 }

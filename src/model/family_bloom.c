@@ -56,12 +56,6 @@ static enum lens_status load_embed_norm(struct lens_checkpoint *k, const struct 
 	return lens_load_norm(&at, "word_embeddings_layernorm", c->d_model, w, b);
 }
 
-static bool ignore(const char *name)
-{
-	(void)name;
-	return false;
-}
-
 const struct lens_family lens_family_bloom = {
 	.model_type = "bloom",
 	.architecture = "BloomForCausalLM",
@@ -73,5 +67,4 @@ const struct lens_family lens_family_bloom = {
 	.load_block = load_block,
 	.load_embed_norm = load_embed_norm,
 	.load_final_norm = lens_gpt2_load_final_norm,
-	.ignore = ignore,
 };

@@ -12,19 +12,20 @@
 static enum lens_status config_gemma(const struct lens_config_file *f, struct lens_config *c,
 				     struct lens_layout *layout, struct lens_error *err)
 {
-	static const struct lens_llama_defaults deflt = { .n_layers = 28,
-							  .d_model = 3072,
-							  .n_heads = 16,
-							  .n_kv_heads = 16,
-							  .d_head = 256,
-							  .d_mlp = 24576,
-							  .n_ctx = 8192,
-							  .d_vocab = 256000,
-							  .eps = 1e-6,
-							  .base = 10000,
-							  .act_key = "hidden_act",
-							  .act = "gelu_pytorch_tanh",
-							  .tied = true };
+	static const struct lens_config_defaults deflt = { .n_layers = 28,
+							   .d_model = 3072,
+							   .n_heads = 16,
+							   .n_kv_heads = 16,
+							   .d_head = 256,
+							   .d_mlp = 24576,
+							   .n_ctx = 8192,
+							   .d_vocab = 256000,
+							   .eps_key = "rms_norm_eps",
+							   .eps = 1e-6,
+							   .base = 10000,
+							   .act_key = "hidden_act",
+							   .act = "gelu_pytorch_tanh",
+							   .tied = true };
 
 	layout->gains_less_one = true;
 	LENS_TRY(lens_config_bool(f, "attention_bias", false, &layout->attn_biases, err));
@@ -68,19 +69,20 @@ static enum lens_status later(const struct lens_config_file *f, double base,
 			      struct lens_config *c, struct lens_layout *layout,
 			      struct lens_error *err)
 {
-	const struct lens_llama_defaults deflt = { .n_layers = 26,
-						   .d_model = 2304,
-						   .n_heads = 8,
-						   .n_kv_heads = 4,
-						   .d_head = 256,
-						   .d_mlp = 9216,
-						   .n_ctx = 8192,
-						   .d_vocab = 256000,
-						   .eps = 1e-6,
-						   .base = base,
-						   .act_key = "hidden_activation",
-						   .act = "gelu_pytorch_tanh",
-						   .tied = true };
+	const struct lens_config_defaults deflt = { .n_layers = 26,
+						    .d_model = 2304,
+						    .n_heads = 8,
+						    .n_kv_heads = 4,
+						    .d_head = 256,
+						    .d_mlp = 9216,
+						    .n_ctx = 8192,
+						    .d_vocab = 256000,
+						    .eps_key = "rms_norm_eps",
+						    .eps = 1e-6,
+						    .base = base,
+						    .act_key = "hidden_activation",
+						    .act = "gelu_pytorch_tanh",
+						    .tied = true };
 	double scalar;
 
 	layout->gains_less_one = true;

@@ -91,20 +91,15 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 	size_t d = c->d_model, f = c->d_mlp, i;
 	char name[64];
 
-	LENS_TRY(lens_load_vector(&at, "ln_1.weight", d, b->ln1_w));
-	LENS_TRY(lens_load_vector(&at, "ln_1.bias", d, b->ln1_b));
+	LENS_TRY(lens_load_norm(&at, "ln_1", d, b->ln1_w, b->ln1_b));
 	for (i = 0; i < 3; i++) {
 		snprintf(name, sizeof(name), "attn.attention.%s.weight", qkv[i]);
 		LENS_TRY(lens_find_linear(&at, name, d, d, &b->w_qkv));
 	}
-	LENS_TRY(lens_find_linear(&at, "attn.attention.out_proj.weight", d, d, &b->w_o));
-	LENS_TRY(lens_load_vector(&at, "attn.attention.out_proj.bias", d, b->b_o));
-	LENS_TRY(lens_load_vector(&at, "ln_2.weight", d, b->ln2_w));
-	LENS_TRY(lens_load_vector(&at, "ln_2.bias", d, b->ln2_b));
-	LENS_TRY(lens_find_linear(&at, "mlp.c_fc.weight", f, d, &b->w_in));
-	LENS_TRY(lens_load_vector(&at, "mlp.c_fc.bias", f, b->b_in));
-	LENS_TRY(lens_find_linear(&at, "mlp.c_proj.weight", d, f, &b->w_out));
-	return lens_load_vector(&at, "mlp.c_proj.bias", d, b->b_out);
+	LENS_TRY(lens_load_affine(&at, "attn.attention.out_proj", d, d, &b->w_o, b->b_o));
+	LENS_TRY(lens_load_norm(&at, "ln_2", d, b->ln2_w, b->ln2_b));
+	LENS_TRY(lens_load_affine(&at, "mlp.c_fc", f, d, &b->w_in, b->b_in));
+	return lens_load_affine(&at, "mlp.c_proj", d, f, &b->w_out, b->b_out);
 }
 
 /* Causal masks in older checkpoints. */

@@ -95,29 +95,25 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 	struct lens_tensors_at at = lens_tensors_at(k, err, "layers.%zu.", layer);
 	size_t d = c->d_model, f = c->d_mlp;
 
-	LENS_TRY(lens_load_vector(&at, "input_layernorm.weight", d, b->ln1_w));
-	LENS_TRY(lens_load_vector(&at, "input_layernorm.bias", d, b->ln1_b));
+	LENS_TRY(lens_load_norm(&at, "input_layernorm", d, b->ln1_w, b->ln1_b));
 	LENS_TRY(lens_load_interleaved_qkv(
 		&at, c, "attention.query_key_value.weight",
 		at.layout->attn_biases ? "attention.query_key_value.bias" : NULL, b));
 	LENS_TRY(lens_find_linear(&at, "attention.dense.weight", d, d, &b->w_o));
 	if (at.layout->attn_biases)
 		LENS_TRY(lens_load_vector(&at, "attention.dense.bias", d, b->b_o));
-	LENS_TRY(lens_load_vector(&at, "post_attention_layernorm.weight", d, b->ln2_w));
-	LENS_TRY(lens_load_vector(&at, "post_attention_layernorm.bias", d, b->ln2_b));
-	LENS_TRY(lens_find_linear(&at, "mlp.dense_h_to_4h.weight", f, d, &b->w_in));
-	LENS_TRY(lens_load_vector(&at, "mlp.dense_h_to_4h.bias", f, b->b_in));
-	LENS_TRY(lens_find_linear(&at, "mlp.dense_4h_to_h.weight", d, f, &b->w_out));
-	return lens_load_vector(&at, "mlp.dense_4h_to_h.bias", d, b->b_out);
+	LENS_TRY(lens_load_norm(&at, "post_attention_layernorm", d, b->ln2_w, b->ln2_b));
+	LENS_TRY(lens_load_affine(&at, "mlp.dense_h_to_4h", f, d, &b->w_in, b->b_in));
+	return lens_load_affine(&at, "mlp.dense_4h_to_h", d, f, &b->w_out, b->b_out);
 }
 
 static enum lens_status load_final_norm(struct lens_checkpoint *k, const struct lens_config *c,
 					struct lens_head64 *h, struct lens_error *err)
 {
-	struct lens_tensors_at at = lens_tensors_at(k, err, "final_layer_norm.");
+	struct lens_tensors_at at = lens_tensors_at(k, err, "%s", "");
 
-	LENS_TRY(lens_load_vector(&at, "weight", c->d_model, h->ln_final_w));
-	return lens_load_vector(&at, "bias", c->d_model, h->ln_final_b);
+	return lens_load_norm(&at, "final_layer_norm", c->d_model, h->ln_final_w,
+			      h->ln_final_b);
 }
 
 /* Masks and frequencies in older checkpoints. */

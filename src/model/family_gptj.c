@@ -9,17 +9,12 @@
 static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
 			       struct lens_layout *layout, struct lens_error *err)
 {
+	static const struct lens_config_defaults deflt = {
+		.n_layers = 28, .d_model = 4096, .n_heads = 16, .n_ctx = 2048, .d_vocab = 50400
+	};
 	size_t dim;
 
-	LENS_TRY(lens_config_layers(f, "n_layer", 28, c, err));
-	LENS_TRY(lens_config_size(f, "n_embd", 4096, &c->d_model, err));
-	LENS_TRY(lens_config_size(f, "n_head", 16, &c->n_heads, err));
-	LENS_TRY(lens_config_size(f, "n_positions", 2048, &c->n_ctx, err));
-	LENS_TRY(lens_config_size(f, "vocab_size", 50400, &c->d_vocab, err));
-	LENS_TRY(lens_config_heads(f, "n_embd", "n_head", c, err));
-	LENS_TRY(lens_config_size(f, "n_inner", 4 * c->d_model, &c->d_mlp, err));
-	LENS_TRY(lens_config_eps(f, "layer_norm_epsilon", 1e-5, &c->eps, err));
-	LENS_TRY(lens_config_tied(f, false, &layout->tied_head, err));
+	LENS_TRY(lens_gpt2_config_shape(f, &deflt, c, layout, err));
 	if (json_is_null(json_object_get(f->root, "rotary_dim")))
 		return lens_error_at(
 			err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
@@ -56,9 +51,7 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 /* Masks and tables in older checkpoints. */
 static bool ignore(const char *name)
 {
-	return lens_name_ends(name, ".attn.bias") ||
-	       lens_name_ends(name, ".attn.masked_bias") ||
-	       lens_name_ends(name, ".attn.embed_positions");
+	return lens_gpt2_ignore(name) || lens_name_ends(name, ".attn.embed_positions");
 }
 
 const struct lens_family lens_family_gptj = {

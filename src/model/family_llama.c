@@ -13,25 +13,14 @@
 #include <string.h>
 
 enum lens_status lens_llama_config(const struct lens_config_file *f,
-				   const struct lens_llama_defaults *deflt,
+				   const struct lens_config_defaults *deflt,
 				   struct lens_config *c, struct lens_layout *layout,
 				   struct lens_error *err)
 {
 	double base;
 
-	LENS_TRY(lens_config_layers(f, "num_hidden_layers", deflt->n_layers, c, err));
-	LENS_TRY(lens_config_size(f, "hidden_size", deflt->d_model, &c->d_model, err));
-	LENS_TRY(lens_config_size(f, "num_attention_heads", deflt->n_heads, &c->n_heads, err));
-	LENS_TRY(lens_config_size(f, "num_key_value_heads",
-				  deflt->n_kv_heads ? deflt->n_kv_heads : c->n_heads,
-				  &c->n_kv_heads, err));
-	LENS_TRY(lens_config_size(f, "intermediate_size", deflt->d_mlp, &c->d_mlp, err));
-	LENS_TRY(lens_config_size(f, "max_position_embeddings", deflt->n_ctx, &c->n_ctx, err));
-	LENS_TRY(lens_config_size(f, "vocab_size", deflt->d_vocab, &c->d_vocab, err));
-	LENS_TRY(lens_config_eps(f, "rms_norm_eps", deflt->eps, &c->eps, err));
-	LENS_TRY(lens_config_tied(f, deflt->tied, &layout->tied_head, err));
+	LENS_TRY(lens_config_shape(f, deflt, c, layout, err));
 	LENS_TRY(lens_config_real(f, "rope_theta", deflt->base, &base, err));
-	LENS_TRY(lens_config_kv_heads(f, c, err));
 	/* If given, d_head need not be d_model / n_heads. */
 	LENS_TRY(lens_config_size(f, "head_dim",
 				  deflt->d_head ? deflt->d_head
@@ -45,16 +34,17 @@ enum lens_status lens_llama_config(const struct lens_config_file *f,
 }
 
 /* transformers' LlamaConfig. */
-static const struct lens_llama_defaults llama = { .n_layers = 32,
-						  .d_model = 4096,
-						  .n_heads = 32,
-						  .d_mlp = 11008,
-						  .n_ctx = 2048,
-						  .d_vocab = 32000,
-						  .eps = 1e-6,
-						  .base = 10000,
-						  .act_key = "hidden_act",
-						  .act = "silu" };
+static const struct lens_config_defaults llama = { .n_layers = 32,
+						   .d_model = 4096,
+						   .n_heads = 32,
+						   .d_mlp = 11008,
+						   .n_ctx = 2048,
+						   .d_vocab = 32000,
+						   .eps_key = "rms_norm_eps",
+						   .eps = 1e-6,
+						   .base = 10000,
+						   .act_key = "hidden_act",
+						   .act = "silu" };
 
 static enum lens_status common(const struct lens_config_file *f, struct lens_config *c,
 			       struct lens_layout *layout, struct lens_error *err)
@@ -75,13 +65,8 @@ static enum lens_status config_llama(const struct lens_config_file *f, struct le
 static enum lens_status config_mistral(const struct lens_config_file *f, struct lens_config *c,
 				       struct lens_layout *layout, struct lens_error *err)
 {
-	const json_t *window = json_object_get(f->root, "sliding_window");
-
 	LENS_TRY(common(f, c, layout, err));
-	if (window && json_is_null(window))
-		return LENS_OK;
-	memset(c->local, true, c->n_layers * sizeof(*c->local));
-	return lens_config_size(f, "sliding_window", 4096, &c->window, err);
+	return lens_config_window(f, 4096, c, err);
 }
 
 enum lens_status lens_config_layer_types(const struct lens_config_file *f, const json_t *types,
@@ -140,7 +125,7 @@ static enum lens_status config_qwen2(const struct lens_config_file *f, struct le
 static enum lens_status config_qwen3(const struct lens_config_file *f, struct lens_config *c,
 				     struct lens_layout *layout, struct lens_error *err)
 {
-	struct lens_llama_defaults deflt = llama;
+	struct lens_config_defaults deflt = llama;
 
 	deflt.d_head = 128;
 	LENS_TRY(lens_config_bool(f, "attention_bias", false, &layout->attn_biases, err));
@@ -179,7 +164,7 @@ static enum lens_status config_smollm3(const struct lens_config_file *f, struct 
 {
 	const json_t *rotary = json_object_get(f->root, "no_rope_layers");
 	const json_t *types = json_object_get(f->root, "layer_types");
-	struct lens_llama_defaults deflt = llama;
+	struct lens_config_defaults deflt = llama;
 	bool sliding;
 	size_t i, every;
 
@@ -218,7 +203,7 @@ static enum lens_status config_smollm3(const struct lens_config_file *f, struct 
 static enum lens_status config_olmo2(const struct lens_config_file *f, struct lens_config *c,
 				     struct lens_layout *layout, struct lens_error *err)
 {
-	struct lens_llama_defaults deflt = llama;
+	struct lens_config_defaults deflt = llama;
 
 	deflt.d_vocab = 50304;
 	deflt.eps = 1e-5;

@@ -38,6 +38,7 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 			"word_embed_proj_dim %zu is not hidden_size %zu: we do not "
 			"project embeddings",
 			width, c->d_model);
+	layout->qkv_biases = true;
 	c->eps = 1e-5;
 	c->norm = LENS_NORM_LN;
 	c->learned_positions = true;
@@ -53,11 +54,7 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 
 	LENS_TRY(lens_load_norm(&at, "self_attn_layer_norm", d, b->ln1_w, b->ln1_b));
 	LENS_TRY(lens_load_norm(&at, "final_layer_norm", d, b->ln2_w, b->ln2_b));
-	LENS_TRY(lens_load_affine(&at, "self_attn.q_proj", d, d, &b->w_qkv, b->b_qkv));
-	LENS_TRY(lens_load_affine(&at, "self_attn.k_proj", d, d, &b->w_qkv,
-				  lens_at64(b->b_qkv, d)));
-	LENS_TRY(lens_load_affine(&at, "self_attn.v_proj", d, d, &b->w_qkv,
-				  lens_at64(b->b_qkv, 2 * d)));
+	LENS_TRY(lens_llama_load_qkv(&at, c, b));
 	LENS_TRY(lens_load_affine(&at, "self_attn.out_proj", d, d, &b->w_o, b->b_o));
 	LENS_TRY(lens_load_affine(&at, "fc1", c->d_mlp, d, &b->w_in, b->b_in));
 	return lens_load_affine(&at, "fc2", d, c->d_mlp, &b->w_out, b->b_out);
@@ -84,12 +81,6 @@ static enum lens_status load_final_norm(struct lens_checkpoint *k, const struct 
 			      h->ln_final_b);
 }
 
-static bool ignore(const char *name)
-{
-	(void)name;
-	return false;
-}
-
 const struct lens_family lens_family_opt = {
 	.model_type = "opt",
 	.architecture = "OPTForCausalLM",
@@ -101,5 +92,4 @@ const struct lens_family lens_family_opt = {
 	.load_block = load_block,
 	.find_positions = find_positions,
 	.load_final_norm = load_final_norm,
-	.ignore = ignore,
 };

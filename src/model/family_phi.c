@@ -10,27 +10,26 @@
 static enum lens_status config_phi(const struct lens_config_file *f, struct lens_config *c,
 				   struct lens_layout *layout, struct lens_error *err)
 {
-	double base, share;
+	static const struct lens_config_defaults deflt = { .n_layers = 24,
+							   .d_model = 2048,
+							   .n_heads = 32,
+							   .d_mlp = 8192,
+							   .n_ctx = 2048,
+							   .d_vocab = 51200,
+							   .eps_key = "layer_norm_eps",
+							   .eps = 1e-5,
+							   .base = 10000,
+							   .share = 0.5 };
 
-	LENS_TRY(lens_config_layers(f, "num_hidden_layers", 24, c, err));
-	LENS_TRY(lens_config_size(f, "hidden_size", 2048, &c->d_model, err));
-	LENS_TRY(lens_config_size(f, "num_attention_heads", 32, &c->n_heads, err));
-	LENS_TRY(lens_config_size(f, "intermediate_size", 8192, &c->d_mlp, err));
-	LENS_TRY(lens_config_size(f, "max_position_embeddings", 2048, &c->n_ctx, err));
-	LENS_TRY(lens_config_size(f, "vocab_size", 51200, &c->d_vocab, err));
-	LENS_TRY(lens_config_heads(f, "hidden_size", "num_attention_heads", c, err));
-	LENS_TRY(lens_config_size(f, "num_key_value_heads", c->n_heads, &c->n_kv_heads, err));
-	LENS_TRY(lens_config_kv_heads(f, c, err));
-	LENS_TRY(lens_config_eps(f, "layer_norm_eps", 1e-5, &c->eps, err));
-	LENS_TRY(lens_config_tied(f, false, &layout->tied_head, err));
+	LENS_TRY(lens_config_shape(f, &deflt, c, layout, err));
+	LENS_TRY(lens_config_d_head(f, "hidden_size", "num_attention_heads", c, err));
 	LENS_TRY(lens_config_must_be(f, "qk_layernorm", false,
 				     "we have no LayerNorm of queries and keys", err));
-	LENS_TRY(lens_config_real(f, "rope_theta", 10000, &base, err));
-	LENS_TRY(lens_config_real(f, "partial_rotary_factor", 0.5, &share, err));
+	layout->qkv_biases = true;
 	c->norm = LENS_NORM_LN;
 	c->parallel_block = true;
 	c->scale_attn = true;
-	LENS_TRY(lens_config_rotary(f, base, share, c, err));
+	LENS_TRY(lens_config_partly_rotary(f, &deflt, c, err));
 	return lens_config_activation(f, "hidden_act", "gelu_new", c, err);
 }
 
@@ -39,16 +38,12 @@ static enum lens_status load_block_phi(struct lens_checkpoint *k, const struct l
 				       struct lens_error *err)
 {
 	struct lens_tensors_at at = lens_tensors_at(k, err, "layers.%zu.", layer);
-	size_t d = c->d_model, q = c->n_heads * c->d_head, kv = c->n_kv_heads * c->d_head;
+	size_t d = c->d_model;
 
 	LENS_TRY(lens_load_norm(&at, "input_layernorm", d, b->ln1_w, b->ln1_b));
 	LENS_TRY(lens_load_norm(&at, "input_layernorm", d, b->ln2_w, b->ln2_b));
-	LENS_TRY(lens_load_affine(&at, "self_attn.q_proj", q, d, &b->w_qkv, b->b_qkv));
-	LENS_TRY(lens_load_affine(&at, "self_attn.k_proj", kv, d, &b->w_qkv,
-				  lens_at64(b->b_qkv, q)));
-	LENS_TRY(lens_load_affine(&at, "self_attn.v_proj", kv, d, &b->w_qkv,
-				  lens_at64(b->b_qkv, q + kv)));
-	LENS_TRY(lens_load_affine(&at, "self_attn.dense", d, q, &b->w_o, b->b_o));
+	LENS_TRY(lens_llama_load_qkv(&at, c, b));
+	LENS_TRY(lens_load_affine(&at, "self_attn.dense", d, d, &b->w_o, b->b_o));
 	LENS_TRY(lens_load_affine(&at, "mlp.fc1", c->d_mlp, d, &b->w_in, b->b_in));
 	return lens_load_affine(&at, "mlp.fc2", d, c->d_mlp, &b->w_out, b->b_out);
 }
@@ -81,30 +76,24 @@ const struct lens_family lens_family_phi = {
 static enum lens_status config_phi3(const struct lens_config_file *f, struct lens_config *c,
 				    struct lens_layout *layout, struct lens_error *err)
 {
-	struct lens_llama_defaults deflt = { .n_layers = 32,
-					     .d_model = 3072,
-					     .n_heads = 32,
-					     .d_mlp = 8192,
-					     .n_ctx = 4096,
-					     .d_vocab = 32064,
-					     .eps = 1e-5,
-					     .base = 10000,
-					     .act_key = "hidden_act",
-					     .act = "silu" };
-	const json_t *window = json_object_get(f->root, "sliding_window");
-	size_t i;
-
+	struct lens_config_defaults deflt = { .n_layers = 32,
+					      .d_model = 3072,
+					      .n_heads = 32,
+					      .d_mlp = 8192,
+					      .n_ctx = 4096,
+					      .d_vocab = 32064,
+					      .eps_key = "rms_norm_eps",
+					      .eps = 1e-5,
+					      .base = 10000,
+					      .act_key = "hidden_act",
+					      .act = "silu" };
 	/* Phi-4-mini: a part of each head. */
 	LENS_TRY(lens_config_real(f, "partial_rotary_factor", 1, &deflt.share, err));
 	if (!(deflt.share > 0))
 		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
 				     "partial_rotary_factor %g is not above 0", deflt.share);
 	LENS_TRY(lens_llama_config(f, &deflt, c, layout, err));
-	if (!window || json_is_null(window))
-		return LENS_OK;
-	for (i = 0; i < c->n_layers; i++)
-		c->local[i] = true;
-	return lens_config_size(f, "sliding_window", 0, &c->window, err);
+	return lens_config_window(f, 0, c, err);
 }
 
 /* [gate; up], one below the other. */

@@ -9,29 +9,28 @@
 static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
 			       struct lens_layout *layout, struct lens_error *err)
 {
-	double base, share;
+	static const struct lens_config_defaults deflt = { .n_layers = 32,
+							   .d_model = 2560,
+							   .n_heads = 32,
+							   .n_kv_heads = 32,
+							   .d_mlp = 6912,
+							   .n_ctx = 4096,
+							   .d_vocab = 50304,
+							   .eps_key = "layer_norm_eps",
+							   .eps = 1e-5,
+							   .base = 10000,
+							   .share = 0.25 };
 
-	LENS_TRY(lens_config_layers(f, "num_hidden_layers", 32, c, err));
-	LENS_TRY(lens_config_size(f, "hidden_size", 2560, &c->d_model, err));
-	LENS_TRY(lens_config_size(f, "num_attention_heads", 32, &c->n_heads, err));
-	LENS_TRY(lens_config_size(f, "intermediate_size", 6912, &c->d_mlp, err));
-	LENS_TRY(lens_config_size(f, "max_position_embeddings", 4096, &c->n_ctx, err));
-	LENS_TRY(lens_config_size(f, "vocab_size", 50304, &c->d_vocab, err));
-	LENS_TRY(lens_config_heads(f, "hidden_size", "num_attention_heads", c, err));
-	LENS_TRY(lens_config_size(f, "num_key_value_heads", 32, &c->n_kv_heads, err));
-	LENS_TRY(lens_config_kv_heads(f, c, err));
-	LENS_TRY(lens_config_eps(f, "layer_norm_eps", 1e-5, &c->eps, err));
-	LENS_TRY(lens_config_tied(f, false, &layout->tied_head, err));
+	LENS_TRY(lens_config_shape(f, &deflt, c, layout, err));
+	LENS_TRY(lens_config_d_head(f, "hidden_size", "num_attention_heads", c, err));
 	LENS_TRY(lens_config_bool(f, "use_qkv_bias", false, &layout->qkv_biases, err));
 	LENS_TRY(lens_config_bool(f, "use_parallel_residual", false, &c->parallel_block, err));
 	LENS_TRY(lens_config_must_be(f, "qk_layernorm", false,
 				     "we have no LayerNorm of queries and keys", err));
-	LENS_TRY(lens_config_real(f, "rope_theta", 10000, &base, err));
-	LENS_TRY(lens_config_real(f, "partial_rotary_factor", 0.25, &share, err));
 	c->norm = LENS_NORM_LN;
 	c->gated_mlp = true;
 	c->scale_attn = true;
-	LENS_TRY(lens_config_rotary(f, base, share, c, err));
+	LENS_TRY(lens_config_partly_rotary(f, &deflt, c, err));
 	return lens_config_activation(f, "hidden_act", "silu", c, err);
 }
 

@@ -9,15 +9,14 @@
 static enum lens_status config_bigcode(const struct lens_config_file *f, struct lens_config *c,
 				       struct lens_layout *layout, struct lens_error *err)
 {
-	LENS_TRY(lens_config_layers(f, "n_layer", 12, c, err));
-	LENS_TRY(lens_config_size(f, "n_embd", 768, &c->d_model, err));
-	LENS_TRY(lens_config_size(f, "n_head", 12, &c->n_heads, err));
-	LENS_TRY(lens_config_size(f, "n_positions", 1024, &c->n_ctx, err));
-	LENS_TRY(lens_config_size(f, "vocab_size", 50257, &c->d_vocab, err));
-	LENS_TRY(lens_config_heads(f, "n_embd", "n_head", c, err));
-	LENS_TRY(lens_config_size(f, "n_inner", 4 * c->d_model, &c->d_mlp, err));
-	LENS_TRY(lens_config_eps(f, "layer_norm_epsilon", 1e-5, &c->eps, err));
-	LENS_TRY(lens_config_tied(f, true, &layout->tied_head, err));
+	static const struct lens_config_defaults deflt = { .n_layers = 12,
+							   .d_model = 768,
+							   .n_heads = 12,
+							   .n_ctx = 1024,
+							   .d_vocab = 50257,
+							   .tied = true };
+
+	LENS_TRY(lens_gpt2_config_shape(f, &deflt, c, layout, err));
 	LENS_TRY(lens_config_bool(f, "scale_attn_weights", true, &c->scale_attn, err));
 	LENS_TRY(lens_config_must_be(f, "multi_query", true,
 				     "we read one head of keys and values", err));
@@ -44,12 +43,6 @@ static enum lens_status load_block_bigcode(struct lens_checkpoint *k,
 	return lens_load_affine(&at, "mlp.c_proj", d, c->d_mlp, &b->w_out, b->b_out);
 }
 
-/* Masks in older checkpoints. */
-static bool ignore(const char *name)
-{
-	return lens_name_ends(name, ".attn.bias") || lens_name_ends(name, ".attn.masked_bias");
-}
-
 const struct lens_family lens_family_gpt_bigcode = {
 	.model_type = "gpt_bigcode",
 	.architecture = "GPTBigCodeForCausalLM",
@@ -61,7 +54,7 @@ const struct lens_family lens_family_gpt_bigcode = {
 	.load_block = load_block_bigcode,
 	.find_positions = lens_gpt2_find_positions,
 	.load_final_norm = lens_gpt2_load_final_norm,
-	.ignore = ignore,
+	.ignore = lens_gpt2_ignore,
 };
 
 /* --- StarCoder2 ------------------------------------------------------------------ */
@@ -69,31 +62,28 @@ const struct lens_family lens_family_gpt_bigcode = {
 static enum lens_status config_2(const struct lens_config_file *f, struct lens_config *c,
 				 struct lens_layout *layout, struct lens_error *err)
 {
-	const json_t *window = json_object_get(f->root, "sliding_window");
+	static const struct lens_config_defaults deflt = { .n_layers = 30,
+							   .d_model = 3072,
+							   .n_heads = 24,
+							   .n_kv_heads = 2,
+							   .d_mlp = 12288,
+							   .n_ctx = 4096,
+							   .d_vocab = 49152,
+							   .eps_key = "norm_epsilon",
+							   .eps = 1e-5,
+							   .base = 10000,
+							   .tied = true };
 	double base;
-	size_t i;
 
-	LENS_TRY(lens_config_layers(f, "num_hidden_layers", 30, c, err));
-	LENS_TRY(lens_config_size(f, "hidden_size", 3072, &c->d_model, err));
-	LENS_TRY(lens_config_size(f, "num_attention_heads", 24, &c->n_heads, err));
-	LENS_TRY(lens_config_size(f, "intermediate_size", 12288, &c->d_mlp, err));
-	LENS_TRY(lens_config_size(f, "max_position_embeddings", 4096, &c->n_ctx, err));
-	LENS_TRY(lens_config_size(f, "vocab_size", 49152, &c->d_vocab, err));
-	LENS_TRY(lens_config_heads(f, "hidden_size", "num_attention_heads", c, err));
-	LENS_TRY(lens_config_size(f, "num_key_value_heads", 2, &c->n_kv_heads, err));
-	LENS_TRY(lens_config_kv_heads(f, c, err));
-	LENS_TRY(lens_config_eps(f, "norm_epsilon", 1e-5, &c->eps, err));
-	LENS_TRY(lens_config_tied(f, true, &layout->tied_head, err));
+	LENS_TRY(lens_config_shape(f, &deflt, c, layout, err));
+	LENS_TRY(lens_config_d_head(f, "hidden_size", "num_attention_heads", c, err));
 	LENS_TRY(lens_config_must_be(f, "use_bias", true, "we read the biases", err));
-	LENS_TRY(lens_config_real(f, "rope_theta", 10000, &base, err));
+	LENS_TRY(lens_config_real(f, "rope_theta", deflt.base, &base, err));
+	layout->qkv_biases = true;
 	c->norm = LENS_NORM_LN;
 	c->scale_attn = true;
 	LENS_TRY(lens_config_rotary(f, base, 1, c, err));
-	if (window && !json_is_null(window)) {
-		LENS_TRY(lens_config_size(f, "sliding_window", 0, &c->window, err));
-		for (i = 0; i < c->n_layers; i++)
-			c->local[i] = true;
-	}
+	LENS_TRY(lens_config_window(f, 0, c, err));
 	return lens_config_activation(f, "hidden_act", "gelu_pytorch_tanh", c, err);
 }
 
@@ -102,16 +92,12 @@ static enum lens_status load_block_2(struct lens_checkpoint *k, const struct len
 				     struct lens_error *err)
 {
 	struct lens_tensors_at at = lens_tensors_at(k, err, "layers.%zu.", layer);
-	size_t d = c->d_model, q = c->n_heads * c->d_head, kv = c->n_kv_heads * c->d_head;
+	size_t d = c->d_model;
 
 	LENS_TRY(lens_load_norm(&at, "input_layernorm", d, b->ln1_w, b->ln1_b));
 	LENS_TRY(lens_load_norm(&at, "post_attention_layernorm", d, b->ln2_w, b->ln2_b));
-	LENS_TRY(lens_load_affine(&at, "self_attn.q_proj", q, d, &b->w_qkv, b->b_qkv));
-	LENS_TRY(lens_load_affine(&at, "self_attn.k_proj", kv, d, &b->w_qkv,
-				  lens_at64(b->b_qkv, q)));
-	LENS_TRY(lens_load_affine(&at, "self_attn.v_proj", kv, d, &b->w_qkv,
-				  lens_at64(b->b_qkv, q + kv)));
-	LENS_TRY(lens_load_affine(&at, "self_attn.o_proj", d, q, &b->w_o, b->b_o));
+	LENS_TRY(lens_llama_load_qkv(&at, c, b));
+	LENS_TRY(lens_load_affine(&at, "self_attn.o_proj", d, d, &b->w_o, b->b_o));
 	LENS_TRY(lens_load_affine(&at, "mlp.c_fc", c->d_mlp, d, &b->w_in, b->b_in));
 	return lens_load_affine(&at, "mlp.c_proj", d, c->d_mlp, &b->w_out, b->b_out);
 }

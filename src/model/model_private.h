@@ -113,7 +113,7 @@ bool lens_tensor_values(const struct lens_tensor *t, const struct lens_run_of *r
 /* Names the first element that is a NaN or an infinity. */
 enum lens_status lens_tensor_not_finite(const struct lens_tensors *ts,
 					const struct lens_tensor *t, struct lens_error *err);
-/* Every tensor must have been used, except those that ignore() accepts. */
+/* Every tensor must have been used, except those that ignore() accepts; NULL: none. */
 enum lens_status lens_tensors_all_used(const struct lens_tensors *t,
 				       bool (*ignore)(const char *name),
 				       struct lens_error *err);
@@ -236,7 +236,7 @@ struct lens_family {
 					    const struct lens_config *c, double *w, double *b,
 					    struct lens_error *err);
 	/* Is it a tensor that checkpoints may hold and the model does not need? */
-	bool (*ignore)(const char *name);
+	bool (*ignore)(const char *name); /* NULL: there is none */
 };
 extern const struct lens_family lens_family_gpt2, lens_family_gpt_neo, lens_family_gpt_neox,
 	lens_family_llama, lens_family_mistral, lens_family_qwen2, lens_family_qwen3,
@@ -249,19 +249,43 @@ extern const struct lens_family lens_family_gpt2, lens_family_gpt_neo, lens_fami
 enum lens_status lens_gpt2_find_positions(struct lens_checkpoint *k,
 					  const struct lens_config *c,
 					  struct lens_matrix *w_pos, struct lens_error *err);
+/* Causal masks in older checkpoints. */
+bool lens_gpt2_ignore(const char *name);
 enum lens_status lens_gpt2_load_final_norm(struct lens_checkpoint *k,
 					   const struct lens_config *c, struct lens_head64 *h,
 					   struct lens_error *err);
 
-/* What is named as Llama names it (family_llama.c). */
-struct lens_llama_defaults {
+/* What a family's config has where config.json leaves a key out. */
+struct lens_config_defaults {
 	size_t n_layers, d_model, n_heads, n_kv_heads, d_head, d_mlp, n_ctx, d_vocab;
 	double eps, base, share; /* share: of each head that is rotary; 0: all */
-	const char *act_key, *act;
+	const char *eps_key, *act_key, *act;
 	bool tied;
 };
+/*
+ * Sizes, eps and the tied head under the usual names: hidden_size, … (family.c); the caller
+ * finds d_head. n_kv_heads 0: n_heads.
+ */
+enum lens_status lens_config_shape(const struct lens_config_file *f,
+				   const struct lens_config_defaults *deflt,
+				   struct lens_config *c, struct lens_layout *layout,
+				   struct lens_error *err);
+/* The same under GPT-2's: n_embd, …, heads of which divide d_model (family_gpt2.c). */
+enum lens_status lens_gpt2_config_shape(const struct lens_config_file *f,
+					const struct lens_config_defaults *deflt,
+					struct lens_config *c, struct lens_layout *layout,
+					struct lens_error *err);
+/* sliding_window of every layer; null is none; left out it is deflt, 0 for none. */
+enum lens_status lens_config_window(const struct lens_config_file *f, size_t deflt,
+				    struct lens_config *c, struct lens_error *err);
+/* rope_theta, partial_rotary_factor, and how they are scaled. */
+enum lens_status lens_config_partly_rotary(const struct lens_config_file *f,
+					   const struct lens_config_defaults *deflt,
+					   struct lens_config *c, struct lens_error *err);
+
+/* What is named as Llama names it (family_llama.c). */
 enum lens_status lens_llama_config(const struct lens_config_file *f,
-				   const struct lens_llama_defaults *deflt,
+				   const struct lens_config_defaults *deflt,
 				   struct lens_config *c, struct lens_layout *layout,
 				   struct lens_error *err);
 enum lens_status lens_llama_load_block(struct lens_checkpoint *k, const struct lens_config *c,
@@ -348,6 +372,10 @@ enum lens_status lens_config_tied(const struct lens_config_file *f, bool deflt, 
 enum lens_status lens_config_heads(const struct lens_config_file *f, const char *d_model,
 				   const char *n_heads, struct lens_config *c,
 				   struct lens_error *err);
+/* d_head = d_model / n_heads, which must be an integer. */
+enum lens_status lens_config_d_head(const struct lens_config_file *f, const char *d_model,
+				    const char *n_heads, struct lens_config *c,
+				    struct lens_error *err);
 /* n_heads must be a multiple of n_kv_heads. */
 enum lens_status lens_config_kv_heads(const struct lens_config_file *f,
 				      const struct lens_config *c, struct lens_error *err);

@@ -343,7 +343,7 @@ enum lens_status lens_tensors_all_used(const struct lens_tensors *t,
 	size_t i;
 
 	for (i = 0; i < t->n; i++) {
-		if (!t->tensor[i].used && !ignore(t->tensor[i].name))
+		if (!t->tensor[i].used && !(ignore && ignore(t->tensor[i].name)))
 			return lens_error_at(
 				err, LENS_ERR_FORMAT, t->file[t->tensor[i].file].path, 0, 0,
 				"tensor \"%.200s\" is unknown: this is not quite the "
