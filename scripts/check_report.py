@@ -23,16 +23,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from checks import Checks
+
 WIDTHS = 390, 1280
 KEYS = {"Enter": 13, "Tab": 9, " ": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35}
-passed = failed = 0
-
-
-def check(good: object, what: str) -> None:
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f"FAILED: {what}")
+CHECKS = Checks()
+check = CHECKS.that
 
 
 class Browser:
@@ -234,8 +230,7 @@ def main() -> int:
         for page in args.pages:
             pages(browser, page, args.output)
         browser.close()
-    print(f"{passed} passed, {failed} failed")
-    return int(failed > 0)
+    return CHECKS.end()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import h5lens  # noqa: E402
 import truth  # noqa: E402
+from checks import Checks  # noqa: E402
 
 BIN = os.environ.get("H5LENS", str(ROOT / "build" / "h5lens"))
 DATA = ROOT / "tests" / "golden" / "data"
@@ -34,15 +35,8 @@ ROWS, LONGEST = 30, 5
 TOLERANCE = 2e-5
 TABLES = ("answer_logprob", "answer_token_rank", "logit_diff", "top_tokens", "top_logits", "top_probs", "flags")
 
-passed = failed = 0
-
-
-def that(good: object, what: str) -> None:
-    global passed, failed
-    passed += bool(good)
-    failed += not good
-    if not good:
-        print(f"FAILED: {what}")
+CHECKS = Checks()
+that = CHECKS.that
 
 
 def write(path: Path) -> None:
@@ -172,8 +166,7 @@ def main() -> int:
         check_values(data, work)
         check_shards(data, work)
         check_errors(data, work)
-    print(f"{passed} passed, {failed} failed")
-    return int(failed > 0)
+    return CHECKS.end()
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT / "scripts"), str(HERE)]
 import h5lens  # noqa: E402
 import reader_fixture  # noqa: E402
-from check_shards import Checks  # noqa: E402
+from checks import Checks  # noqa: E402
 from h5lens.chunks import Chunks  # noqa: E402
 
 H5LENS = os.environ.get("H5LENS", str(ROOT / "build/h5lens"))
@@ -345,8 +345,7 @@ def main() -> int:
         (tmp / "cut").mkdir()
         check_cut(c, out, tmp / "cut")
         check_installed(c, tmp / "installed")
-    print(f"{c.passed} passed, {c.failed} failed")
-    return c.failed > 0
+    return c.end()
 
 
 if __name__ == "__main__":

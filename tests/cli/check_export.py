@@ -19,6 +19,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import checks  # noqa: E402
 import h5lens  # noqa: E402
 
 PROGRAM = os.environ.get("H5LENS", str(ROOT / "build/h5lens"))
@@ -35,16 +36,7 @@ ROWS = [
 COLUMNS = ["prompt", "correct", "incorrect", "note", "number", "logit_diff"]
 
 
-class Checks:
-    def __init__(self) -> None:
-        self.passed = self.failed = 0
-
-    def that(self, ok: object, what: str) -> None:
-        self.passed += bool(ok)
-        self.failed += not ok
-        if not ok:
-            print(f"FAILED: {what}")
-
+class Checks(checks.Checks):
     def fails(self, code: int, part: str, *args: object) -> None:
         r = call(*args)
         self.that(r.returncode == code and part in r.stderr, f"{args}: {r.returncode}, '{part}' in: {r.stderr}")
@@ -206,8 +198,7 @@ def main() -> int:
         check_folder(c, whole, work)
         check_bad(c, whole, work)
         check_show(c, whole)
-    print(f"{c.passed} passed, {c.failed} failed")
-    return int(c.failed > 0 or c.passed == 0)
+    return c.end()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import checks  # noqa: E402
 import h5lens  # noqa: E402
 
 H5LENS = os.environ.get("H5LENS", str(ROOT / "build" / "h5lens"))
@@ -29,18 +30,7 @@ WAYS: tuple[tuple[str, ...], ...] = (
     (), ("--dtype", "f16"), ("--positions", "last"), ("--positions", "[0,-2,18,-30]"), ("--read-pos", "3", "--positions", "read"))
 
 
-class Checks:
-    """Counts what holds and says what does not."""
-
-    def __init__(self) -> None:
-        self.passed = self.failed = 0
-
-    def that(self, ok: object, what: str) -> None:
-        self.passed += bool(ok)
-        self.failed += not ok
-        if not ok:
-            print(f"FAIL {what}")
-
+class Checks(checks.Checks):
     def same(self, a: Any, b: Any, what: str) -> None:
         a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
         same = a.shape == b.shape and a.dtype == b.dtype and np.array_equal(a.view("u1"), b.view("u1"))
@@ -190,14 +180,13 @@ def check_typed(c: Checks, work: Path) -> None:
     c.that(done.returncode == 0, f"padded, as if nothing were said: {done.stderr}")
 
 
-def main() -> None:
+def main() -> int:
     c = Checks()
     with tempfile.TemporaryDirectory() as folder:
         for check in (check_same, check_bytes, check_damage, check_typed):
             check(c, Path(folder))
-    print(f"{c.passed} passed, {c.failed} failed")
-    sys.exit(c.failed > 0)
+    return c.end()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -25,6 +25,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import checks  # noqa: E402
 import h5lens  # noqa: E402
 
 H5LENS = os.environ.get("H5LENS", str(ROOT / "build" / "h5lens"))
@@ -32,18 +33,7 @@ SHARDS, LIMIT, OUTPUTS = 48, 32, 3
 HOOK = "blocks.1.hook_resid_post"
 
 
-class Checks:
-    """Counts what holds and says what does not."""
-
-    def __init__(self) -> None:
-        self.passed = self.failed = 0
-
-    def that(self, ok: object, what: str) -> None:
-        self.passed += bool(ok)
-        self.failed += not ok
-        if not ok:
-            print(f"FAIL {what}")
-
+class Checks(checks.Checks):
     def raises(self, what: str, use: Callable[[], Any]) -> None:
         try:
             got = use()
@@ -182,8 +172,7 @@ def main() -> int:
         check_limited(c, outs, want, "a hard limit and some room", 7)
         check_none_left(c, outs, want)
         check_gone(c, outs[2])
-    print(f"{c.passed} passed, {c.failed} failed")
-    return int(c.failed > 0 or c.passed == 0)
+    return c.end()
 
 
 if __name__ == "__main__":

@@ -24,19 +24,14 @@ import plot_attention  # noqa: E402
 import plot_interventions as pi  # noqa: E402
 import plot_places as pp  # noqa: E402
 import reader_fixture  # noqa: E402
+from checks import Checks  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
 from plot_common import Options, interval, plt  # noqa: E402
 
 PROGRAM = os.environ.get("H5LENS", "build/h5lens")
-passed = failed = 0
-
-
-def check(good: bool | np.bool_, what: str) -> None:
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f"FAILED: {what}")
+CHECKS = Checks()
+check = CHECKS.that
 
 
 def plot(*args: str | Path, env: dict[str, str] | None = None) -> tuple[int, set[str], str]:
@@ -201,8 +196,7 @@ def main() -> int:
         numbers(patched)
         pictures(work, patched, plain)
         all_tables(work)
-    print(f"{passed} passed, {failed} failed")
-    return int(failed > 0)
+    return CHECKS.end()
 
 
 if __name__ == "__main__":

@@ -38,21 +38,12 @@ import xarray
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1] / "scripts"), str(HERE)]
+import checks  # noqa: E402
 import h5lens  # noqa: E402
 
 
-class Checks:
-    """Counts; a check is one statement about the file."""
-
-    def __init__(self) -> None:
-        self.passed = self.failed = 0
-
-    def that(self, good: bool | np.bool_, what: str) -> None:
-        if good:
-            self.passed += 1
-        else:
-            self.failed += 1
-            print(f"FAIL {what}")
+class Checks(checks.Checks):
+    """A check is one statement about the file."""
 
     def close(self, a: np.ndarray, b: np.ndarray, tol: float, what: str) -> None:
         """Equal to tol relative to the largest of 1 and the last dimension's values, NaN with NaN."""
@@ -1253,8 +1244,7 @@ def main() -> int:
     except (OSError, h5lens.H5LensError) as e:
         print(f"FAIL {e}\n0 passed, 1 failed")
         return 1
-    print(f"{c.passed} passed, {c.failed} failed")
-    return int(c.failed > 0 or c.passed == 0)
+    return c.end()
 
 
 if __name__ == "__main__":

@@ -25,20 +25,15 @@ import numpy as np
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 import h5lens  # noqa: E402
+from checks import Checks  # noqa: E402
 
 PROGRAM = os.path.abspath(os.environ.get("H5LENS", "build/h5lens"))
 ENV = {**os.environ, "H5LENS_SCRIPTS": str(SCRIPTS), "H5LENS_PYTHON": sys.executable}
 VOID = {"meta", "br", "input", "img", "hr", "link", "col"}
 HOSTILE = ("</script><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "<!--", "]]>", "&lt;b&gt; &amp;", "emoji 🙂👩‍👩‍👧 and שלום \u202e",
            "line\nbreak\ttab", "' onclick='alert(1)", "\u2028 $(id) `x` ${y}")
-passed = failed = 0
-
-
-def check(good: object, what: str) -> None:
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f"FAILED: {what}")
+CHECKS = Checks()
+check = CHECKS.that
 
 
 def report(*args: str | Path, env: dict[str, str] | None = None, program: str = PROGRAM) -> tuple[int, str, str]:
@@ -216,8 +211,7 @@ def main() -> int:
         hostile(work)
         found(work, one)
         options(work)
-    print(f"{passed} passed, {failed} failed")
-    return int(failed > 0)
+    return CHECKS.end()
 
 
 if __name__ == "__main__":

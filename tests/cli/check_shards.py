@@ -17,24 +17,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
+import checks  # noqa: E402
 import h5lens  # noqa: E402
 
 ROWS, POS = (3, 2), (2, 4)
 HOOK = "blocks.0.hook_resid_post"
 
 
-class Checks:
-    """Counts what holds and says what does not."""
-
-    def __init__(self) -> None:
-        self.passed = self.failed = 0
-
-    def that(self, ok: object, what: str) -> None:
-        self.passed += bool(ok)
-        self.failed += not ok
-        if not ok:
-            print(f"FAIL {what}")
-
+class Checks(checks.Checks):
     def refuses(self, path: Path, *parts: str) -> None:
         try:
             h5lens.open_run(path).close()
@@ -154,8 +144,7 @@ def main() -> int:
             for item in ("out.h5", "out.shards"):
                 shutil.move(str(made.parent / item), str(moved / item))
             check(c, moved / "out.h5")
-    print(f"{c.passed} passed, {c.failed} failed")
-    return int(c.failed > 0 or c.passed == 0)
+    return c.end()
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import h5lens  # noqa: E402
 import truth_weights  # noqa: E402
+from checks import Checks  # noqa: E402
 
 BIN = os.environ.get("H5LENS", str(ROOT / "build" / "h5lens"))
 DATA = ROOT / "tests" / "golden" / "data"
@@ -35,15 +36,8 @@ RAW = dict.fromkeys(truth_weights.PROCESSING, False)
 U = 2.0 ** -24  # what rounding to float32 changes, relatively
 MIB = 1 << 20
 
-passed = failed = 0
-
-
-def that(good: object, what: str) -> None:
-    global passed, failed
-    passed += bool(good)
-    failed += not good
-    if not good:
-        print(f"FAILED: {what}")
+CHECKS = Checks()
+that = CHECKS.that
 
 
 def run(*args: object, most: int | None = None) -> tuple[int, str]:
@@ -264,8 +258,7 @@ def main() -> int:
         for model in (GPT2, GQA):
             check_scores(model, tmp / f"{model.name}.h5")
         shutil.rmtree(large)
-    print(f"{passed} passed, {failed} failed")
-    return int(failed > 0 or passed == 0)
+    return CHECKS.end()
 
 
 if __name__ == "__main__":
