@@ -433,7 +433,7 @@ def check_filled(c: Checks, f: File) -> None:
     """fill stands past a prompt's end, 1 in scales, and nowhere else: a NaN that is data stays."""
     whole, filled = f.run.activation_cache(f.rows), f.run.activation_cache(f.rows, fill=0.0)
     for hook, x in filled.items():
-        gone = past_end(f, hook, f.run.dataset(hook).shape)[:len(x)]
+        gone = past_end(f, hook, (len(f.length), *f.run.dataset(hook).shape[1:]))[:len(x)]
         gone = gone[tuple(slice(n) for n in x.shape)]
         want = np.where(gone, 1 if hook.endswith("hook_scale") else 0, whole[hook])
         c.that(np.array_equal(x, want, equal_nan=True), f"activation_cache(fill=0): {hook}")
