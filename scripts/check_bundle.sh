@@ -39,8 +39,8 @@ for level in $levels; do
 	        files = [(str(s.name), s) for s in run.shards] or [("", path)]
 	    found = {}
 	    for name, file in [("", path), *files]:
-	        with h5lens._open_hdf5(h5lens.Path(file)) as f:
-	            found |= {f"{name}{n}": d.attrs["sha256"] for n, d in h5lens._datasets(f) if "sha256" in d.attrs and not n.startswith("shards/")}
+	        with h5lens.files._open_hdf5(h5lens.Path(file)) as f:
+	            found |= {f"{name}{n}": d.attrs["sha256"] for n, d in h5lens.datasets._datasets(f) if "sha256" in d.attrs and not n.startswith("shards/")}
 	    return found
 	a, b = digests(sys.argv[1]), digests(sys.argv[2])
 	if a != b or not a:

@@ -16,9 +16,10 @@ import h5py
 import numpy as np
 
 from .chunks import empty
+from .datasets import Tokens
 
 if TYPE_CHECKING:
-    from . import Run, Tokens
+    from .run_cache import RunCache
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Options:
     dtype: np.dtype
 
 
-def epoch(run: Run, d: h5py.Dataset, batch_tokens: int, o: Options) -> Iterator[Tokens]:
+def epoch(run: RunCache, d: h5py.Dataset, batch_tokens: int, o: Options) -> Iterator[Tokens]:
     """Checks what was asked for; what it returns reads."""
     if not isinstance(batch_tokens, (int, np.integer)) or batch_tokens < 1:
         raise ValueError(f"batch_tokens is a whole number from 1 on, not {batch_tokens!r}")
@@ -47,7 +48,7 @@ def epoch(run: Run, d: h5py.Dataset, batch_tokens: int, o: Options) -> Iterator[
     return _give(run, d, blocks, int(batch_tokens), room, o)
 
 
-def split(run: Run, d: h5py.Dataset, rows: np.ndarray, part: tuple[int, int]) -> list[tuple[np.ndarray, int]]:
+def split(run: RunCache, d: h5py.Dataset, rows: np.ndarray, part: tuple[int, int]) -> list[tuple[np.ndarray, int]]:
     """The rows of one part in blocks, each of the same chunks, with its tokens; parts differ by about a block's."""
     if not len(rows):
         return []
@@ -62,14 +63,13 @@ def split(run: Run, d: h5py.Dataset, rows: np.ndarray, part: tuple[int, int]) ->
     return [(b, m) for b, m, o in zip(np.split(rows, start[1:]), n.tolist(), owner) if o == part[0]]
 
 
-def _counts(run: Run, rows: np.ndarray) -> np.ndarray:
+def _counts(run: RunCache, rows: np.ndarray) -> np.ndarray:
     """How many tokens are stored of each row."""
     return (run.positions(rows) >= 0).sum(1) if "slot_pos" in run.prompts else run.lengths[rows].astype(np.int64)
 
 
-def _give(run: Run, d: h5py.Dataset, blocks: list[tuple[np.ndarray, int]], batch: int, room: int,
+def _give(run: RunCache, d: h5py.Dataset, blocks: list[tuple[np.ndarray, int]], batch: int, room: int,
           o: Options) -> Iterator[Tokens]:
-    from . import Tokens
     rng = np.random.default_rng(o.seed)
     longest = max((m for _, m in blocks), default=0)
     room = min(room, sum(m for _, m in blocks))

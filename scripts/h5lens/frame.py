@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from .datasets import _dims, _read
+
 if TYPE_CHECKING:
-    from . import Run
+    from .run_cache import RunCache
 
 _GROUPS = {"patch": "patch", "ablate": "ablate", "steer": "steer", "knockout": "knockout", "path": "paths"}
 _PROMPT = ("id", "text", "length", "read_pos")
 
 
-def to_dataframe(run: Run, tables: str | Sequence[str] | None, columns: str | Sequence[str] | None, rows: np.ndarray) -> Any:
+def to_dataframe(run: RunCache, tables: str | Sequence[str] | None, columns: str | Sequence[str] | None, rows: np.ndarray) -> Any:
     try:
         import pandas
     except ImportError as e:
@@ -44,28 +46,22 @@ def to_dataframe(run: Run, tables: str | Sequence[str] | None, columns: str | Se
     return pandas.DataFrame(frame, index)
 
 
-def _names(run: Run, tables: str | Sequence[str] | None) -> list[str]:
+def _names(run: RunCache, tables: str | Sequence[str] | None) -> list[str]:
     if tables is None:
         return [t for t in run.results if _axes({t: run.results.dataset(t)}) == ("prompt",)]
     return [tables] if isinstance(tables, str) else list(tables)
 
 
-def _table(run: Run, name: str) -> h5py.Dataset:
+def _table(run: RunCache, name: str) -> h5py.Dataset:
     group, _, grid = name.rpartition("/")
     return getattr(run, _GROUPS[group]).dataset(grid) if group in _GROUPS else run.results.dataset(name)
 
 
-def _column(run: Run, name: str) -> h5py.Dataset:
+def _column(run: RunCache, name: str) -> h5py.Dataset:
     return run.prompts.dataset(name) if name in _PROMPT and name not in run.columns else run.columns.dataset(name)
 
 
-def _dims(d: h5py.Dataset) -> tuple[str, ...]:
-    from . import _dims
-    return _dims(d)
-
-
 def _rows(d: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
-    from . import _read
     return np.asarray(_read(d, rows))
 
 
@@ -80,7 +76,7 @@ def _axes(tables: dict[str, h5py.Dataset]) -> tuple[str, ...]:
     return each[most] if most is not None else ("prompt",)
 
 
-def _within(run: Run, axes: tuple[str, ...], extent: dict[str, int], rows: np.ndarray) -> np.ndarray:
+def _within(run: RunCache, axes: tuple[str, ...], extent: dict[str, int], rows: np.ndarray) -> np.ndarray:
     """bool [*axes]: not past a prompt's end."""
     kept = np.ones([extent[a] for a in axes], bool)
     for i, a in enumerate(axes):

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from . import Tokens, open_run
+from .datasets import Tokens
+from .run import open_run
 
 
 class TokenDataset(IterableDataset):

@@ -73,7 +73,7 @@ def compare_tokens(c: Checks, a: h5lens.Run, b: h5lens.Run, hook: str) -> None:
         c.same(x, y, f"{hook} by token, rows {rows}")
         row, pos = b.token_places(rows)
         c.that(len(row) == len(pos) == len(y), f"{hook}: places of rows {rows}")
-        at = b.positions(rows if rows is None else h5lens._index(rows, len(b)))
+        at = b.positions(rows if rows is None else h5lens.datasets._index(rows, len(b)))
         c.that(np.array_equal(pos, at[at >= 0]), f"{hook}: positions of rows {rows}")
         whole = [np.flatnonzero(b.positions(int(r)) == p)[0] for r, p in zip(row, pos)]
         c.same(y, b.cache(hook)[row, whole], f"{hook}: rows {rows} of the padded array")

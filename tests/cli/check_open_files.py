@@ -124,12 +124,12 @@ def check_none_left(c: Checks, outs: list[Path], want: np.ndarray) -> None:
         run.cache(HOOK)
         with files_taken(0):
             c.that(np.array_equal(other.cache(HOOK), want, equal_nan=True), "room made of another run's files")
-    c.that(not h5lens._open_shards, "close() leaves nothing open")
+    c.that(not h5lens.files._open_shards, "close() leaves nothing open")
     forgotten = h5lens.open_run(outs[0])
     forgotten.cache(HOOK, rows=0)
     del forgotten
     gc.collect()
-    c.that(not h5lens._open_shards, "a run that was not closed leaves nothing open")
+    c.that(not h5lens.files._open_shards, "a run that was not closed leaves nothing open")
 
 
 def check_gone(c: Checks, out: Path) -> None:
