@@ -311,7 +311,7 @@ static enum lens_status read_scaling(const struct lens_config_file *scaling,
 		return LENS_OK;
 	if (!strcmp(type, "yarn"))
 		return read_yarn(scaling, r, err);
-	if (!strcmp(type, "longrope"))
+	if (!strcmp(type, "longrope") || !strcmp(type, "su")) /* Phi-3's first name for it */
 		return read_longrope(scaling, r, whole_ctx, err);
 	if (strcmp(type, "linear") != 0 && strcmp(type, "llama3") != 0)
 		return lens_error_at(err, LENS_ERR_UNSUPPORTED, scaling->path, 0, 0,

@@ -8,6 +8,29 @@
 #include "model/model_private.h"
 
 #include <math.h>
+#include <string.h>
+
+/*
+ * hidden_activation, else hidden_act, whose "gelu" in the published configs is an older word
+ * for the tanh formula: Gemma's makers, TransformerLens and transformers up to 4.47 compute
+ * that, later ones erf.
+ */
+static enum lens_status activation(const struct lens_config_file *f, struct lens_config *c,
+				   struct lens_error *err)
+{
+	static const char tanh_form[] = "gelu_pytorch_tanh";
+	const char *named;
+
+	LENS_TRY(lens_config_text(f, "hidden_activation", &named, err));
+	if (named)
+		return lens_config_activation(f, "hidden_activation", tanh_form, c, err);
+	LENS_TRY(lens_config_activation(f, "hidden_act", tanh_form, c, err));
+	if (c->act == LENS_ACT_GELU) {
+		c->act = LENS_ACT_GELU_NEW;
+		memcpy(c->act_name, tanh_form, sizeof(tanh_form));
+	}
+	return LENS_OK;
+}
 
 static enum lens_status config_gemma(const struct lens_config_file *f, struct lens_config *c,
 				     struct lens_layout *layout, struct lens_error *err)
@@ -31,7 +54,7 @@ static enum lens_status config_gemma(const struct lens_config_file *f, struct le
 	LENS_TRY(lens_config_bool(f, "attention_bias", false, &layout->attn_biases, err));
 	LENS_TRY(lens_llama_config(f, &deflt, c, layout, err));
 	c->embed_scale = sqrt((double)c->d_model);
-	return LENS_OK;
+	return activation(f, c, err);
 }
 
 /* A cap of null is none. */

@@ -6,13 +6,39 @@
  */
 #include "model/model_private.h"
 
+#include <stdio.h>
+
 #define OFFSET 2 /* of position 0 */
+
+/* What the 350m alone has, told together. */
+static enum lens_status refuse_350m(const struct lens_config_file *f,
+				    const struct lens_config *c, struct lens_error *err)
+{
+	char projected[96] = "";
+	bool before;
+	size_t width;
+
+	LENS_TRY(lens_config_bool(f, "do_layer_norm_before", true, &before, err));
+	LENS_TRY(lens_config_size(f, "word_embed_proj_dim", c->d_model, &width, err));
+	if (before && width == c->d_model)
+		return LENS_OK;
+	if (width != c->d_model)
+		snprintf(projected, sizeof(projected),
+			 "word_embed_proj_dim %zu is not hidden_size %zu", width, c->d_model);
+	if (before)
+		return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
+				     "%s: we do not project embeddings", projected);
+	return lens_error_at(
+		err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
+		"do_layer_norm_before false%s%s: the stream itself would be normed after each "
+		"addition, so that it is no sum of what blocks write, and lenses and "
+		"attributions would mean nothing (OPT-350m; OPT's other sizes run)",
+		*projected ? ", " : "", projected);
+}
 
 static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
 			       struct lens_layout *layout, struct lens_error *err)
 {
-	size_t width;
-
 	LENS_TRY(lens_config_layers(f, "num_hidden_layers", 12, c, err));
 	LENS_TRY(lens_config_size(f, "hidden_size", 768, &c->d_model, err));
 	LENS_TRY(lens_config_size(f, "num_attention_heads", 12, &c->n_heads, err));
@@ -21,23 +47,12 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 	LENS_TRY(lens_config_size(f, "vocab_size", 50272, &c->d_vocab, err));
 	LENS_TRY(lens_config_heads(f, "hidden_size", "num_attention_heads", c, err));
 	LENS_TRY(lens_config_tied(f, true, &layout->tied_head, err));
-	LENS_TRY(
-		lens_config_must_be(f, "do_layer_norm_before", true,
-				    "the stream itself would be normed after each addition, so "
-				    "that it is no sum of what blocks write",
-				    err));
+	LENS_TRY(refuse_350m(f, c, err));
 	LENS_TRY(lens_config_must_be(f, "enable_bias", true, "we read the biases", err));
 	LENS_TRY(lens_config_must_be(f, "layer_norm_elementwise_affine", true,
 				     "we read the norms' weights", err));
 	LENS_TRY(lens_config_must_be(f, "_remove_final_layer_norm", false,
 				     "we have ln_final in every model", err));
-	LENS_TRY(lens_config_size(f, "word_embed_proj_dim", c->d_model, &width, err));
-	if (width != c->d_model)
-		return lens_error_at(
-			err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
-			"word_embed_proj_dim %zu is not hidden_size %zu: we do not "
-			"project embeddings",
-			width, c->d_model);
 	layout->qkv_biases = true;
 	c->eps = 1e-5;
 	c->norm = LENS_NORM_LN;
