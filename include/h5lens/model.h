@@ -55,7 +55,7 @@ struct lens_config {
 	enum lens_norm norm;
 	double eps;
 	enum lens_act act;
-	char act_name[16];
+	char act_name[24];
 	bool learned_positions; /* W_pos is added to the embedding */
 	bool alibi;      /* scores have slope·(key − query) added (Press et al. 2021) */
 	bool embed_norm; /* W_E holds LayerNorm of each row, and is not centred */
@@ -140,6 +140,35 @@ struct lens_model {
 /* Reads config.json only: shapes for `info` and --dry-run. */
 enum lens_status lens_config_load(const char *dir, struct lens_config *out,
 				  struct lens_error *err);
+
+/*
+ * Calls each for every tensor that a checkpoint with this config.json holds, in the order of
+ * their names: a tied head is the embedding.
+ */
+typedef enum lens_status lens_each_tensor(void *ctx, const char *name, int rank,
+					  const size_t *shape, struct lens_error *err);
+enum lens_status lens_checkpoint_each(const char *dir, lens_each_tensor *each, void *ctx,
+				      struct lens_error *err);
+
+/* What can be told of a model whose model_type we do not have (unknown.c). */
+struct lens_unknown_model {
+	char model_type[64]; /* "": we have it, there is nothing to tell */
+	char text_model[32]; /* of text_config, if it is one that we have; nothing else is told
+			      */
+	bool of_text;        /* what follows is of text_config */
+	char nearest[32];    /* the family that reads most of the keys; "": none is near */
+	size_t n_known, n_keys; /* how many of how many that matter */
+	bool weights;           /* were there any, so that tensors could be compared? */
+	struct lens_buf shapes; /* "n_layers 32 (num_hidden_layers), …" */
+	/* Lines: keys that no family reads, those that only others read; … */
+	struct lens_buf new_keys, others_keys;
+	struct lens_buf refusal; /* … why the nearest family would refuse the config; … */
+	struct lens_buf added,
+		lacking; /* … tensors beside the nearest family's, without numbers */
+};
+enum lens_status lens_unknown_look(const char *dir, struct lens_unknown_model *u,
+				   struct lens_error *err);
+void lens_unknown_release(struct lens_unknown_model *u);
 
 /*
  * Elements of a block's matrices, biases and norms left out: the multiplications of a

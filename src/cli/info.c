@@ -1,121 +1,10 @@
 /*
- * cli/info.c: `h5lens info DIR | OUT.h5`.
+ * cli/info.c: `h5lens info DIR | OUT.h5`. A model is told in info_model.c.
  */
 #include "cli/info_private.h"
 
 #include <strings.h>
 #include <sys/stat.h>
-
-/* --- a model ------------------------------------------------------------------------ */
-
-static void print_hook(const struct lens_config *c, enum lens_hook hook)
-{
-	const struct lens_hook_info *h = lens_hook_info(hook);
-	const struct lens_sizes sizes = lens_model_sizes(c);
-	char name[LENS_HOOK_NAME], shape[96] = "";
-	int i, at = 0;
-
-	if (h->per_layer) /* one line for all layers */
-		snprintf(name, sizeof(name), "blocks.{0…%zu}.%s", c->n_layers - 1,
-			 strchr(h->name + strlen("blocks."), '.') + 1);
-	else
-		lens_hook_name(hook, 0, name);
-	for (i = 0; i < h->n_axes; i++) {
-		size_t n = lens_axis_extent(h->axis[i], &sizes);
-
-		at += snprintf(shape + at, sizeof(shape) - (size_t)at, "%s%s", i ? ", " : "",
-			       lens_axis_name(h->axis[i]));
-		if (n)
-			at += snprintf(shape + at, sizeof(shape) - (size_t)at, " %zu", n);
-	}
-	/* … takes three bytes and one column */
-	printf("  %-*s [%s]%s\n", h->per_layer ? 46 : 44, name, shape,
-	       h->by_default ? "" : "  (only when named)");
-}
-
-static void print_positions(const struct lens_config *c)
-{
-	static const char *const scaling[] = { "", ", scaled: linear", ", scaled: llama3",
-					       ", scaled: yarn", ", scaled: longrope" };
-
-	if (c->rotary.dim)
-		printf("  rotary positions: rotary_dim %zu, rotary_base %g%s", c->rotary.dim,
-		       c->rotary.base, scaling[c->rotary.type]);
-	if (c->rotary.type != LENS_ROPE_DEFAULT)
-		printf(" by %g", c->rotary.factor);
-	if (c->rotary.dim)
-		printf("\n");
-	if (c->local_rotary.dim)
-		printf("  rotary_base %g in local layers\n", c->local_rotary.base);
-	if (c->alibi)
-		printf("  positions: ALiBi, scores have slope * (key - query) added\n");
-}
-
-static void print_attention(const struct lens_config *c)
-{
-	size_t i, n_local = 0;
-
-	for (i = 0; i < c->n_layers; i++)
-		n_local += c->local[i];
-	if (c->n_kv_heads != c->n_heads)
-		printf("  grouped-query attention: n_key_value_heads %zu\n", c->n_kv_heads);
-	if (c->qk_norm)
-		printf("  use_qk_norm: RMSNorm of %s queries and keys\n",
-		       c->qk_norm == LENS_QK_NORM_ALL ? "all heads'" : "each head's");
-	if (c->window && n_local)
-		printf("  local attention: window_size %zu in %zu of %zu layers\n", c->window,
-		       n_local, c->n_layers);
-	if (c->attn_scale > 0)
-		printf("  attn_scale %g\n", c->attn_scale);
-	if (!c->scale_attn)
-		printf("  attention scores are not divided by sqrt(d_head)\n");
-	if (c->score_cap > 0)
-		printf("  attn_scores_soft_cap %g\n", c->score_cap);
-}
-
-/* Prints what differs from GPT-2. */
-static void print_kinds(const struct lens_config *c)
-{
-	print_positions(c);
-	print_attention(c);
-	if (c->parallel_block)
-		printf("  parallel_attn_mlp: attention and MLP both read resid_pre\n");
-	if (c->gated_mlp)
-		printf("  gated_mlp: hook_post = %s(hook_pre) * hook_pre_linear\n",
-		       c->act_name);
-	if (c->norms_after)
-		printf("  ln1_post, ln2_post: norms of what attention and MLP add%s\n",
-		       c->norms_before ? "" : "; none before them");
-	if (c->embed_norm)
-		printf("  W_E holds the norm of the embedding\n");
-	if (c->embed_scale > 0)
-		printf("  W_E holds the factor %g of the embedding\n", c->embed_scale);
-	if (c->logit_cap > 0)
-		printf("  output_logits_soft_cap %g (so W_U is not centred)\n", c->logit_cap);
-}
-
-static int info_model(const char *dir)
-{
-	struct lens_error err = LENS_ERROR_INIT;
-	struct lens_config c;
-	int h;
-
-	if (lens_config_load(dir, &c, &err) != LENS_OK)
-		return fail(&err);
-	printf("%s: %s (%s)\n", dir, c.architecture, c.family);
-	printf("  n_layers %zu, d_model %zu, n_heads %zu, d_head %zu, d_mlp %zu, d_vocab %zu, "
-	       "n_ctx %zu\n",
-	       c.n_layers, c.d_model, c.n_heads, c.d_head, c.d_mlp, c.d_vocab, c.n_ctx);
-	printf("  act_fn %s, normalization_type %s (%s once folded), eps %g\n", c.act_name,
-	       lens_normalization_type(&c, false), lens_normalization_type(&c, true), c.eps);
-	print_kinds(&c);
-	printf("hook points, and their dimensions after prompt\n");
-	for (h = 0; h < LENS_HOOK_COUNT; h++) {
-		if (lens_hook_exists(&c, (enum lens_hook)h))
-			print_hook(&c, (enum lens_hook)h);
-	}
-	return EXIT_DONE;
-}
 
 /* --- a file ------------------------------------------------------------------------- */
 
@@ -210,7 +99,7 @@ static int print_experiment(const char *path)
 }
 
 struct info_args {
-	bool experiment;
+	bool experiment, tensors;
 };
 
 static int info_file(const char *path, const void *args)
@@ -277,15 +166,18 @@ int cmd_info(int argc, char **argv)
 	const struct option_row options[] = {
 		{ "--experiment", &a.experiment, NULL, NULL,
 		  "of an output: its experiment alone, whole, as JSON" },
+		{ "--tensors", &a.tensors, NULL, NULL,
+		  "of a model: names and shapes of the tensors that its config.json asks for" },
 	};
 	const struct usage u = {
-		.synopsis = "h5lens info DIR | OUT.h5 [--experiment]",
+		.synopsis = "h5lens info DIR [--tensors] | OUT.h5 [--experiment]",
 		.description =
-			"For a model directory: its shapes and hook points. For an output: its "
-			"attributes,\ndatasets (one line for layers that are alike), shards and "
-			"results.",
+			"For a model directory: its shapes and hook points; for one of an "
+			"architecture that\nis not run: what can be told of it. For an output: "
+			"its attributes, datasets (one line\nfor layers that are alike), shards "
+			"and results.",
 		.option = options,
-		.n_options = 1,
+		.n_options = 2,
 		.least = 1,
 		.most = 1,
 	};
@@ -297,7 +189,7 @@ int cmd_info(int argc, char **argv)
 	if (code >= 0)
 		return code;
 	if (!stat(plain[0], &sb) && S_ISDIR(sb.st_mode))
-		return info_model(plain[0]);
+		return info_model(plain[0], a.tensors);
 	if (code < 0 && is_gguf(plain[0])) {
 		lens_error_at(&err, LENS_ERR_UNSUPPORTED, plain[0], 0, 0,
 			      "is a GGUF file (llama.cpp's format), which is not read");

@@ -1,8 +1,11 @@
-/* info_private.h: what `h5lens info` keeps of a file's data sets. */
+/* info_private.h: what the files of `h5lens info` share. */
 #ifndef LENS_CLI_INFO_PRIVATE_H
 #define LENS_CLI_INFO_PRIVATE_H
 
 #include "cli/cli_private.h"
+
+/* tensors: only those that its files must hold. The exit code (info_model.c). */
+int info_model(const char *dir, bool tensors);
 
 struct info_dataset {
 	char *path, *type; /* "float32 [prompt 40, pos 54]" */

@@ -21,6 +21,20 @@ static const struct lens_family *const families[] = {
 };
 #define N_FAMILIES (sizeof(families) / sizeof(*families))
 
+const struct lens_family *lens_family_at(size_t i)
+{
+	return i < N_FAMILIES ? families[i] : NULL;
+}
+
+const struct lens_family *lens_family_named(const char *model_type)
+{
+	size_t i;
+
+	for (i = 0; i < N_FAMILIES && strcmp(families[i]->model_type, model_type) != 0; i++)
+		;
+	return lens_family_at(i);
+}
+
 static enum lens_status unknown_family(const char *path, const char *type,
 				       struct lens_error *err)
 {
@@ -30,7 +44,8 @@ static enum lens_status unknown_family(const char *path, const char *type,
 	for (i = 0; i < N_FAMILIES; i++)
 		lens_buf_printf(&known, NULL, "%s%s", i ? ", " : "", families[i]->model_type);
 	lens_error_at(err, LENS_ERR_UNSUPPORTED, path, 0, 0,
-		      "model_type \"%.60s\" is an architecture we do not know (we know: %s)",
+		      "model_type \"%.60s\" is an architecture we do not know (we know: %s); "
+		      "h5lens info tells what can be told of its folder",
 		      type, known.data ? known.data : "");
 	lens_buf_release(&known);
 	return LENS_ERR_UNSUPPORTED;
@@ -41,27 +56,25 @@ static enum lens_status find_family(const struct lens_config_file *f,
 {
 	const json_t *list = json_object_get(f->root, "architectures");
 	const char *type, *architecture;
-	size_t i;
+	const struct lens_family *family;
 
 	LENS_TRY(lens_config_text(f, "model_type", &type, err));
 	if (!type)
 		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
 				     "has no model_type: is it the config of a model?");
-	for (i = 0; i < N_FAMILIES && strcmp(families[i]->model_type, type) != 0; i++)
-		;
-	if (i == N_FAMILIES)
+	family = lens_family_named(type);
+	if (!family)
 		return unknown_family(f->path, type, err);
 	if (lens_json_unusable(list))
 		return lens_config_wrong(f, "architectures", "is not a list", err);
 	architecture = json_string_value(json_array_get(list, 0));
-	if (architecture && strcmp(architecture, families[i]->architecture) != 0 &&
-	    strcmp(architecture, families[i]->base) != 0)
+	if (architecture && strcmp(architecture, family->architecture) != 0 &&
+	    strcmp(architecture, family->base) != 0)
 		return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
 				     "architecture \"%.60s\": for model_type %s we run %s, or "
 				     "%s if it has every tensor",
-				     architecture, type, families[i]->architecture,
-				     families[i]->base);
-	*out = families[i];
+				     architecture, type, family->architecture, family->base);
+	*out = family;
 	return LENS_OK;
 }
 
@@ -100,19 +113,15 @@ static enum lens_status check_quantised(const struct lens_config_file *f, const 
 			     method);
 }
 
-enum lens_status lens_config_read(const char *dir, struct lens_config *c,
-				  const struct lens_family **family, struct lens_layout *layout,
-				  struct lens_sha256 *sha, struct lens_error *err)
+enum lens_status lens_config_open(const char *dir, struct lens_sha256 *sha,
+				  struct lens_config_file *f, struct lens_error *err)
 {
 	char *path = lens_path_join(dir, "config.json");
 	struct lens_buf text = LENS_BUF_INIT;
-	struct lens_config_file f = { .path = path };
 	json_t *root = NULL;
 	enum lens_status st;
 
-	memset(c, 0, sizeof(*c));
-	memset(layout, 0, sizeof(*layout));
-	c->norms_before = true;
+	*f = (struct lens_config_file){ .path = path };
 	if (!path)
 		return lens_error_nomem(err, strlen(dir), 1);
 	if (lens_file_exists(path))
@@ -125,20 +134,43 @@ enum lens_status lens_config_read(const char *dir, struct lens_config *c,
 		st = lens_sha256_update(sha, text.data, text.len, err);
 	if (st == LENS_OK)
 		st = lens_json_parse_python(path, text.data, text.len, &root, err);
-	f.root = root;
+	f->root = root;
+	lens_buf_release(&text);
+	return st;
+}
+
+void lens_config_close(struct lens_config_file *f)
+{
+	json_decref((json_t *)f->root);
+	lens_free((char *)f->path);
+}
+
+enum lens_status lens_config_as(const struct lens_config_file *f,
+				const struct lens_family *family, struct lens_config *c,
+				struct lens_layout *layout, struct lens_error *err)
+{
+	memset(c, 0, sizeof(*c));
+	memset(layout, 0, sizeof(*layout));
+	c->norms_before = true;
+	strncpy(c->family, family->model_type, sizeof(c->family) - 1);
+	strncpy(c->architecture, family->architecture, sizeof(c->architecture) - 1);
+	return family->config(f, c, layout, err);
+}
+
+enum lens_status lens_config_read(const char *dir, struct lens_config *c,
+				  const struct lens_family **family, struct lens_layout *layout,
+				  struct lens_sha256 *sha, struct lens_error *err)
+{
+	struct lens_config_file f;
+	enum lens_status st = lens_config_open(dir, sha, &f, err);
+
 	if (st == LENS_OK)
 		st = check_quantised(&f, dir, err);
 	if (st == LENS_OK)
 		st = find_family(&f, family, err);
 	if (st == LENS_OK)
-		st = (*family)->config(&f, c, layout, err);
-	if (st == LENS_OK) {
-		strncpy(c->family, (*family)->model_type, sizeof(c->family) - 1);
-		strncpy(c->architecture, (*family)->architecture, sizeof(c->architecture) - 1);
-	}
-	json_decref(root);
-	lens_buf_release(&text);
-	lens_free(path);
+		st = lens_config_as(&f, *family, c, layout, err);
+	lens_config_close(&f);
 	return st;
 }
 

@@ -103,7 +103,7 @@ enum lens_status lens_config_layers(const struct lens_config_file *f, const char
 enum lens_status lens_config_tied(const struct lens_config_file *f, bool deflt, bool *out,
 				  struct lens_error *err)
 {
-	const json_t *v = json_object_get(f->root, "tie_word_embeddings");
+	const json_t *v = lens_config_value(f, "tie_word_embeddings");
 
 	return lens_config_bool(f, "tie_word_embeddings", deflt && !json_is_null(v), out, err);
 }
@@ -150,7 +150,7 @@ enum lens_status lens_config_shape(const struct lens_config_file *f,
 enum lens_status lens_config_window(const struct lens_config_file *f, size_t deflt,
 				    struct lens_config *c, struct lens_error *err)
 {
-	const json_t *window = json_object_get(f->root, "sliding_window");
+	const json_t *window = lens_config_value(f, "sliding_window");
 
 	if (window ? json_is_null(window) : !deflt)
 		return LENS_OK;
@@ -273,7 +273,7 @@ static enum lens_status read_yarn(const struct lens_config_file *s, struct lens_
 static enum lens_status read_longrope(const struct lens_config_file *s, struct lens_rotary *r,
 				      double whole_ctx, struct lens_error *err)
 {
-	const json_t *list = json_object_get(s->root, "short_factor"), *v;
+	const json_t *list = lens_config_value(s, "short_factor"), *v;
 	double factor = whole_ctx / r->original_ctx;
 	size_t i;
 
@@ -344,7 +344,7 @@ enum lens_status lens_config_rotary(const struct lens_config_file *f, double bas
 	r->original_ctx = (double)original;
 
 	for (i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
-		const json_t *v = json_object_get(f->root, keys[i]);
+		const json_t *v = lens_config_value(f, keys[i]);
 		const struct lens_config_file scaling = { .path = f->path, .root = v };
 
 		if (!v || json_is_null(v))

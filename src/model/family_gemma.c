@@ -8,7 +8,7 @@
 #include "model/model_private.h"
 
 #include <math.h>
-#include <string.h>
+#include <stdio.h>
 
 /*
  * hidden_activation, else hidden_act, whose "gelu" in the published configs is an older word
@@ -27,7 +27,7 @@ static enum lens_status activation(const struct lens_config_file *f, struct lens
 	LENS_TRY(lens_config_activation(f, "hidden_act", tanh_form, c, err));
 	if (c->act == LENS_ACT_GELU) {
 		c->act = LENS_ACT_GELU_NEW;
-		memcpy(c->act_name, tanh_form, sizeof(tanh_form));
+		snprintf(c->act_name, sizeof(c->act_name), "%s", tanh_form);
 	}
 	return LENS_OK;
 }
@@ -61,7 +61,7 @@ static enum lens_status config_gemma(const struct lens_config_file *f, struct le
 static enum lens_status cap(const struct lens_config_file *f, const char *key, double deflt,
 			    double *out, struct lens_error *err)
 {
-	const json_t *v = json_object_get(f->root, key);
+	const json_t *v = lens_config_value(f, key);
 
 	if (v && json_is_null(v))
 		return LENS_OK;
@@ -76,7 +76,7 @@ static enum lens_status cap(const struct lens_config_file *f, const char *key, d
 static enum lens_status windows(const struct lens_config_file *f, size_t pattern,
 				struct lens_config *c, struct lens_error *err)
 {
-	const json_t *types = json_object_get(f->root, "layer_types");
+	const json_t *types = lens_config_value(f, "layer_types");
 	size_t i;
 
 	LENS_TRY(lens_config_size(f, "sliding_window", 4096, &c->window, err));

@@ -45,7 +45,7 @@ static enum lens_status add_layers(const struct lens_config_file *f, const json_
 static enum lens_status attention_types(const struct lens_config_file *f, struct lens_config *c,
 					struct lens_error *err)
 {
-	const json_t *types = json_object_get(f->root, "attention_types"), *v;
+	const json_t *types = lens_config_value(f, "attention_types"), *v;
 	size_t n = 0, i;
 
 	LENS_TRY(lens_config_size(f, "window_size", 256, &c->window, err));

@@ -15,7 +15,7 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 	size_t dim;
 
 	LENS_TRY(lens_gpt2_config_shape(f, &deflt, c, layout, err));
-	if (json_is_null(json_object_get(f->root, "rotary_dim")))
+	if (json_is_null(lens_config_value(f, "rotary_dim")))
 		return lens_error_at(
 			err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
 			"rotary_dim null: we need the number of dimensions that are turned");

@@ -94,8 +94,8 @@ enum lens_status lens_config_layer_types(const struct lens_config_file *f, const
 static enum lens_status qwen_windows(const struct lens_config_file *f, struct lens_config *c,
 				     struct lens_error *err)
 {
-	const json_t *types = json_object_get(f->root, "layer_types");
-	const json_t *first = json_object_get(f->root, "max_window_layers");
+	const json_t *types = lens_config_value(f, "layer_types");
+	const json_t *first = lens_config_value(f, "max_window_layers");
 	bool sliding;
 	size_t i;
 
@@ -162,8 +162,8 @@ static enum lens_status config_granite(const struct lens_config_file *f, struct 
 static enum lens_status config_smollm3(const struct lens_config_file *f, struct lens_config *c,
 				       struct lens_layout *layout, struct lens_error *err)
 {
-	const json_t *rotary = json_object_get(f->root, "no_rope_layers");
-	const json_t *types = json_object_get(f->root, "layer_types");
+	const json_t *rotary = lens_config_value(f, "no_rope_layers");
+	const json_t *types = lens_config_value(f, "layer_types");
 	struct lens_config_defaults deflt = llama;
 	bool sliding;
 	size_t i, every;

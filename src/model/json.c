@@ -17,9 +17,16 @@ enum lens_status lens_json_load(const char *path, size_t max_bytes, json_t **out
 	return st;
 }
 
+const json_t *lens_config_value(const struct lens_config_file *f, const char *key)
+{
+	if (f->asked)
+		json_object_set_new(f->asked, key, json_true());
+	return json_object_get(f->root, key);
+}
+
 static const json_t *value_of(const struct lens_config_file *f, const char *key)
 {
-	const json_t *v = json_object_get(f->root, key);
+	const json_t *v = lens_config_value(f, key);
 
 	return json_is_null(v) ? NULL : v;
 }

@@ -201,6 +201,44 @@ static enum lens_status check_shapes(struct loader *l, struct lens_error *err)
 	return find_head(l, &head, err);
 }
 
+enum lens_status lens_list_tensors(const struct lens_family *family,
+				   const struct lens_config *c,
+				   const struct lens_layout *layout, struct lens_tensors *out,
+				   struct lens_error *err)
+{
+	struct lens_model m = { .config = *c };
+	struct loader l = { .family = family, .model = &m };
+	enum lens_status st;
+	char *none;
+
+	l.checkpoint.layout = *layout;
+	l.checkpoint.tensors.list = true;
+	st = lens_checkpoint_names(&l.checkpoint, family, LENS_HEAD_AUTO, &none, err);
+	if (st == LENS_OK)
+		st = check_shapes(&l, err);
+	*out = l.checkpoint.tensors;
+	lens_tensors_sort_list(out);
+	return st;
+}
+
+enum lens_status lens_checkpoint_each(const char *dir, lens_each_tensor *each, void *ctx,
+				      struct lens_error *err)
+{
+	struct lens_tensors t = { .n = 0 };
+	const struct lens_family *family;
+	struct lens_layout layout;
+	struct lens_config c;
+	enum lens_status st;
+	size_t i;
+
+	LENS_TRY(lens_config_read(dir, &c, &family, &layout, NULL, err));
+	st = lens_list_tensors(family, &c, &layout, &t, err);
+	for (i = 0; st == LENS_OK && i < t.n; i++)
+		st = each(ctx, t.tensor[i].name, t.tensor[i].rank, t.tensor[i].shape, err);
+	lens_tensors_release(&t);
+	return st;
+}
+
 /* transformers with peft would apply such an adapter; we do not. */
 static enum lens_status warn_of_adapter(const char *dir, struct lens_model *m,
 					struct lens_error *err)

@@ -17,7 +17,10 @@ enum lens_status lens_json_load(const char *path, size_t max_bytes, json_t **out
 struct lens_config_file {
 	const char *path;
 	const json_t *root;
+	json_t *asked; /* an object that is given the keys that are looked up, or NULL */
 };
+/* What stands under a key; NULL: nothing. */
+const json_t *lens_config_value(const struct lens_config_file *f, const char *key);
 /* "key" <what>, and what it holds if that is not JSON. */
 enum lens_status lens_config_wrong(const struct lens_config_file *f, const char *key,
 				   const char *what, struct lens_error *err);
@@ -70,16 +73,19 @@ struct lens_tensors {
 	size_t n, cap;
 	struct lens_mapped_file *file;
 	size_t n_files;
+	bool list; /* a list of what would be used: lens_tensors_use adds to it */
 };
 
 /* Are there weight files in dir? */
 bool lens_tensors_there(const char *dir);
-/* Opens the weight files of dir and hashes them into sha. */
+/* Opens the weight files of dir and hashes them into sha, if it is not NULL. */
 enum lens_status lens_tensors_open(const char *dir, struct lens_tensors *t,
 				   struct lens_sha256 *sha, struct lens_error *err);
 /* The files are read twice, for the digest and for the values. Have they changed since? */
 enum lens_status lens_tensors_unchanged(const struct lens_tensors *t, struct lens_error *err);
 void lens_tensors_release(struct lens_tensors *t);
+/* Sorts a list, each name once. */
+void lens_tensors_sort_list(struct lens_tensors *t);
 /* Add the tensors of a mapped file: safetensors, or one that torch.save wrote. */
 enum lens_status lens_safetensors_parse(struct lens_tensors *t, size_t file,
 					struct lens_error *err);

@@ -96,7 +96,8 @@ static enum lens_status add_file(const struct opening *o, const char *name,
 		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
 				     "only a git-lfs pointer, not the file itself: get it "
 				     "with `git lfs pull`");
-	LENS_TRY(lens_sha256_update(o->sha, f->data, f->size, err));
+	if (o->sha)
+		LENS_TRY(lens_sha256_update(o->sha, f->data, f->size, err));
 	return o->files->parse(t, t->n_files - 1, err);
 }
 
@@ -313,13 +314,56 @@ static enum lens_status wrong_shape(const struct lens_tensors *ts, const struct 
 	return st;
 }
 
+/* Puts it on the list; *out is one that holds nothing, as the list's may move. */
+static enum lens_status add_to_list(struct lens_tensors *ts, const char *name, int rank,
+				    const size_t *shape, const struct lens_tensor **out,
+				    struct lens_error *err)
+{
+	static const struct lens_tensor nothing;
+	struct lens_tensor *t = lens_tensors_add(ts);
+	int d;
+
+	*out = &nothing;
+	if (t)
+		t->name = lens_strdup(name);
+	if (!t || !t->name)
+		return lens_error_nomem(err, 1, sizeof(*t));
+	t->rank = rank;
+	t->n_elements = 1;
+	for (d = 0; d < rank; d++) {
+		t->shape[d] = shape[d];
+		if (!lens_size_mul(t->n_elements, shape[d], &t->n_elements))
+			return lens_error_set(err, LENS_ERR_FORMAT,
+					      "tensor \"%s\" would be too large", name);
+	}
+	return LENS_OK;
+}
+
+void lens_tensors_sort_list(struct lens_tensors *t)
+{
+	size_t i, n = 0;
+
+	if (t->n)
+		qsort(t->tensor, t->n, sizeof(*t->tensor), by_name);
+	for (i = 0; i < t->n; i++) {
+		if (n && !strcmp(t->tensor[i].name, t->tensor[n - 1].name))
+			lens_free(t->tensor[i].name);
+		else
+			t->tensor[n++] = t->tensor[i];
+	}
+	t->n = n;
+}
+
 enum lens_status lens_tensors_use(struct lens_tensors *ts, const char *name, int rank,
 				  const size_t *shape, const struct lens_tensor **out,
 				  struct lens_error *err)
 {
-	struct lens_tensor *t = lens_tensors_find(ts, name);
+	struct lens_tensor *t;
 	int d;
 
+	if (ts->list)
+		return add_to_list(ts, name, rank, shape, out, err);
+	t = lens_tensors_find(ts, name);
 	if (!t)
 		return lens_error_at(err, LENS_ERR_FORMAT,
 				     ts->n_files ? ts->file[0].path : NULL, 0, 0,
