@@ -31,4 +31,10 @@ enum lens_status lens_list_tensors(const struct lens_family *family,
 				   const struct lens_layout *layout, struct lens_tensors *out,
 				   struct lens_error *err);
 
+#define LENS_MOST_TOLD 24 /* of an unknown model: keys, or names of tensors, of a kind */
+/* Its tensors beside those of a family, where there are any (unknown_tensors.c). */
+enum lens_status lens_unknown_tensors(const char *dir, const struct lens_config_file *f,
+				      const struct lens_family *family,
+				      struct lens_unknown_model *u, struct lens_error *err);
+
 #endif

@@ -217,7 +217,8 @@ enum lens_status lens_list_tensors(const struct lens_family *family,
 	if (st == LENS_OK)
 		st = check_shapes(&l, err);
 	*out = l.checkpoint.tensors;
-	lens_tensors_sort_list(out);
+	if (st == LENS_OK)
+		lens_tensors_sort_list(out);
 	return st;
 }
 

@@ -1,16 +1,14 @@
 /*
  * model/unknown.c: what can be told of a model whose model_type we do not have. In: its
  * folder, of which config.json is enough; out: the shapes that stand under usual names, the
- * family that reads most of its keys, the keys that this family does not read, and the
- * tensors that it names otherwise.
+ * family that reads most of its keys, the keys that this family does not read, and
+ * (unknown_tensors.c) the tensors that it names otherwise.
  */
 #include "model/config_private.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define MOST_TOLD 24 /* keys, or names of tensors, of a kind */
 
 /* --- keys ------------------------------------------------------------------------ */
 
@@ -90,18 +88,21 @@ static bool is_idle(const char *key)
 static enum lens_status asked_by(const struct lens_family *family, const json_t *root,
 				 json_t *asked, struct lens_error *err)
 {
-	struct lens_config_file f = { .path = "", .root = json_object(), .asked = asked };
-	struct lens_layout layout;
+	struct lens_config_file f = { .path = "", .asked = asked };
 	struct lens_config *c = lens_calloc(1, sizeof(*c));
+	json_t *empty = json_object();
+	struct lens_layout layout;
+	bool made = c && empty;
 
-	if (c && f.root) {
+	f.root = empty;
+	if (made)
 		lens_config_as(&f, family, c, &layout, NULL);
-		json_decref((json_t *)f.root);
-		f.root = root;
+	f.root = root;
+	if (made)
 		lens_config_as(&f, family, c, &layout, NULL);
-	}
+	json_decref(empty);
 	lens_free(c);
-	return c && f.root ? LENS_OK : lens_error_nomem(err, 1, sizeof(*c));
+	return made ? LENS_OK : lens_error_nomem(err, 1, sizeof(*c));
 }
 
 /* Names of a shape in published configs; it is read under the first that is a number. */
@@ -286,7 +287,7 @@ static enum lens_status tell_keys(const json_t *root, const struct families *a, 
 
 		if (is_idle(key) || !*reader == others ||
 		    (others ? json_object_get(nearest, key) != NULL : is_shape(root, key)) ||
-		    n++ >= MOST_TOLD)
+		    n++ >= LENS_MOST_TOLD)
 			continue;
 		LENS_TRY(append_cut(out, key, err));
 		LENS_TRY(lens_buf_append(out, " ", 1, err));
@@ -295,104 +296,9 @@ static enum lens_status tell_keys(const json_t *root, const struct families *a, 
 			LENS_TRY(lens_buf_printf(out, err, " (%s reads it)", reader));
 		LENS_TRY(lens_buf_append(out, "\n", 1, err));
 	}
-	return n <= MOST_TOLD ? LENS_OK
-			      : lens_buf_printf(out, err, "… and %zu more\n", n - MOST_TOLD);
-}
-
-/* --- tensors ------------------------------------------------------------------------- */
-
-/* "model.layers.3.mlp.up.weight" → "model.layers.*.mlp.up.weight" */
-static void fold_numbers(const char *name, char *out, size_t size)
-{
-	size_t at = 0;
-
-	while (*name && at + 1 < size) {
-		bool number = *name >= '0' && *name <= '9' && at && out[at - 1] == '.';
-
-		out[at++] = number ? '*' : *name++;
-		while (number && *name >= '0' && *name <= '9')
-			name++;
-	}
-	out[at] = '\0';
-}
-
-/* The names, folded: an object of true. */
-static json_t *kinds_of(const struct lens_tensors *t, bool (*ignore)(const char *name))
-{
-	json_t *kinds = json_object();
-	char folded[256];
-	size_t i;
-
-	for (i = 0; kinds && i < t->n; i++) {
-		if (ignore && ignore(t->tensor[i].name))
-			continue;
-		fold_numbers(t->tensor[i].name, folded, sizeof(folded));
-		json_object_set_new(kinds, folded, json_true());
-	}
-	return kinds;
-}
-
-/* Those of a that b has not, one a line. */
-static enum lens_status tell_difference(json_t *a, const json_t *b, struct lens_buf *out,
-					struct lens_error *err)
-{
-	const char *kind;
-	size_t n = 0;
-	json_t *v;
-
-	json_object_foreach (a, kind, v) {
-		if (json_object_get(b, kind) || n++ >= MOST_TOLD)
-			continue;
-		LENS_TRY(lens_buf_printf(out, err, "%s\n", kind));
-	}
-	return n <= MOST_TOLD ? LENS_OK
-			      : lens_buf_printf(out, err, "… and %zu more\n", n - MOST_TOLD);
-}
-
-static enum lens_status compare_tensors(const struct lens_family *family,
-					const struct lens_tensors *theirs,
-					const struct lens_tensors *ours,
-					struct lens_unknown_model *u, struct lens_error *err)
-{
-	json_t *has = kinds_of(theirs, family->ignore), *wants = kinds_of(ours, NULL);
-	enum lens_status st = has && wants ? LENS_OK : lens_error_nomem(err, 1, 1);
-
-	if (st == LENS_OK)
-		st = tell_difference(has, wants, &u->added, err);
-	if (st == LENS_OK)
-		st = tell_difference(wants, has, &u->lacking, err);
-	json_decref(has);
-	json_decref(wants);
-	return st;
-}
-
-/* As the nearest family reads this config.json; where it refuses to, that is told instead. */
-static enum lens_status tell_tensors(const char *dir, const struct lens_config_file *f,
-				     const struct lens_family *family,
-				     struct lens_unknown_model *u, struct lens_error *err)
-{
-	struct lens_tensors theirs = { .n = 0 }, ours = { .n = 0 };
-	struct lens_config *c = lens_calloc(1, sizeof(*c));
-	struct lens_error refusal = LENS_ERROR_INIT;
-	struct lens_layout layout;
-	enum lens_status st = LENS_OK;
-
-	if (!c)
-		return lens_error_nomem(err, 1, sizeof(*c));
-	if (lens_config_as(f, family, c, &layout, &refusal) != LENS_OK)
-		st = lens_buf_printf(&u->refusal, err, "%s", refusal.text);
-	else if (lens_tensors_there(dir)) {
-		u->weights = true;
-		st = lens_tensors_open(dir, &theirs, NULL, err);
-		if (st == LENS_OK)
-			st = lens_list_tensors(family, c, &layout, &ours, err);
-		if (st == LENS_OK)
-			st = compare_tensors(family, &theirs, &ours, u, err);
-	}
-	lens_tensors_release(&theirs);
-	lens_tensors_release(&ours);
-	lens_free(c);
-	return st;
+	return n <= LENS_MOST_TOLD
+		       ? LENS_OK
+		       : lens_buf_printf(out, err, "… and %zu more\n", n - LENS_MOST_TOLD);
 }
 
 /* --- all of it ------------------------------------------------------------------------- */
@@ -412,7 +318,7 @@ static enum lens_status look(const char *dir, struct lens_config_file *f,
 	if (st == LENS_OK && a.nearest)
 		st = tell_keys(f->root, &a, true, &u->others_keys, err);
 	if (st == LENS_OK && a.nearest)
-		st = tell_tensors(dir, f, a.nearest, u, err);
+		st = lens_unknown_tensors(dir, f, a.nearest, u, err);
 	json_decref(a.asked);
 	return st;
 }
