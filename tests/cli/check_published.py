@@ -85,14 +85,25 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "mpt-7b": (["n_layers 32 (n_layers), d_model 4096 (d_model)", 'attn_config {"alibi":true', "no_bias true"],
                'model_type "mpt"'),
     "mamba-130m-hf": (["d_model 768 (hidden_size)", "state_size 16", "time_step_max 0.1\n"], 'model_type "mamba"'),
-    "Mixtral-8x7B-v0.1": ([NEAREST.format("mistral"), "num_local_experts 8"], 'model_type "mixtral"'),
-    "DeepSeek-V3": ([NEAREST.format("llama"), "kv_lora_rank 512", "n_routed_experts 256"], "a quantised checkpoint (fp8)"),
+    "OLMoE-1B-7B-0924": (["nearest family: ", "clip_qkv null"], 'model_type "olmoe"'),
+    "DeepSeek-V3": (["nearest family: ", "kv_lora_rank 512", "qk_rope_head_dim 64"], "a quantised checkpoint (fp8)"),
     "gemma-3-4b-pt": (["its text_config is of model_type gemma3_text, which is run"], 'model_type "gemma3"'),
-    "Llama-4-Scout-17B-16E": (["text_config: n_layers 48", NEAREST.format("smollm3"), "attention_chunk_size 8192"],
+    "Llama-4-Scout-17B-16E": (["text_config: n_layers 48", "nearest family: ", "attention_chunk_size 8192"],
                               'model_type "llama4"'),
     "Qwen2-7B-Instruct-AWQ": ([], "a quantised checkpoint (awq)"),
     "opt-350m": ([], "do_layer_norm_before false, word_embed_proj_dim 512 is not hidden_size 1024"),
     "stablelm-2-12b": ([], "qk_layernorm true"),
+}
+# NAME: what `info` says of it beside its sizes
+SAYS = {
+    "gemma-2b": "act_fn gelu_pytorch_tanh,",  # hidden_act "gelu", as it was published
+    "Phi-3-mini-128k-instruct-2024-04": "rotary_base 10000, scaled: longrope",  # type "su"
+    "Phi-4-mini-instruct": "rotary_dim 96, rotary_base 10000, scaled: longrope",
+    "gemma-3-1b-pt": "window_size 512 in 22 of 26 layers",
+    "Mistral-7B-v0.1": "window_size 4096 in 32 of 32 layers",
+    "stablelm-2-1_6b": "rotary_dim 16,",
+    "gpt-neo-2.7B": "window_size 256 in 16 of 32 layers",
+    "bloom-560m": "positions: ALiBi",
 }
 
 
@@ -133,6 +144,7 @@ def check_run(c: checks.Checks, work: Path, name: str, expected: tuple[int, int,
     c.that(info.returncode == 0, f"{name}: info: {info.stderr}")
     c.that(f"\n  {expected[0]} parameters in {expected[1]} tensors\n" in info.stdout, f"{name}: not {expected} in {info.stdout[:400]}")
     c.that(digest(tensors.stdout) == expected[2], f"{name}: names and shapes are {digest(tensors.stdout)}, not {expected[2]}")
+    c.that(SAYS.get(name, "") in info.stdout, f"{name}: no '{SAYS.get(name)}' in {info.stdout[:900]}")
     sizes = dict(re.findall(r"(n_layers|d_model) (\d+),", info.stdout))
     plan = dry_run(model, data(work, 2, 8), "--hooks", "*hook_resid_post", "--memory", "400G")
     last = f"/cache/blocks.{int(sizes['n_layers']) - 1}.hook_resid_post "
