@@ -81,6 +81,11 @@ def own_caches(names: dict[str, Any]) -> list[tuple[torch.Tensor, ActivationCach
             for i in range(len(run))]
 
 
+def by_position(hook: str, x: torch.Tensor, n: int) -> torch.Tensor:
+    """Norms of queries and keys have prompt, position and head in one axis there."""
+    return x.reshape(1, n, -1, x.shape[-1]) if ".q_norm." in hook or ".k_norm." in hook else x
+
+
 def check_values(c: Checks, what: str, names: dict[str, Any]) -> float:
     """Every hook of every prompt, and chosen positions; returns the largest error."""
     run, worst = names["run"], 0.0
@@ -92,6 +97,7 @@ def check_values(c: Checks, what: str, names: dict[str, Any]) -> float:
         worst = max(worst, error(run.cache("logits", rows=i)[:n], logits[0]))
         for hook, x in cache.items():
             got = everything[hook][i]
+            x = by_position(hook, x, n)
             worst = max(worst, error(got[:, :n, :n] if hook.endswith(("pattern", "scores")) else got[:n], x[0]))
     shortest = int(run.lengths.min())
     for pos in ("read", 0, -1, -min(2, shortest), slice(-2, None), slice(0, shortest), slice(None)):
@@ -101,21 +107,32 @@ def check_values(c: Checks, what: str, names: dict[str, Any]) -> float:
             at = at[at >= 0]
             for hook, x in cache.items():
                 square = hook.endswith(("pattern", "scores"))
+                x = by_position(hook, x, n)
                 want = x[0, :, at] if square else x[0, at]
                 got = chosen[hook][i][:, :len(at), :n] if square else chosen[hook][i][:len(at)]
                 worst = max(worst, error(got, want))
     return worst
 
 
+def before_cap(run: Any) -> np.ndarray:
+    """[prompt]: the first answer's logit less the second's, as they were before a soft cap."""
+    cap = run.model_config.get("output_logits_soft_cap")
+    if not cap:
+        return run.results["logit_diff"][:N_ROWS, 0]
+    logits = cap * np.arctanh(run.results["answer_logit"][:N_ROWS].astype(np.float64) / cap)
+    return logits[:, 0] - logits[:, 1]
+
+
 def check_sums(c: Checks, what: str, names: dict[str, Any]) -> None:
     """What the README says of its own lines, and the methods of ActivationCache on them."""
     run, model, cache, good, bad = (names[k] for k in ("run", "model", "cache", "good", "bad"))
-    want = run.results["logit_diff"][:N_ROWS, 0]
+    want = before_cap(run)
     bias = model.b_U[good] - model.b_U[bad]
     found = {"decompose_resid": names["diff"]}
     layers, rest = model.cfg.n_layers, cache["resid_post", -1]
     heads = cache.get_full_resid_decomposition(expand_neurons=False, pos_slice=-1)
-    found["get_full_resid_decomposition"] = cache.logit_attrs(heads, good, bad, pos_slice=-1).sum(0) + bias
+    if not model.cfg.use_normalization_before_and_after:  # TransformerLens leaves it out of heads
+        found["get_full_resid_decomposition"] = cache.logit_attrs(heads, good, bad, pos_slice=-1).sum(0) + bias
     stack = cache.stack_head_results(pos_slice=-1, incl_remainder=True)
     found["stack_head_results"] = cache.logit_attrs(stack, good, bad, pos_slice=-1).sum(0) + bias
     lens = cache.accumulated_resid(apply_ln=True, pos_slice=-1)
@@ -136,22 +153,32 @@ def check_sums(c: Checks, what: str, names: dict[str, Any]) -> None:
           + ", ".join(f"{name} {e:.1e}" for name, e in worst.items()))
 
 
+def why_refused(config: dict[str, Any]) -> str:
+    """The rotary scaling or the family that TransformerLens lacks."""
+    rope = config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type"))
+    lacking = ("olmo2", "gemma3_text", "granite", "smollm3", "starcoder2", "stablelm", "bloom", "gpt_bigcode")
+    if kind in ("linear", "yarn", "longrope"):
+        return str(kind)
+    return str(config["architectures"][0]) if config["model_type"] in lacking else ""
+
+
 def check_model(c: Checks, binary: Path, model: Path, tmp: Path, code: str, *more: str) -> None:
     what, out = " ".join((model.name, *more)), tmp / "out.h5"
     run_program(binary, model, out, *more)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     names: dict[str, Any] = {}
-    linear = "linear" in json.dumps(config.get("rope_scaling"))
+    why = why_refused(config)
     with torch.inference_mode():
         try:
             exec(code.replace('"build/demo/ioi.h5"', repr(str(out))), names)
         except h5lens.H5LensError as e:
-            c.that(linear and "linear" in str(e), f"{what}: {e}")
-            print(f"  {what}: refused, as TransformerLens has no linear scaling")
+            c.that(bool(why) and why in str(e), f"{what}: {e}")
+            print(f"  {what}: refused, as TransformerLens has no {why}")
             return
-        c.that(not linear, f"{what}: linear scaling is refused")
+        c.that(not why, f"{what}: {why} is refused")
         worst = check_values(c, what, names)
-        if config["model_type"] == "llama" and (config.get("attention_bias") or config.get("mlp_bias")):
+        if config["model_type"] in ("llama", "qwen3") and (config.get("attention_bias") or config.get("mlp_bias")):
             c.that(worst > 100 * TOLERANCE, f"{what}: TransformerLens drops its biases, and it is not seen ({worst:.1e})")
             print(f"  {what}: TransformerLens drops its biases: off by {worst:.1e}")
             return

@@ -55,7 +55,7 @@ struct lens_config {
 	enum lens_norm norm;
 	double eps;
 	enum lens_act act;
-	char act_name[24];
+	char act_name[24]; /* as config.json has it: "gelu_pytorch_tanh" */
 	bool learned_positions; /* W_pos is added to the embedding */
 	bool alibi;      /* scores have slope·(key − query) added (Press et al. 2021) */
 	bool embed_norm; /* W_E holds LayerNorm of each row, and is not centred */

@@ -193,6 +193,13 @@ class RunFile:
         return json.loads(self.attr("model_config"))
 
     @property
+    def processing(self) -> dict[str, bool]:
+        """The weight processing that was done: what the experiment asks for, but that W_U is not centred where logits
+        have a soft cap. What load_and_process_state_dict takes."""
+        cut = {"center_unembed": False} if self.model_config.get("center_unembed") is False else {}
+        return {**self.experiment["weights"], **cut}
+
+    @property
     def lens_layers(self) -> list[str]:
         """The labels of the dimension lens_layer: 0_pre, 1_pre, …, final_post; with lens_mid 0_pre, 0_mid, 1_pre, …"""
         return self.labels("lens_layer")

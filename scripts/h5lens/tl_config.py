@@ -14,7 +14,13 @@ _TL_KEYS = {
     "normalization_type", "original_architecture", "positional_embedding_type", "parallel_attn_mlp", "gated_mlp",
     "use_attn_scale", "attn_scale", "scale_attn_by_inverse_layer_idx", "use_local_attn", "window_size", "attn_types",
     "rotary_dim", "rotary_base", "rotary_adjacent_pairs", "use_NTK_by_parts_rope", "NTK_by_parts_factor",
-    "NTK_by_parts_low_freq_factor", "NTK_by_parts_high_freq_factor", "NTK_original_ctx_len"}
+    "NTK_by_parts_low_freq_factor", "NTK_by_parts_high_freq_factor", "NTK_original_ctx_len", "use_qk_norm",
+    "use_normalization_before_and_after", "attn_scores_soft_cap", "output_logits_soft_cap"}
+_TL_GROUPED = {"MistralForCausalLM", "Qwen2ForCausalLM", "GemmaForCausalLM", "Gemma2ForCausalLM"}  # whatever their config
+_TL_LACKS = {"Olmo2ForCausalLM", "Gemma3ForCausalLM", "GraniteForCausalLM", "SmolLM3ForCausalLM",
+             "Starcoder2ForCausalLM", "StableLmForCausalLM",
+             "BloomForCausalLM",  # its embedding's norm is part of W_E in our files
+             "GPTBigCodeForCausalLM"}  # its conversion reads names that transformers no longer has
 _TL_N_CTX = 2048  # TransformerLens makes a mask of n_ctx × n_ctx for each layer, and limits n_ctx like this
 
 
@@ -22,17 +28,21 @@ def transformer_lens_config(run: RunFile) -> dict[str, Any]:
     """What TransformerLens 2.x's HookedTransformerConfig takes to be the model of this run; dtype and device are yours.
 
     It is `run.model_config` less what is not TransformerLens's. n_key_value_heads is there for grouped queries only
-    (given for any other model, TransformerLens would leave its keys and values empty), but for Mistral and Qwen2,
-    whose weights it converts as if they always had them. n_ctx is limited where positions are rotary, but never
+    (given for any other model, TransformerLens would leave its keys and values empty), but for Mistral, Qwen2 and
+    Gemma, whose weights it converts as if they always had them. n_ctx is limited where positions are rotary, but never
     below the longest prompt.
 
     W_U is no part of it: a model's weights are loaded from its folder, and config.json there says whether W_U is the
     embedding. A run with another choice (`tied_head`) gives a warning.
     """
     config = run.model_config
-    if "rope_linear_factor" in config:
-        raise H5LensError(f"{run.path}: the model's rotary positions are scaled linearly, which TransformerLens 2.x "
-                          "has not: its HookedTransformer would be another model")
+    rope = "linear" if "rope_linear_factor" in config else config.get("rope_type")
+    if rope:
+        raise H5LensError(f"{run.path}: the model's rotary positions are scaled by {rope} scaling, which TransformerLens "
+                          "2.x has not: its HookedTransformer would be another model")
+    if config["original_architecture"] in _TL_LACKS:
+        raise H5LensError(f"{run.path}: TransformerLens 2.x has no {config['original_architecture']} whose activations "
+                          "are the file's")
     if (choice := run.experiment.get("tied_head", "auto")) != "auto":
         warnings.warn(
             f"{run.path}: tied_head is {choice}: W_U is the tensor {run.attr('tensor_W_U')} (W_E: "
@@ -41,7 +51,7 @@ def transformer_lens_config(run: RunFile) -> dict[str, Any]:
             f"tie_word_embeddings={choice == 'tied'}", H5LensWarning, stacklevel=2)
     got = {k: v for k, v in config.items() if k in _TL_KEYS}
     kv_heads = got.pop("n_key_value_heads", got["n_heads"])
-    if kv_heads != got["n_heads"] or got["original_architecture"] in ("MistralForCausalLM", "Qwen2ForCausalLM"):
+    if kv_heads != got["n_heads"] or got["original_architecture"] in _TL_GROUPED:
         got["n_key_value_heads"] = kv_heads
     if got["positional_embedding_type"] == "rotary":
         got["n_ctx"] = min(got["n_ctx"], max(_TL_N_CTX, int(run.lengths.max(initial=0))))

@@ -847,6 +847,7 @@ def self_test() -> Checks:
     check_names(c)
     check_str_tokens(c)
     check_saved(c)
+    check_hook_order(c)
     check_lens_config(c)
     return c
 
@@ -1195,6 +1196,14 @@ def check_saved(c: Checks) -> None:
                     c.that(texts == want, f"{what}: {texts}")
 
 
+def check_hook_order(c: Checks) -> None:
+    """The reader sorts hooks as the program's table has them."""
+    table = (HERE.parents[1] / "src/hooks/hooks.c").read_text(encoding="utf-8")
+    names = re.findall(r'\{ (?:BLOCK )?"([^"]+)",', table)
+    sort = sorted(names, key=lambda n: h5lens._in_pass(n if n in (names[0], names[1], *names[-3:]) else f"blocks.3.{n}"))
+    c.that(len(names) > 30 and sort == names, f"hooks in order: {sort}")
+
+
 def check_lens_config(c: Checks) -> None:
     """transformer_lens_config for old files, which have n_key_value_heads always, and for new ones."""
     def config(lengths: tuple[int, ...] = (5,), **more: Any) -> dict[str, Any]:
@@ -1207,7 +1216,7 @@ def check_lens_config(c: Checks) -> None:
     key = "n_key_value_heads"
     c.that(key not in config() and key not in config(n_key_value_heads=4), "none without grouped queries")
     c.that(config(n_key_value_heads=2)[key] == 2, "grouped queries")
-    for kind in ("MistralForCausalLM", "Qwen2ForCausalLM"):
+    for kind in ("MistralForCausalLM", "Qwen2ForCausalLM", "GemmaForCausalLM", "Gemma2ForCausalLM"):
         for more in ({}, {"n_key_value_heads": 4}):
             c.that(config(original_architecture=kind, **more)[key] == 4, f"{kind} always")
     c.that(config()["n_ctx"] == 2048 and config((3, 3000))["n_ctx"] == 3000 and config(n_ctx=64)["n_ctx"] == 64, "n_ctx")
@@ -1223,11 +1232,20 @@ def check_lens_config(c: Checks) -> None:
         _, words = warned(lambda run=run: h5lens.transformer_lens_config(run))
         c.that(len(words) == bool(wanted) and all(w in words[0] for w in wanted and ["x.h5", "u.weight", *wanted]),
                f"{experiment}: {words}")
-    try:
-        config(rope_linear_factor=2.0)
-        c.that(False, "linear scaling is not refused")
-    except h5lens.H5LensError as e:
-        c.that("linear" in str(e), f"linear scaling: {e}")
+    rarer = {"use_qk_norm": True, "use_normalization_before_and_after": True, "attn_scores_soft_cap": 50.0, "attn_scale": 16.0,
+             "output_logits_soft_cap": 30.0}
+    c.that(rarer.items() <= config(**rarer, center_unembed=False).items(), "what the newer families have")
+    for more, said in (({"rope_linear_factor": 2.0}, "linear"), ({"rope_type": "yarn"}, "yarn"),
+                       ({"original_architecture": "Olmo2ForCausalLM"}, "Olmo2ForCausalLM")):
+        try:
+            config(**more)
+            c.that(False, f"{more} is not refused")
+        except h5lens.H5LensError as e:
+            c.that(said in str(e), f"{more}: {e}")
+    asked = {"fold_ln": True, "center_unembed": True}
+    for more, want in (({}, True), ({"center_unembed": False}, False)):
+        got = h5lens.Run.processing.fget(SimpleNamespace(model_config=more, experiment={"weights": asked}))
+        c.that(got == {**asked, "center_unembed": want}, f"processing with {more}: {got}")
 
 
 def main() -> int:

@@ -100,6 +100,11 @@ static void config_as_json(void **state)
 	assert_int_equal(lens_config_json(&c, &raw.processing, &text, NULL), LENS_OK);
 	assert_non_null(strstr(text, "\"normalization_type\": \"LN\""));
 	lens_free(text);
+	/* The longest name of a function that there is, whole. */
+	assert_int_equal(lens_config_load("tests/golden/data/gemma2", &c, NULL), LENS_OK);
+	assert_int_equal(lens_config_json(&c, &all.processing, &text, NULL), LENS_OK);
+	assert_non_null(strstr(text, "\"act_fn\": \"gelu_pytorch_tanh\""));
+	lens_free(text);
 }
 
 /* No prefix, attn.bias, attn.masked_bias, a copy of the tied head: the same model. */
