@@ -116,7 +116,7 @@ def detected(c: Checks, what: str, model: Any, t: Tokens) -> Two:
     """By detect_head; and the means, from TransformerLens's pattern and masks."""
     ids = torch.tensor([t])
     model.to_tokens = lambda text: ids  # detect_head takes a text
-    _, cache = model.run_with_cache(ids, remove_batch_dim=True)
+    _, cache = model.run_with_cache(ids, remove_batch_dim=True, names_filter=lambda n: n.endswith("hook_pattern"))
     pattern = torch.stack([cache["pattern", l, "attn"] for l in range(model.cfg.n_layers)])
     whole, mean = [], []
     for score in SCORES:

@@ -73,7 +73,7 @@ def exact_logits(model: truth_weights.Model, cache: truth.Cache, mode: str, mid:
                      + [cache[f"blocks.{n - 1}.hook_resid_post"]])
     W_U, b_U = model.weights["unembed.W_U"], model.weights["unembed.b_U"]
     if mode == "recompute":
-        return truth.layer_norm(model, "ln_final", stack) @ W_U + b_U
+        return truth.capped(model.cfg.logit_cap, truth.layer_norm(model, "ln_final", stack) @ W_U + b_U)
     stack = stack if model.cfg.norm == "RMS" else truth.centred(stack, -1)
     return stack / cache["ln_final.hook_scale"] @ W_U
 
@@ -91,6 +91,9 @@ def theirs(c: Checks, what: str, model: Any, t: Tokens, answers: list[int], mode
     stack, labels = cache.accumulated_resid(layer=-1, incl_mid=mid, apply_ln=mode != "recompute", return_labels=True)
     c.that(labels == labels_of(model.cfg.n_layers, mid), f"{what}: TransformerLens's labels: {labels}")
     lens = model.unembed(model.ln_final(stack)) if mode == "recompute" else stack @ model.W_U
+    cap = model.cfg.output_logits_soft_cap
+    if mode == "recompute" and cap > 0:
+        lens = cap * torch.tanh(lens / cap)  # as forward does
     lens, own = lens[:, 0], logits[0, -1]
     return rows_of(lens.numpy(), own.numpy(), lens.log_softmax(-1).numpy(), own.log_softmax(-1).numpy(), answers)
 

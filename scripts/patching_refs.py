@@ -8,7 +8,8 @@ An edit changes, in place, what a model has computed at one place: an activation
 both sides (B batch, P position, H heads, or key/value heads of k and v):
 
     resid_pre, resid_mid, resid_post, attn_out, mlp_out   [B, P, d_model]
-    q, k, v (before the rotation), z                      [B, P, H, d_head]
+    q, k, v (before the rotation and a norm), z           [B, P, H, d_head]
+    post (Hugging Face's only)                            [B, P, d_mlp]
     scores, pattern (before and behind the softmax)       [B, H, P, P]
 
 A grid is an activation and the axes of its cells; a cell's run is a row of a batch: the base run with the source's value
@@ -73,6 +74,20 @@ def dims_of(activation: str) -> tuple[str, ...]:
 
 # --- Hugging Face ---------------------------------------------------------------------------
 
+# What a family calls its blocks, attention, attention's last matrix and the MLP's; the others have Llama's names.
+BLOCKS = {"gpt2": "transformer.h", "gpt_neo": "transformer.h", "gptj": "transformer.h", "gpt_bigcode": "transformer.h",
+          "bloom": "transformer.h", "gpt_neox": "gpt_neox.layers", "opt": "model.decoder.layers"}
+ATTENTION = {"gpt2": "attn", "gptj": "attn", "gpt_bigcode": "attn", "gpt_neo": "attn.attention", "gpt_neox": "attention",
+             "bloom": "self_attention"}
+W_O = {"gpt2": "c_proj", "gpt_bigcode": "c_proj", "gpt_neo": "out_proj", "gptj": "out_proj", "opt": "out_proj",
+       "gpt_neox": "dense", "bloom": "dense", "phi": "dense"}
+W_OUT = {"gpt2": "mlp.c_proj", "gpt_bigcode": "mlp.c_proj", "gpt_neo": "mlp.c_proj", "starcoder2": "mlp.c_proj",
+         "gptj": "mlp.fc_out", "phi": "mlp.fc2", "opt": "fc2", "gpt_neox": "mlp.dense_4h_to_h", "bloom": "mlp.dense_4h_to_h"}
+BEFORE_MLP = {"gpt2": "ln_2", "gpt_neo": "ln_2", "gpt_bigcode": "ln_2", "opt": "final_layer_norm", "olmo2": "mlp",
+              "gemma2": "pre_feedforward_layernorm", "gemma3_text": "pre_feedforward_layernorm"}
+NORMS_AFTER = ("gemma2", "gemma3_text", "olmo2")
+
+
 class HuggingFace:
     """A model on its own weights, edited by forward hooks."""
 
@@ -81,45 +96,62 @@ class HuggingFace:
         c = self.model.config
         self.kind = c.model_type
         self.n_layers, self.heads = c.num_hidden_layers, c.num_attention_heads
-        self.kv_heads = getattr(c, "num_key_value_heads", None) or self.heads
+        self.kv_heads = getattr(c, "num_key_value_heads", None) or (1 if getattr(c, "multi_query", False) else self.heads)
         self.d_head = getattr(c, "head_dim", None) or c.hidden_size // self.heads
-        self.parallel = bool(self.kind == "gpt_neox" and c.use_parallel_residual)
+        self.parallel = self.kind in ("phi", "gptj") or (self.kind in ("gpt_neox", "stablelm") and c.use_parallel_residual)
+        self.batch = 0  # of the pass at hand
 
-    def _block(self, layer: int) -> Any:
-        m = self.model
-        return {"gpt2": lambda: m.transformer.h, "gpt_neo": lambda: m.transformer.h,
-                "gpt_neox": lambda: m.gpt_neox.layers}.get(self.kind, lambda: m.model.layers)()[layer]
+    def block(self, layer: int) -> Any:
+        return self.model.get_submodule(BLOCKS.get(self.kind, "model.layers"))[layer]
 
-    def _attention(self, layer: int) -> Any:
-        b = self._block(layer)
-        return {"gpt2": lambda: b.attn, "gpt_neo": lambda: b.attn.attention,
-                "gpt_neox": lambda: b.attention}.get(self.kind, lambda: b.self_attn)()
+    def attention(self, layer: int) -> Any:
+        return self.block(layer).get_submodule(ATTENTION.get(self.kind, "self_attn"))
+
+    def w_o(self, layer: int) -> Any:
+        return getattr(self.attention(layer), W_O.get(self.kind, "o_proj"))
+
+    def w_out(self, layer: int) -> Any:
+        return self.block(layer).get_submodule(W_OUT.get(self.kind, "mlp.down_proj"))
+
+    def added(self, activation: str, layer: int) -> Any:
+        """The module that gives attn_out or mlp_out; granite multiplies it before it is added."""
+        if self.kind in NORMS_AFTER:
+            b = self.block(layer)
+            return b.post_attention_layernorm if activation == "attn_out" else b.post_feedforward_layernorm
+        return self.w_o(layer) if activation == "attn_out" else self.w_out(layer)
 
     def _qkv(self, a: Any, which: str) -> tuple[Any, Callable[[torch.Tensor], torch.Tensor]]:
         """The module whose output holds q, k or v, and its part of it."""
-        i, n, d = "qkv".index(which), self.heads, self.d_head
+        i, n, kv, d = "qkv".index(which), self.heads, self.kv_heads, self.d_head
         if self.kind == "gpt2":  # all queries, all keys, all values
             return a.c_attn, lambda x: x.unflatten(-1, (3, n, d))[..., i, :, :]
-        if self.kind == "gpt_neox":  # each head's three
+        if self.kind in ("gpt_neox", "bloom"):  # each head's three
             return a.query_key_value, lambda x: x.unflatten(-1, (n, 3, d))[..., i, :]
+        if self.kind in ("gpt_bigcode", "phi3"):
+            module = a.c_attn if self.kind == "gpt_bigcode" else a.qkv_proj
+            return module, lambda x: x.split((n * d, kv * d, kv * d), -1)[i].unflatten(-1, (-1, d))
         return getattr(a, f"{which}_proj"), lambda x: x.unflatten(-1, (-1, d))
+
+    def _whole(self, x: torch.Tensor) -> torch.Tensor:
+        """OPT's MLP has a batch's rows in one."""
+        return x if x.ndim == 3 else x.view(self.batch, -1, x.shape[-1])
 
     def _hook(self, activation: str, layer: int, edit: Edit) -> Any:
         """A hook's handle. Dropout is off, so that what a module gives is what goes on."""
-        b, a = self._block(layer), self._attention(layer)
-        out = {"gpt2": "c_proj", "gpt_neo": "out_proj", "gpt_neox": "dense"}.get(self.kind, "o_proj")
+        b, a = self.block(layer), self.attention(layer)
         if activation == "resid_pre":
             return b.register_forward_pre_hook(lambda m, args: edit(args[0]))
         if activation == "resid_mid":  # what the second norm is given is also what is added later: one tensor
-            norm = b.ln_2 if hasattr(b, "ln_2") else b.post_attention_layernorm
-            return norm.register_forward_pre_hook(lambda m, args: edit(args[0]))
+            norm = getattr(b, BEFORE_MLP.get(self.kind, "post_attention_layernorm"))
+            return norm.register_forward_pre_hook(lambda m, args: edit(self._whole(args[0])))
         if activation == "z":
-            return getattr(a, out).register_forward_pre_hook(lambda m, args: edit(args[0].unflatten(-1, (-1, self.d_head))))
+            return self.w_o(layer).register_forward_pre_hook(lambda m, args: edit(args[0].unflatten(-1, (-1, self.d_head))))
+        if activation == "post":
+            return self.w_out(layer).register_forward_pre_hook(lambda m, args: edit(self._whole(args[0])))
         if activation == "resid_post":
             return b.register_forward_hook(lambda m, args, y: edit(y if torch.is_tensor(y) else y[0]))
         if activation in ("attn_out", "mlp_out"):
-            module = getattr(a, out) if activation == "attn_out" else b.mlp
-            return module.register_forward_hook(lambda m, args, y: edit(y))
+            return self.added(activation, layer).register_forward_hook(lambda m, args, y: edit(self._whole(y)))
         module, part = self._qkv(a, activation)
         return module.register_forward_hook(lambda m, args, y: edit(part(y)))
 
@@ -148,6 +180,7 @@ class HuggingFace:
 
     def run(self, tokens: torch.Tensor, edits: Edits) -> torch.Tensor:
         """tokens [B, P] -> logits [B, P, V]"""
+        self.batch = len(tokens)
         hooks = [self._hook(what, layer, edit) for (what, layer), edit in edits.items() if what not in SQUARE]
         try:
             with widened(self.dtype), self._softmax(edits):

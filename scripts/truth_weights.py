@@ -190,6 +190,12 @@ def rotary_factor(hf: dict) -> float:
     return 1.0
 
 
+def longest(hf: dict) -> int:
+    """Past longrope's original length its frequencies depend on what follows: h5lens refuses that."""
+    longrope = rope_settings(hf)["rope_type"] == "longrope"
+    return hf["original_max_position_embeddings"] if longrope else hf["max_position_embeddings"]
+
+
 def heads(w: Array, n: int) -> Array:
     """A Linear's weight [n·dh, D] -> [n, D, dh]; its bias [n·dh] -> [n, dh]."""
     if w.ndim == 1:
@@ -354,7 +360,7 @@ class Llama:
             n_layers=n_layers, d_model=d_model, n_heads=n_heads,
             n_kv_heads=hf.get("num_key_value_heads", cls.default_kv_heads) or n_heads,
             d_head=d_head, d_mlp=hf["intermediate_size"], d_vocab=hf["vocab_size"],
-            n_ctx=hf["max_position_embeddings"], eps=hf.get("rms_norm_eps", 1e-6),
+            n_ctx=longest(hf), eps=hf.get("rms_norm_eps", 1e-6),
             act_fn=hf.get("hidden_act", "silu"), attn_scale=(math.sqrt(d_head),) * n_layers,
             windows=cls.windows(hf), tied=hf.get("tie_word_embeddings", False), norm="RMS",
             gated=True, inv_freq=inverse_frequencies(hf, d_head), qk_norm=cls.qk_norm,
