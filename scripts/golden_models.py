@@ -460,7 +460,7 @@ NORMS["gemma2"] = NORMS["gemma3_text"] = ("input", "post_attention", "pre_feedfo
                                           "post_feedforward")
 
 
-def llama_weights(cfg: dict, seed: int) -> Weights:
+def llama_weights(cfg: dict, seed: int, maker: type[Maker] = Maker) -> Weights:
     D, V, F = cfg["hidden_size"], cfg["vocab_size"], cfg["intermediate_size"]
     H, Hkv = cfg["num_attention_heads"], cfg["num_key_value_heads"]
     dh = cfg.get("head_dim") or D // H
@@ -469,7 +469,7 @@ def llama_weights(cfg: dict, seed: int) -> Weights:
     b_mlp = 0.2 if cfg.get("mlp_bias") else 0.0
     gemma = cfg["model_type"].startswith("gemma")
     less = 1.0 if gemma else 0.0
-    m = Maker(seed, D)
+    m = maker(seed, D)
     if gemma:  # the embedding is multiplied by the root of D, and the head is not
         m.embed_std /= np.sqrt(D) / 4
     m.embed("model.embed_tokens.weight", V, D)

@@ -3,10 +3,12 @@
 
     random_models.py NAME DIR --tokenizer tokenizer.json[.gz]    one of SHAPES, with that tokenizer
     random_models.py NAME DIR --small                            of the same family, layers and heads, a few MB
+    random_models.py NAME DIR --ids                              one of Llama's kin without a tokenizer, in bfloat16
 
 In: a name of SHAPES; the seed (1, unless --seed says another). Out: an ordinary Hugging Face directory. The same seed
 gives the same bytes everywhere (golden_models.py). A small one has a tokenizer of its own, in which the words of
-experiments/*/prompts.csv that must be single tokens are. Needs NumPy only.
+experiments/*/prompts.csv that must be single tokens are. With --ids a tensor is written as it is drawn, so that memory
+is for some rows only; prompts are then token ids (data.tokens). Needs NumPy only.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 import golden_models
 
@@ -45,6 +50,20 @@ SHAPES: dict[str, dict] = {
         "num_key_value_heads": 3, "intermediate_size": 1536, "rope_theta": 100000,
         "rope_scaling": None, "attention_bias": False, "max_position_embeddings": 8192,
         "vocab_size": 49152, "rms_norm_eps": 1e-5, "tie_word_embeddings": True},
+    "qwen3-0.6b": {
+        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_act": "silu",
+        "num_hidden_layers": 28, "hidden_size": 1024, "num_attention_heads": 16,
+        "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 3072,
+        "rope_theta": 1000000, "attention_bias": False, "max_position_embeddings": 40960,
+        "vocab_size": 151936, "rms_norm_eps": 1e-6, "tie_word_embeddings": True},
+    "gemma-2-2b": {
+        "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2",
+        "hidden_activation": "gelu_pytorch_tanh", "num_hidden_layers": 26, "hidden_size": 2304,
+        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+        "intermediate_size": 9216, "query_pre_attn_scalar": 256, "sliding_window": 4096,
+        "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
+        "rope_theta": 10000.0, "max_position_embeddings": 8192, "vocab_size": 256000,
+        "rms_norm_eps": 1e-6, "tie_word_embeddings": True},
 }
 SHAPES |= {"gpt2": SHAPES["gpt2-small"], "pythia-70m-deduped": SHAPES["pythia-70m"]}
 
@@ -81,6 +100,59 @@ def write_random(name: str, out: str | os.PathLike[str], tokenizer: str, seed: i
         write_folder(out, SHAPES[name], json.load(f), seed, bos)
 
 
+@dataclass
+class Drawn:
+    """A tensor that is still to be drawn."""
+
+    rng: np.random.Generator
+    shape: tuple[int, ...]
+    std: float
+    mean: float
+
+
+class Streamed(dict):
+    """Takes tensors' draws, and writes each as bfloat16, some rows at a time; nothing is kept."""
+
+    HEADER, MOST = 1 << 20, 1 << 24  # bytes, padded with spaces; elements at once
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.file, self.header = open(path, "wb"), {"__metadata__": {"format": "pt"}}
+        self.file.seek(8 + self.HEADER)
+
+    def __setitem__(self, name: str, draw: Drawn) -> None:
+        begin = self.file.tell() - 8 - self.HEADER
+        step = max(1, self.MOST * draw.shape[0] // int(np.prod(draw.shape)))
+        for i in range(0, draw.shape[0], step):
+            rows = draw.rng.standard_normal((min(step, draw.shape[0] - i), *draw.shape[1:]), np.float32)
+            rows = np.float32(draw.mean) + np.float32(draw.std) * rows
+            self.file.write(golden_models.narrow(rows, "BF16").tobytes())
+        end = self.file.tell() - 8 - self.HEADER
+        self.header[name] = {"dtype": "BF16", "shape": list(draw.shape), "data_offsets": [begin, end]}
+
+    def close(self) -> None:
+        self.file.seek(0)
+        text = json.dumps(self.header, separators=(",", ":")).encode()
+        self.file.write(self.HEADER.to_bytes(8, "little") + text + b" " * (self.HEADER - len(text)))
+        self.file.close()
+
+
+def write_ids(name: str, out: Path, seed: int = 1) -> None:
+    """In bfloat16, without a tokenizer; what is drawn is not what Maker draws of the same seed."""
+    out.mkdir(parents=True, exist_ok=True)
+
+    class Maker(golden_models.Maker):
+        def __init__(self, seed: int, d_model: int) -> None:
+            super().__init__(seed, d_model)
+            self.fast, self.w = np.random.Generator(np.random.SFC64(seed)), Streamed(out / "model.safetensors")
+
+        def normal(self, std: float, *shape: int, mean: float = 0.0) -> Drawn:
+            return Drawn(self.fast, shape, std, mean)
+
+    golden_models.llama_weights(SHAPES[name], seed, Maker).close()
+    golden_models.write_json(str(out / "config.json"), {**SHAPES[name], "torch_dtype": "bfloat16"})
+
+
 def write_small(name: str, out: str | os.PathLike[str], seed: int = 1) -> None:
     tokenizer = golden_models.tokenizer_json(True, WORDS)
     shape = SHAPES[name]
@@ -95,11 +167,16 @@ def main() -> int:
     how = p.add_mutually_exclusive_group(required=True)
     how.add_argument("--tokenizer", help="tokenizer.json, or .gz")
     how.add_argument("--small", action="store_true")
+    how.add_argument("--ids", action="store_true")
     p.add_argument("--seed", type=int, default=1)
     args = p.parse_args()
     if args.small and SHAPES[args.name]["model_type"] not in SMALL:
         p.error(f"--small: there is none of {args.name}")
-    if args.small:
+    if args.ids and golden_models.WEIGHTS[SHAPES[args.name]["model_type"]] is not golden_models.llama_weights:
+        p.error(f"--ids: not of {args.name}")
+    if args.ids:
+        write_ids(args.name, args.dir, args.seed)
+    elif args.small:
         write_small(args.name, args.dir, args.seed)
     else:
         write_random(args.name, args.dir, args.tokenizer, args.seed)
