@@ -104,7 +104,8 @@ enum lens_act {
 	LENS_ACT_GELU_NEW, /* 0.5x(1+tanh(√(2/π)(x+0.044715x³))) */
 	LENS_ACT_GELU,     /* 0.5x(1+erf(x/√2)) */
 	LENS_ACT_RELU,
-	LENS_ACT_SILU
+	LENS_ACT_SILU,
+	LENS_ACT_SOLU /* x·softmax(x) over the row (Elhage et al. 2022) */
 };
 
 /* One attention head of one prompt. */
@@ -135,7 +136,7 @@ struct lens_vec {
 	/* RMSNorm without a weight: scale = √(mean x² + eps), y = x/scale. */
 	void (*rms_norm)(size_t rows, size_t d, const float *x, double eps, float *y,
 			 float *scale);
-	/* y = act(x), n elements */
+	/* y = act(x), n elements; for SoLU, n elements of one row */
 	void (*activation)(enum lens_act act, size_t n, const float *x, float *y);
 	/* y += x */
 	void (*add)(size_t n, const float *x, float *y);

@@ -13,7 +13,7 @@
 #include "h5lens/core.h"
 #include "h5lens/kernels.h"
 
-enum lens_norm { LENS_NORM_LN, LENS_NORM_RMS };
+enum lens_norm { LENS_NORM_LN, LENS_NORM_RMS, LENS_NORM_NONE };
 
 /* How rotary angles are scaled for a longer context, under Hugging Face's rope_type names. */
 enum lens_rope_type {
@@ -47,17 +47,25 @@ enum lens_qk_norm { LENS_QK_NORM_NONE, LENS_QK_NORM_HEAD, LENS_QK_NORM_ALL };
 
 #define LENS_MAX_LAYERS 1024
 
+/* The model_type of TransformerLens's own models. */
+#define LENS_HOOKED_TRANSFORMER "hooked_transformer"
+
 /* Shapes and kinds, under HookedTransformerConfig's names. */
 struct lens_config {
 	char family[32];       /* Hugging Face's model_type: "gpt2" */
 	char architecture[64]; /* "GPT2LMHeadModel" */
 	size_t n_layers, d_model, n_heads, n_kv_heads, d_head, d_mlp, d_vocab, n_ctx;
+	size_t d_vocab_out; /* of the logits; d_vocab but in TransformerLens's own models */
 	enum lens_norm norm;
+	bool norms_folded; /* LNPre, RMSPre: they have no weights of their own */
+	bool final_rms;    /* ln_final is RMSNorm, whatever norm is */
 	double eps;
 	enum lens_act act;
 	char act_name[24]; /* as config.json has it: "gelu_pytorch_tanh" */
-	bool learned_positions; /* W_pos is added to the embedding */
+	bool learned_positions; /* W_pos is added to the embedding … */
+	bool shortformer;       /* … or to what queries and keys are made of, in every block */
 	bool alibi;      /* scores have slope·(key − query) added (Press et al. 2021) */
+	bool alibi_even; /* slopes are 2^(−8k/n) where n is no power of two, too */
 	bool embed_norm; /* W_E holds LayerNorm of each row, and is not centred */
 	struct lens_rotary rotary;
 	bool no_rotary[LENS_MAX_LAYERS]; /* layers that are not turned: hook_rot_q is hook_q */
@@ -69,7 +77,10 @@ struct lens_config {
 	bool norms_after;  /* ln1_post and ln2_post, RMSNorm of what they add to the stream */
 	double score_cap;  /* scores become cap·tanh(scores/cap); 0: none */
 	double logit_cap;  /* likewise logits */
+	bool attn_only; /* no MLP: resid_post is resid_pre and attn_out */
+	bool mlp_norm;  /* LayerNorm of what the activation gives (solu_ln) */
 	bool gated_mlp;
+	bool mlp_bias_after; /* a gated MLP's b_in is added to the product */
 	bool gate_bias;      /* a gated MLP's b_gate, which TransformerLens does not have */
 	bool parallel_block; /* attention and MLP both read resid_pre */
 	bool scale_attn;     /* divide scores by √d_head … */
@@ -119,6 +130,7 @@ struct lens_block {
 	float *w_gate, *b_gate;         /* [D, F], [F]; NULL unless the MLP is gated */
 	float *w_in, *b_in;             /* [D, F], [F] */
 	float *w_out, *b_out;           /* [F, D], [D] */
+	float *mlp_ln_w, *mlp_ln_b;     /* [F]; NULL unless mlp_norm, and once folded */
 	float attn_scale;               /* scores are q·k / attn_scale */
 	size_t window;                  /* keys that a query sees; 0: all earlier ones */
 };
@@ -130,12 +142,24 @@ struct lens_model {
 	float *w_pos;                   /* [n_ctx, D], or NULL */
 	struct lens_block *block;       /* [n_layers] */
 	float *ln_final_w, *ln_final_b; /* [D]; NULL once folded */
-	float *w_u;                     /* [V, D]: the transpose of TransformerLens's W_U */
-	float *b_u;                     /* [V]; zeros where the model has none */
+	float *w_u; /* [d_vocab_out, D]: the transpose of TransformerLens's W_U */
+	float *b_u; /* [d_vocab_out]; zeros where the model has none */
 	char tensor_w_e[96], tensor_w_u[96]; /* their names in the files */
 	char *warning;                       /* what other programs read differently, or NULL */
 	uint8_t sha256[LENS_SHA256_BYTES];   /* config.json and the weight files, in order */
 };
+
+/* Of ln_final. */
+static inline enum lens_norm lens_final_norm_kind(const struct lens_config *c)
+{
+	return c->final_rms ? LENS_NORM_RMS : c->norm;
+}
+
+/* Has it W_pos? */
+static inline bool lens_has_w_pos(const struct lens_config *c)
+{
+	return c->learned_positions || c->shortformer;
+}
 
 /* Reads config.json only: shapes for `info` and --dry-run. */
 enum lens_status lens_config_load(const char *dir, struct lens_config *out,
@@ -193,7 +217,7 @@ void lens_model_destroy(struct lens_model *m);
 enum lens_status lens_config_json(const struct lens_config *c, const struct lens_processing *p,
 				  char **out, struct lens_error *err);
 
-/* "LN", "LNPre", "RMS" or "RMSPre", TransformerLens's normalization_type. */
+/* "LN", "LNPre", "RMS", "RMSPre", TransformerLens's normalization_type; NULL: none. */
 const char *lens_normalization_type(const struct lens_config *c, bool fold_ln);
 
 #endif

@@ -155,11 +155,11 @@ static enum lens_status attend_gathered(const struct lens_pass *p, const struct 
 /*
  * ALiBi's slopes: 2^(−8k/n), k from 1, for n heads; where n is no power of two, those of the
  * next smaller one, then every other one of the next larger (transformers'
- * build_alibi_tensor).
+ * build_alibi_tensor), or the same again (TransformerLens's create_alibi_multipliers).
  */
-static float alibi_slope(size_t n_heads, size_t head)
+static float alibi_slope(const struct lens_config *c, size_t head)
 {
-	size_t n = 1;
+	size_t n_heads = c->n_heads, n = c->alibi_even ? n_heads : 1;
 
 	while (2 * n <= n_heads)
 		n *= 2;
@@ -182,8 +182,7 @@ static enum lens_status attend_head(const struct lens_pass *p, const struct head
 		.scale = b->attn_scale,
 		.window = b->window,
 		.cap = (float)f->model->config.score_cap,
-		.slope = f->model->config.alibi ? alibi_slope(f->model->config.n_heads, h->head)
-						: 0,
+		.slope = f->model->config.alibi ? alibi_slope(&f->model->config, h->head) : 0,
 		.scores = f->scores + h->thread * LENS_QUERY_BLOCK * ldk_max,
 	};
 

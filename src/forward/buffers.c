@@ -32,8 +32,10 @@ static size_t pad_floats(const struct lens_config *c)
 
 	n = lens_max(n, lens_gemm_pad_floats(d, hd));
 	n = lens_max(n, lens_gemm_pad_floats(d, c->d_head));
-	n = lens_max(n, lens_gemm_pad_floats(c->d_mlp, d));
-	n = lens_max(n, lens_gemm_pad_floats(d, c->d_mlp));
+	if (!c->attn_only) {
+		n = lens_max(n, lens_gemm_pad_floats(c->d_mlp, d));
+		n = lens_max(n, lens_gemm_pad_floats(d, c->d_mlp));
+	}
 	return lens_max(n, lens_unembed_pad_floats(c));
 }
 
@@ -58,6 +60,7 @@ static void lay_out(struct lens_forward *f, struct layout *l, const struct lens_
 	f->resid = take(l, rows, d);
 	f->branch = take(l, rows, d);
 	f->normed = take(l, rows, d);
+	f->positions = c->shortformer ? take(l, rows, d) : NULL;
 	f->scale = take(l, rows, 1);
 	f->qkv = take(l, rows, (heads + 2 * c->n_kv_heads) * dh);
 	f->head_scale = c->qk_norm ? take(l, rows, heads) : NULL;
@@ -66,7 +69,7 @@ static void lay_out(struct lens_forward *f, struct layout *l, const struct lens_
 	f->factor = c->gated_mlp ? take(l, rows, c->d_mlp) : NULL;
 	f->result =
 		any_layer(v, LENS_HOOK_RESULT, c->n_layers) ? take(l, rows, heads * d) : NULL;
-	f->logits = lens_wanted(v, LENS_HOOK_LOGITS, 0) ? take(l, rows, c->d_vocab) : NULL;
+	f->logits = lens_wanted(v, LENS_HOOK_LOGITS, 0) ? take(l, rows, c->d_vocab_out) : NULL;
 	f->pad = take(l, 1, pad_floats(c));
 	f->keys = take(l, threads * dh, ldk);
 	f->scores = take(l, threads * LENS_QUERY_BLOCK, ldk);

@@ -31,10 +31,10 @@ static enum lens_status show_rows(const struct lens_pass *p, enum lens_hook hook
 	return show(p, hook, layer, data, width, width);
 }
 
-/* A weight matrix, [k, n], and its bias or NULL. */
+/* A weight matrix, [k, n], and its bias or NULL. ld: 0, or w and y are columns of wider ones. */
 struct linear {
 	const float *w, *b;
-	size_t k, n;
+	size_t k, n, ld;
 };
 
 /* y = b + x·w over all rows of the batch */
@@ -47,11 +47,11 @@ static void linear(const struct lens_pass *p, const float *x, struct linear l, f
 		.a = x,
 		.lda = l.k,
 		.b = l.w,
-		.ldb = l.n,
+		.ldb = l.ld ? l.ld : l.n,
 		.trans = LENS_B_PLAIN,
 		.bias = l.b,
 		.c = y,
-		.ldc = l.n,
+		.ldc = l.ld ? l.ld : l.n,
 	};
 
 	lens_gemm(&g, p->f->pad, p->f->threads);
@@ -74,17 +74,20 @@ static enum lens_status norm(const struct lens_pass *p, struct norm_hooks h, con
 			     const float *b)
 {
 	const struct lens_config *c = &p->f->model->config;
-	const struct lens_norm_args a = { p->f->resid, w, b };
+	const bool final = h.scale == ln_final.scale;
+	const struct lens_norm_args a = { final ? lens_final_norm_kind(c) : c->norm, p->f->resid,
+					  w, b };
 	size_t rows = p->batch->n_rows;
 
-	if (!c->norms_before && h.scale != ln_final.scale) {
+	if (!c->norms_before && !final) {
 		memcpy(p->f->normed, p->f->resid, rows * c->d_model * sizeof(*p->f->normed));
 		return LENS_OK;
 	}
 	lens_norm_rows(c, rows, &a, p->f->normed, p->f->scale);
 	LENS_TRY(show_rows(p, h.scale, h.layer, p->f->scale, 1));
 	LENS_TRY(show_rows(p, h.normalized, h.layer, p->f->normed, c->d_model));
-	lens_norm_weight(c, rows, w, p->f->normed);
+	if (a.kind == LENS_NORM_RMS)
+		lens_norm_weight(c, rows, w, p->f->normed);
 	return LENS_OK;
 }
 
@@ -104,29 +107,35 @@ static enum lens_status norm_after(const struct lens_pass *p, struct norm_hooks 
 	return LENS_OK;
 }
 
-/* resid = W_E[token] (+ W_pos[position]); rows between prompts are zero. */
+/* The rows of a table; those between prompts are zero. */
+static void look_up(const struct lens_pass *p, const float *table, const int32_t *index,
+		    float *out)
+{
+	size_t d = p->f->model->config.d_model, row, n = p->batch->n_rows;
+
+	memset(out, 0, n * d * sizeof(*out));
+	for (row = 0; row < n; row++) {
+		if (index[row] >= 0)
+			memcpy(out + row * d, table + (size_t)index[row] * d,
+			       d * sizeof(*out));
+	}
+}
+
+/* resid = W_E[token] (+ W_pos[position]) */
 static enum lens_status embed(const struct lens_pass *p)
 {
 	const struct lens_model *m = p->f->model;
-	const struct lens_batch *b = p->batch;
-	size_t d = m->config.d_model, row;
-	float *resid = p->f->resid, *pos = p->f->branch;
+	size_t d = m->config.d_model;
+	float *pos = p->f->positions ? p->f->positions : p->f->branch;
 
-	memset(resid, 0, b->n_rows * d * sizeof(*resid));
-	memset(pos, 0, b->n_rows * d * sizeof(*pos));
-	for (row = 0; row < b->n_rows; row++) {
-		if (b->position[row] < 0)
-			continue;
-		memcpy(resid + row * d, m->w_e + (size_t)b->token[row] * d, d * sizeof(*resid));
-		if (m->w_pos)
-			memcpy(pos + row * d, m->w_pos + (size_t)b->position[row] * d,
-			       d * sizeof(*pos));
-	}
-	LENS_TRY(show_rows(p, LENS_HOOK_EMBED, 0, resid, d));
-	if (m->w_pos) {
-		LENS_TRY(show_rows(p, LENS_HOOK_POS_EMBED, 0, pos, d));
-		lens_vec()->add(b->n_rows * d, pos, resid);
-	}
+	look_up(p, m->w_e, p->batch->token, p->f->resid);
+	LENS_TRY(show_rows(p, LENS_HOOK_EMBED, 0, p->f->resid, d));
+	if (!m->w_pos)
+		return LENS_OK;
+	look_up(p, m->w_pos, p->batch->position, pos);
+	LENS_TRY(show_rows(p, LENS_HOOK_POS_EMBED, 0, pos, d));
+	if (m->config.learned_positions)
+		lens_vec()->add(p->batch->n_rows * d, pos, p->f->resid);
 	return LENS_OK;
 }
 
@@ -211,15 +220,31 @@ static enum lens_status norm_qk(const struct lens_pass *p, size_t layer)
 					    b->k_norm_w });
 }
 
+/* normed → qkv. In a shortformer queries and keys are made of normed and the positions. */
+static void make_qkv(const struct lens_pass *p, const struct lens_block *b)
+{
+	const struct lens_config *c = &p->f->model->config;
+	size_t d = c->d_model, kv = c->n_kv_heads * c->d_head;
+	size_t qk = c->n_heads * c->d_head + kv, width = qk + kv;
+	float *x = p->f->normed, *qkv = p->f->qkv;
+
+	if (!c->shortformer) {
+		linear(p, x, (struct linear){ b->w_qkv, b->b_qkv, d, width, 0 }, qkv);
+		return;
+	}
+	linear(p, x, (struct linear){ b->w_qkv + qk, b->b_qkv + qk, d, kv, width }, qkv + qk);
+	lens_vec()->add(p->batch->n_rows * d, p->f->positions, x);
+	linear(p, x, (struct linear){ b->w_qkv, b->b_qkv, d, qk, width }, qkv);
+}
+
 /* normed → queries, keys, values → z, in the rows of p->rest */
 static enum lens_status attention(const struct lens_pass *p, size_t layer)
 {
 	const struct lens_config *c = &p->f->model->config;
-	const struct lens_block *b = &p->f->model->block[layer];
 	size_t q = c->n_heads * c->d_head, kv = c->n_kv_heads * c->d_head, width = q + 2 * kv;
 	float *qkv = p->f->qkv;
 
-	linear(p, p->f->normed, (struct linear){ b->w_qkv, b->b_qkv, c->d_model, width }, qkv);
+	make_qkv(p, &p->f->model->block[layer]);
 	LENS_TRY(show(p, LENS_HOOK_Q, layer, qkv, q, width));
 	LENS_TRY(show(p, LENS_HOOK_K, layer, qkv + q, kv, width));
 	LENS_TRY(show(p, LENS_HOOK_V, layer, qkv + q + kv, kv, width));
@@ -233,27 +258,70 @@ static enum lens_status attention(const struct lens_pass *p, size_t layer)
 	return lens_attend(p, layer);
 }
 
-/* normed → MLP → branch (mlp_out). Gated: post = act(x·W_gate) · (x·W_in). */
+/* SoLU is of a row; the others are of each element. */
+static void activate(const struct lens_pass *p, float *x)
+{
+	const struct lens_config *c = &p->f->model->config;
+	size_t row, f = c->d_mlp, rows = p->batch->n_rows;
+
+	if (c->act != LENS_ACT_SOLU) {
+		lens_vec()->activation(c->act, rows * f, x, x);
+		return;
+	}
+	for (row = 0; row < rows; row++)
+		lens_vec()->activation(c->act, f, x + row * f, x + row * f);
+}
+
+/* solu_ln: LayerNorm of what the activation gives. */
+static enum lens_status norm_inner(const struct lens_pass *p, size_t layer, float *hidden)
+{
+	const struct lens_config *c = &p->f->model->config;
+	const struct lens_block *b = &p->f->model->block[layer];
+	size_t f = c->d_mlp;
+
+	LENS_TRY(show_rows(p, LENS_HOOK_MLP_MID, layer, hidden, f));
+	lens_vec()->layer_norm(p->batch->n_rows, f, hidden, b->mlp_ln_w, b->mlp_ln_b, c->eps,
+			       hidden, p->f->scale);
+	LENS_TRY(show_rows(p, LENS_HOOK_MLP_LN_SCALE, layer, p->f->scale, 1));
+	return show_rows(p, LENS_HOOK_MLP_LN_NORMALIZED, layer, hidden, f);
+}
+
+/* post = act(x·W_gate) · (x·W_in); TransformerLens's own models add b_in last. */
+static enum lens_status gate(const struct lens_pass *p, size_t layer, float *hidden)
+{
+	const struct lens_config *c = &p->f->model->config;
+	const struct lens_block *b = &p->f->model->block[layer];
+	size_t f = c->d_mlp, rows = p->batch->n_rows, row;
+	const float *bias = c->mlp_bias_after ? NULL : b->b_in;
+	float *factor = p->f->factor;
+
+	linear(p, p->f->normed, (struct linear){ b->w_in, bias, c->d_model, f, 0 }, factor);
+	LENS_TRY(show_rows(p, LENS_HOOK_MLP_PRE_LINEAR, layer, factor, f));
+	lens_vec()->multiply(rows * f, factor, hidden);
+	for (row = 0; c->mlp_bias_after && row < rows; row++)
+		lens_vec()->add(f, b->b_in, hidden + row * f);
+	return LENS_OK;
+}
+
+/* normed → MLP → branch (mlp_out). */
 static enum lens_status mlp(const struct lens_pass *p, size_t layer)
 {
 	const struct lens_config *c = &p->f->model->config;
 	const struct lens_block *b = &p->f->model->block[layer];
-	size_t d = c->d_model, f = c->d_mlp, n = p->batch->n_rows * f;
-	const struct linear gate = { b->w_gate, b->b_gate, d, f },
-			    in = { b->w_in, b->b_in, d, f };
-	const struct linear out = { b->w_out, b->b_out, f, d };
-	float *hidden = p->f->hidden, *factor = p->f->factor;
+	size_t d = c->d_model, f = c->d_mlp;
+	const struct linear first = { c->gated_mlp ? b->w_gate : b->w_in,
+				      c->gated_mlp ? b->b_gate : b->b_in, d, f, 0 };
+	float *hidden = p->f->hidden;
 
-	linear(p, p->f->normed, c->gated_mlp ? gate : in, hidden);
+	linear(p, p->f->normed, first, hidden);
 	LENS_TRY(show_rows(p, LENS_HOOK_MLP_PRE, layer, hidden, f));
-	lens_vec()->activation(c->act, n, hidden, hidden);
-	if (c->gated_mlp) {
-		linear(p, p->f->normed, in, factor);
-		LENS_TRY(show_rows(p, LENS_HOOK_MLP_PRE_LINEAR, layer, factor, f));
-		lens_vec()->multiply(n, factor, hidden);
-	}
+	activate(p, hidden);
+	if (c->mlp_norm)
+		LENS_TRY(norm_inner(p, layer, hidden));
+	if (c->gated_mlp)
+		LENS_TRY(gate(p, layer, hidden));
 	LENS_TRY(show_rows(p, LENS_HOOK_MLP_POST, layer, hidden, f));
-	linear(p, hidden, out, p->f->branch);
+	linear(p, hidden, (struct linear){ b->w_out, b->b_out, f, d, 0 }, p->f->branch);
 	LENS_TRY(norm_after(p,
 			    (struct norm_hooks){ LENS_HOOK_LN2_POST_SCALE,
 						 LENS_HOOK_LN2_POST_NORMALIZED, layer },
@@ -263,13 +331,14 @@ static enum lens_status mlp(const struct lens_pass *p, size_t layer)
 
 /*
  * z → branch (attn_out) → MLP → resid_post, on the rows of the batch. The MLP
- * reads the stream behind attention, in a parallel block the one before it.
+ * reads the stream behind attention, in a parallel block the one before it; without one
+ * resid_post is that stream.
  */
 static enum lens_status second_half(const struct lens_pass *p, size_t layer)
 {
 	const struct lens_config *c = &p->f->model->config;
 	const struct lens_block *b = &p->f->model->block[layer];
-	const struct linear out = { b->w_o, b->b_o, c->n_heads * c->d_head, c->d_model };
+	const struct linear out = { b->w_o, b->b_o, c->n_heads * c->d_head, c->d_model, 0 };
 	size_t n = p->batch->n_rows * c->d_model, d = c->d_model;
 	float *resid = p->f->resid;
 
@@ -281,10 +350,12 @@ static enum lens_status second_half(const struct lens_pass *p, size_t layer)
 						 LENS_HOOK_LN1_POST_NORMALIZED, layer },
 			    b->ln1_post_w));
 	LENS_TRY(show_rows(p, LENS_HOOK_ATTN_OUT, layer, p->f->branch, d));
-	if (!c->parallel_block) {
+	if (!c->parallel_block)
 		lens_vec()->add(n, p->f->branch, resid);
+	if (c->attn_only)
+		return show_rows(p, LENS_HOOK_RESID_POST, layer, resid, d);
+	if (!c->parallel_block)
 		LENS_TRY(show_rows(p, LENS_HOOK_RESID_MID, layer, resid, d));
-	}
 	LENS_TRY(show_rows(p, LENS_HOOK_MLP_IN, layer, resid, d));
 	LENS_TRY(norm(p,
 		      (struct norm_hooks){ LENS_HOOK_LN2_SCALE, LENS_HOOK_LN2_NORMALIZED,
@@ -355,7 +426,7 @@ static enum lens_status head(const struct lens_pass *p)
 	if (!wanted(p, LENS_HOOK_LOGITS, 0))
 		return LENS_OK;
 	lens_unembed(m, &a);
-	return show_rows(p, LENS_HOOK_LOGITS, 0, p->f->logits, m->config.d_vocab);
+	return show_rows(p, LENS_HOOK_LOGITS, 0, p->f->logits, m->config.d_vocab_out);
 }
 
 /* Blocks from `layer` on, and what follows. */
@@ -390,5 +461,7 @@ enum lens_status lens_forward_from(struct lens_forward *f, const struct lens_bat
 	LENS_TRY(lens_check_edits(v, err));
 	memcpy(f->resid, start->resid,
 	       b->n_rows * f->model->config.d_model * sizeof(*start->resid));
+	if (f->positions)
+		look_up(&p, f->model->w_pos, b->position, f->positions);
 	return go_on(&p, start->layer);
 }

@@ -17,6 +17,7 @@ struct lens_forward {
 	float *resid;        /* [T, D] */
 	float *branch;       /* [T, D] attn_out, then mlp_out */
 	float *normed;       /* [T, D] */
+	float *positions;    /* [T, D] hook_pos_embed of a shortformer, or NULL */
 	float *scale;        /* [T] */
 	float *qkv;          /* [T, (H + 2 Hkv) dh] */
 	float *head_scale;   /* [T, H] the norm of each head's queries, or keys; or NULL */
@@ -84,12 +85,13 @@ bool lens_read_rows_suffice(const struct lens_visitors *v, size_t layer);
 /* --- unembed.c ----------------------------------------------------------------------- */
 
 struct lens_norm_args {
+	enum lens_norm kind;
 	const float *x, *w, *b; /* w, b: LayerNorm's, or NULL */
 };
-/* x → y, [rows, D]: LayerNorm, or RMSNorm without its weight. */
+/* x → y, [rows, D]: LayerNorm, RMSNorm without its weight, or x itself with scale 1. */
 void lens_norm_rows(const struct lens_config *c, size_t rows, const struct lens_norm_args *a,
 		    float *y, float *scale);
-/* RMSNorm's weight, which comes after its hook point. */
+/* w NULL or RMSNorm's weight, which comes after its hook point. */
 void lens_norm_weight(const struct lens_config *c, size_t rows, const float *w, float *y);
 
 /* --- rotary.c, attention.c ------------------------------------------------------------- */

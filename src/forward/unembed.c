@@ -4,34 +4,46 @@
  */
 #include "forward/forward_private.h"
 
+#include <string.h>
+
 void lens_norm_rows(const struct lens_config *c, size_t rows, const struct lens_norm_args *a,
 		    float *y, float *scale)
 {
-	if (c->norm == LENS_NORM_LN)
+	size_t i;
+
+	switch (a->kind) {
+	case LENS_NORM_LN:
 		lens_vec()->layer_norm(rows, c->d_model, a->x, a->w, a->b, c->eps, y, scale);
-	else
+		break;
+	case LENS_NORM_RMS:
 		lens_vec()->rms_norm(rows, c->d_model, a->x, c->eps, y, scale);
+		break;
+	case LENS_NORM_NONE:
+		memmove(y, a->x, rows * c->d_model * sizeof(*y));
+		for (i = 0; i < rows; i++)
+			scale[i] = 1;
+	}
 }
 
 void lens_norm_weight(const struct lens_config *c, size_t rows, const float *w, float *y)
 {
 	size_t i;
 
-	if (c->norm != LENS_NORM_RMS || !w)
-		return;
-	for (i = 0; i < rows; i++)
+	for (i = 0; w && i < rows; i++)
 		lens_vec()->multiply(c->d_model, w, y + i * c->d_model);
 }
 
 void lens_final_weight(const struct lens_model *m, size_t rows, float *y)
 {
-	lens_norm_weight(&m->config, rows, m->ln_final_w, y);
+	if (lens_final_norm_kind(&m->config) == LENS_NORM_RMS)
+		lens_norm_weight(&m->config, rows, m->ln_final_w, y);
 }
 
 void lens_final_norm(const struct lens_model *m, size_t rows, const float *x, float *y,
 		     float *scale)
 {
-	const struct lens_norm_args a = { x, m->ln_final_w, m->ln_final_b };
+	const struct lens_norm_args a = { lens_final_norm_kind(&m->config), x, m->ln_final_w,
+					  m->ln_final_b };
 
 	lens_norm_rows(&m->config, rows, &a, y, scale);
 	lens_final_weight(m, rows, y);
@@ -39,14 +51,14 @@ void lens_final_norm(const struct lens_model *m, size_t rows, const float *x, fl
 
 size_t lens_unembed_pad_floats(const struct lens_config *c)
 {
-	return lens_gemm_pad_floats(c->d_vocab, c->d_model);
+	return lens_gemm_pad_floats(c->d_vocab_out, c->d_model);
 }
 
 void lens_unembed(const struct lens_model *m, const struct lens_unembed_args *a)
 {
 	const struct lens_gemm_args g = {
 		.m = a->rows,
-		.n = m->config.d_vocab,
+		.n = m->config.d_vocab_out,
 		.k = m->config.d_model,
 		.a = a->normed,
 		.lda = m->config.d_model,
@@ -55,7 +67,7 @@ void lens_unembed(const struct lens_model *m, const struct lens_unembed_args *a)
 		.trans = LENS_B_TRANSPOSED,
 		.bias = a->bias ? m->b_u : NULL,
 		.c = a->logits,
-		.ldc = m->config.d_vocab,
+		.ldc = m->config.d_vocab_out,
 	};
 
 	lens_gemm(&g, a->pad, a->threads);

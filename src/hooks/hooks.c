@@ -49,6 +49,9 @@ static const struct lens_hook_info table[LENS_HOOK_COUNT] = {
 	[LENS_HOOK_LN2_NORMALIZED] =      { BLOCK "ln2.hook_normalized",   true,  true,  true,  RESID,    "norm before the MLP: its output" },
 	[LENS_HOOK_MLP_PRE] =             { BLOCK "mlp.hook_pre",          true,  true,  true,  MLP,      "MLP before its activation function" },
 	[LENS_HOOK_MLP_PRE_LINEAR] =      { BLOCK "mlp.hook_pre_linear",   true,  true,  true,  MLP,      "gated MLP: what the activation is multiplied by" },
+	[LENS_HOOK_MLP_MID] =             { BLOCK "mlp.hook_mid",          true,  true,  true,  MLP,      "MLP after its activation function, before its norm" },
+	[LENS_HOOK_MLP_LN_SCALE] =        { BLOCK "mlp.ln.hook_scale",     true,  true,  false, SCALE,    "norm within the MLP: what it divides by" },
+	[LENS_HOOK_MLP_LN_NORMALIZED] =   { BLOCK "mlp.ln.hook_normalized", true, true,  true,  MLP,      "norm within the MLP: its output" },
 	[LENS_HOOK_MLP_POST] =            { BLOCK "mlp.hook_post",         true,  true,  true,  MLP,      "MLP after its activation function (and product, if gated)" },
 	[LENS_HOOK_LN2_POST_SCALE] =      { BLOCK "ln2_post.hook_scale",   true,  true,  false, SCALE,    "norm after the MLP: what it divides by" },
 	[LENS_HOOK_LN2_POST_NORMALIZED] = { BLOCK "ln2_post.hook_normalized", true, true, true, RESID,    "norm after the MLP: its output before its weight" },
@@ -84,22 +87,36 @@ bool lens_hook_exists(const struct lens_config *c, enum lens_hook hook)
 {
 	switch (hook) {
 	case LENS_HOOK_POS_EMBED:
-		return c->learned_positions;
+		return lens_has_w_pos(c);
 	case LENS_HOOK_RESID_MID:
-		return !c->parallel_block;
+		return !c->parallel_block && !c->attn_only;
+	case LENS_HOOK_MLP_IN:
+	case LENS_HOOK_MLP_PRE:
+	case LENS_HOOK_MLP_POST:
+	case LENS_HOOK_MLP_OUT:
+		return !c->attn_only;
+	case LENS_HOOK_MLP_MID:
+	case LENS_HOOK_MLP_LN_SCALE:
+	case LENS_HOOK_MLP_LN_NORMALIZED:
+		return c->mlp_norm;
 	case LENS_HOOK_ROT_Q:
 	case LENS_HOOK_ROT_K:
 		return c->rotary.dim > 0;
 	case LENS_HOOK_LN1_SCALE:
 	case LENS_HOOK_LN1_NORMALIZED:
+		return c->norms_before;
 	case LENS_HOOK_LN2_SCALE:
 	case LENS_HOOK_LN2_NORMALIZED:
-		return c->norms_before;
+		return c->norms_before && !c->attn_only;
 	case LENS_HOOK_LN1_POST_SCALE:
 	case LENS_HOOK_LN1_POST_NORMALIZED:
+		return c->norms_after;
 	case LENS_HOOK_LN2_POST_SCALE:
 	case LENS_HOOK_LN2_POST_NORMALIZED:
-		return c->norms_after;
+		return c->norms_after && !c->attn_only;
+	case LENS_HOOK_LN_FINAL_SCALE:
+	case LENS_HOOK_LN_FINAL_NORMALIZED:
+		return c->norm != LENS_NORM_NONE;
 	case LENS_HOOK_Q_NORM_SCALE:
 	case LENS_HOOK_Q_NORM_NORMALIZED:
 	case LENS_HOOK_K_NORM_SCALE:
@@ -149,7 +166,7 @@ struct lens_sizes lens_model_sizes(const struct lens_config *c)
 		.d_model = c->d_model,
 		.d_head = c->d_head,
 		.d_mlp = c->d_mlp,
-		.d_vocab = c->d_vocab,
+		.d_vocab = c->d_vocab_out,
 	};
 }
 

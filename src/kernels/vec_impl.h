@@ -192,6 +192,43 @@ static inline vf gelu(vf x)
 			store_part(y + i, function(load_part(x + i, n - i, 0)), n - i);        \
 	} while (0)
 
+/* exp(x) for x <= 0; 0 below −200. */
+static inline vd exp_part(vd x)
+{
+	vd least = -200.0 - (vd){ 0 };
+	vl under = x < least;
+
+	return pick_d(under, (vd){ 0 }, vexp_d(pick_d(under, least, x)));
+}
+
+/* x·softmax(x) of one row, in float64 and rounded once. */
+static void solu(size_t n, const float *x, float *y)
+{
+	float max = -INFINITY;
+	vd sum = { 0 };
+	double inverse;
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		max = x[i] > max ? x[i] : max;
+	for (i = 0; i < n; i += VL) {
+		vf v = n - i >= VL ? load(x + i) : load_part(x + i, n - i, -INFINITY);
+
+		sum += exp_part(low(v) - (double)max) + exp_part(high(v) - (double)max);
+	}
+	inverse = 1.0 / sum_d(sum);
+	for (i = 0; i < n; i += VL) {
+		size_t m = lens_min(n - i, VL);
+		vf v = m == VL ? load(x + i) : load_part(x + i, m, -INFINITY), part;
+		vd a = exp_part(low(v) - (double)max), b = exp_part(high(v) - (double)max);
+
+		v = m == VL ? v : load_part(x + i, m, 0);
+		store_d((float *)&part, low(v) * a * inverse);
+		store_d((float *)&part + VL / 2, high(v) * b * inverse);
+		store_part(y + i, part, m);
+	}
+}
+
 static void activation(enum lens_act act, size_t n, const float *x, float *y)
 {
 	size_t i;
@@ -208,6 +245,9 @@ static void activation(enum lens_act act, size_t n, const float *x, float *y)
 		break;
 	case LENS_ACT_SILU:
 		MAP(silu);
+		break;
+	case LENS_ACT_SOLU:
+		solu(n, x, y);
 		break;
 	}
 }
@@ -319,15 +359,6 @@ static double sum_exp(size_t n, const float *x, float max)
 		sum += low(e) + high(e);
 	}
 	return sum_d(sum);
-}
-
-/* exp(x) for x <= 0; 0 below −200. */
-static inline vd exp_part(vd x)
-{
-	vd least = -200.0 - (vd){ 0 };
-	vl under = x < least;
-
-	return pick_d(under, (vd){ 0 }, vexp_d(pick_d(under, least, x)));
 }
 
 static void exp_sums(size_t n, const float *x, float max, const float *y, float shift,

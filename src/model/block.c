@@ -34,11 +34,24 @@ enum lens_status lens_round32(const double *x, size_t n, float **out, struct len
 enum extent { ONE, D_MODEL, D_MLP, QKV, HEADS, Q_NORM, K_NORM, N_EXTENTS };
 
 /*
- * WEIGHT: in every model; GATE: if the MLP is gated; NORM and NORM_BIAS (LayerNorm's):
- * gone once folded; QK_NORM: if queries and keys are normalised; POST: if
- * what is added to the stream is.
+ * WEIGHT: in every model; MLP: if there is one; GATE: if it is gated; NORM and NORM_BIAS
+ * (LayerNorm's), of the MLP MLP_…: gone once folded; INNER: of the norm within the MLP;
+ * QK_NORM: if queries and keys are normalised; POST, MLP_POST: if what is added to the
+ * stream is.
  */
-enum kind { WEIGHT, GATE, NORM, NORM_BIAS, QK_NORM, POST };
+enum kind {
+	WEIGHT,
+	MLP,
+	GATE,
+	NORM,
+	NORM_BIAS,
+	MLP_NORM,
+	MLP_NORM_BIAS,
+	INNER,
+	QK_NORM,
+	POST,
+	MLP_POST
+};
 
 static const struct block_array {
 	size_t at64, at32;
@@ -55,14 +68,15 @@ static const struct block_array {
 		0, offsetof(struct lens_block, name), rows, columns, kind                      \
 	}
 	VECTOR(ln1_w, D_MODEL, NORM),          VECTOR(ln1_b, D_MODEL, NORM_BIAS),
-	VECTOR(ln2_w, D_MODEL, NORM),          VECTOR(ln2_b, D_MODEL, NORM_BIAS),
+	VECTOR(ln2_w, D_MODEL, MLP_NORM),      VECTOR(ln2_b, D_MODEL, MLP_NORM_BIAS),
 	MATRIX(w_qkv, D_MODEL, QKV, WEIGHT),   VECTOR(b_qkv, QKV, WEIGHT),
 	VECTOR(q_norm_w, Q_NORM, QK_NORM),     VECTOR(k_norm_w, K_NORM, QK_NORM),
-	VECTOR(ln1_post_w, D_MODEL, POST),     VECTOR(ln2_post_w, D_MODEL, POST),
+	VECTOR(ln1_post_w, D_MODEL, POST),     VECTOR(ln2_post_w, D_MODEL, MLP_POST),
 	MATRIX(w_o, HEADS, D_MODEL, WEIGHT),   VECTOR(b_o, D_MODEL, WEIGHT),
 	MATRIX(w_gate, D_MODEL, D_MLP, GATE),  VECTOR(b_gate, D_MLP, GATE),
-	MATRIX(w_in, D_MODEL, D_MLP, WEIGHT),  VECTOR(b_in, D_MLP, WEIGHT),
-	MATRIX(w_out, D_MLP, D_MODEL, WEIGHT), VECTOR(b_out, D_MODEL, WEIGHT),
+	MATRIX(w_in, D_MODEL, D_MLP, MLP),     VECTOR(b_in, D_MLP, MLP),
+	MATRIX(w_out, D_MLP, D_MODEL, MLP),    VECTOR(b_out, D_MODEL, MLP),
+	VECTOR(mlp_ln_w, D_MLP, INNER),        VECTOR(mlp_ln_b, D_MLP, INNER),
 #undef VECTOR
 #undef MATRIX
 };
@@ -100,20 +114,39 @@ static size_t extent_of(const struct lens_config *c, enum extent e)
 
 static bool has_array(const struct lens_config *c, size_t i)
 {
+	bool norms = c->norms_before && !c->norms_folded, mlp = !c->attn_only;
+
 	switch (block_arrays[i].kind) {
+	case MLP:
+		return mlp;
 	case GATE:
 		return c->gated_mlp;
 	case NORM:
-		return c->norms_before;
+		return norms;
 	case NORM_BIAS:
-		return c->norms_before && c->norm == LENS_NORM_LN;
+		return norms && c->norm == LENS_NORM_LN;
+	case MLP_NORM:
+		return norms && mlp;
+	case MLP_NORM_BIAS:
+		return norms && mlp && c->norm == LENS_NORM_LN;
+	case INNER: /* TransformerLens's LayerNorm has weights here if the others have */
+		return c->mlp_norm && norms && c->norm == LENS_NORM_LN;
 	case POST:
 		return c->norms_after;
+	case MLP_POST:
+		return c->norms_after && mlp;
 	case QK_NORM:
 		return c->qk_norm;
 	default:
 		return true;
 	}
+}
+
+static bool is_folded(size_t i)
+{
+	enum kind kind = block_arrays[i].kind;
+
+	return kind >= NORM && kind <= INNER;
 }
 
 size_t lens_block_weights(const struct lens_config *c)
@@ -130,9 +163,10 @@ size_t lens_block_weights(const struct lens_config *c)
 
 size_t lens_model_weights(const struct lens_config *c)
 {
-	size_t positions = c->learned_positions ? c->n_ctx : 0;
+	size_t positions = lens_has_w_pos(c) ? c->n_ctx : 0;
 
-	return c->n_layers * lens_block_weights(c) + (2 * c->d_vocab + positions) * c->d_model;
+	return c->n_layers * lens_block_weights(c) +
+	       (c->d_vocab + c->d_vocab_out + positions) * c->d_model;
 }
 
 size_t lens_model_loading_bytes(const struct lens_config *c, const struct lens_processing *p)
@@ -144,7 +178,7 @@ size_t lens_model_loading_bytes(const struct lens_config *c, const struct lens_p
 			vectors += extent_of(c, block_arrays[i].columns);
 	}
 	/* b_U, and a block's. */
-	return (lens_max(vectors, c->d_vocab) + c->d_model) * sizeof(double) +
+	return (lens_max(vectors, c->d_vocab_out) + c->d_model) * sizeof(double) +
 	       lens_process_bytes(c, p);
 }
 
@@ -184,10 +218,7 @@ enum lens_status lens_block_round(const struct lens_config *c, bool folded,
 	size_t i;
 
 	for (i = 0; i < N_ARRAYS; i++) {
-		enum kind kind = block_arrays[i].kind;
-
-		if (!has_array(c, i) || !is_vector(i) ||
-		    (folded && (kind == NORM || kind == NORM_BIAS)))
+		if (!has_array(c, i) || !is_vector(i) || (folded && is_folded(i)))
 			continue;
 		LENS_TRY(lens_round32(*array64(b, i), extent_of(c, block_arrays[i].columns),
 				      array32(out, i), err));

@@ -18,6 +18,7 @@ static const struct lens_family *const families[] = {
 	&lens_family_gemma3_text, &lens_family_phi,        &lens_family_phi3,
 	&lens_family_gptj,        &lens_family_opt,        &lens_family_bloom,
 	&lens_family_gpt_bigcode, &lens_family_starcoder2, &lens_family_stablelm,
+	&lens_family_hooked_transformer,
 };
 #define N_FAMILIES (sizeof(families) / sizeof(*families))
 
@@ -51,6 +52,13 @@ static enum lens_status unknown_family(const char *path, const char *type,
 	return LENS_ERR_UNSUPPORTED;
 }
 
+/* What HookedTransformerConfig.to_dict() always has, and no Hugging Face config. */
+static bool is_hooked_transformer(const json_t *root)
+{
+	return json_object_get(root, "n_layers") && json_object_get(root, "d_model") &&
+	       json_object_get(root, "d_head") && json_object_get(root, "n_ctx");
+}
+
 static enum lens_status find_family(const struct lens_config_file *f,
 				    const struct lens_family **out, struct lens_error *err)
 {
@@ -59,6 +67,8 @@ static enum lens_status find_family(const struct lens_config_file *f,
 	const struct lens_family *family;
 
 	LENS_TRY(lens_config_text(f, "model_type", &type, err));
+	if (!type && is_hooked_transformer(f->root))
+		type = LENS_HOOKED_TRANSFORMER;
 	if (!type)
 		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
 				     "has no model_type: is it the config of a model?");
@@ -154,7 +164,10 @@ enum lens_status lens_config_as(const struct lens_config_file *f,
 	c->norms_before = true;
 	strncpy(c->family, family->model_type, sizeof(c->family) - 1);
 	strncpy(c->architecture, family->architecture, sizeof(c->architecture) - 1);
-	return family->config(f, c, layout, err);
+	LENS_TRY(family->config(f, c, layout, err));
+	if (!c->d_vocab_out)
+		c->d_vocab_out = c->d_vocab;
+	return LENS_OK;
 }
 
 enum lens_status lens_config_read(const char *dir, struct lens_config *c,

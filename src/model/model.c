@@ -57,12 +57,17 @@ static enum lens_status load_blocks(struct loader *l, struct lens_error *err)
 	return lens_load_each(&blocks, err);
 }
 
-/* W_E or W_U, [V, D] */
-static enum lens_status find_matrix(struct loader *l, const char *name, struct lens_matrix *out,
-				    struct lens_error *err)
+/* W_E or W_U, [vocab, D], or stored the other way. */
+static enum lens_status find_matrix(struct loader *l, const char *name, size_t vocab,
+				    struct lens_matrix *out, struct lens_error *err)
 {
-	const size_t d = l->model->config.d_model, shape[2] = { l->model->config.d_vocab, d };
-	const struct lens_matrix_part all = { .columns = d, .group = d };
+	const struct lens_family *f = l->family;
+	const bool transposed = f->head_transposed && !strcmp(name, f->head);
+	const size_t d = l->model->config.d_model;
+	const size_t shape[2] = { transposed ? d : vocab, transposed ? vocab : d };
+	const struct lens_matrix_part all = { .transposed = transposed,
+					      .columns = d,
+					      .group = d };
 
 	return lens_matrix_add(out, &l->checkpoint.tensors, name, shape, &all, err);
 }
@@ -78,7 +83,7 @@ static enum lens_status find_positions(struct loader *l, struct lens_matrix *out
 static enum lens_status find_head(struct loader *l, struct lens_head64 *h,
 				  struct lens_error *err)
 {
-	const size_t v = l->model->config.d_vocab;
+	const size_t v = l->model->config.d_vocab_out;
 
 	LENS_TRY(l->family->load_final_norm(&l->checkpoint, &l->model->config, h, err));
 	if (l->family->head_bias)
@@ -86,7 +91,7 @@ static enum lens_status find_head(struct loader *l, struct lens_head64 *h,
 					   h->b_u, err));
 	if (l->checkpoint.layout.logits_scaling > 0)
 		h->w_u.scale = 1 / l->checkpoint.layout.logits_scaling;
-	return find_matrix(l, l->checkpoint.w_u, &h->w_u, err);
+	return find_matrix(l, l->checkpoint.w_u, v, &h->w_u, err);
 }
 
 /* e's vectors NULL: checks only. */
@@ -96,8 +101,8 @@ static enum lens_status find_embed(struct loader *l, struct lens_embed64 *e,
 	const struct lens_config *c = &l->model->config;
 
 	e->m.scale = c->embed_scale;
-	LENS_TRY(find_matrix(l, l->checkpoint.w_e, &e->m, err));
-	return l->family->load_embed_norm
+	LENS_TRY(find_matrix(l, l->checkpoint.w_e, c->d_vocab, &e->m, err));
+	return c->embed_norm
 		       ? l->family->load_embed_norm(&l->checkpoint, c, e->norm_w, e->norm_b,
 						    err)
 		       : LENS_OK;
@@ -109,7 +114,7 @@ static enum lens_status load_w_e(struct loader *l, struct lens_embed64 *e,
 	struct lens_model *m = l->model;
 	const struct lens_config *c = &m->config;
 
-	if (l->family->load_embed_norm) {
+	if (c->embed_norm) {
 		LENS_TRY(lens_make64(c->d_model, &e->norm_w, err));
 		LENS_TRY(lens_make64(c->d_model, &e->norm_b, err));
 	}
@@ -124,7 +129,7 @@ static enum lens_status load_w_pos(struct loader *l, struct lens_error *err)
 	const struct lens_config *c = &m->config;
 	struct lens_embed64 e = { .norm_w = NULL };
 
-	if (!c->learned_positions)
+	if (!lens_has_w_pos(c))
 		return LENS_OK;
 	LENS_TRY(find_positions(l, &e.m, err));
 	LENS_TRY(lens_make32(c->n_ctx, c->d_model, &m->w_pos, err));
@@ -144,24 +149,27 @@ static enum lens_status load_embed(struct loader *l, struct lens_error *err)
 static enum lens_status make_head64(const struct lens_config *c, struct lens_head64 *h,
 				    struct lens_error *err)
 {
-	LENS_TRY(lens_make64(c->d_model, &h->ln_final_w, err));
-	if (c->norm == LENS_NORM_LN)
+	enum lens_norm kind = c->norms_folded ? LENS_NORM_NONE : lens_final_norm_kind(c);
+
+	if (kind != LENS_NORM_NONE)
+		LENS_TRY(lens_make64(c->d_model, &h->ln_final_w, err));
+	if (kind == LENS_NORM_LN)
 		LENS_TRY(lens_make64(c->d_model, &h->ln_final_b, err));
-	return lens_make64(c->d_vocab, &h->b_u, err);
+	return lens_make64(c->d_vocab_out, &h->b_u, err);
 }
 
 static enum lens_status fill_head(struct loader *l, struct lens_head64 *h,
 				  struct lens_error *err)
 {
 	struct lens_model *m = l->model;
-	size_t d = m->config.d_model, v = m->config.d_vocab;
+	size_t d = m->config.d_model, v = m->config.d_vocab_out;
 
 	LENS_TRY(make_head64(&m->config, h, err));
 	LENS_TRY(find_head(l, h, err));
 	LENS_TRY(lens_make32(v, d, &m->w_u, err));
 	LENS_TRY(lens_process_head(&m->config, &m->processing, h, l->threads, m->w_u, err));
 	LENS_TRY(lens_round32(h->b_u, v, &m->b_u, err));
-	if (m->processing.fold_ln)
+	if (m->processing.fold_ln || !h->ln_final_w)
 		return LENS_OK;
 	LENS_TRY(lens_round32(h->ln_final_w, d, &m->ln_final_w, err));
 	return h->ln_final_b ? lens_round32(h->ln_final_b, d, &m->ln_final_b, err) : LENS_OK;

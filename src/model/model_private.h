@@ -126,6 +126,12 @@ enum lens_status lens_tensors_all_used(const struct lens_tensors *t,
 
 /* --- matrices in files (matrix.c) ---------------------------------------------- */
 
+/*
+ * TransformerLens stores heads apart. ACROSS: [heads, rows, columns / heads], the heads side
+ * by side in the matrix; DOWN: [heads, rows / heads, columns], one below the other.
+ */
+enum lens_heads { LENS_NO_HEADS, LENS_HEADS_ACROSS, LENS_HEADS_DOWN };
+
 /* Columns of a matrix that are in one tensor, side by side. */
 struct lens_matrix_part {
 	bool transposed; /* in the file [columns, rows], as torch's Linear has it */
@@ -133,7 +139,12 @@ struct lens_matrix_part {
 	/* Column i is the file's first + i / group * stride + i % group. */
 	size_t first, group, stride;
 	size_t first_row; /* of the file: those before are not in the matrix */
+	enum lens_heads heads; /* if there are any, columns is all that is to be said */
 	const struct lens_tensor *t;
+	/* In elements of the file (lens_matrix_add): from row to row, from column to column … */
+	size_t down, across;
+	/* … and from group to group of either. */
+	size_t row_group, row_step, column_step;
 };
 
 /* A matrix that stays in the files and is read by pieces. */
@@ -147,7 +158,7 @@ struct lens_matrix {
 };
 /*
  * Adds the columns that part describes, but for its tensor, which is found by name and must
- * have this shape [2].
+ * have this shape, [2], or [3] if heads are apart.
  */
 enum lens_status lens_matrix_add(struct lens_matrix *m, struct lens_tensors *files,
 				 const char *name, const size_t *shape,
@@ -170,6 +181,7 @@ struct lens_block64 {
 	double *ln1_w, *ln1_b, *ln2_w, *ln2_b;
 	double *ln1_post_w, *ln2_post_w, *q_norm_w, *k_norm_w;
 	double *b_qkv, *b_o, *b_gate, *b_in, *b_out;
+	double *mlp_ln_w, *mlp_ln_b;
 	struct lens_matrix w_qkv, w_o, w_gate, w_in, w_out;
 };
 
@@ -180,7 +192,7 @@ struct lens_embed64 {
 };
 
 struct lens_head64 {
-	double *ln_final_w, *ln_final_b; /* [D]; RMSNorm: no bias, NULL */
+	double *ln_final_w, *ln_final_b; /* [D]; RMSNorm: no bias, NULL; none: both */
 	double *b_u;                     /* [V] */
 	struct lens_matrix w_u;          /* [V, D] */
 };
@@ -193,6 +205,7 @@ struct lens_layout {
 	bool attn_biases; /* they have b_Q, b_K, b_V, b_O (if that varies in the family) … */
 	bool qkv_biases;  /* … or the first three of them … */
 	bool mlp_biases;  /* … and the MLP's */
+	bool kv_apart;              /* keys' and values' tensors are _W_K, _b_K, _W_V, _b_V */
 	bool gains_less_one;        /* a norm's weight w is stored as w − 1 */
 	double residual_multiplier; /* what a block adds is multiplied by it; 0: not */
 	double logits_scaling;      /* logits are divided by it; 0: not */
@@ -221,6 +234,7 @@ struct lens_family {
 	const char *prefix;       /* of all names except the head's; a base model has none */
 	const char *embed, *head; /* the names of W_E, after the prefix, and of W_U */
 	const char *head_bias;    /* the name of b_U, or NULL */
+	bool head_transposed;     /* the head is stored as [D, V] */
 	enum lens_status (*config)(const struct lens_config_file *f, struct lens_config *out,
 				   struct lens_layout *layout, struct lens_error *err);
 	/*
@@ -249,7 +263,8 @@ extern const struct lens_family lens_family_gpt2, lens_family_gpt_neo, lens_fami
 	lens_family_olmo2, lens_family_granite, lens_family_smollm3, lens_family_phi,
 	lens_family_phi3, lens_family_gptj, lens_family_opt, lens_family_bloom,
 	lens_family_starcoder2, lens_family_gpt_bigcode, lens_family_stablelm,
-	lens_family_gemma, lens_family_gemma2, lens_family_gemma3_text;
+	lens_family_gemma, lens_family_gemma2, lens_family_gemma3_text,
+	lens_family_hooked_transformer;
 
 /* Learned positions and final norm; GPT-Neo uses the same names (family_gpt2.c). */
 enum lens_status lens_gpt2_find_positions(struct lens_checkpoint *k,
@@ -433,6 +448,8 @@ enum lens_status lens_load_each(const struct lens_load_parts *parts, struct lens
 enum lens_status lens_make_strip(size_t n, size_t length, double **out, struct lens_error *err);
 /* rows of width d, each minus its mean */
 void lens_center_rows(size_t rows, size_t d, double *w);
+/* Are weights that write to the stream centred? Where LayerNorm alone reads it. */
+bool lens_center_writing(const struct lens_config *c, const struct lens_processing *p);
 /* Rounds a piece to its place in a matrix, whose rows are ld apart. */
 void lens_round_piece(const struct lens_piece *p, const double *x, float *out, size_t ld);
 

@@ -121,11 +121,17 @@ static enum lens_status process_reading(const struct reading *r, double *strip,
 	return LENS_OK;
 }
 
+bool lens_center_writing(const struct lens_config *c, const struct lens_processing *p)
+{
+	return p->center_writing_weights && lens_final_norm_kind(c) == LENS_NORM_LN;
+}
+
 /* A matrix that writes to the residual stream. */
 struct writing {
 	const struct lens_matrix *m;
 	bool center;
 	float *out;
+	const double *gain, *mean; /* W_out: its norm's, [F], and what that leaves, [D]; or NULL */
 	/* W_O: b_O += Σ b_V·W_O over the heads. Heads that share values share their bias. */
 	const double *b_v;
 	double *b_o;
@@ -149,7 +155,14 @@ static void fold_value_bias(const struct writing *w, const struct lens_piece *p,
 static enum lens_status read_rows(const struct writing *w, const struct lens_piece *p,
 				  double *x, struct lens_error *err)
 {
+	size_t i, j;
+
 	LENS_TRY(lens_matrix_read(w->m, p, x, err));
+	for (i = 0; w->gain && i < p->rows; i++) {
+		for (j = 0; j < p->columns; j++)
+			x[i * p->columns + j] = x[i * p->columns + j] * w->gain[p->row + i] -
+						w->mean[j];
+	}
 	if (w->center)
 		lens_center_rows(p->rows, p->columns, x);
 	if (w->b_v)
@@ -231,37 +244,80 @@ static enum lens_status process_attention(const struct lens_config *c,
 	return LENS_OK;
 }
 
+/*
+ * fold_ln for the norm within the MLP: its bias goes into b_out, its weight into W_out, of
+ * whose columns the mean has no effect then. mean is [D], strip room for a strip.
+ */
+static enum lens_status fold_inner_norm(const struct lens_config *c, struct lens_block64 *b,
+					double *mean, double *strip, struct lens_error *err)
+{
+	struct lens_piece p = { .columns = c->d_model };
+	size_t i, j, d = c->d_model;
+
+	memset(mean, 0, d * sizeof(*mean));
+	for (; p.row < c->d_mlp; p.row += p.rows) {
+		p.rows = lens_min(LENS_STRIP, c->d_mlp - p.row);
+		LENS_TRY(lens_matrix_read(&b->w_out, &p, strip, err));
+		for (i = 0; i < p.rows; i++) {
+			for (j = 0; j < d; j++) {
+				b->b_out[j] += b->mlp_ln_b[p.row + i] * strip[i * d + j];
+				mean[j] += b->mlp_ln_w[p.row + i] * strip[i * d + j];
+			}
+		}
+	}
+	for (j = 0; j < d; j++)
+		mean[j] /= (double)c->d_mlp;
+	return LENS_OK;
+}
+
+static enum lens_status process_mlp(const struct lens_config *c,
+				    const struct lens_processing *p, struct lens_block64 *b,
+				    struct lens_block *out, double *strip,
+				    struct lens_error *err)
+{
+	bool fold = p->fold_ln, center = fold && c->norm == LENS_NORM_LN;
+	const double *w2 = fold ? b->ln2_w : NULL;
+	const struct reading in = { &b->w_in, w2, b->ln2_b, b->b_in, center, out->w_in };
+	const struct reading gate = {
+		&b->w_gate, w2, b->ln2_b, b->b_gate, center, out->w_gate
+	};
+	struct writing w_out = { .m = &b->w_out,
+				 .center = lens_center_writing(c, p),
+				 .out = out->w_out };
+
+	if (fold && b->mlp_ln_w) {
+		w_out.gain = b->mlp_ln_w;
+		w_out.mean = strip + LENS_STRIP * c->d_model;
+		LENS_TRY(fold_inner_norm(c, b, strip + LENS_STRIP * c->d_model, strip, err));
+	}
+	if (w_out.center)
+		lens_center_rows(1, c->d_model, b->b_out);
+	LENS_TRY(process_reading(&in, strip, err));
+	if (c->gated_mlp)
+		LENS_TRY(process_reading(&gate, strip, err));
+	return process_writing(&w_out, strip, err);
+}
+
 static enum lens_status process_block(const struct lens_config *c,
 				      const struct lens_processing *p, struct lens_block64 *b,
 				      struct lens_block *out, double *strip,
 				      struct lens_error *err)
 {
 	/* LayerNorm's output has mean 0, so the mean of each column has no effect. */
-	bool fold = p->fold_ln, center = fold && c->norm == LENS_NORM_LN;
-	bool center_out = p->center_writing_weights && c->norm == LENS_NORM_LN;
-	const double *w1 = fold ? b->ln1_w : NULL, *w2 = fold ? b->ln2_w : NULL;
+	bool center = p->fold_ln && c->norm == LENS_NORM_LN;
+	const double *w1 = p->fold_ln ? b->ln1_w : NULL;
 	const struct reading qkv = { &b->w_qkv, w1, b->ln1_b, b->b_qkv, center, out->w_qkv };
-	const struct reading in = { &b->w_in, w2, b->ln2_b, b->b_in, center, out->w_in };
-	const struct reading gate = {
-		&b->w_gate, w2, b->ln2_b, b->b_gate, center, out->w_gate
-	};
 	struct writing o = { .m = &b->w_o,
-			     .center = center_out,
+			     .center = lens_center_writing(c, p),
 			     .out = out->w_o,
 			     .b_o = b->b_o,
 			     .d_head = c->d_head,
 			     .heads_per_value = c->n_heads / c->n_kv_heads };
-	const struct writing w_out = { &b->w_out, center_out, out->w_out, NULL, NULL, 0, 0 };
 
-	if (center_out) {
+	if (o.center)
 		lens_center_rows(1, c->d_model, b->b_o);
-		lens_center_rows(1, c->d_model, b->b_out);
-	}
 	LENS_TRY(process_attention(c, p, &qkv, &o, strip, err));
-	LENS_TRY(process_reading(&in, strip, err));
-	if (c->gated_mlp)
-		LENS_TRY(process_reading(&gate, strip, err));
-	return process_writing(&w_out, strip, err);
+	return c->attn_only ? LENS_OK : process_mlp(c, p, b, out, strip, err);
 }
 
 enum lens_status lens_process_block(const struct lens_config *c,
@@ -271,7 +327,8 @@ enum lens_status lens_process_block(const struct lens_config *c,
 	enum lens_status st;
 	double *strip;
 
-	st = lens_make_strip(LENS_STRIP, c->d_model, &strip, err);
+	/* One strip, and the means of W_out's columns. */
+	st = lens_make_strip(LENS_STRIP + 1, c->d_model, &strip, err);
 	if (st == LENS_OK)
 		st = process_block(c, p, b, out, strip, err);
 	lens_free(strip);

@@ -106,8 +106,7 @@ enum lens_status lens_process_embed(const struct lens_config *c,
 				    struct lens_error *err)
 {
 	struct rows r = { .m = &e->m,
-			  .center = p->center_writing_weights && c->norm == LENS_NORM_LN &&
-				    !c->embed_norm,
+			  .center = lens_center_writing(c, p) && !c->embed_norm,
 			  .embed = e->norm_w ? e : NULL,
 			  .eps = c->eps,
 			  .out = out };
@@ -157,7 +156,7 @@ enum lens_status lens_process_head(const struct lens_config *c, const struct len
 	if (st == LENS_OK)
 		st = process_rows(&r, threads, err);
 	if (st == LENS_OK && p->center_unembed)
-		lens_center_rows(1, c->d_vocab, h->b_u);
+		lens_center_rows(1, c->d_vocab_out, h->b_u);
 	lens_free(x);
 	return st;
 }

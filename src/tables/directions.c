@@ -18,7 +18,7 @@ void lens_direction(const struct lens_model *m, int32_t token, double *out)
 
 	for (i = 0; i < d; i++)
 		out[i] = (double)u[i] * (m->ln_final_w ? (double)m->ln_final_w[i] : 1);
-	if (m->config.norm != LENS_NORM_LN)
+	if (lens_final_norm_kind(&m->config) != LENS_NORM_LN)
 		return;
 	for (i = 0; i < d; i++)
 		mean += out[i];

@@ -21,7 +21,7 @@ static void scale_row(const struct lens_config *c, const float *x, float scale, 
 	double mean = 0;
 	size_t i;
 
-	if (c->norm == LENS_NORM_LN) {
+	if (lens_final_norm_kind(c) == LENS_NORM_LN) {
 		for (i = 0; i < c->d_model; i++)
 			mean += (double)x[i];
 	}
@@ -85,7 +85,7 @@ void lens_unembed_tile(struct lens_tables *t, const struct lens_row_count *used,
 /* The largest logit of each place, and Σ exp. */
 static void measure(struct lens_tables *t, size_t n)
 {
-	size_t i, v = t->model->config.d_vocab;
+	size_t i, v = t->model->config.d_vocab_out;
 	int threads = lens_crew_share(t->opt.threads < 1 ? 1 : t->opt.threads);
 
 #pragma omp parallel for num_threads(threads) if (threads > 1)
@@ -100,7 +100,7 @@ static void measure(struct lens_tables *t, size_t n)
 
 static struct lens_logits logits_of(struct lens_tables *t, const struct lens_place *p)
 {
-	size_t v = t->model->config.d_vocab;
+	size_t v = t->model->config.d_vocab_out;
 
 	return (struct lens_logits){ .prompt = p->prompt,
 				     .of_answer = p->of_answer,
