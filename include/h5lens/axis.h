@@ -41,8 +41,11 @@ enum lens_axis {
 
 /* What the extents and labels of axes depend on: a model, a prompt set, an experiment. */
 struct lens_sizes {
-	size_t n_pos_embeds; /* 1 with learned positions, else 0 */
-	size_t n_layers, n_heads, n_kv_heads, d_model, d_head, d_mlp, d_vocab;
+	size_t n_pos_embeds; /* 1 with learned positions in the stream, else 0 */
+	size_t n_layers, n_heads, n_kv_heads, d_model, d_head, d_mlp;
+	size_t d_vocab;    /* of logits */
+	size_t d_vocab_in; /* of tokens, which W_E has a row for each of */
+	bool attn_only;    /* layers are no more than attention: one component each */
 	size_t n_prompts;
 	size_t n_pos;    /* tokens of the longest prompt */
 	size_t n_slots;  /* positions of a prompt that are stored; n_pos for all */

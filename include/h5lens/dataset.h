@@ -47,6 +47,7 @@ struct lens_dataset_options {
 			       after them are hashed, but not checked */
 	size_t n_ctx;       /* longest prompt the model takes, in tokens */
 	size_t d_vocab;     /* the model's: a row with a token beyond it is bad */
+	size_t d_vocab_out; /* the same of answers, which need a logit; 0: d_vocab */
 	const struct lens_tokenizer *tokenizer; /* NULL: nothing here needs one */
 };
 

@@ -78,6 +78,9 @@ size_t lens_hook_heads(const struct lens_config *c, enum lens_hook hook);
 /* Does a model of this kind have the hook point at all? */
 bool lens_hook_exists(const struct lens_config *c, enum lens_hook hook);
 
+/* In messages about one that does not exist: "this model, which …". */
+const char *lens_why_no_hook(const struct lens_config *c);
+
 #define LENS_HOOK_NAME 64
 /* Writes the full name ("blocks.3.attn.hook_q"); layer is ignored where there is none. */
 const char *lens_hook_name(enum lens_hook hook, size_t layer, char out[LENS_HOOK_NAME]);

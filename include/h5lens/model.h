@@ -55,7 +55,7 @@ struct lens_config {
 	char family[32];       /* Hugging Face's model_type: "gpt2" */
 	char architecture[64]; /* "GPT2LMHeadModel" */
 	size_t n_layers, d_model, n_heads, n_kv_heads, d_head, d_mlp, d_vocab, n_ctx;
-	size_t d_vocab_out; /* of the logits; d_vocab but in TransformerLens's own models */
+	size_t d_vocab_out; /* of the logits; 0: d_vocab */
 	enum lens_norm norm;
 	bool norms_folded; /* LNPre, RMSPre: they have no weights of their own */
 	bool final_rms;    /* ln_final is RMSNorm, whatever norm is */
@@ -153,6 +153,12 @@ struct lens_model {
 static inline enum lens_norm lens_final_norm_kind(const struct lens_config *c)
 {
 	return c->final_rms ? LENS_NORM_RMS : c->norm;
+}
+
+/* Tokens that have a logit. */
+static inline size_t lens_n_logits(const struct lens_config *c)
+{
+	return c->d_vocab_out ? c->d_vocab_out : c->d_vocab;
 }
 
 /* Has it W_pos? */

@@ -62,7 +62,7 @@ static enum lens_status check_tokens(const struct session *s, struct lens_error 
 					      s->tokens.v[i], c->d_vocab);
 	}
 	for (i = 0; i < s->answer.n; i++) {
-		if ((size_t)s->answer.v[i] >= c->d_vocab_out)
+		if ((size_t)s->answer.v[i] >= lens_n_logits(c))
 			return lens_error_set(err, LENS_ERR_FORMAT,
 					      "answer token %d is past the model's vocabulary",
 					      s->answer.v[i]);
@@ -141,7 +141,7 @@ static void show_position(const struct session *s, size_t i)
 {
 	const int32_t *rank = lens_tables_rows(s->tables, LENS_TABLE_answer_rank);
 	const int32_t *top = lens_tables_rows(s->tables, LENS_TABLE_top_tokens);
-	size_t k, n = lens_min(s->args->top, s->model->config.d_vocab_out);
+	size_t k, n = lens_min(s->args->top, lens_n_logits(&s->model->config));
 
 	if (rank) {
 		printf("answer token |%s|: rank %d  ", piece(s, s->answer.v[i]), rank[i]);

@@ -59,13 +59,14 @@ static const char *lens_layer_label(const struct lens_sizes *s, size_t i, char *
 static const char *lens_component_label(const struct lens_sizes *s, size_t i, char *text)
 {
 	size_t first = 1 + s->n_pos_embeds; /* of the layers' */
+	size_t each = s->attn_only ? 1 : 2;
 
 	if (i < first)
 		return i ? "pos_embed" : "embed";
-	if (i - first == 2 * s->n_layers)
+	if (i - first == each * s->n_layers)
 		return "unembed_bias";
-	snprintf(text, LENS_LABEL, "%zu_%s_out", (i - first) / 2,
-		 (i - first) % 2 ? "mlp" : "attn");
+	snprintf(text, LENS_LABEL, "%zu_%s_out", (i - first) / each,
+		 (i - first) % each ? "mlp" : "attn");
 	return text;
 }
 

@@ -130,11 +130,11 @@ bool lens_row_check_ids(const struct lens_row_check *c, const struct lens_csv_re
 	size_t i;
 
 	for (i = 0; i < ids->n; i++) {
-		if (ids->v[i] >= 0 && (size_t)ids->v[i] < c->opt->d_vocab)
+		if (ids->v[i] >= 0 && (size_t)ids->v[i] < c->vocab)
 			continue;
 		lens_row_note(&row->bad, c, rec,
 			      "column '%.200s' has token %d; the model's vocabulary has %zu",
-			      c->columns->name[column], ids->v[i], c->opt->d_vocab);
+			      c->columns->name[column], ids->v[i], c->vocab);
 		return false;
 	}
 	return true;

@@ -173,6 +173,14 @@ static void check_room(const struct lens_row_check *c, const struct lens_csv_rec
 		c->columns->name[column], c->scratch.n, row->read_pos + 1, n, c->opt->n_ctx);
 }
 
+/* An answer needs a logit; one of several tokens is read, too. */
+static size_t answer_vocab(const struct lens_dataset_options *opt)
+{
+	if (!opt->d_vocab_out)
+		return opt->d_vocab;
+	return opt->any_tokens ? lens_min(opt->d_vocab, opt->d_vocab_out) : opt->d_vocab_out;
+}
+
 enum lens_status lens_row_check_answer(struct lens_row_check *c,
 				       const struct lens_csv_record *rec, size_t column,
 				       struct lens_row *row, struct lens_error *err)
@@ -183,6 +191,7 @@ enum lens_status lens_row_check_answer(struct lens_row_check *c,
 		return LENS_OK;
 	}
 	c->scratch.n = 0;
+	c->vocab = answer_vocab(c->opt);
 	if (c->opt->answer_ids)
 		LENS_TRY(lens_row_take_ids(c, rec, column, &c->scratch, row, err));
 	else

@@ -22,6 +22,8 @@ struct lens_row_check {
 	const struct lens_dataset_options *opt;
 	const struct lens_columns *columns;
 	int32_t bos; /* -1: none */
+	/* Tokens that the column may have which is read: of a prompt, of an answer. */
+	size_t vocab;
 	struct lens_ids scratch;
 	struct lens_buf text;
 };

@@ -17,6 +17,7 @@ static enum lens_status read_prompt(struct lens_row_check *c, const struct lens_
 							     : "prompt to resample";
 	const char *name = c->columns->name[column];
 
+	c->vocab = c->opt->d_vocab;
 	if (!rec->length[column]) {
 		lens_row_note(&row->bad, c, rec, "the %s (column '%.200s') is empty", what,
 			      name);

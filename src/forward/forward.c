@@ -426,7 +426,7 @@ static enum lens_status head(const struct lens_pass *p)
 	if (!wanted(p, LENS_HOOK_LOGITS, 0))
 		return LENS_OK;
 	lens_unembed(m, &a);
-	return show_rows(p, LENS_HOOK_LOGITS, 0, p->f->logits, m->config.d_vocab_out);
+	return show_rows(p, LENS_HOOK_LOGITS, 0, p->f->logits, lens_n_logits(&m->config));
 }
 
 /* Blocks from `layer` on, and what follows. */

@@ -51,14 +51,14 @@ void lens_final_norm(const struct lens_model *m, size_t rows, const float *x, fl
 
 size_t lens_unembed_pad_floats(const struct lens_config *c)
 {
-	return lens_gemm_pad_floats(c->d_vocab_out, c->d_model);
+	return lens_gemm_pad_floats(lens_n_logits(c), c->d_model);
 }
 
 void lens_unembed(const struct lens_model *m, const struct lens_unembed_args *a)
 {
 	const struct lens_gemm_args g = {
 		.m = a->rows,
-		.n = m->config.d_vocab_out,
+		.n = lens_n_logits(&m->config),
 		.k = m->config.d_model,
 		.a = a->normed,
 		.lda = m->config.d_model,
@@ -67,7 +67,7 @@ void lens_unembed(const struct lens_model *m, const struct lens_unembed_args *a)
 		.trans = LENS_B_TRANSPOSED,
 		.bias = a->bias ? m->b_u : NULL,
 		.c = a->logits,
-		.ldc = m->config.d_vocab_out,
+		.ldc = lens_n_logits(&m->config),
 	};
 
 	lens_gemm(&g, a->pad, a->threads);

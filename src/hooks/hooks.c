@@ -129,6 +129,16 @@ bool lens_hook_exists(const struct lens_config *c, enum lens_hook hook)
 	}
 }
 
+const char *lens_why_no_hook(const struct lens_config *c)
+{
+	if (c->attn_only)
+		return "this model, whose layers are attention alone (attn_only)";
+	if (c->parallel_block)
+		return "this model's parallel blocks, where attention and MLP both read "
+		       "resid_pre";
+	return "this model";
+}
+
 const char *lens_hook_name(enum lens_hook hook, size_t layer, char out[LENS_HOOK_NAME])
 {
 	if (table[hook].per_layer)
@@ -166,7 +176,9 @@ struct lens_sizes lens_model_sizes(const struct lens_config *c)
 		.d_model = c->d_model,
 		.d_head = c->d_head,
 		.d_mlp = c->d_mlp,
-		.d_vocab = c->d_vocab_out,
+		.d_vocab = lens_n_logits(c),
+		.d_vocab_in = c->d_vocab,
+		.attn_only = c->attn_only,
 	};
 }
 

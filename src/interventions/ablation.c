@@ -67,11 +67,14 @@ static enum lens_status add_named(struct lens_study *s, const char *name,
 
 	for (i = 0; i < sizeof(grids) / sizeof(*grids); i++) {
 		if (!strcmp(grids[i].name, name)) {
+			if (!lens_hook_exists(&s->model->config, grids[i].grid.hook))
+				break;
 			add_grid(s, name, grids[i].grid);
 			return LENS_OK;
 		}
 	}
-	return lens_error_set(err, LENS_ERR_INVALID, "ablate.grids: no grid '%s'", name);
+	return lens_error_set(err, LENS_ERR_INVALID, "ablate.grids: there is no %s in %s", name,
+			      lens_why_no_hook(&s->model->config));
 }
 
 static enum lens_status parse_set(struct lens_study *s, const struct lens_named_list *list,

@@ -38,7 +38,7 @@ static void add(const struct lens_study *s, double n, size_t layer, size_t rows,
 	double blocks = (double)(c->n_layers - layer) * 2 * (double)lens_block_weights(c);
 
 	out->cells += n;
-	out->flop += n * (blocks * (double)rows + 2 * (double)(c->d_model * c->d_vocab_out));
+	out->flop += n * (blocks * (double)rows + 2 * (double)(c->d_model * lens_n_logits(c)));
 }
 
 /* How many heads, and how many keys of a position, a grid has a cell for. */

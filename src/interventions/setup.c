@@ -27,7 +27,7 @@ static void choose_hooks(const struct lens_study *s, bool *hook)
 	for (i = 0; i < s->n_grids; i++)
 		hook[s->grid[i].hook] |= lens_source_run(&s->grid[i]) < LENS_RUN_COUNT;
 	if (s->experiment->path.receivers.n)
-		hook[LENS_HOOK_MLP_OUT] = true;
+		hook[LENS_HOOK_MLP_OUT] = !s->model->config.attn_only;
 }
 
 static struct lens_capacity capacity(const struct lens_interventions_options *o)

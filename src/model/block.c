@@ -166,7 +166,7 @@ size_t lens_model_weights(const struct lens_config *c)
 	size_t positions = lens_has_w_pos(c) ? c->n_ctx : 0;
 
 	return c->n_layers * lens_block_weights(c) +
-	       (c->d_vocab + c->d_vocab_out + positions) * c->d_model;
+	       (c->d_vocab + lens_n_logits(c) + positions) * c->d_model;
 }
 
 size_t lens_model_loading_bytes(const struct lens_config *c, const struct lens_processing *p)
@@ -178,7 +178,7 @@ size_t lens_model_loading_bytes(const struct lens_config *c, const struct lens_p
 			vectors += extent_of(c, block_arrays[i].columns);
 	}
 	/* b_U, and a block's. */
-	return (lens_max(vectors, c->d_vocab_out) + c->d_model) * sizeof(double) +
+	return (lens_max(vectors, lens_n_logits(c)) + c->d_model) * sizeof(double) +
 	       lens_process_bytes(c, p);
 }
 

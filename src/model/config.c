@@ -164,10 +164,7 @@ enum lens_status lens_config_as(const struct lens_config_file *f,
 	c->norms_before = true;
 	strncpy(c->family, family->model_type, sizeof(c->family) - 1);
 	strncpy(c->architecture, family->architecture, sizeof(c->architecture) - 1);
-	LENS_TRY(family->config(f, c, layout, err));
-	if (!c->d_vocab_out)
-		c->d_vocab_out = c->d_vocab;
-	return LENS_OK;
+	return family->config(f, c, layout, err);
 }
 
 enum lens_status lens_config_read(const char *dir, struct lens_config *c,

@@ -83,7 +83,7 @@ static enum lens_status find_positions(struct loader *l, struct lens_matrix *out
 static enum lens_status find_head(struct loader *l, struct lens_head64 *h,
 				  struct lens_error *err)
 {
-	const size_t v = l->model->config.d_vocab_out;
+	const size_t v = lens_n_logits(&l->model->config);
 
 	LENS_TRY(l->family->load_final_norm(&l->checkpoint, &l->model->config, h, err));
 	if (l->family->head_bias)
@@ -155,14 +155,14 @@ static enum lens_status make_head64(const struct lens_config *c, struct lens_hea
 		LENS_TRY(lens_make64(c->d_model, &h->ln_final_w, err));
 	if (kind == LENS_NORM_LN)
 		LENS_TRY(lens_make64(c->d_model, &h->ln_final_b, err));
-	return lens_make64(c->d_vocab_out, &h->b_u, err);
+	return lens_make64(lens_n_logits(c), &h->b_u, err);
 }
 
 static enum lens_status fill_head(struct loader *l, struct lens_head64 *h,
 				  struct lens_error *err)
 {
 	struct lens_model *m = l->model;
-	size_t d = m->config.d_model, v = m->config.d_vocab_out;
+	size_t d = m->config.d_model, v = lens_n_logits(&m->config);
 
 	LENS_TRY(make_head64(&m->config, h, err));
 	LENS_TRY(find_head(l, h, err));

@@ -156,7 +156,7 @@ enum lens_status lens_process_head(const struct lens_config *c, const struct len
 	if (st == LENS_OK)
 		st = process_rows(&r, threads, err);
 	if (st == LENS_OK && p->center_unembed)
-		lens_center_rows(1, c->d_vocab_out, h->b_u);
+		lens_center_rows(1, lens_n_logits(c), h->b_u);
 	lens_free(x);
 	return st;
 }

@@ -52,6 +52,7 @@ static struct lens_dataset_options dataset_options(const struct lens_experiment 
 		.limit = e->data.limit,
 		.n_ctx = c->n_ctx,
 		.d_vocab = c->d_vocab,
+		.d_vocab_out = lens_n_logits(c),
 		.tokenizer = tokenizer,
 	};
 }

@@ -91,7 +91,7 @@ static struct cost cost_of(const struct lens_plan *p)
 {
 	const struct lens_config *c = &p->model->config;
 	double layers = (double)c->n_layers;
-	double unembed = 2 * (double)c->d_model * (double)c->d_vocab_out;
+	double unembed = 2 * (double)c->d_model * (double)lens_n_logits(c);
 	double lens_layers = (double)lens_axis_extent(LENS_AXIS_LENS_LAYER, &p->sizes);
 	unsigned logits = lens_tables_logits(&p->tables);
 	const struct polynomial block = { { 0, 2 * (double)lens_block_weights(c) * layers,

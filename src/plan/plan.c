@@ -115,17 +115,39 @@ static void add_table(struct lens_plan *p, enum lens_table table)
 		d->axis[i + 1] = t->axis[i];
 }
 
-static void add_tables(struct lens_plan *p)
+/* Why the model cannot have it; NULL: it can. */
+static const char *impossible(const struct lens_config *c, const char *group)
 {
-	const struct lens_experiment *e = p->experiment;
+	if (c->attn_only && (!strcmp(group, "neuron_attrs") || !strcmp(group, "top_neurons")))
+		return "the model has no neurons (attn_only)";
+	if (lens_n_logits(c) < c->d_vocab &&
+	    (!strcmp(group, "loss") || !strcmp(group, "token_logprobs")))
+		return "tokens from d_vocab_out on have no logit";
+	return NULL;
+}
+
+/* Those that come with `all` or by default are left out where the model cannot have them. */
+static enum lens_status choose_table(struct lens_plan *p, enum lens_table table,
+				     struct lens_error *err)
+{
+	const char *group = lens_table_group(table);
+	const char *why = impossible(&p->model->config, group);
+	bool wants = lens_experiment_wants_table(p->experiment, group);
+
+	if (wants && why && p->experiment->tables_listed)
+		return lens_error_set(err, LENS_ERR_INVALID, "tables: %s: %s", group, why);
+	p->tables.wanted[table] = wants && !why;
+	p->any_table |= wants && !why;
+	return LENS_OK;
+}
+
+static enum lens_status add_tables(struct lens_plan *p, struct lens_error *err)
+{
 	bool *wanted = p->tables.wanted;
 	int i;
 
-	for (i = 0; i < LENS_TABLE_COUNT; i++) {
-		wanted[i] =
-			lens_experiment_wants_table(e, lens_table_group((enum lens_table)i));
-		p->any_table |= wanted[i];
-	}
+	for (i = 0; i < LENS_TABLE_COUNT; i++)
+		LENS_TRY(choose_table(p, (enum lens_table)i, err));
 	for (i = 0; i < LENS_TABLE_COUNT; i++) {
 		if (!strcmp(lens_table_group((enum lens_table)i), "any"))
 			wanted[i] = p->any_table;
@@ -134,6 +156,7 @@ static void add_tables(struct lens_plan *p)
 	}
 	if (p->any_table)
 		lens_tables_hooks(p->model, &p->tables, &p->table_hooks);
+	return LENS_OK;
 }
 
 /* --- interventions ----------------------------------------------------------------------- */
@@ -291,10 +314,13 @@ static enum lens_status check_read_at(const struct lens_plan *p, enum lens_posit
 
 static enum lens_status check_lens(const struct lens_plan *p, struct lens_error *err)
 {
-	if (p->experiment->lens_mid && p->model->config.parallel_block)
+	const struct lens_config *c = &p->model->config;
+
+	if (p->experiment->lens_mid && !lens_hook_exists(c, LENS_HOOK_RESID_MID))
 		return lens_error_set(err, LENS_ERR_INVALID,
-				      "lens_mid: in this model's parallel blocks attention and "
-				      "MLP read the same stream; there is none between them");
+				      "lens_mid: there is no stream between attention and MLP "
+				      "in %s",
+				      lens_why_no_hook(c));
 	if (p->experiment->lens_positions == LENS_READ_AT_ALL)
 		LENS_TRY(check_read_at(p, LENS_LENS_POSITIONS, "lens_positions", err));
 	return LENS_OK;
@@ -322,7 +348,7 @@ static enum lens_status describe(struct lens_plan *p, const struct lens_hook_set
 	LENS_TRY(check_positions(p, err));
 	LENS_TRY(check_lens(p, err));
 	add_cache(p, selected);
-	add_tables(p);
+	LENS_TRY(add_tables(p, err));
 	for (i = 0; i < p->study.n_outcomes; i++)
 		add_outcome(p, i);
 	LENS_TRY(check_attrs(p, err));

@@ -88,7 +88,7 @@ static size_t pad_floats(const struct lens_tables_options *opt)
 	const struct lens_sizes *s = &opt->sizes;
 
 	return lens_max(lens_gemm_pad_floats(heads_width(s), s->d_model),
-			lens_gemm_pad_floats(s->d_mlp, s->d_model));
+			s->d_mlp ? lens_gemm_pad_floats(s->d_mlp, s->d_model) : 0);
 }
 
 size_t lens_attrs_bytes(const struct lens_tables_options *opt)

@@ -72,7 +72,8 @@ static void want_components(const struct lens_model *m, struct lens_hook_set *ho
 		lens_hook_want(hooks, LENS_HOOK_POS_EMBED, 0, want);
 	for (i = 0; i < m->config.n_layers; i++) {
 		lens_hook_want(hooks, LENS_HOOK_ATTN_OUT, i, want);
-		lens_hook_want(hooks, LENS_HOOK_MLP_OUT, i, want);
+		if (!m->config.attn_only)
+			lens_hook_want(hooks, LENS_HOOK_MLP_OUT, i, want);
 	}
 }
 
@@ -103,14 +104,15 @@ static bool component_of(const struct lens_table_view *v, const struct lens_acti
 			 size_t *out)
 {
 	size_t first = 1 + v->opt->sizes.n_pos_embeds;
+	size_t each = v->opt->sizes.attn_only ? 1 : 2;
 
 	*out = 0;
-	if (a->hook == LENS_HOOK_POS_EMBED)
+	if (a->hook == LENS_HOOK_POS_EMBED && v->opt->sizes.n_pos_embeds)
 		*out = 1;
 	else if (a->hook == LENS_HOOK_ATTN_OUT)
-		*out = first + 2 * a->layer;
+		*out = first + each * a->layer;
 	else if (a->hook == LENS_HOOK_MLP_OUT)
-		*out = first + 2 * a->layer + 1;
+		*out = first + each * a->layer + 1;
 	else
 		return a->hook == LENS_HOOK_EMBED;
 	return true;

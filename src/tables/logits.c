@@ -38,7 +38,7 @@ static size_t stream_rows(const struct lens_tables_options *opt, unsigned logits
 
 static size_t tile_slots(const struct lens_model *m)
 {
-	size_t n = TILE_BYTES / sizeof(float) / m->config.d_vocab_out / 12 * 12;
+	size_t n = TILE_BYTES / sizeof(float) / lens_n_logits(&m->config) / 12 * 12;
 
 	return n < 12 ? 12 : lens_min(n, TILE_SLOTS);
 }
@@ -59,7 +59,7 @@ static bool has_places(unsigned logits)
 
 size_t lens_logits_bytes(const struct lens_model *m, const struct lens_tables_options *opt)
 {
-	size_t d = m->config.d_model, v = m->config.d_vocab_out, tile = tile_slots(m);
+	size_t d = m->config.d_model, v = lens_n_logits(&m->config), tile = tile_slots(m);
 	unsigned logits = lens_tables_logits(opt);
 	size_t own = own_prompts(m, opt, logits);
 	size_t floats =
@@ -88,7 +88,7 @@ static bool create_rest(struct lens_tables *t)
 		t->stream = lens_alloc_aligned(rows * m->config.d_model, sizeof(float));
 	if (t->n_own) {
 		t->own = lens_calloc(t->n_own, sizeof(*t->own));
-		t->own_logit = lens_alloc_aligned(t->n_own * m->config.d_vocab_out, sizeof(float));
+		t->own_logit = lens_alloc_aligned(t->n_own * lens_n_logits(&m->config), sizeof(float));
 	}
 	return (t->place || !has_places(t->logits)) &&
 	       (t->answer_logit || !(t->logits & LENS_AT_OTHER_POS)) && (t->stream || !rows) &&
@@ -106,7 +106,7 @@ enum lens_status lens_logits_create(struct lens_tables *t, struct lens_error *er
 	t->resid = lens_alloc_aligned(t->n_sources * t->opt.batch_rows * d, sizeof(float));
 	t->normed = lens_alloc_aligned(t->tile * d, sizeof(float));
 	t->scale = lens_alloc_aligned(t->tile, sizeof(float));
-	t->logit = lens_alloc_aligned(t->tile * m->config.d_vocab_out, sizeof(float));
+	t->logit = lens_alloc_aligned(t->tile * lens_n_logits(&m->config), sizeof(float));
 	t->pad = lens_alloc_aligned(lens_unembed_pad_floats(&m->config), sizeof(float));
 	if (t->alike && t->resid && t->normed && t->scale && t->logit && t->pad &&
 	    create_rest(t))
@@ -194,7 +194,7 @@ void lens_logits_visit(struct lens_tables *t, const struct lens_batch *b,
 
 static struct lens_logits logits_of(struct lens_tables *t, size_t prompt, size_t slot)
 {
-	size_t v = t->model->config.d_vocab_out, n = t->opt.sizes.n_answers;
+	size_t v = lens_n_logits(&t->model->config), n = t->opt.sizes.n_answers;
 	const float *logit = t->logit + slot * v;
 	float max = lens_vec()->max_finite(v, logit);
 

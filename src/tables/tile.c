@@ -85,7 +85,7 @@ void lens_unembed_tile(struct lens_tables *t, const struct lens_row_count *used,
 /* The largest logit of each place, and Σ exp. */
 static void measure(struct lens_tables *t, size_t n)
 {
-	size_t i, v = t->model->config.d_vocab_out;
+	size_t i, v = lens_n_logits(&t->model->config);
 	int threads = lens_crew_share(t->opt.threads < 1 ? 1 : t->opt.threads);
 
 #pragma omp parallel for num_threads(threads) if (threads > 1)
@@ -100,7 +100,7 @@ static void measure(struct lens_tables *t, size_t n)
 
 static struct lens_logits logits_of(struct lens_tables *t, const struct lens_place *p)
 {
-	size_t v = t->model->config.d_vocab_out;
+	size_t v = lens_n_logits(&t->model->config);
 
 	return (struct lens_logits){ .prompt = p->prompt,
 				     .of_answer = p->of_answer,
