@@ -75,6 +75,7 @@ struct lens_experiment {
 	struct {
 		bool fold_ln, center_writing_weights, center_unembed, fold_value_biases,
 			refactor_factored_attn_matrices;
+		unsigned named; /* a bit for each of them that the user gave, in this order */
 	} weights;
 	enum lens_head_choice tied_head;
 	struct {
@@ -181,6 +182,12 @@ enum lens_status lens_experiment_load(struct lens_experiment *e, const char *pat
  */
 enum lens_status lens_experiment_set(struct lens_experiment *e, const char *key,
 				     const char *value, struct lens_error *err);
+
+/*
+ * For models whose weights are used as they are stored: of weights.*, what the user did not
+ * name is off.
+ */
+void lens_experiment_as_stored(struct lens_experiment *e);
 
 /* Are all required keys set, and are the values consistent? */
 enum lens_status lens_experiment_check(const struct lens_experiment *e, struct lens_error *err);

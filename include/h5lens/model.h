@@ -10,6 +10,8 @@
 #ifndef H5LENS_MODEL_H
 #define H5LENS_MODEL_H
 
+#include <string.h>
+
 #include "h5lens/core.h"
 #include "h5lens/kernels.h"
 
@@ -96,6 +98,13 @@ struct lens_processing {
 		refactor_factored_attn_matrices;
 };
 
+/*
+ * Leaves out what has nothing to do in a model of this config; a step that would make
+ * another model of it is refused.
+ */
+enum lens_status lens_processing_fit(const struct lens_config *c, struct lens_processing *p,
+				     struct lens_error *err);
+
 /* Which tensor of the files is W_U. */
 enum lens_tied_head {
 	LENS_HEAD_AUTO,  /* what config.json says (tie_word_embeddings), like
@@ -165,6 +174,12 @@ static inline size_t lens_n_logits(const struct lens_config *c)
 static inline bool lens_has_w_pos(const struct lens_config *c)
 {
 	return c->learned_positions || c->shortformer;
+}
+
+/* TransformerLens's own: is no weight to be processed unless it is asked for by name? */
+static inline bool lens_weights_as_stored(const struct lens_config *c)
+{
+	return !strcmp(c->family, LENS_HOOKED_TRANSFORMER);
 }
 
 /* Reads config.json only: shapes for `info` and --dry-run. */

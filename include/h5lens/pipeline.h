@@ -130,6 +130,12 @@ enum lens_status lens_weights_write(const struct lens_experiment *e,
 /* Is the file one of weights? A damaged one is not. */
 enum lens_status lens_weights_is_file(const char *path, bool *is, struct lens_error *err);
 /* How the experiment wants its model to be loaded. */
+/*
+ * Fills in what depends on the model: of TransformerLens's own the weights are used as
+ * stored. A model that cannot be read is left to whoever opens it.
+ */
+void lens_experiment_meet_model(struct lens_experiment *e);
+
 struct lens_model_options lens_model_options_of(const struct lens_experiment *e);
 
 /* --- reading results back ---------------------------------------------------------- */

@@ -43,6 +43,9 @@ static void print_positions(const struct lens_config *c)
 		printf("\n");
 	if (c->local_rotary.dim)
 		printf("  rotary_base %g in local layers\n", c->local_rotary.base);
+	if (c->shortformer)
+		printf("  positions: shortformer, W_pos is added to what queries and keys are "
+		       "made of\n");
 	if (c->alibi)
 		printf("  positions: ALiBi, scores have slope * (key - query) added\n");
 }
@@ -79,6 +82,17 @@ static void print_kinds(const struct lens_config *c)
 	if (c->gated_mlp)
 		printf("  gated_mlp: hook_post = %s(hook_pre) * hook_pre_linear\n",
 		       c->act_name);
+	if (c->attn_only)
+		printf("  attn_only: no MLPs\n");
+	if (c->mlp_norm)
+		printf("  mlp.ln: LayerNorm of what the activation gives\n");
+	if (c->final_rms)
+		printf("  final_rms: ln_final is RMSNorm\n");
+	if (c->d_vocab_out && c->d_vocab_out != c->d_vocab)
+		printf("  d_vocab_out %zu: logits\n", c->d_vocab_out);
+	if (lens_weights_as_stored(c))
+		printf("  weights are used as they are stored, unless weights.* says "
+		       "otherwise\n");
 	if (c->norms_after)
 		printf("  ln1_post, ln2_post: norms of what attention and MLP add%s\n",
 		       c->norms_before ? "" : "; none before them");
@@ -88,6 +102,21 @@ static void print_kinds(const struct lens_config *c)
 		printf("  W_E holds the factor %g of the embedding\n", c->embed_scale);
 	if (c->logit_cap > 0)
 		printf("  output_logits_soft_cap %g (so W_U is not centred)\n", c->logit_cap);
+}
+
+static void print_functions(const struct lens_config *c)
+{
+	const char *norm = lens_normalization_type(c, false);
+
+	printf("  ");
+	if (!c->attn_only)
+		printf("act_fn %s, ", c->act_name);
+	printf("normalization_type %s", norm ? norm : "none");
+	if (norm && !c->norms_folded)
+		printf(" (%s once folded)", lens_normalization_type(c, true));
+	if (norm)
+		printf(", eps %g", c->eps);
+	printf("\n");
 }
 
 static void print_lines(const char *heading, const struct lens_buf *lines)
@@ -211,8 +240,7 @@ int info_model(const char *dir, bool tensors)
 	printf("  n_layers %zu, d_model %zu, n_heads %zu, d_head %zu, d_mlp %zu, d_vocab %zu, "
 	       "n_ctx %zu\n",
 	       c.n_layers, c.d_model, c.n_heads, c.d_head, c.d_mlp, c.d_vocab, c.n_ctx);
-	printf("  act_fn %s, normalization_type %s (%s once folded), eps %g\n", c.act_name,
-	       lens_normalization_type(&c, false), lens_normalization_type(&c, true), c.eps);
+	print_functions(&c);
 	printf("  %zu parameters in %zu tensors\n", count.parameters, count.tensors);
 	print_kinds(&c);
 	printf("hook points, and their dimensions after prompt\n");

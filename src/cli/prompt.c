@@ -175,14 +175,14 @@ static void show(const struct session *s)
 
 static enum lens_status run_session(struct session *s, struct lens_error *err)
 {
-	const bool on = !s->args->raw;
-	const struct lens_model_options p = { .processing = { on, on, on, on, false },
-					      .tied_head = s->args->tied_head };
+	struct lens_model_options p = { .tied_head = s->args->tied_head };
 	struct lens_config config;
 	enum lens_cpu_level level;
 
 	LENS_TRY(lens_open_cpu(s->args->cpu, &level, err));
 	LENS_TRY(lens_config_load(s->args->dir, &config, err));
+	if (!s->args->raw && !lens_weights_as_stored(&config))
+		p.processing = (struct lens_processing){ true, true, true, true, false };
 	LENS_TRY(lens_tokenizer_open(s->args->dir, &s->tok, err));
 	LENS_TRY(tokenize(s, err));
 	LENS_TRY(lens_model_open(s->args->dir, &p, &s->model, err));

@@ -208,6 +208,7 @@ static enum lens_status build_experiment(const struct run_args *a, struct lens_e
 		LENS_TRY(lens_experiment_load(e, a->yaml, err));
 	for (i = 0; i < a->n; i++)
 		LENS_TRY(lens_experiment_set(e, a->key[i], a->value[i], err));
+	lens_experiment_meet_model(e);
 	LENS_TRY(spool_data(a, e, err));
 	return lens_experiment_check(e, err);
 }

@@ -80,11 +80,12 @@ static enum lens_status print_weight(void *ctx, const struct lens_weight *w,
 
 static int list(const struct lens_experiment *e)
 {
-	const struct lens_processing p = lens_model_options_of(e).processing;
+	struct lens_processing p = lens_model_options_of(e).processing;
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_config c;
 
 	if (lens_config_load(e->model, &c, &err) != LENS_OK ||
+	    lens_processing_fit(&c, &p, &err) != LENS_OK ||
 	    lens_weights_each(&c, &p, NULL, print_weight, NULL, &err) != LENS_OK)
 		return fail(&err);
 	return EXIT_DONE;
@@ -137,6 +138,8 @@ static int weights(const struct usage *u, const struct weights_args *a)
 	struct lens_experiment e;
 	int code = build(u, a, &e);
 
+	if (code < 0)
+		lens_experiment_meet_model(&e);
 	if (code < 0)
 		code = a->output ? write_file(&e, a->overwrite) : list(&e);
 	lens_experiment_release(&e);

@@ -19,6 +19,7 @@ enum lens_status lens_experiment_init(struct lens_experiment *e, struct lens_err
 		if (keys[i].deflt)
 			st = lens_experiment_set(e, keys[i].name, keys[i].deflt, err);
 	}
+	e->weights.named = 0; /* defaults are parsed like what the user gives */
 	if (st == LENS_OK) {
 		e->source = lens_strdup("");
 		if (!e->source)
@@ -27,6 +28,16 @@ enum lens_status lens_experiment_init(struct lens_experiment *e, struct lens_err
 	if (st != LENS_OK)
 		lens_experiment_release(e);
 	return st;
+}
+
+void lens_experiment_as_stored(struct lens_experiment *e)
+{
+	bool *step[] = { &e->weights.fold_ln, &e->weights.center_writing_weights,
+			 &e->weights.center_unembed, &e->weights.fold_value_biases };
+	size_t i;
+
+	for (i = 0; i < sizeof(step) / sizeof(*step); i++)
+		*step[i] = *step[i] && (e->weights.named & 1u << i);
 }
 
 void lens_experiment_release(struct lens_experiment *e)

@@ -236,6 +236,18 @@ static enum lens_status set_bos(struct lens_experiment *e, const struct lens_yam
 	return LENS_OK;
 }
 
+/* Notes that the user gave one of weights.*. */
+static void name_weights(struct lens_experiment *e, const struct lens_key_store *s)
+{
+	const size_t first = offsetof(struct lens_experiment, weights);
+	const size_t end = offsetof(struct lens_experiment, weights.named);
+
+	if (s->kind == LENS_KEY_WEIGHTS)
+		e->weights.named = ~0u;
+	else if (s->offset >= first && s->offset < end)
+		e->weights.named |= 1u << (s->offset - first);
+}
+
 static void set_weights(struct lens_experiment *e, bool on)
 {
 	e->weights.fold_ln = e->weights.center_writing_weights = on;
@@ -337,7 +349,8 @@ enum lens_status lens_value_set(struct lens_experiment *e, const struct lens_yam
 	LENS_TRY(lens_yaml_plain(src, node, err));
 	if (setters[store->kind])
 		return setters[store->kind](e, src, key, node, err);
-	return set_scalar(e, store, lens_yaml_text(node))
-		       ? LENS_OK
-		       : lens_value_wrong(src, key, node, err);
+	if (!set_scalar(e, store, lens_yaml_text(node)))
+		return lens_value_wrong(src, key, node, err);
+	name_weights(e, store);
+	return LENS_OK;
 }

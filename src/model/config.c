@@ -195,9 +195,13 @@ enum lens_status lens_config_load(const char *dir, struct lens_config *out,
 
 const char *lens_normalization_type(const struct lens_config *c, bool fold_ln)
 {
+	bool pre = fold_ln || c->norms_folded;
+
+	if (c->norm == LENS_NORM_NONE)
+		return NULL;
 	if (c->norm == LENS_NORM_LN)
-		return fold_ln ? "LNPre" : "LN";
-	return fold_ln ? "RMSPre" : "RMS";
+		return pre ? "LNPre" : "LN";
+	return pre ? "RMSPre" : "RMS";
 }
 
 /*
@@ -291,16 +295,35 @@ static bool add_rarer(json_t *j, const struct lens_config *c)
 		json_object_set_new(j, "center_unembed", json_false()));
 }
 
+static json_t *text_or_null(const char *text)
+{
+	return text ? json_string(text) : json_null();
+}
+
+/* What only TransformerLens's own models have. */
+static bool add_own(json_t *j, const struct lens_config *c)
+{
+	if (c->attn_only && json_object_set_new(j, "attn_only", json_true()))
+		return true;
+	if (c->attn_only && json_object_set_new(j, "d_mlp", json_null()))
+		return true;
+	if (c->final_rms && json_object_set_new(j, "final_rms", json_true()))
+		return true;
+	return c->d_vocab_out && json_object_set_new(j, "d_vocab_out",
+						     json_integer((json_int_t)c->d_vocab_out));
+}
+
 static bool add_kinds(json_t *j, const struct lens_config *c, const struct lens_processing *p)
 {
 	const char *norm = lens_normalization_type(c, p->fold_ln);
 	const char *positions = c->learned_positions ? "standard"
+				: c->shortformer     ? "shortformer"
 				: c->alibi           ? "alibi"
 						     : "rotary";
 
-	return json_object_set_new(j, "act_fn", json_string(c->act_name)) ||
+	return json_object_set_new(j, "act_fn", text_or_null(c->attn_only ? NULL : c->act_name)) ||
 	       json_object_set_new(j, "eps", json_real(c->eps)) ||
-	       json_object_set_new(j, "normalization_type", json_string(norm)) ||
+	       json_object_set_new(j, "normalization_type", text_or_null(norm)) ||
 	       json_object_set_new(j, "positional_embedding_type", json_string(positions)) ||
 	       json_object_set_new(j, "use_attn_scale", json_boolean(c->scale_attn)) ||
 	       json_object_set_new(j, "scale_attn_by_inverse_layer_idx",
@@ -320,7 +343,7 @@ enum lens_status lens_config_json(const struct lens_config *c, const struct lens
 			  "d_vocab", (json_int_t)c->d_vocab, "n_ctx", (json_int_t)c->n_ctx);
 	char *text = NULL;
 
-	if (j && !add_kv_heads(j, c) && !add_kinds(j, c, p) && !add_rarer(j, c) &&
+	if (j && !add_kv_heads(j, c) && !add_kinds(j, c, p) && !add_rarer(j, c) && !add_own(j, c) &&
 	    !add_rotary(j, &c->rotary) && !add_windows(j, c))
 		text = json_dumps(j, JSON_SORT_KEYS);
 	*out = lens_strdup(text);

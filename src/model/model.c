@@ -276,11 +276,7 @@ static enum lens_status load(const char *dir, struct loader *l, struct lens_sha2
 
 	LENS_TRY(
 		lens_config_read(dir, &m->config, &l->family, &l->checkpoint.layout, sha, err));
-	/* A soft cap sees what centring takes away; TransformerLens leaves it out, too. */
-	if (m->config.logit_cap > 0)
-		m->processing.center_unembed = false;
-	if (m->processing.refactor_factored_attn_matrices)
-		LENS_TRY(lens_refactor_check(&m->config, err));
+	LENS_TRY(lens_processing_fit(&m->config, &m->processing, err));
 	if (l->options->config_will_do && !lens_tensors_there(dir)) {
 		m->warning =
 			lens_strdup("the model's folder holds no weights: its plan is that "

@@ -57,6 +57,15 @@ static struct lens_dataset_options dataset_options(const struct lens_experiment 
 	};
 }
 
+void lens_experiment_meet_model(struct lens_experiment *e)
+{
+	struct lens_config c;
+
+	if (e->model && lens_config_load(e->model, &c, NULL) == LENS_OK &&
+	    lens_weights_as_stored(&c))
+		lens_experiment_as_stored(e);
+}
+
 struct lens_model_options lens_model_options_of(const struct lens_experiment *e)
 {
 	return (struct lens_model_options){

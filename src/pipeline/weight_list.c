@@ -14,9 +14,15 @@ enum when {
 	NORM,
 	NORM_BIAS,
 	NORM_FINAL,
+	NORM_FINAL_BIAS,
 	QK_NORM,
 	QK_NORM_ALL,
 	POST,
+	MLP,
+	MLP_NORM,
+	MLP_NORM_BIAS,
+	MLP_POST,
+	INNER,
 	GATE,
 	GATE_BIAS,
 	POSITIONS
@@ -38,6 +44,7 @@ struct entry {
 enum {
 	POS = LENS_AXIS_POS,
 	V = LENS_AXIS_D_VOCAB,
+	V_IN = LENS_AXIS_D_VOCAB_IN,
 	D = LENS_AXIS_D_MODEL,
 	DH = LENS_AXIS_D_HEAD,
 	F = LENS_AXIS_D_MLP,
@@ -55,16 +62,16 @@ enum {
 #define COUNT(list) (sizeof(list) / sizeof(*(list)))
 
 static const struct entry before[] = {
-	ENTRY("embed.W_E", lens_model, w_e, ALWAYS, AS_IT_IS, 2, V, D),
+	ENTRY("embed.W_E", lens_model, w_e, ALWAYS, AS_IT_IS, 2, V_IN, D),
 	ENTRY("pos_embed.W_pos", lens_model, w_pos, POSITIONS, AS_IT_IS, 2, POS, D),
 };
 static const struct entry block[] = {
 	ENTRY("ln1.w", lens_block, ln1_w, NORM, AS_IT_IS, 1, D),
 	ENTRY("ln1.b", lens_block, ln1_b, NORM_BIAS, AS_IT_IS, 1, D),
 	ENTRY("ln1_post.w", lens_block, ln1_post_w, POST, AS_IT_IS, 1, D),
-	ENTRY("ln2.w", lens_block, ln2_w, NORM, AS_IT_IS, 1, D),
-	ENTRY("ln2.b", lens_block, ln2_b, NORM_BIAS, AS_IT_IS, 1, D),
-	ENTRY("ln2_post.w", lens_block, ln2_post_w, POST, AS_IT_IS, 1, D),
+	ENTRY("ln2.w", lens_block, ln2_w, MLP_NORM, AS_IT_IS, 1, D),
+	ENTRY("ln2.b", lens_block, ln2_b, MLP_NORM_BIAS, AS_IT_IS, 1, D),
+	ENTRY("ln2_post.w", lens_block, ln2_post_w, MLP_POST, AS_IT_IS, 1, D),
 	ENTRY("attn.W_Q", lens_block, w_qkv, ALWAYS, QUERY, 3, H, D, DH),
 	ENTRY("attn.W_K", lens_block, w_qkv, ALWAYS, KEY, 3, HKV, D, DH),
 	ENTRY("attn.W_V", lens_block, w_qkv, ALWAYS, VALUE, 3, HKV, D, DH),
@@ -79,14 +86,16 @@ static const struct entry block[] = {
 	ENTRY("attn.b_O", lens_block, b_o, ALWAYS, AS_IT_IS, 1, D),
 	ENTRY("mlp.W_gate", lens_block, w_gate, GATE, AS_IT_IS, 2, D, F),
 	ENTRY("mlp.b_gate", lens_block, b_gate, GATE_BIAS, AS_IT_IS, 1, F),
-	ENTRY("mlp.W_in", lens_block, w_in, ALWAYS, AS_IT_IS, 2, D, F),
-	ENTRY("mlp.b_in", lens_block, b_in, ALWAYS, AS_IT_IS, 1, F),
-	ENTRY("mlp.W_out", lens_block, w_out, ALWAYS, AS_IT_IS, 2, F, D),
-	ENTRY("mlp.b_out", lens_block, b_out, ALWAYS, AS_IT_IS, 1, D),
+	ENTRY("mlp.W_in", lens_block, w_in, MLP, AS_IT_IS, 2, D, F),
+	ENTRY("mlp.b_in", lens_block, b_in, MLP, AS_IT_IS, 1, F),
+	ENTRY("mlp.W_out", lens_block, w_out, MLP, AS_IT_IS, 2, F, D),
+	ENTRY("mlp.b_out", lens_block, b_out, MLP, AS_IT_IS, 1, D),
+	ENTRY("mlp.ln.w", lens_block, mlp_ln_w, INNER, AS_IT_IS, 1, F),
+	ENTRY("mlp.ln.b", lens_block, mlp_ln_b, INNER, AS_IT_IS, 1, F),
 };
 static const struct entry after[] = {
 	ENTRY("ln_final.w", lens_model, ln_final_w, NORM_FINAL, AS_IT_IS, 1, D),
-	ENTRY("ln_final.b", lens_model, ln_final_b, NORM_BIAS, AS_IT_IS, 1, D),
+	ENTRY("ln_final.b", lens_model, ln_final_b, NORM_FINAL_BIAS, AS_IT_IS, 1, D),
 	ENTRY("unembed.W_U", lens_model, w_u, ALWAYS, TRANSPOSED, 2, D, V),
 	ENTRY("unembed.b_U", lens_model, b_u, ALWAYS, AS_IT_IS, 1, V),
 };
@@ -101,27 +110,40 @@ struct list {
 static bool is_there(const struct list *l, enum when when)
 {
 	const struct lens_config *c = l->config;
-	bool layer_norm = c->norm == LENS_NORM_LN;
+	bool layer_norm = c->norm == LENS_NORM_LN, norms = !l->folded && c->norms_before;
+	bool mlp = !c->attn_only;
 
 	switch (when) {
 	case NORM:
-		return !l->folded && c->norms_before;
+		return norms;
+	case MLP_NORM:
+		return norms && mlp;
 	case NORM_FINAL:
-		return !l->folded;
+		return !l->folded && c->norm != LENS_NORM_NONE;
 	case NORM_BIAS:
-		return !l->folded && layer_norm;
+		return norms && layer_norm;
+	case MLP_NORM_BIAS:
+		return norms && layer_norm && mlp;
+	case NORM_FINAL_BIAS:
+		return !l->folded && lens_final_norm_kind(c) == LENS_NORM_LN;
+	case INNER:
+		return norms && layer_norm && c->mlp_norm;
+	case MLP:
+		return mlp;
 	case QK_NORM:
 		return c->qk_norm == LENS_QK_NORM_HEAD;
 	case QK_NORM_ALL:
 		return c->qk_norm == LENS_QK_NORM_ALL;
 	case POST:
 		return c->norms_after;
+	case MLP_POST:
+		return c->norms_after && mlp;
 	case GATE:
 		return c->gated_mlp;
 	case GATE_BIAS: /* TransformerLens has none: where it is zero it is left out */
-		return c->gated_mlp && (c->gate_bias || layer_norm);
+		return c->gated_mlp && !c->mlp_bias_after && (c->gate_bias || layer_norm);
 	case POSITIONS:
-		return c->learned_positions;
+		return lens_has_w_pos(c);
 	default:
 		return true;
 	}
@@ -157,6 +179,13 @@ static void place(const struct lens_config *c, enum how how, struct lens_weight 
 	}
 }
 
+/* The rows of W_E are those of W_U, but where tokens and logits are of different numbers. */
+static enum lens_axis axis_of(const struct lens_config *c, unsigned char axis)
+{
+	return axis == V_IN && lens_n_logits(c) == c->d_vocab ? LENS_AXIS_D_VOCAB
+							      : (enum lens_axis)axis;
+}
+
 /* base: the model or the block that holds it, or NULL. */
 static enum lens_status show(const struct list *l, const struct entry *e, const char *prefix,
 			     const void *base, struct lens_error *err)
@@ -170,7 +199,7 @@ static enum lens_status show(const struct list *l, const struct entry *e, const 
 	sizes.n_pos = l->config->n_ctx;
 	snprintf(w.name, sizeof(w.name), "%s%s", prefix, e->name);
 	for (i = 0; i < e->rank; i++) {
-		w.axis[i] = (enum lens_axis)e->axis[i];
+		w.axis[i] = axis_of(l->config, e->axis[i]);
 		w.extent[i] = lens_axis_extent(w.axis[i], &sizes);
 	}
 	if (base)
@@ -183,7 +212,7 @@ enum lens_status lens_weights_each(const struct lens_config *c, const struct len
 				   const struct lens_model *m, lens_weight_fn fn, void *ctx,
 				   struct lens_error *err)
 {
-	const struct list l = { .config = c, .folded = p->fold_ln, .fn = fn, .ctx = ctx };
+	const struct list l = { .config = c, .folded = p->fold_ln || c->norms_folded, .fn = fn, .ctx = ctx };
 	char prefix[32];
 	size_t i, k;
 

@@ -267,13 +267,14 @@ static enum lens_status check_what_is_there(const struct weights *f, struct lens
 /* May the output be written, and is there room? Asked before the weights are read. */
 static enum lens_status check_output(struct weights *f, struct lens_error *err)
 {
-	const struct lens_processing p = lens_model_options_of(f->experiment).processing;
+	struct lens_processing p = lens_model_options_of(f->experiment).processing;
 	struct lens_config config;
 
 	LENS_TRY(lens_output_resolve(f->experiment->output, f->options->overwrite, &f->output,
 				     err));
 	LENS_TRY(check_what_is_there(f, err));
 	LENS_TRY(lens_config_load(f->experiment->model, &config, err));
+	LENS_TRY(lens_processing_fit(&config, &p, err));
 	LENS_TRY(lens_weights_each(&config, &p, NULL, count, f->result, err));
 	return lens_output_check_disk(f->output, f->result->bytes, err);
 }
