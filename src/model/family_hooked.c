@@ -273,6 +273,8 @@ static enum lens_status read_attention(const struct lens_config_file *f, struct 
 	LENS_TRY(lens_config_bool(f, "use_attn_scale", true, &c->scale_attn, err));
 	if (c->scale_attn)
 		LENS_TRY(positive_or_none(f, "attn_scale", &c->attn_scale, err));
+	if ((float)c->attn_scale == (float)sqrt((double)c->d_head))
+		c->attn_scale = 0; /* the default, which to_dict() spells out */
 	LENS_TRY(lens_config_bool(f, "scale_attn_by_inverse_layer_idx", false,
 				  &c->scale_attn_by_layer, err));
 	LENS_TRY(lens_config_bool(f, "use_qk_norm", false, &qk_norm, err));
@@ -452,6 +454,7 @@ const struct lens_family lens_family_hooked_transformer = {
 	.head = "unembed.W_U",
 	.head_bias = "unembed.b_U",
 	.head_transposed = true,
+	.any_file_name = true,
 	.config = config,
 	.load_block = load_block,
 	.find_positions = find_positions,

@@ -277,13 +277,13 @@ static enum lens_status load(const char *dir, struct loader *l, struct lens_sha2
 	LENS_TRY(
 		lens_config_read(dir, &m->config, &l->family, &l->checkpoint.layout, sha, err));
 	LENS_TRY(lens_processing_fit(&m->config, &m->processing, err));
-	if (l->options->config_will_do && !lens_tensors_there(dir)) {
+	if (l->options->config_will_do && !lens_tensors_there(dir, l->family->any_file_name)) {
 		m->warning =
 			lens_strdup("the model's folder holds no weights: its plan is that "
 				    "of config.json, and no time is estimated");
 		return lens_sha256_final(sha, m->sha256, err);
 	}
-	LENS_TRY(lens_tensors_open(dir, t, sha, err));
+	LENS_TRY(lens_tensors_open(dir, l->family->any_file_name, t, sha, err));
 	LENS_TRY(lens_checkpoint_names(&l->checkpoint, l->family, l->options->tied_head,
 				       &m->warning, err));
 	LENS_TRY(warn_of_adapter(dir, m, err));

@@ -76,11 +76,18 @@ struct lens_tensors {
 	bool list; /* a list of what would be used: lens_tensors_use adds to it */
 };
 
-/* Are there weight files in dir? */
-bool lens_tensors_there(const char *dir);
+/* Are there weight files in dir? any_name: as in lens_weight_file, too. */
+bool lens_tensors_there(const char *dir, bool any_name);
 /* Opens the weight files of dir and hashes them into sha, if it is not NULL. */
-enum lens_status lens_tensors_open(const char *dir, struct lens_tensors *t,
+enum lens_status lens_tensors_open(const char *dir, bool any_name, struct lens_tensors *t,
 				   struct lens_sha256 *sha, struct lens_error *err);
+#define LENS_FILE_NAME 256
+/*
+ * model.pth, state_dict.pth, or the only file of weights, whatever its name; "" if there is
+ * none (weightfile.c).
+ */
+enum lens_status lens_weight_file(const char *dir, char name[LENS_FILE_NAME],
+				  struct lens_error *err);
 /* The files are read twice, for the digest and for the values. Have they changed since? */
 enum lens_status lens_tensors_unchanged(const struct lens_tensors *t, struct lens_error *err);
 void lens_tensors_release(struct lens_tensors *t);
@@ -235,6 +242,7 @@ struct lens_family {
 	const char *embed, *head; /* the names of W_E, after the prefix, and of W_U */
 	const char *head_bias;    /* the name of b_U, or NULL */
 	bool head_transposed;     /* the head is stored as [D, V] */
+	bool any_file_name;       /* of the weights, as people save them themselves */
 	enum lens_status (*config)(const struct lens_config_file *f, struct lens_config *out,
 				   struct lens_layout *layout, struct lens_error *err);
 	/*

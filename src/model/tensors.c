@@ -216,8 +216,9 @@ static bool is_there(const char *dir, const char *name)
 	return there;
 }
 
-bool lens_tensors_there(const char *dir)
+bool lens_tensors_there(const char *dir, bool any_name)
 {
+	char name[LENS_FILE_NAME] = "";
 	size_t i;
 
 	for (i = 0; i < sizeof(weight_files) / sizeof(*weight_files); i++) {
@@ -225,10 +226,30 @@ bool lens_tensors_there(const char *dir)
 		    is_there(dir, weight_files[i].index))
 			return true;
 	}
-	return false;
+	return any_name && (lens_weight_file(dir, name, NULL) != LENS_OK || *name);
 }
 
-enum lens_status lens_tensors_open(const char *dir, struct lens_tensors *t,
+/* A folder that people saved themselves. */
+static enum lens_status add_any(const struct opening *o, bool *found, struct lens_error *err)
+{
+	char name[LENS_FILE_NAME];
+	struct opening any = *o;
+
+	LENS_TRY(lens_weight_file(o->dir, name, err));
+	*found = *name;
+	if (!*found)
+		return LENS_OK;
+	any.files = &weight_files[!lens_name_ends(name, ".safetensors")];
+	return add_file(&any, name, err);
+}
+
+static const char no_weights[] = "holds no weights: model.safetensors, pytorch_model.bin, or "
+				 "either one's .index.json";
+static const char no_own_weights[] =
+	"holds no weights: model.safetensors, pytorch_model.bin, model.pth, state_dict.pth, or "
+	"one other file that ends with .safetensors, .pth, .pt or .bin";
+
+enum lens_status lens_tensors_open(const char *dir, bool any_name, struct lens_tensors *t,
 				   struct lens_sha256 *sha, struct lens_error *err)
 {
 	struct opening o = { .t = t, .dir = dir, .sha = sha };
@@ -240,13 +261,11 @@ enum lens_status lens_tensors_open(const char *dir, struct lens_tensors *t,
 		o.files = &weight_files[i];
 		LENS_TRY(add_kind(&o, &found, err));
 	}
+	if (!found && any_name)
+		LENS_TRY(add_any(&o, &found, err));
 	if (found)
 		return sort_tensors(t, err);
-	return lens_model_folder_error(
-		dir,
-		"holds no weights: model.safetensors, pytorch_model.bin, "
-		"or either one's .index.json",
-		true, err);
+	return lens_model_folder_error(dir, any_name ? no_own_weights : no_weights, true, err);
 }
 
 enum lens_status lens_tensors_unchanged(const struct lens_tensors *t, struct lens_error *err)

@@ -86,9 +86,9 @@ enum lens_status lens_unknown_tensors(const char *dir, const struct lens_config_
 		return lens_error_nomem(err, 1, sizeof(*c));
 	if (lens_config_as(f, family, c, &layout, &refusal) != LENS_OK)
 		st = lens_buf_printf(&u->refusal, err, "%s", refusal.text);
-	else if (lens_tensors_there(dir)) {
+	else if (lens_tensors_there(dir, family->any_file_name)) {
 		u->weights = true;
-		st = lens_tensors_open(dir, &theirs, NULL, err);
+		st = lens_tensors_open(dir, family->any_file_name, &theirs, NULL, err);
 		if (st == LENS_OK)
 			st = lens_list_tensors(family, c, &layout, &ours, err);
 		if (st == LENS_OK)

@@ -76,7 +76,7 @@ void fuzz_one(const uint8_t *data, size_t n)
 	made = true;
 	fuzz_remove(index[data[0] != 'b']);
 	fuzz_write(index[data[0] == 'b'], data + 1, n - 1);
-	st = lens_tensors_open(fuzz_path("dir"), &t, sha, &err);
+	st = lens_tensors_open(fuzz_path("dir"), false, &t, sha, &err);
 	fuzz_check(st, &err);
 	if (st == LENS_OK)
 		check(&t);

@@ -34,7 +34,7 @@ static enum lens_status open_tensors(const char *dir, struct lens_tensors *t,
 
 	memset(t, 0, sizeof(*t));
 	LENS_TRY(lens_sha256_create(&sha, err));
-	st = lens_tensors_open(dir, t, sha, err);
+	st = lens_tensors_open(dir, false, t, sha, err);
 	lens_sha256_destroy(sha);
 	return st;
 }
