@@ -63,12 +63,12 @@ struct lens_config {
 	bool final_rms;    /* ln_final is RMSNorm, whatever norm is */
 	double eps;
 	enum lens_act act;
-	char act_name[24]; /* as config.json has it: "gelu_pytorch_tanh" */
+	char act_name[24];      /* as config.json has it: "gelu_pytorch_tanh" */
 	bool learned_positions; /* W_pos is added to the embedding … */
-	bool shortformer;       /* … or to what queries and keys are made of, in every block */
-	bool alibi;      /* scores have slope·(key − query) added (Press et al. 2021) */
-	bool alibi_even; /* slopes are 2^(−8k/n) where n is no power of two, too */
-	bool embed_norm; /* W_E holds LayerNorm of each row, and is not centred */
+	bool shortformer; /* … or to what queries and keys are made of, in every block */
+	bool alibi;       /* scores have slope·(key − query) added (Press et al. 2021) */
+	bool alibi_even;  /* slopes are 2^(−8k/n) where n is no power of two, too */
+	bool embed_norm;  /* W_E holds LayerNorm of each row, and is not centred */
 	struct lens_rotary rotary;
 	bool no_rotary[LENS_MAX_LAYERS]; /* layers that are not turned: hook_rot_q is hook_q */
 	struct lens_rotary
@@ -79,8 +79,8 @@ struct lens_config {
 	bool norms_after;  /* ln1_post and ln2_post, RMSNorm of what they add to the stream */
 	double score_cap;  /* scores become cap·tanh(scores/cap); 0: none */
 	double logit_cap;  /* likewise logits */
-	bool attn_only; /* no MLP: resid_post is resid_pre and attn_out */
-	bool mlp_norm;  /* LayerNorm of what the activation gives (solu_ln) */
+	bool attn_only;    /* no MLP: resid_post is resid_pre and attn_out */
+	bool mlp_norm;     /* LayerNorm of what the activation gives (solu_ln) */
 	bool gated_mlp;
 	bool mlp_bias_after; /* a gated MLP's b_in is added to the product */
 	bool gate_bias;      /* a gated MLP's b_gate, which TransformerLens does not have */

@@ -69,7 +69,8 @@ static void lay_out(struct lens_forward *f, struct layout *l, const struct lens_
 	f->factor = c->gated_mlp ? take(l, rows, c->d_mlp) : NULL;
 	f->result =
 		any_layer(v, LENS_HOOK_RESULT, c->n_layers) ? take(l, rows, heads * d) : NULL;
-	f->logits = lens_wanted(v, LENS_HOOK_LOGITS, 0) ? take(l, rows, lens_n_logits(c)) : NULL;
+	f->logits =
+		lens_wanted(v, LENS_HOOK_LOGITS, 0) ? take(l, rows, lens_n_logits(c)) : NULL;
 	f->pad = take(l, 1, pad_floats(c));
 	f->keys = take(l, threads * dh, ldk);
 	f->scores = take(l, threads * LENS_QUERY_BLOCK, ldk);

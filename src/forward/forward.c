@@ -31,7 +31,8 @@ static enum lens_status show_rows(const struct lens_pass *p, enum lens_hook hook
 	return show(p, hook, layer, data, width, width);
 }
 
-/* A weight matrix, [k, n], and its bias or NULL. ld: 0, or w and y are columns of wider ones. */
+/* A weight matrix, [k, n], and its bias or NULL. ld: 0, or w and y are columns of wider ones.
+ */
 struct linear {
 	const float *w, *b;
 	size_t k, n, ld;
@@ -75,8 +76,8 @@ static enum lens_status norm(const struct lens_pass *p, struct norm_hooks h, con
 {
 	const struct lens_config *c = &p->f->model->config;
 	const bool final = h.scale == ln_final.scale;
-	const struct lens_norm_args a = { final ? lens_final_norm_kind(c) : c->norm, p->f->resid,
-					  w, b };
+	const struct lens_norm_args a = { final ? lens_final_norm_kind(c) : c->norm,
+					  p->f->resid, w, b };
 	size_t rows = p->batch->n_rows;
 
 	if (!c->norms_before && !final) {
@@ -116,8 +117,7 @@ static void look_up(const struct lens_pass *p, const float *table, const int32_t
 	memset(out, 0, n * d * sizeof(*out));
 	for (row = 0; row < n; row++) {
 		if (index[row] >= 0)
-			memcpy(out + row * d, table + (size_t)index[row] * d,
-			       d * sizeof(*out));
+			memcpy(out + row * d, table + (size_t)index[row] * d, d * sizeof(*out));
 	}
 }
 

@@ -104,8 +104,9 @@ static enum lens_status add_grid(struct lens_study *s, const char *name, struct 
 	if (!info)
 		return lens_error_set(err, LENS_ERR_INVALID, "patch.grids: no grid '%s'", name);
 	if (!lens_hook_exists(&s->model->config, info->hook))
-		return lens_error_set(err, LENS_ERR_INVALID, "patch.grids: there is no %s in %s",
-				      name, lens_why_no_hook(&s->model->config));
+		return lens_error_set(err, LENS_ERR_INVALID,
+				      "patch.grids: there is no %s in %s", name,
+				      lens_why_no_hook(&s->model->config));
 	*g = (struct lens_study_grid){ .hook = info->hook,
 				       .n_axes = info->n_axes,
 				       .base = noise ? LENS_RUN_CLEAN : LENS_RUN_CORRUPTED,

@@ -10,8 +10,8 @@ static enum lens_status check(const struct lens_study *s, enum lens_hook hook,
 {
 	LENS_TRY(lens_check_layers(s, "steer.layer", &s->experiment->steer.layer, 1, err));
 	if (!lens_hook_exists(&s->model->config, hook))
-		return lens_error_set(err, LENS_ERR_INVALID,
-				      "steer.hook: there is no %s in %s", lens_hook_leaf(hook),
+		return lens_error_set(err, LENS_ERR_INVALID, "steer.hook: there is no %s in %s",
+				      lens_hook_leaf(hook),
 				      lens_why_no_hook(&s->model->config));
 	return LENS_OK;
 }

@@ -11,14 +11,17 @@
 
 /* A new family is one new file and one line here. */
 static const struct lens_family *const families[] = {
-	&lens_family_gpt2,        &lens_family_gpt_neo,    &lens_family_gpt_neox,
-	&lens_family_llama,       &lens_family_mistral,    &lens_family_qwen2,
-	&lens_family_qwen3,       &lens_family_olmo2,      &lens_family_granite,
-	&lens_family_smollm3,     &lens_family_gemma,      &lens_family_gemma2,
-	&lens_family_gemma3_text, &lens_family_phi,        &lens_family_phi3,
-	&lens_family_gptj,        &lens_family_opt,        &lens_family_bloom,
-	&lens_family_gpt_bigcode, &lens_family_starcoder2, &lens_family_stablelm,
-	&lens_family_hooked_transformer,
+	&lens_family_gpt2,        &lens_family_gpt_neo,
+	&lens_family_gpt_neox,    &lens_family_llama,
+	&lens_family_mistral,     &lens_family_qwen2,
+	&lens_family_qwen3,       &lens_family_olmo2,
+	&lens_family_granite,     &lens_family_smollm3,
+	&lens_family_gemma,       &lens_family_gemma2,
+	&lens_family_gemma3_text, &lens_family_phi,
+	&lens_family_phi3,        &lens_family_gptj,
+	&lens_family_opt,         &lens_family_bloom,
+	&lens_family_gpt_bigcode, &lens_family_starcoder2,
+	&lens_family_stablelm,    &lens_family_hooked_transformer,
 };
 #define N_FAMILIES (sizeof(families) / sizeof(*families))
 
@@ -309,8 +312,8 @@ static bool add_own(json_t *j, const struct lens_config *c)
 		return true;
 	if (c->final_rms && json_object_set_new(j, "final_rms", json_true()))
 		return true;
-	return c->d_vocab_out && json_object_set_new(j, "d_vocab_out",
-						     json_integer((json_int_t)c->d_vocab_out));
+	return c->d_vocab_out &&
+	       json_object_set_new(j, "d_vocab_out", json_integer((json_int_t)c->d_vocab_out));
 }
 
 static bool add_kinds(json_t *j, const struct lens_config *c, const struct lens_processing *p)
@@ -321,7 +324,8 @@ static bool add_kinds(json_t *j, const struct lens_config *c, const struct lens_
 				: c->alibi           ? "alibi"
 						     : "rotary";
 
-	return json_object_set_new(j, "act_fn", text_or_null(c->attn_only ? NULL : c->act_name)) ||
+	return json_object_set_new(j, "act_fn",
+				   text_or_null(c->attn_only ? NULL : c->act_name)) ||
 	       json_object_set_new(j, "eps", json_real(c->eps)) ||
 	       json_object_set_new(j, "normalization_type", text_or_null(norm)) ||
 	       json_object_set_new(j, "positional_embedding_type", json_string(positions)) ||
@@ -343,8 +347,8 @@ enum lens_status lens_config_json(const struct lens_config *c, const struct lens
 			  "d_vocab", (json_int_t)c->d_vocab, "n_ctx", (json_int_t)c->n_ctx);
 	char *text = NULL;
 
-	if (j && !add_kv_heads(j, c) && !add_kinds(j, c, p) && !add_rarer(j, c) && !add_own(j, c) &&
-	    !add_rotary(j, &c->rotary) && !add_windows(j, c))
+	if (j && !add_kv_heads(j, c) && !add_kinds(j, c, p) && !add_rarer(j, c) &&
+	    !add_own(j, c) && !add_rotary(j, &c->rotary) && !add_windows(j, c))
 		text = json_dumps(j, JSON_SORT_KEYS);
 	*out = lens_strdup(text);
 	json_decref(j);

@@ -320,8 +320,9 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 /* --- tensors ----------------------------------------------------------------------------- */
 
 /* W and b of queries, keys or values: n heads, whose columns begin at `column`. */
-static enum lens_status load_heads(const struct lens_tensors_at *at, const struct lens_config *c,
-				   const char *which, size_t n, struct lens_block64 *b)
+static enum lens_status load_heads(const struct lens_tensors_at *at,
+				   const struct lens_config *c, const char *which, size_t n,
+				   struct lens_block64 *b)
 {
 	const size_t shape[3] = { n, c->d_model, c->d_head };
 	const size_t bias[2] = { n, c->d_head };

@@ -1,7 +1,7 @@
 /*
  * model/matrix.c: matrices that stay in their files. In: where a matrix's columns are, in
- * up to three tensors, as they are, transposed, or head by head; out: any piece of it in float64. So
- * little of a model is in float64 at a time.
+ * up to three tensors, as they are, transposed, or head by head; out: any piece of it in
+ * float64. So little of a model is in float64 at a time.
  */
 #include "model/model_private.h"
 
@@ -53,7 +53,7 @@ enum lens_status lens_matrix_add(struct lens_matrix *m, struct lens_tensors *fil
 	place_part(p);
 	m->n_parts++;
 	m->files = files;
-	m->rows = p->heads == LENS_HEADS_DOWN	  ? shape[0] * shape[1]
+	m->rows = p->heads == LENS_HEADS_DOWN     ? shape[0] * shape[1]
 		  : p->heads == LENS_HEADS_ACROSS ? shape[1]
 						  : shape[part->transposed] - part->first_row;
 	m->columns += part->columns;

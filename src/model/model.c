@@ -102,10 +102,9 @@ static enum lens_status find_embed(struct loader *l, struct lens_embed64 *e,
 
 	e->m.scale = c->embed_scale;
 	LENS_TRY(find_matrix(l, l->checkpoint.w_e, c->d_vocab, &e->m, err));
-	return c->embed_norm
-		       ? l->family->load_embed_norm(&l->checkpoint, c, e->norm_w, e->norm_b,
-						    err)
-		       : LENS_OK;
+	return c->embed_norm ? l->family->load_embed_norm(&l->checkpoint, c, e->norm_w,
+							  e->norm_b, err)
+			     : LENS_OK;
 }
 
 static enum lens_status load_w_e(struct loader *l, struct lens_embed64 *e,

@@ -145,10 +145,11 @@ struct lens_matrix_part {
 	size_t columns;
 	/* Column i is the file's first + i / group * stride + i % group. */
 	size_t first, group, stride;
-	size_t first_row; /* of the file: those before are not in the matrix */
+	size_t first_row;      /* of the file: those before are not in the matrix */
 	enum lens_heads heads; /* if there are any, columns is all that is to be said */
 	const struct lens_tensor *t;
-	/* In elements of the file (lens_matrix_add): from row to row, from column to column … */
+	/* In elements of the file (lens_matrix_add): from row to row, from column to column …
+	 */
 	size_t down, across;
 	/* … and from group to group of either. */
 	size_t row_group, row_step, column_step;
@@ -212,7 +213,7 @@ struct lens_layout {
 	bool attn_biases; /* they have b_Q, b_K, b_V, b_O (if that varies in the family) … */
 	bool qkv_biases;  /* … or the first three of them … */
 	bool mlp_biases;  /* … and the MLP's */
-	bool kv_apart;              /* keys' and values' tensors are _W_K, _b_K, _W_V, _b_V */
+	bool kv_apart;    /* keys' and values' tensors are _W_K, _b_K, _W_V, _b_V */
 	bool gains_less_one;        /* a norm's weight w is stored as w − 1 */
 	double residual_multiplier; /* what a block adds is multiplied by it; 0: not */
 	double logits_scaling;      /* logits are divided by it; 0: not */

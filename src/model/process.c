@@ -131,7 +131,8 @@ struct writing {
 	const struct lens_matrix *m;
 	bool center;
 	float *out;
-	const double *gain, *mean; /* W_out: its norm's, [F], and what that leaves, [D]; or NULL */
+	const double *gain,
+		*mean; /* W_out: its norm's, [F], and what that leaves, [D]; or NULL */
 	/* W_O: b_O += Σ b_V·W_O over the heads. Heads that share values share their bias. */
 	const double *b_v;
 	double *b_o;
@@ -160,8 +161,8 @@ static enum lens_status read_rows(const struct writing *w, const struct lens_pie
 	LENS_TRY(lens_matrix_read(w->m, p, x, err));
 	for (i = 0; w->gain && i < p->rows; i++) {
 		for (j = 0; j < p->columns; j++)
-			x[i * p->columns + j] = x[i * p->columns + j] * w->gain[p->row + i] -
-						w->mean[j];
+			x[i * p->columns + j] =
+				x[i * p->columns + j] * w->gain[p->row + i] - w->mean[j];
 	}
 	if (w->center)
 		lens_center_rows(p->rows, p->columns, x);

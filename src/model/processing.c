@@ -30,7 +30,8 @@ static enum lens_status check_own(const struct lens_config *c, const struct lens
 			      err);
 	if (c->mlp_bias_after && p->fold_ln && c->norm == LENS_NORM_LN)
 		return refuse("fold_ln",
-			      "ln2's bias would go into b_in, which a gated MLP adds last", err);
+			      "ln2's bias would go into b_in, which a gated MLP adds last",
+			      err);
 	return LENS_OK;
 }
 

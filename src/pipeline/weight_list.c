@@ -212,7 +212,9 @@ enum lens_status lens_weights_each(const struct lens_config *c, const struct len
 				   const struct lens_model *m, lens_weight_fn fn, void *ctx,
 				   struct lens_error *err)
 {
-	const struct list l = { .config = c, .folded = p->fold_ln || c->norms_folded, .fn = fn, .ctx = ctx };
+	const struct list l = {
+		.config = c, .folded = p->fold_ln || c->norms_folded, .fn = fn, .ctx = ctx
+	};
 	char prefix[32];
 	size_t i, k;
 

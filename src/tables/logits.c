@@ -88,7 +88,8 @@ static bool create_rest(struct lens_tables *t)
 		t->stream = lens_alloc_aligned(rows * m->config.d_model, sizeof(float));
 	if (t->n_own) {
 		t->own = lens_calloc(t->n_own, sizeof(*t->own));
-		t->own_logit = lens_alloc_aligned(t->n_own * lens_n_logits(&m->config), sizeof(float));
+		t->own_logit =
+			lens_alloc_aligned(t->n_own * lens_n_logits(&m->config), sizeof(float));
 	}
 	return (t->place || !has_places(t->logits)) &&
 	       (t->answer_logit || !(t->logits & LENS_AT_OTHER_POS)) && (t->stream || !rows) &&
