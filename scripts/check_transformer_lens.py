@@ -50,7 +50,7 @@ TOLERANCE = 3e-5
 def readme_code() -> str:
     """The block of README.md that uses TransformerLens."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
-    found = [b for b in blocks if "HookedTransformerConfig(" in b]
+    found = [b for b in blocks if "HookedTransformerConfig(**h5lens" in b]
     if len(found) != 1 or found[0].count('"build/demo/ioi.h5"') != 1:
         sys.exit("README.md: not one block of code that builds a HookedTransformer")
     return found[0]

@@ -238,6 +238,16 @@ void lens_model_destroy(struct lens_model *m);
 enum lens_status lens_config_json(const struct lens_config *c, const struct lens_processing *p,
 				  char **out, struct lens_error *err);
 
+/*
+ * config.json of a folder in TransformerLens's own form. What HookedTransformerConfig has no
+ * key for is LENS_ERR_UNSUPPORTED, by name. Without learned positions n_ctx is limited, as by
+ * TransformerLens: a HookedTransformer holds a mask of n_ctx² a layer. The caller frees *out.
+ */
+#define LENS_TRANSFORMER_LENS_CTX 2048
+enum lens_status lens_config_transformer_lens(const struct lens_config *c,
+					      const struct lens_processing *p, char **out,
+					      struct lens_error *err);
+
 /* "LN", "LNPre", "RMS", "RMSPre", TransformerLens's normalization_type; NULL: none. */
 const char *lens_normalization_type(const struct lens_config *c, bool fold_ln);
 

@@ -109,8 +109,13 @@ enum lens_status lens_weights_each(const struct lens_config *c, const struct len
 				   const struct lens_model *m, lens_weight_fn fn, void *ctx,
 				   struct lens_error *err);
 
+enum lens_weights_format {
+	LENS_WEIGHTS_HDF5,
+	LENS_WEIGHTS_HOOKED_TRANSFORMER /* a folder in TransformerLens's own form */
+};
 struct lens_weights_options {
-	bool overwrite;         /* replaces a file of weights */
+	enum lens_weights_format format;
+	bool overwrite;         /* replaces a file of weights, or a folder that we wrote */
 	const atomic_int *stop; /* or NULL; not 0: LENS_ERR_INTERRUPTED, and no file */
 	/* What may make the numbers differ from what the user expects; or NULL. */
 	void (*warn)(void *ctx, const char *text);
@@ -121,7 +126,8 @@ struct lens_weights_result {
 	uint64_t bytes; /* of their values */
 };
 /*
- * Writes the experiment's model, processed as it says, to its output: /weights/<name>.
+ * Writes the experiment's model, processed as it says, to its output: /weights/<name>, or
+ * config.json, model.safetensors and the tokenizer's files.
  * Nothing else of the experiment counts.
  */
 enum lens_status lens_weights_write(const struct lens_experiment *e,

@@ -19,6 +19,9 @@
  */
 enum lens_status lens_output_resolve(const char *path, bool overwrite, char **out,
 				     struct lens_error *err);
+/* The same for a folder that is written as a whole; what is in an old one is not looked at. */
+enum lens_status lens_output_resolve_folder(const char *path, char **out,
+					    struct lens_error *err);
 /* Is there room for so many bytes more? */
 enum lens_status lens_output_check_disk(const char *path, uint64_t needed,
 					struct lens_error *err);

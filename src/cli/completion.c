@@ -137,8 +137,10 @@ static void bash_values(const struct command *c, const struct usage *u)
 	for (i = 0; i < u->n_options; i++) {
 		const struct option_row *o = &u->option[i];
 
-		/* Those of other commands mean what run's do, or a file. */
-		if (o->shape && strcmp(o->name, "--set") != 0 && !strcmp(c->name, "run"))
+		/* Those of other commands mean what run's do, or a file, or tell their words.
+		 */
+		if (o->shape && strcmp(o->name, "--set") != 0 &&
+		    (!strcmp(c->name, "run") || strchr(o->shape, '|')))
 			bash_value(o->name, o->shape);
 	}
 }

@@ -1,6 +1,7 @@
 /*
  * cli/weights.c: `h5lens weights DIR`: a model's parameters as TransformerLens's
- * named_parameters shows them; with -o, their values in a file.
+ * named_parameters shows them; with -o, their values in a file,
+ * or a folder in TransformerLens's own form.
  */
 #include "cli/cli_private.h"
 
@@ -97,9 +98,11 @@ static void show_warning(void *ctx, const char *text)
 	fprintf(stderr, "h5lens: warning: %s\n", text);
 }
 
-static int write_file(const struct lens_experiment *e, bool overwrite)
+static int write_output(const struct lens_experiment *e, enum lens_weights_format format,
+			bool overwrite)
 {
-	const struct lens_weights_options opt = { .overwrite = overwrite,
+	const struct lens_weights_options opt = { .format = format,
+						  .overwrite = overwrite,
 						  .stop = catch_signals(),
 						  .warn = show_warning };
 	struct lens_error err = LENS_ERROR_INIT;
@@ -114,7 +117,8 @@ static int write_file(const struct lens_experiment *e, bool overwrite)
 }
 
 struct weights_args {
-	const char *dir, *output, *head;
+	const char *dir, *output, *head, *format_name;
+	enum lens_weights_format format;
 	bool raw, overwrite;
 	struct settings set;
 };
@@ -141,9 +145,25 @@ static int weights(const struct usage *u, const struct weights_args *a)
 	if (code < 0)
 		lens_experiment_meet_model(&e);
 	if (code < 0)
-		code = a->output ? write_file(&e, a->overwrite) : list(&e);
+		code = a->output ? write_output(&e, a->format, a->overwrite) : list(&e);
 	lens_experiment_release(&e);
 	return code;
+}
+
+static int parse_format(const struct usage *u, struct weights_args *a)
+{
+	const char *name = a->format_name;
+
+	if (!name)
+		return -1;
+	if (!a->output)
+		return usage_error(u, "--format is of what is written: -o is missing");
+	if (!strcmp(name, "hooked_transformer"))
+		a->format = LENS_WEIGHTS_HOOKED_TRANSFORMER;
+	else if (strcmp(name, "hdf5") != 0)
+		return usage_error(u, "--format: expected hdf5 | hooked_transformer, not '%s'",
+				   name);
+	return -1;
 }
 
 int cmd_weights(int argc, char **argv)
@@ -151,9 +171,13 @@ int cmd_weights(int argc, char **argv)
 	struct weights_args a = { .dir = NULL };
 	const char *plain[1], *shown = NULL;
 	const struct option_row options[] = {
-		{ "-o", NULL, &a.output, "W.h5", "write their values to this HDF5 file" },
+		{ "-o", NULL, &a.output, "TO",
+		  "write their values to this HDF5 file, or folder" },
+		{ "--format", NULL, &a.format_name, "hdf5 | hooked_transformer",
+		  "\n                         of what is written: hdf5, or a folder in TransformerLens's\n"
+		  "                         own form" },
 		{ "--overwrite", &a.overwrite, NULL, NULL,
-		  "replace it, if it is a file of weights" },
+		  "replace it, if this command wrote it" },
 		{ "--raw-weights", &a.raw, NULL, NULL, "no weight processing" },
 		{ set_flag, NULL, &shown, "weights.KEY=VALUE",
 		  "a step of the processing, as run has it" },
@@ -165,7 +189,10 @@ int cmd_weights(int argc, char **argv)
 			"A model's parameters under TransformerLens's names, in its shapes, "
 			"after its weight\nprocessing. With -o their values are written, "
 			"float32, as /weights/NAME. Of keys and\nvalues there are as many "
-			"heads as are stored (n_key_value_heads).",
+			"heads as are stored (n_key_value_heads).\n"
+			"--format hooked_transformer writes a folder that TransformerLens 2.x "
+			"loads:\nconfig.json with HookedTransformerConfig's keys, "
+			"model.safetensors with the state dict,\nand the tokenizer's files.",
 		.option = options,
 		.n_options = sizeof(options) / sizeof(*options),
 		.least = 1,
@@ -177,7 +204,9 @@ int cmd_weights(int argc, char **argv)
 		code = parse_args(&u, argc, argv, plain, &n);
 	if (code < 0)
 		code = check_kind(&u, plain[0], true);
-	if (code < 0 && a.output)
+	if (code < 0)
+		code = parse_format(&u, &a);
+	if (code < 0 && a.output && a.format == LENS_WEIGHTS_HDF5)
 		code = check_kind(&u, a.output, false);
 	if (code >= 0)
 		return code;

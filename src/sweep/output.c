@@ -105,6 +105,29 @@ enum lens_status lens_output_resolve(const char *path, bool overwrite, char **ou
 	return lens_file_exists(*out) ? LENS_OK : check_folder(*out, err);
 }
 
+enum lens_status lens_output_resolve_folder(const char *path, char **out,
+					    struct lens_error *err)
+{
+	char *name = lens_strdup(path);
+	size_t n = strlen(path);
+	enum lens_status st;
+	struct stat sb;
+
+	*out = NULL;
+	if (!name)
+		return lens_error_nomem(err, n, 1);
+	while (n > 1 && name[n - 1] == '/')
+		name[--n] = '\0';
+	st = lens_output_follow(name, out, err);
+	lens_free(name);
+	LENS_TRY(st);
+	if (!lstat(*out, &sb) && !S_ISDIR(sb.st_mode))
+		return refuse(path, "is no folder: one is written here, so choose another name",
+			      err);
+	LENS_TRY(check_shards(path, *out, err));
+	return check_folder(*out, err);
+}
+
 enum lens_status lens_output_check_disk(const char *path, uint64_t needed,
 					struct lens_error *err)
 {

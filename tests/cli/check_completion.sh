@@ -45,6 +45,7 @@ END
 	b '^\|loss,entropy\|$' h5lens run --tables loss,ent
 	b '^\|resid_pre,attn_head_pattern_by_pos\|$' h5lens run --patch resid_pre,attn_head_pattern_b
 	b '^\|--columns\|$' h5lens export --co
+	b '^\|hooked_transformer\|$' h5lens weights --format hoo
 	b '^\|experiments\|$' h5lens tokens exp
 	b '^\|README.md\|$' h5lens run READ
 else

@@ -1,7 +1,8 @@
 /*
- * unit/test_weights.c: a file of weights that cannot be written: allocations and
- * system calls fail in turn, or a signal comes. An error, and under the final name
- * what was there before; nothing leaked (under ASan). Values: tests/cli/check_weights.py.
+ * unit/test_weights.c: weights that cannot be written, as a file and as a folder:
+ * allocations and system calls fail in turn, or a signal comes. An error, and under the
+ * final name what was there before; nothing leaked (under ASan). Values:
+ * tests/cli/check_weights.py and check_weights_folder.py.
  */
 #include <errno.h>
 #include <glob.h>
@@ -21,26 +22,59 @@
 
 static char folder[] = "/tmp/h5lens-weights-XXXXXX";
 static char output[64];
+static enum lens_weights_format format;
 
 static int make_folder(void **state)
 {
 	(void)state;
-	if (!mkdtemp(folder))
-		return -1;
-	snprintf(output, sizeof(output), "%s/w.h5", folder);
-	return 0;
+	return mkdtemp(folder) ? 0 : -1;
+}
+
+/* What the folder holds beside config.json and model.safetensors, too. */
+static void remove_output(void)
+{
+	char pattern[80];
+	glob_t found;
+	size_t i;
+
+	snprintf(pattern, sizeof(pattern), "%s/*", output);
+	if (!glob(pattern, 0, NULL, &found)) {
+		for (i = 0; i < found.gl_pathc; i++)
+			unlink(found.gl_pathv[i]);
+		globfree(&found);
+	}
+	unlink(output);
+	rmdir(output);
 }
 
 static int remove_folder(void **state)
 {
 	(void)state;
-	unlink(output);
+	remove_output();
 	return rmdir(folder); /* also: nothing else is left in it */
+}
+
+static int choose_file(void **state)
+{
+	(void)state;
+	format = LENS_WEIGHTS_HDF5;
+	snprintf(output, sizeof(output), "%s/w.h5", folder);
+	return 0;
+}
+
+static int choose_folder(void **state)
+{
+	remove_output();
+	choose_file(state);
+	format = LENS_WEIGHTS_HOOKED_TRANSFORMER;
+	return 0;
 }
 
 static enum lens_status try_to_write(const char *weights, const atomic_int *stop)
 {
-	const struct lens_weights_options opt = { .overwrite = true, .stop = stop };
+	const struct lens_weights_options opt = { .format = format,
+						  .overwrite = true,
+						  .stop = stop };
 	struct lens_error err = LENS_ERROR_INIT;
 	struct lens_weights_result result;
 	struct lens_experiment e;
@@ -60,15 +94,40 @@ static enum lens_status try_to_write(const char *weights, const atomic_int *stop
 	return st;
 }
 
-/* The digest of the file, which is there and whole; nothing is beside it. */
+/* Of a folder: its weights' and its config's, and every file is there. */
+static void look_into_folder(char digest[LENS_SHA256_HEX])
+{
+	static const char *const name[] = { "model.safetensors", "config.json",
+					    "tokenizer.json", "tokenizer_config.json" };
+	struct lens_buf all = LENS_BUF_INIT, b = LENS_BUF_INIT;
+	uint8_t sha[LENS_SHA256_BYTES];
+	char path[96];
+	size_t i;
+
+	for (i = 0; i < sizeof(name) / sizeof(*name); i++) {
+		snprintf(path, sizeof(path), "%s/%s", output, name[i]);
+		assert_int_equal(lens_file_read(path, 1 << 20, &b, NULL), LENS_OK);
+		assert_int_equal(lens_buf_append(&all, b.data, b.len, NULL), LENS_OK);
+	}
+	assert_int_equal(lens_sha256(all.data, all.len, sha, NULL), LENS_OK);
+	lens_hex(sha, sizeof(sha), digest);
+	lens_buf_release(&all);
+	lens_buf_release(&b);
+}
+
+/* The digest of what was written, which is there and whole; nothing is beside it. */
 static void look(char digest[LENS_SHA256_HEX])
 {
 	struct lens_shard_facts state;
 	char pattern[80];
 	glob_t found;
 
-	assert_int_equal(lens_store_check(output, NULL, &state, NULL), LENS_OK);
-	memcpy(digest, state.sha256, LENS_SHA256_HEX);
+	if (format == LENS_WEIGHTS_HDF5) {
+		assert_int_equal(lens_store_check(output, NULL, &state, NULL), LENS_OK);
+		memcpy(digest, state.sha256, LENS_SHA256_HEX);
+	} else {
+		look_into_folder(digest);
+	}
 	snprintf(pattern, sizeof(pattern), "%s/*", folder);
 	assert_int_equal(glob(pattern, 0, NULL, &found), 0);
 	assert_int_equal(found.gl_pathc, 1);
@@ -78,7 +137,7 @@ static void look(char digest[LENS_SHA256_HEX])
 /* Raw weights are there; processed ones are to replace them. */
 static void start(char old[LENS_SHA256_HEX])
 {
-	unlink(output);
+	remove_output();
 	assert_int_equal(try_to_write("raw", NULL), LENS_OK);
 	look(old);
 }
@@ -173,9 +232,12 @@ static void test_stop(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_allocations),
-		cmocka_unit_test(test_system_calls),
-		cmocka_unit_test(test_stop),
+		cmocka_unit_test_setup(test_allocations, choose_file),
+		cmocka_unit_test_setup(test_system_calls, choose_file),
+		cmocka_unit_test_setup(test_stop, choose_file),
+		cmocka_unit_test_setup(test_allocations, choose_folder),
+		cmocka_unit_test_setup(test_system_calls, choose_folder),
+		cmocka_unit_test_setup(test_stop, choose_folder),
 	};
 
 	return cmocka_run_group_tests(tests, make_folder, remove_folder);
