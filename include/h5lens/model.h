@@ -240,13 +240,17 @@ enum lens_status lens_config_json(const struct lens_config *c, const struct lens
 
 /*
  * config.json of a folder in TransformerLens's own form. What HookedTransformerConfig has no
- * key for is LENS_ERR_UNSUPPORTED, by name. Without learned positions n_ctx is limited, as by
- * TransformerLens: a HookedTransformer holds a mask of n_ctx² a layer. The caller frees *out.
+ * key for is LENS_ERR_UNSUPPORTED, by name. The caller frees *out.
  */
-#define LENS_TRANSFORMER_LENS_CTX 2048
 enum lens_status lens_config_transformer_lens(const struct lens_config *c,
 					      const struct lens_processing *p, char **out,
 					      struct lens_error *err);
+
+/*
+ * n_ctx in it. A HookedTransformer holds a mask of n_ctx² a layer, and TransformerLens limits
+ * the contexts of Hugging Face's models where no weight depends on them.
+ */
+size_t lens_transformer_lens_ctx(const struct lens_config *c);
 
 /* "LN", "LNPre", "RMS", "RMSPre", TransformerLens's normalization_type; NULL: none. */
 const char *lens_normalization_type(const struct lens_config *c, bool fold_ln);

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MOST_CTX ((size_t)2048)
+
 static size_t first_without_rotary(const struct lens_config *c)
 {
 	size_t i;
@@ -39,7 +41,7 @@ static void find_missing(const struct lens_config *c, char text[160])
 	size_t layer = first_without_rotary(c);
 
 	text[0] = '\0';
-	if (!c->norms_before)
+	if (c->norms_after && !c->norms_before)
 		snprintf(text, 160, "norms only behind attention and MLP (ln1_post, ln2_post)");
 	else if (c->norms_after && c->norm != LENS_NORM_RMS)
 		snprintf(text, 160, "LayerNorm behind attention and MLP");
@@ -51,13 +53,20 @@ static void find_missing(const struct lens_config *c, char text[160])
 	else if (rope)
 		snprintf(text, 160, "rope_scaling of type \"%s\", factor %g", rope,
 			 c->rotary.factor);
-	else if (c->alibi && (c->n_heads & (c->n_heads - 1)))
+	else if (c->alibi && !c->alibi_even && (c->n_heads & (c->n_heads - 1)))
 		snprintf(
 			text, 160,
 			"ALiBi with %zu heads, whose slopes are its own for powers of two only",
 			c->n_heads);
 	else if (c->rotary.dim && layer < c->n_layers)
 		snprintf(text, 160, "no_rope_layers: layer %zu has no rotary positions", layer);
+}
+
+size_t lens_transformer_lens_ctx(const struct lens_config *c)
+{
+	bool as_it_is = lens_has_w_pos(c) || !strcmp(c->family, LENS_HOOKED_TRANSFORMER);
+
+	return as_it_is ? c->n_ctx : lens_min(c->n_ctx, MOST_CTX);
 }
 
 /* A real that is a whole number becomes one: rotary_base is int. True if out of memory. */
@@ -79,8 +88,8 @@ static bool adapt(json_t *j, const struct lens_config *c)
 {
 	json_object_del(j, "center_unembed");
 	json_object_del(j, "post_embedding_ln");
-	if (!c->learned_positions && c->n_ctx > LENS_TRANSFORMER_LENS_CTX &&
-	    json_object_set_new(j, "n_ctx", json_integer(LENS_TRANSFORMER_LENS_CTX)))
+	if (json_object_set_new(j, "n_ctx",
+				json_integer((json_int_t)lens_transformer_lens_ctx(c))))
 		return true;
 	if (!strcmp(c->act_name, "swish") &&
 	    json_object_set_new(j, "act_fn", json_string("silu")))

@@ -139,15 +139,16 @@ static char *other_name(const struct lens_weights_job *job, const char *what)
 static void tell_context(const struct lens_weights_job *job)
 {
 	const struct lens_config *c = &job->model->config;
+	const size_t n_ctx = lens_transformer_lens_ctx(c);
 	char text[200];
 
-	if (c->learned_positions || c->n_ctx <= LENS_TRANSFORMER_LENS_CTX)
+	if (n_ctx == c->n_ctx)
 		return;
 	snprintf(
 		text, sizeof(text),
-		"n_ctx is %d in config.json, not %zu: a HookedTransformer holds a mask of n_ctx² "
+		"n_ctx is %zu in config.json, not %zu: a HookedTransformer holds a mask of n_ctx² "
 		"a layer; where prompts are longer, raise it there",
-		LENS_TRANSFORMER_LENS_CTX, c->n_ctx);
+		n_ctx, c->n_ctx);
 	lens_weights_warn(job, text);
 }
 

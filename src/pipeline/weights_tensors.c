@@ -40,22 +40,33 @@ static bool ends_with(const char *s, const char *end)
 	return n >= m && !strcmp(s + n - m, end);
 }
 
-/* A gated MLP's b_gate, which TransformerLens does not have. */
-static enum lens_status check_zero(const struct tensors *t, const struct lens_weight *w,
+/* What TransformerLens would not compute with; why: what it does instead. */
+static enum lens_status check_zero(const struct lens_weight *w, const char *why,
 				   struct lens_error *err)
 {
-	const struct lens_config *c = &t->job->model->config;
 	size_t i;
 
 	for (i = 0; i < elements(w); i++) {
 		if (w->data[i] != 0)
-			return lens_error_set(
-				err, LENS_ERR_UNSUPPORTED,
-				"%s is not zero, and a HookedTransformer has no bias of an "
-				"MLP's gate%s",
-				w->name,
-				c->gate_bias ? "" : ": --set weights.fold_ln=false keeps it 0");
+			return lens_error_set(err, LENS_ERR_UNSUPPORTED,
+					      "%s is not zero, and a HookedTransformer %s",
+					      w->name, why);
 	}
+	return LENS_OK;
+}
+
+/* Its GatedMLP has no b_gate, and adds b_in behind the product. */
+static enum lens_status check_gated(const struct lens_config *c, const struct lens_weight *w,
+				    struct lens_error *err)
+{
+	if (ends_with(w->name, ".mlp.b_gate"))
+		return check_zero(w,
+				  c->gate_bias ? "has no bias of an MLP's gate"
+					       : "has no bias of an MLP's gate: --set "
+						 "weights.fold_ln=false keeps it 0",
+				  err);
+	if (c->gated_mlp && !c->mlp_bias_after && ends_with(w->name, ".mlp.b_in"))
+		return check_zero(w, "adds b_in of a gated MLP behind the product", err);
 	return LENS_OK;
 }
 
@@ -66,8 +77,9 @@ static enum lens_status add(void *ctx, const struct lens_weight *w, struct lens_
 	char *part = strstr(w->name, ".attn.");
 	struct lens_weight *v;
 
+	LENS_TRY(check_gated(c, w, err));
 	if (ends_with(w->name, ".mlp.b_gate"))
-		return check_zero(t, w, err);
+		return LENS_OK;
 	v = lens_grow(t->w, t->n, &t->cap, sizeof(*v), err);
 	if (!v)
 		return LENS_ERR_NOMEM;

@@ -90,6 +90,21 @@ def check_cannot(tmp: Path) -> None:
     that(not list(tmp.glob("none*")), f"left behind: {list(tmp.glob('none*'))}")
 
 
+def check_gated_bias(tmp: Path) -> None:
+    """Without a bias of the gate, but with one of W_in, which TransformerLens adds elsewhere."""
+    model = tmp / "b_in"
+    shutil.copytree(DATA / "llama_bias", model)
+    data = bytearray((model / "model.safetensors").read_bytes())
+    n = int.from_bytes(data[:8], "little")
+    for name, entry in json.loads(data[8:8 + n]).items():
+        if name.endswith("gate_proj.bias"):
+            begin, end = (8 + n + at for at in entry["data_offsets"])
+            data[begin:end] = bytes(end - begin)
+    (model / "model.safetensors").write_bytes(data)
+    says(1, "blocks.0.mlp.b_in is not zero, and a HookedTransformer adds b_in of a gated MLP behind the product", "weights",
+         model, "-o", tmp / "none", *FOLDER)
+
+
 def check_context(tmp: Path) -> None:
     """A long context is limited where no weight depends on it, and said."""
     model = tmp / "long"
@@ -144,6 +159,7 @@ def main() -> int:
                 if model.name not in CANNOT_NAMES:
                     check_folder(model, tmp, raw)
         check_cannot(tmp)
+        check_gated_bias(tmp)
         check_context(tmp)
         large = make_model(tmp / "large")
         check_folder(large, tmp, True)
