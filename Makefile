@@ -63,7 +63,7 @@ FUZZOBJ  := $(BUILD)/tests/fuzz/fuzz.o
 SUPOBJ   := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/support/*.c)))
 CHECKED   = $(shell find src include tests -name '*.[ch]')
 
-.PHONY: all bundle demo patching-demo notebooks notebooks-random get-gpt2-small test unit-test cli-test slurm-test report-test faults fuzz fuzz-replay asan coverage valgrind analyze format format-check tidy \
+.PHONY: all bundle demo patching-demo modular-addition notebooks notebooks-random get-gpt2-small test unit-test cli-test slurm-test report-test faults fuzz fuzz-replay asan coverage valgrind analyze format format-check tidy \
 	layers bench install man clean deps deps-build help
 .DELETE_ON_ERROR:
 
@@ -125,6 +125,13 @@ patching-demo: $(BIN) $(VENV)/.done ## run experiments/ioi-patching.yaml on the 
 	@mkdir -p $(DEMO)
 	$(BIN) run experiments/ioi-patching.yaml -o $(DEMO)/ioi-patching.h5
 	$(BIN) plot $(DEMO)/ioi-patching.h5 -o $(DEMO) --what patch --roles subject,indirect_object,object
+	@echo "the file and its pictures: $(DEMO)"
+
+modular-addition: $(BIN) $(VENV)/.done ## run experiments/modular-addition, a one-layer model that grokked, and draw how it adds
+	@mkdir -p $(DEMO)
+	$(BIN) run experiments/modular-addition/experiment.yaml -o $(DEMO)/modular-addition.h5
+	$(BIN) plot $(DEMO)/modular-addition.h5 -o $(DEMO) --what lens,components,heads,head_scores,layer --prompt 391
+	PYTHONPATH=scripts $(VPY) experiments/modular-addition/fourier.py $(DEMO)/modular-addition.h5 -o $(DEMO)/modular-addition.fourier.png
 	@echo "the file and its pictures: $(DEMO)"
 
 # --- models and notebooks ----------------------------------------------------------

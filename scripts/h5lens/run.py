@@ -77,6 +77,8 @@ class Run(RunStacks):
         other = "tokenizer= takes another directory, or a tokenizer.json"
         if not given and not where.exists():
             raise FileNotFoundError(f"{where}: the model's directory at the time of the run is not there; {other}")
+        if not given and self.file.attrs.get("tokenizer_rules") == "none":
+            raise H5LensError(f"{self.path}: the run read ids, and no tokenizer; {other}")
         want = self.file.attrs.get("sha256_tokenizer")
         changed = where.is_dir() and want is not None and tokenizer_digest(where) != want
         if changed and not given:
