@@ -69,7 +69,7 @@ def check_folder(model: Path, tmp: Path, raw: bool) -> None:
         that(meta["processing"].split() == steps, f"{what}: {meta['processing']}")
         norm = w.config["normalization_type"]
     that(config["normalization_type"] == norm == ("RMS" if "RMS" in norm else "LN") + ("" if raw else "Pre"), f"{what}: {norm}")
-    known = h5lens._TL_KEYS | {"use_qk_norm", "attn_scores_soft_cap", "output_logits_soft_cap",
+    known = h5lens.tl_config._TL_KEYS | {"use_qk_norm", "attn_scores_soft_cap", "output_logits_soft_cap",
                                "use_normalization_before_and_after"}
     that(not set(config) - known, f"{what}: config.json: {set(config) - known}")
     that(isinstance(config.get("rotary_base", 1), int), f"{what}: rotary_base is int")
