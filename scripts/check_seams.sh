@@ -9,7 +9,7 @@
 # other table has; LABELS are words of an axis's labels that stand for nothing else; SHARED
 # are axes that these tables brought and other ones have by now.
 # The manual page is made from the program; READMEs, tests, the checks that are run by hand and
-# the pictures of plot.py and report.py may name all of them. ROOT=DIR is another tree.
+# the pictures of plot.py and report.py, and who asks for them, may name all of them. ROOT=DIR is another tree.
 set -u
 tables=${1-head_scores head_scores_mean}
 axes=${2-score}
@@ -75,7 +75,7 @@ done
 program=$(find src include -name '*.[ch]' -o -name '*.def')
 others=$(ls Makefile scripts/*.py | grep -vE '^scripts/(check_|plot|report|truth|fidelity|make_golden|golden_models)')
 found=$(
-	elsewhere "$names" $program $others
+	elsewhere "$names" $program $others | grep -vE '^Makefile:[0-9]+:.*\$\(BIN\) plot '
 	[ -n "$in_c" ] && elsewhere "$in_c" $program
 	find src include -name "*$first*" ! -path "$own_file"
 )
