@@ -12,8 +12,8 @@
 
 /*
  * hidden_activation, else hidden_act, whose "gelu" in the published configs is an older word
- * for the tanh formula: Gemma's makers, TransformerLens and transformers up to 4.47 compute
- * that, later ones erf.
+ * for the tanh formula: Gemma's makers, TransformerLens and earlier transformers compute that,
+ * transformers 4.56 erf.
  */
 static enum lens_status activation(const struct lens_config_file *f, struct lens_config *c,
 				   struct lens_error *err)

@@ -1,7 +1,7 @@
 /*
  * fuzz/fuzz_config.c: bytes as config.json. One that is accepted has sizes that
  * fit, is written as JSON, and must not make the weights' reader do more than the
- * weights call for.
+ * weights call for. Of one whose model_type is unknown it is told what can be.
  */
 #include "fuzz/fuzz.h"
 
@@ -63,6 +63,36 @@ static void open_model(const struct lens_config *c, const uint8_t *data, size_t 
 	lens_model_destroy(m);
 }
 
+static enum lens_status see_tensor(void *ctx, const char *name, int rank, const size_t *shape,
+				   struct lens_error *err)
+{
+	size_t *n = ctx;
+
+	(void)err;
+	fuzz_hold(*name && rank >= 1 && rank <= 2 && shape[0] && shape[rank - 1], "a tensor");
+	++*n;
+	return LENS_OK;
+}
+
+static void list_tensors(void)
+{
+	struct lens_error err = LENS_ERROR_INIT;
+	size_t n = 0;
+	enum lens_status st = lens_checkpoint_each(fuzz_folder(), see_tensor, &n, &err);
+
+	fuzz_check(st, &err);
+	fuzz_hold(st != LENS_OK || n > 3, "a model has tensors");
+}
+
+static void look_at_unknown(void)
+{
+	struct lens_error err = LENS_ERROR_INIT;
+	struct lens_unknown_model u;
+
+	fuzz_check(lens_unknown_look(fuzz_folder(), &u, &err), &err);
+	lens_unknown_release(&u);
+}
+
 void fuzz_one(const uint8_t *data, size_t n)
 {
 	struct lens_error err = LENS_ERROR_INIT;
@@ -72,8 +102,10 @@ void fuzz_one(const uint8_t *data, size_t n)
 	fuzz_write("config.json", data, n);
 	st = lens_config_load(fuzz_folder(), &c, &err);
 	fuzz_check(st, &err);
+	look_at_unknown();
 	if (st != LENS_OK)
 		return;
+	list_tensors();
 	check_sizes(&c);
 	write_json(&c, false);
 	write_json(&c, true);
