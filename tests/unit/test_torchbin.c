@@ -347,7 +347,11 @@ static bool parses(const unsigned char *data, size_t n)
 
 		/* NaN is told; that nothing else is read is ASan's to say. By its place:
 		 * the list is not sorted, and names may appear twice. */
-		struct lens_tensors one = { (struct lens_tensor *)x, 1, 1, file, 1 };
+		struct lens_tensors one = { .tensor = (struct lens_tensor *)x,
+					    .n = 1,
+					    .cap = 1,
+					    .file = file,
+					    .n_files = 1 };
 
 		lens_tensors_read(&one, x->name, x->rank, x->shape, out, NULL);
 		lens_free(out);
