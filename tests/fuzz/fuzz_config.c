@@ -69,7 +69,7 @@ static enum lens_status see_tensor(void *ctx, const char *name, int rank, const 
 	size_t *n = ctx;
 
 	(void)err;
-	fuzz_hold(*name && rank >= 1 && rank <= 2 && shape[0] && shape[rank - 1], "a tensor");
+	fuzz_hold(*name && rank >= 1 && rank <= 3 && shape[0] && shape[rank - 1], "a tensor");
 	++*n;
 	return LENS_OK;
 }

@@ -68,7 +68,7 @@ static void listed_tensors(void **state)
 	struct lens_tensors files;
 
 	(void)state;
-	assert_int_equal(lens_tensors_open(PLAIN, &files, NULL, &err), LENS_OK);
+	assert_int_equal(lens_tensors_open(PLAIN, false, &files, NULL, &err), LENS_OK);
 	assert_int_equal(lens_checkpoint_each(PLAIN, check_listed, &files, &err), LENS_OK);
 	assert_int_equal(lens_tensors_all_used(&files, NULL, &err), LENS_OK);
 	lens_tensors_release(&files);
