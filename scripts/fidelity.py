@@ -42,7 +42,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import h5py
@@ -54,7 +54,8 @@ import truth
 import truth_weights
 from fidelity_check import check
 from fidelity_errors import Error, Errors, Prompt, by_kind, pooled, read_prompts
-from fidelity_refs import load_hf, load_tl, run_tl, tl_cannot, tl_notes, tl_tables
+from fidelity_own import is_own, own_cannot
+from fidelity_refs import load_hf, run_tl, tl_cannot, tl_loader, tl_notes, tl_tables
 from random_models import SHAPES, write_random
 from truth_weights import REFACTOR
 
@@ -207,14 +208,16 @@ class TableErrors:
             print(f"  {name:36s} {bad} of {n} differ from the truth")
 
 
-def open_reference(model_dir: str) -> torch.nn.Module:
-    """Hugging Face's float32 model, of which TransformerLens's is made."""
+def open_reference(model_dir: str) -> Callable[[dict[str, bool]], torch.nn.Module]:
+    """TransformerLens's float32 model, of the processing's flags."""
+    if is_own(model_dir):
+        return tl_loader(model_dir, torch.float32)
     hf = load_hf(model_dir, torch.float32)
     if tl_cannot(hf.config):
         sys.exit(f"{model_dir}: TransformerLens can't hold it: {tl_cannot(hf.config)}")
     for note in tl_notes(hf.config):
         print(f"note: {note}")
-    return hf
+    return tl_loader(model_dir, torch.float32)
 
 
 @dataclass
@@ -260,11 +263,13 @@ def record(args: argparse.Namespace) -> None:
     """TransformerLens's errors, pooled by kind, of each variant."""
     prompts = read_prompts(args.model_dir, args.data, args.rows)
     cfg, weights = truth_weights.read_model(args.model_dir)
-    hf = open_reference(args.model_dir)
+    load = open_reference(args.model_dir)
     lines = []
     for v in variants_of(args.model_dir):
         exact = truth_weights.process(cfg, weights, **v.flags)
-        tl, errors = load_tl(hf, v.flags, torch.float32), Errors()
+        if is_own(args.model_dir) and own_cannot(args.model_dir, v.flags):
+            continue
+        tl, errors = load(v.flags), Errors()
         for i, prompt in enumerate(prompts):
             if v.stored is not None and i not in v.stored:
                 continue
@@ -288,7 +293,7 @@ def compare(args: argparse.Namespace) -> bool:
     prompts = read_prompts(args.model_dir, args.data, args.rows)
     started = time.monotonic()
     exact = truth.load(args.model_dir, **flags)
-    tl = load_tl(open_reference(args.model_dir), flags, torch.float32)
+    tl = open_reference(args.model_dir)(flags)
     print(f"{len(prompts)} prompts, {sum(len(p.tokens) for p in prompts)} tokens; "
           f"models loaded in {time.monotonic() - started:.1f} s")
     with tempfile.TemporaryDirectory() as tmp:

@@ -12,7 +12,8 @@ import torch
 import truth
 import truth_weights
 from fidelity_errors import Error, Prompt, read_prompts
-from fidelity_refs import (load_hf, load_tl, run_tl, tl_cannot, tl_lens, tl_notes, tl_tables,
+from fidelity_own import check_config, is_own, own_cannot
+from fidelity_refs import (load_hf, run_tl, tl_cannot, tl_lens, tl_loader, tl_notes, tl_tables,
                            widened)
 from truth_weights import REFACTOR
 
@@ -112,12 +113,14 @@ def check_tl(model_dir: str, prompts: list[Prompt], worst: Worst) -> None:
     two singular values may be close, and then float32 can't tell the vectors apart."""
     cfg, weights = truth_weights.read_model(model_dir)
     for dtype in (torch.float64, torch.float32):
-        hf, title = load_hf(model_dir, dtype), f"TransformerLens {str(dtype)[6:]}"
+        load, title = tl_loader(model_dir, dtype), f"TransformerLens {str(dtype)[6:]}"
         limit = CHECK_LIMIT[dtype]
         for flags in all_flags(dtype == torch.float64 and not cfg.rotary_dim):
             on = "+".join(f for f, v in flags.items() if v) or "raw"
             title_hooks = f"{title}, {'refactored ' if REFACTOR in flags else ''}hooks"
-            model = load_tl(hf, flags, dtype)
+            if is_own(model_dir) and own_cannot(model_dir, flags):
+                continue
+            model = load(flags)
             exact = truth_weights.process(cfg, weights, **flags)
             for prompt in prompts:
                 ref = truth.run(exact, prompt.tokens)
@@ -148,6 +151,11 @@ def check(dirs: list[str]) -> bool:
     for model_dir in dirs:
         mine = Worst()
         prompts = read_prompts(model_dir, os.path.join(model_dir, "prompts.csv"), None)
+        if is_own(model_dir):
+            mine.problems += check_config(model_dir)
+            check_tl(model_dir, prompts, mine)
+            tell(model_dir, prompts, mine, [], worst)
+            continue
         check_hf(model_dir, prompts, mine)
         config = load_hf(model_dir, torch.float32).config
         if tl_cannot(config):
@@ -157,15 +165,20 @@ def check(dirs: list[str]) -> bool:
             check_tl(model_dir, prompts, mine)
         if config.model_type in ("gpt2", "gpt_neo"):
             check_refactored(model_dir, prompts, mine)
-        figures = [f"{title.split(', ')[0]} {mine.largest[title][0]:.1e}"
-                   for title in ("Hugging Face float64", "TransformerLens float64, hooks",
-                                 "TransformerLens float32, hooks") if title in mine.largest]
-        print(f"{model_dir}: {len(prompts)} prompts: {', '.join(figures)}", flush=True)
-        for line in said:
-            print(f"  {line}")
-        worst.join(mine)
+        tell(model_dir, prompts, mine, said, worst)
     print("largest error relative to the truth's RMS")
     worst.show()
     for problem in worst.problems[:50]:
         print(f"PROBLEM {problem}")
     return not worst.problems
+
+
+def tell(model_dir: str, prompts: list[Prompt], mine: Worst, said: list[str],
+         worst: Worst) -> None:
+    figures = [f"{title.split(', ')[0]} {mine.largest[title][0]:.1e}"
+               for title in ("Hugging Face float64", "TransformerLens float64, hooks",
+                             "TransformerLens float32, hooks") if title in mine.largest]
+    print(f"{model_dir}: {len(prompts)} prompts: {', '.join(figures)}", flush=True)
+    for line in said:
+        print(f"  {line}")
+    worst.join(mine)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 import truth
+from fidelity_own import is_own, load_own
 from truth_weights import REFACTOR
 
 MAX_CTX = 2048  # TransformerLens has an n_ctx by n_ctx mask in each layer
@@ -287,6 +288,21 @@ def load_tl(hf: torch.nn.Module, flags: dict[str, bool], dtype: torch.dtype) -> 
     return model
 
 
+def tl_loader(model_dir: str, dtype: torch.dtype) -> Callable[[dict[str, bool]], torch.nn.Module]:
+    """Of flags, a HookedTransformer: of a Hugging Face model, or one of TransformerLens's own."""
+    if not is_own(model_dir):
+        hf = load_hf(model_dir, dtype)
+        return lambda flags: load_tl(hf, flags, dtype)
+
+    def load(flags: dict[str, bool]) -> torch.nn.Module:
+        with widened(dtype):
+            model = load_own(model_dir, flags, dtype)
+        if flags.get(REFACTOR):
+            canonical_signs(model)
+        return model
+    return load
+
+
 def canonical_signs(model: torch.nn.Module) -> None:
     """Refactored weights with the signs that scripts/truth_weights.py chooses."""
     def signs(columns: torch.Tensor) -> torch.Tensor:  # [H, rows, dh] -> [H, dh]
@@ -313,7 +329,12 @@ def run_tl(model: torch.nn.Module, tokens: list[int]) -> tuple[truth.Cache, obje
     """
     ids = torch.tensor([tokens])
     model.set_use_attn_result(False)
+    for block in model.blocks:  # slopes of an earlier prompt's length, which it would cut wrongly
+        block.attn.alibi = None
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(model.cfg.dtype)  # in which it makes slopes
     logits, cache = model.run_with_cache(ids)
+    torch.set_default_dtype(default)
     out = {k: v[0].numpy() for k, v in cache.items()}
     for k, v in cache.items():  # positions and heads are one axis there
         if ".q_norm." in k or ".k_norm." in k:
@@ -330,7 +351,8 @@ def tl_lens(model: torch.nn.Module, cache: object, mode: str) -> np.ndarray:
     """[lens_layer, V] at the last position, the way a notebook does it."""
     if mode == "recompute":
         stack = cache.accumulated_resid(layer=-1, pos_slice=-1)  # [lens_layer, 1, D]
-        logits = model.unembed(model.ln_final(stack))[:, 0]
+        norm = getattr(model, "ln_final", lambda x: x)
+        logits = model.unembed(norm(stack))[:, 0]
         cap = model.cfg.output_logits_soft_cap
         return (cap * torch.tanh(logits / cap) if cap > 0 else logits).numpy()  # as forward does
     stack = cache.accumulated_resid(layer=-1, apply_ln=True, pos_slice=-1)

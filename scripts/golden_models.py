@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from golden_hooked import hooked_buffers, hooked_config, hooked_weights
+
 N_CTX = 48
 BOS = "<|endoftext|>"
 # Each word becomes one token by a chain of merges from the left.
@@ -55,8 +57,10 @@ class Spec:
     seed: int
     config: dict
     dtype: str = "F32"
-    file: str = "safetensors"    # or "bin" (zip), or "legacy" (what torch wrote before 1.6)
+    file: str = "safetensors"    # or "bin" (zip), "legacy" (what torch wrote before 1.6),
+                                 # "model.pth": that file, by torch.save
     prefix: str = ""             # gpt2: "" or "transformer."
+    bare: bool = False           # config.json has no model_type, as TransformerLens's own
     buffers: bool = False        # the masks and rotary tables of old checkpoints
     shared: bool = False         # bin: a tied head under its own name, on the same storage
     strided: bool = False        # bin: transposed tensors, and three in one storage
@@ -150,11 +154,19 @@ def stablelm_config(n_layer: int, n_embd: int, n_head: int, n_kv: int, **more: o
     return {**cfg, "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.25, **more}
 
 
+def own_config(n_layers: int, d_model: int, n_heads: int, d_head: int,
+               **more: object) -> dict:
+    return {"model_type": "hooked_transformer",
+            **hooked_config(N_CTX, n_layers, d_model, n_heads, d_head, **more)}
+
+
 MOST, SHORT, MIDDLE = (0, 1, 2, 3, 5), (0, 1, 3), (1, 2)
 ONLY_ON = {v: (FEW_HOOKS, (3,)) for v in FLAGS}
 ONLY_OFF = {f"no_{v}": (FEW_HOOKS, (3,)) for v in FLAGS}
 EVERYTHING = {"processed": (ALL_HOOKS, SHORT), "raw": (ALL_HOOKS, SHORT), **ONLY_ON}
 PROCESSED = {"processed": (FEW_HOOKS, SHORT)}
+OWN = {"processed": (ALL_HOOKS, MIDDLE), "raw": (ALL_HOOKS, MIDDLE)}
+OWN_RAW = {"raw": (ALL_HOOKS, MIDDLE)}
 LLAMA3_ROPE = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0,
                "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
 MODELS = {
@@ -354,6 +366,61 @@ MODELS = {
         6708, stablelm_config(2, 16, 2, 2, use_parallel_residual=True, use_qkv_bias=True,
                               partial_rotary_factor=0.5),
         dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE)}),
+    # TransformerLens's own models.
+    "own_attn_only": Spec(
+        7101, own_config(1, 24, 3, 8, attn_only=True), file="model.pth", bare=True,
+        buffers=True, store=OWN),
+    "own_shortformer": Spec(  # as its attn-only-2l is
+        7202, own_config(2, 24, 3, 10, attn_only=True, normalization_type="LNPre",
+                         positional_embedding_type="shortformer"),
+        bare=True, buffers=True, store=OWN_RAW),
+    "own_shortformer_mlp": Spec(
+        7303, own_config(2, 16, 2, 8, act_fn="gelu_new",
+                         positional_embedding_type="shortformer"),
+        store=OWN_RAW),
+    "own_solu_ln": Spec(7405, own_config(2, 16, 2, 8, act_fn="solu_ln", d_mlp=40),
+                        store=OWN),
+    "own_solu_pre": Spec(  # as its solu-2l is, once folded
+        7505, own_config(2, 16, 2, 8, act_fn="solu_ln", normalization_type="LNPre",
+                         final_rms=True),
+        bare=True, store=OWN_RAW),
+    "own_solu": Spec(7608, own_config(2, 16, 2, 8, act_fn="solu", d_mlp=48), store=OWN_RAW),
+    "own_no_norm": Spec(
+        7707, own_config(2, 16, 2, 8, normalization_type=None, act_fn="relu"), bare=True,
+        store={"raw": (ALL_HOOKS, MIDDLE), "processed": (FEW_HOOKS, MIDDLE)}),
+    "own_vocab_out": Spec(
+        7808, own_config(1, 24, 3, 8, d_vocab_out=320, normalization_type="LNPre"), bare=True,
+        store=OWN_RAW),
+    "own_rms_gated": Spec(
+        7911, own_config(2, 16, 4, 6, normalization_type="RMS", gated_mlp=True, act_fn="silu",
+                         positional_embedding_type="rotary", rotary_dim=4,
+                         n_key_value_heads=2),
+        buffers=True, store=OWN),
+    "own_rms_pre": Spec(
+        8010, own_config(2, 24, 3, 8, normalization_type="RMSPre", gated_mlp=True,
+                         act_fn="gelu_pytorch_tanh", positional_embedding_type="rotary",
+                         rotary_adjacent_pairs=True, rotary_base=300, use_qk_norm=True,
+                         use_NTK_by_parts_rope=True, NTK_original_ctx_len=32),
+        bare=True, store=OWN_RAW),
+    "own_gated": Spec(
+        8113, own_config(1, 16, 2, 8, gated_mlp=True, act_fn="gelu_new"), store=OWN_RAW),
+    "own_parallel": Spec(
+        8212, own_config(2, 24, 3, 8, parallel_attn_mlp=True, use_attn_scale=False,
+                         act_fn="gelu_fast", final_rms=True),
+        store=OWN_RAW),
+    "own_local": Spec(
+        8314, own_config(3, 16, 2, 8, use_local_attn=True, window_size=5, attn_scale=2.0,
+                         attn_types=["global", "local", "local"],
+                         scale_attn_by_inverse_layer_idx=True),
+        buffers=True, dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE),
+                                           "raw": (ALL_HOOKS, MIDDLE)}),
+    "own_alibi": Spec(
+        8414, own_config(2, 18, 3, 6, positional_embedding_type="alibi"), store=OWN_RAW),
+    "own_capped": Spec(
+        8515, own_config(2, 16, 2, 8, normalization_type="RMSPre", attn_scores_soft_cap=3.0,
+                         output_logits_soft_cap=6.0, n_key_value_heads=2,
+                         use_normalization_before_and_after=True),
+        store=OWN_RAW),
 }
 
 
@@ -581,12 +648,16 @@ def bloom_weights(cfg: dict, seed: int) -> Weights:
     return m.w
 
 
+def own_weights(cfg: dict, seed: int) -> Weights:
+    return hooked_weights(cfg, Maker(seed, cfg["d_model"]))
+
+
 WEIGHTS: dict[str, Callable[[dict, int], Weights]] = {
     "gpt2": gpt2_weights, "gpt_neo": neo_weights, "gpt_neox": neox_weights,
     "llama": llama_weights, "mistral": llama_weights, "qwen2": llama_weights,
     "qwen3": llama_weights, "olmo2": llama_weights, "gemma": llama_weights,
     "gemma2": llama_weights, "gemma3_text": llama_weights, "granite": llama_weights,
-    "bloom": bloom_weights, "smollm3": llama_weights, "phi3": phi3_weights,
+    "hooked_transformer": own_weights, "bloom": bloom_weights, "smollm3": llama_weights, "phi3": phi3_weights,
     **{kind: layer_norm_weights for kind in ("phi", "gptj", "opt", "gpt_bigcode", "starcoder2",
                                              "stablelm")}}
 
@@ -600,6 +671,8 @@ def buffers_of(cfg: dict) -> Weights:
     """What old checkpoints carry besides weights, and what nobody reads."""
     mask = np.tril(np.ones((1, 1, N_CTX, N_CTX), np.uint8))
     out: Weights = {}
+    if cfg["model_type"] == "hooked_transformer":
+        return hooked_buffers(cfg)
     if cfg["model_type"] in ("gpt2", "gptj", "gpt_bigcode"):
         top = "" if cfg["model_type"] == "gpt2" else "transformer."
         for l in range(cfg["n_layer"]):
@@ -643,8 +716,9 @@ def write_safetensors(path: str, tensors: Weights, dtype: str) -> int:
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     parts, offset = [], 0
     for name, a in tensors.items():
-        raw = narrow(a, dtype).tobytes()
-        header[name] = {"dtype": dtype, "shape": list(a.shape),
+        mask = a.dtype == bool
+        raw = a.tobytes() if mask else narrow(a, dtype).tobytes()
+        header[name] = {"dtype": "BOOL" if mask else dtype, "shape": list(a.shape),
                         "data_offsets": [offset, offset + len(raw)]}
         parts.append(raw)
         offset += len(raw)
@@ -679,7 +753,7 @@ def write_bin(path: str, tensors: Weights, spec: Spec) -> int:
     if spec.shared:
         embed = next(n for n in state if n.endswith(("wte.weight", "embed_tokens.weight")))
         state["lm_head.weight"] = state[embed]
-    torch.save(state, path, _use_new_zipfile_serialization=spec.file == "bin")
+    torch.save(state, path, _use_new_zipfile_serialization=spec.file != "legacy")
     return sum(t.numel() * t.element_size() for t in state.values())
 
 
@@ -688,8 +762,8 @@ def write_model(out: str, spec: Spec) -> None:
     if spec.buffers:
         weights.update(buffers_of(spec.config))
     named = {n if n.startswith("lm_head") else spec.prefix + n: a for n, a in weights.items()}
-    stem, end = (("model", "safetensors") if spec.file == "safetensors"
-                 else ("pytorch_model", "bin"))
+    stem, end = {"safetensors": ("model", "safetensors"),
+                 "model.pth": ("model", "pth")}.get(spec.file, ("pytorch_model", "bin"))
 
     def write(file: str, tensors: Weights) -> int:
         path = os.path.join(out, file)
@@ -708,6 +782,10 @@ def write_model(out: str, spec: Spec) -> None:
             weight_map.update({n: file for n in mine})
         write_json(os.path.join(out, f"{stem}.{end}.index.json"),
                    {"metadata": {"total_size": total}, "weight_map": weight_map})
+    if spec.config["model_type"] == "hooked_transformer":
+        write_json(os.path.join(out, "config.json"),
+                   {k: v for k, v in spec.config.items() if k != "model_type" or not spec.bare})
+        return
     torch_dtype = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[spec.dtype]
     write_json(os.path.join(out, "config.json"), {**spec.config, "torch_dtype": torch_dtype})
 

@@ -168,10 +168,11 @@ def all_tables(model: truth.Model, cache: truth.Cache, tokens: list[int], answer
     out = {**truth.tables(model, cache, answers, k=N_TOP),
            **truth.attr_tables(model, cache, answers),
            **truth.score_tables(model, cache, tokens)}
-    out.update(truth.top_neurons(out["neuron_attrs"], N_TOP))
-    following = np.abs(truth.top_neurons(out["neuron_attrs"], N_TOP + 1)["top_neuron_attr"])
-    if -np.diff(following).max() < MIN_GAP:
-        raise ValueError("two neurons add the same: choose another seed")
+    if "neuron_attrs" in out:
+        out.update(truth.top_neurons(out["neuron_attrs"], N_TOP))
+        following = np.abs(truth.top_neurons(out["neuron_attrs"], N_TOP + 1)["top_neuron_attr"])
+        if -np.diff(following).max() < MIN_GAP:
+            raise ValueError("two neurons add the same: choose another seed")
     by_token = {**truth.token_tables(cache, tokens), **truth.position_tables(cache, N_TOP)}
     by_token["pos_top_tokens"] = decided(by_token["pos_top_tokens"], cache["logits"])
     out.update({name: padded(a, longest) if a.ndim else a for name, a in by_token.items()})
@@ -276,6 +277,7 @@ def check_hf(root: str, names: list[str]) -> bool:
     import torch
     from transformers import AutoModelForCausalLM
     good = True
+    names = [n for n in names if MODELS[n].config["model_type"] != "hooked_transformer"]
     for name in names:
         model, info = AutoModelForCausalLM.from_pretrained(
             os.path.join(root, name), dtype=torch.float32, output_loading_info=True)

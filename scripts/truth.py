@@ -36,9 +36,16 @@ def gelu_new(x: Array) -> Array:
     return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
 
 
+def solu(x: Array) -> Array:
+    return x * softmax(x)
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_new": gelu_new,
     "gelu_pytorch_tanh": gelu_new,
+    "gelu_fast": lambda x: 0.5 * x * (1.0 + np.tanh(0.7978845608 * x * (1.0 + 0.044715 * x * x))),
+    "solu": solu,
+    "solu_ln": solu,
     "gelu": lambda x: 0.5 * x * (1.0 + _erf(x / math.sqrt(2.0)).astype(np.float64)),
     "bloom_gelu": lambda x: 0.5 * x * (1.0 + np.tanh(0.79788456 * x * (1.0 + 0.044715 * x * x))),
     "relu": lambda x: np.maximum(x, 0.0),
@@ -52,7 +59,10 @@ def layer_norm(model: Model, name: str, x: Array, cache: Cache | None = None) ->
     Folded, there is no w and no b (LNPre, RMSPre). Unfolded, hook_normalized is LayerNorm's
     output, after w and b, but RMSNorm's before w: so it is in TransformerLens 2.16.
     """
-    rms = model.cfg.norm == "RMS"
+    kind = model.cfg.last_norm if name == "ln_final" else model.cfg.norm
+    if kind == "none":
+        return x
+    rms = kind == "RMS"
     x = x if rms else centred(x, -1)
     scale = np.sqrt((x * x).mean(axis=-1, keepdims=True) + model.cfg.eps)
     x = normalized = x / scale
@@ -62,6 +72,17 @@ def layer_norm(model: Model, name: str, x: Array, cache: Cache | None = None) ->
             x = normalized = x + model.weights[name + ".b"]
     if cache is not None:
         cache[name + ".hook_scale"], cache[name + ".hook_normalized"] = scale, normalized
+    return x
+
+
+def inner_norm(model: Model, name: str, x: Array, cache: Cache) -> Array:
+    """LayerNorm of what the activation gives, with weights if the other norms have some."""
+    x = centred(x, -1)
+    scale = np.sqrt((x * x).mean(axis=-1, keepdims=True) + model.cfg.eps)
+    x = x / scale
+    if name + ".w" in model.weights:
+        x = x * model.weights[name + ".w"] + model.weights[name + ".b"]
+    cache[name + ".hook_scale"], cache[name + ".hook_normalized"] = scale, x
     return x
 
 
@@ -111,8 +132,11 @@ def rotated(cfg: Config, x: Array, layer: int) -> Array:
     return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
 
 
-def alibi_slopes(n_heads: int) -> Array:
-    """As transformers' build_alibi_tensor has them."""
+def alibi_slopes(cfg: Config) -> Array:
+    """As transformers' build_alibi_tensor has them, or TransformerLens's own models."""
+    n_heads = cfg.n_heads
+    if cfg.even_slopes:
+        return 2.0 ** (-8.0 * np.arange(1, n_heads + 1) / n_heads)
     n = 2 ** int(math.log2(n_heads))
     first = 2.0 ** (-8.0 * np.arange(1, n + 1) / n)
     rest = 2.0 ** (-4.0 * np.arange(1, 2 * (n_heads - n) + 1, 2) / n)
@@ -132,7 +156,11 @@ def attention(model: Model, layer: int, x: Array, cache: Cache, result: bool) ->
     """
     cfg, w, name = model.cfg, model.weights, f"blocks.{layer}.attn."
     for letter in "QKV":
-        y = np.tensordot(x, w[f"{name}W_{letter}"], axes=(1, 1)) + w[f"{name}b_{letter}"]
+        if cfg.shortformer and letter != "V":
+            from_x = x + cache["hook_pos_embed"]
+        else:
+            from_x = x
+        y = np.tensordot(from_x, w[f"{name}W_{letter}"], axes=(1, 1)) + w[f"{name}b_{letter}"]
         cache[f"{name}hook_{letter.lower()}"] = y
     q, k, v = (cache[f"{name}hook_{letter}"] for letter in "qkv")
     if cfg.qk_norm:
@@ -145,7 +173,7 @@ def attention(model: Model, layer: int, x: Array, cache: Cache, result: bool) ->
     scores = q @ k.transpose(0, 2, 1) / cfg.attn_scale[layer]
     if cfg.alibi:
         back = np.arange(len(x)) - np.arange(len(x))[:, None]
-        scores = scores + alibi_slopes(cfg.n_heads)[:, None, None] * np.minimum(back, 0)
+        scores = scores + alibi_slopes(cfg)[:, None, None] * np.minimum(back, 0)
     scores = capped(cfg.score_cap, scores)
     scores = np.where(reachable(len(x), cfg.windows[layer]), scores, -np.inf)
     pattern = softmax(scores)
@@ -162,17 +190,26 @@ def mlp(model: Model, layer: int, x: Array, cache: Cache) -> Array:
     """Gated: hook_pre is the gate, hook_pre_linear what it multiplies.
 
     TransformerLens has no bias of the gate and adds b_in after the product; in models that it
-    can hold both are zero.
+    can hold both are zero, but in its own.
     """
     w, name = model.weights, f"blocks.{layer}.mlp."
     act = ACTIVATIONS[model.cfg.act_fn]
-    linear = x @ w[name + "W_in"] + w[name + "b_in"]
-    if model.cfg.gated:
+    linear, b_in = x @ w[name + "W_in"], w[name + "b_in"]
+    if model.cfg.bias_last:
+        pre = x @ w[name + "W_gate"]
+        post = act(pre) * linear + b_in
+        cache[name + "hook_pre_linear"] = linear
+    elif model.cfg.gated:
+        linear = linear + b_in
         pre = x @ w[name + "W_gate"] + w[name + "b_gate"]
         post = act(pre) * linear
         cache[name + "hook_pre_linear"] = linear
     else:
-        pre, post = linear, act(linear)
+        pre = linear + b_in
+        post = act(pre)
+    if model.cfg.mlp_norm:
+        cache[name + "hook_mid"] = post
+        post = inner_norm(model, name + "ln", post, cache)
     cache[name + "hook_pre"], cache[name + "hook_post"] = pre, post
     return post @ w[name + "W_out"] + w[name + "b_out"]
 
@@ -186,7 +223,8 @@ def run(model: Model, tokens: list[int], result: bool = True) -> Cache:
     resid = cache["hook_embed"]
     if "pos_embed.W_pos" in w:
         cache["hook_pos_embed"] = w["pos_embed.W_pos"][:len(tokens)]
-        resid = resid + cache["hook_pos_embed"]
+        if not model.cfg.shortformer:
+            resid = resid + cache["hook_pos_embed"]
     for l in range(model.cfg.n_layers):
         b = f"blocks.{l}."
         cache[b + "hook_resid_pre"] = resid
@@ -194,6 +232,9 @@ def run(model: Model, tokens: list[int], result: bool = True) -> Cache:
         cache[b + "hook_attn_out"] = norm_after(
             model, b + "ln1_post", attention(model, l, x, cache, result), cache)
         mid = resid + cache[b + "hook_attn_out"]
+        if model.cfg.attn_only:
+            cache[b + "hook_resid_post"] = resid = mid
+            continue
         if not model.cfg.parallel:
             cache[b + "hook_resid_mid"] = resid = mid
         x = layer_norm(model, b + "ln2", resid, cache) if model.cfg.norms_before else resid
@@ -228,9 +269,15 @@ def lens_logits(model: Model, cache: Cache, pos: int, mode: str) -> Array:
     if mode == "recompute":
         return capped(model.cfg.logit_cap, layer_norm(model, "ln_final", stack) @ W_U + b_U)
     if mode == "cached_scale_no_bias":
-        stack = stack if model.cfg.norm == "RMS" else centred(stack, -1)
-        return stack / cache["ln_final.hook_scale"][pos] @ W_U
+        stack = centred(stack, -1) if model.cfg.norm == "LN" else stack  # as there, final_rms or not
+        return stack / final_scale(cache)[pos] @ W_U
     raise ValueError(mode)
+
+
+def final_scale(cache: Cache) -> Array:
+    """[P, 1]; without a norm it is 1."""
+    scale = cache.get("ln_final.hook_scale")
+    return np.ones((len(cache["logits"]), 1)) if scale is None else scale
 
 
 def rank(logits: Array, token: int) -> int:
@@ -271,9 +318,9 @@ def added_logits(model: Model, cache: Cache, parts: Array, answers: list[int],
     As ln_final takes the whole stream: centred (LayerNorm), divided by the scale that the
     whole stream has, times the weight where it is not folded.
     """
-    parts = parts if model.cfg.norm == "RMS" else centred(parts, -1)
-    parts = parts / cache["ln_final.hook_scale"][read_pos]
-    if not model.ln_folded:
+    parts = centred(parts, -1) if model.cfg.last_norm == "LN" else parts
+    parts = parts / final_scale(cache)[read_pos]
+    if "ln_final.w" in model.weights:
         parts = parts * model.weights["ln_final.w"]
     return parts @ model.weights["unembed.W_U"][:, answers]
 
@@ -287,9 +334,10 @@ def part_of(model: Model, cache: Cache, norm: str, read_pos: int, x: Array) -> A
 
 def component_names(model: Model) -> list[str]:
     """Of the hooks that the stream is the sum of."""
-    return ["hook_embed", *(["hook_pos_embed"] if "pos_embed.W_pos" in model.weights else []),
+    return ["hook_embed", *(["hook_pos_embed"] if "pos_embed.W_pos" in model.weights
+                             and not model.cfg.shortformer else []),
             *(f"blocks.{l}.hook_{part}_out" for l in range(model.cfg.n_layers)
-              for part in ("attn", "mlp"))]
+              for part in (("attn",) if model.cfg.attn_only else ("attn", "mlp")))]
 
 
 def attr_tables(model: Model, cache: Cache, answers: list[int],
@@ -307,16 +355,18 @@ def attr_tables(model: Model, cache: Cache, answers: list[int],
     results = np.stack([part_of(model, cache, f"blocks.{l}.ln1_post", read_pos,
                                 cache[f"blocks.{l}.attn.hook_result"][read_pos])
                         for l in layers])
+    bias = w["unembed.b_U"][answers]
+    if "ln_final.b" in w:
+        bias = bias + w["ln_final.b"] @ w["unembed.W_U"][:, answers]
+    attrs = added_logits(model, cache, stream, answers, read_pos)
+    out = {"logit_attrs": np.concatenate([attrs, bias[None]]),
+           "head_attrs": added_logits(model, cache, results, answers, read_pos)}
+    if model.cfg.attn_only:
+        return out
     neurons = np.stack([part_of(model, cache, f"blocks.{l}.ln2_post", read_pos,
                                 cache[f"blocks.{l}.mlp.hook_post"][read_pos][:, None]
                                 * w[f"blocks.{l}.mlp.W_out"]) for l in layers])
-    bias = w["unembed.b_U"][answers]
-    if not model.ln_folded and model.cfg.norm != "RMS":
-        bias = bias + w["ln_final.b"] @ w["unembed.W_U"][:, answers]
-    attrs = added_logits(model, cache, stream, answers, read_pos)
-    return {"logit_attrs": np.concatenate([attrs, bias[None]]),
-            "head_attrs": added_logits(model, cache, results, answers, read_pos),
-            "neuron_attrs": added_logits(model, cache, neurons, answers, read_pos)}
+    return {**out, "neuron_attrs": added_logits(model, cache, neurons, answers, read_pos)}
 
 
 def attr_position_tables(model: Model, cache: Cache, answers: list[int]) -> dict[str, Array]:
@@ -412,7 +462,8 @@ def main() -> None:
     answers = [int(t) for t in args.answers.split(",")]
     rows = tables(model, cache, answers) | attr_tables(model, cache, answers)
     rows |= token_tables(cache, tokens) | position_tables(cache)
-    rows |= score_tables(model, cache, tokens) | top_neurons(rows["neuron_attrs"])
+    rows |= score_tables(model, cache, tokens)
+    rows |= top_neurons(rows["neuron_attrs"]) if "neuron_attrs" in rows else {}
     for name, value in rows.items():
         print(f"{name:40s} {np.array2string(value, precision=9, threshold=50)}")
 

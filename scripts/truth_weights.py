@@ -64,8 +64,8 @@ def read_torch_bin(path: str) -> Tensors:
 
 def read_tensors(model_dir: str) -> Tensors:
     """Safetensors before .bin and one file before shards, as Hugging Face looks for them."""
-    for file, read in (("model.safetensors", read_safetensors),
-                       ("pytorch_model.bin", read_torch_bin)):
+    for file, read in (("model.safetensors", read_safetensors), ("pytorch_model.bin", read_torch_bin),
+                       ("model.pth", read_torch_bin)):
         path = os.path.join(model_dir, file)
         if os.path.exists(path):
             return read(path)
@@ -111,6 +111,19 @@ class Config:
     logit_cap: float = 0.0
     alibi: bool = False                # positions are slopes of the scores
     embed_norm: bool = False           # W_E's rows are LayerNorm's output
+    # TransformerLens's own models only:
+    folded: bool = False               # norms have no weights: LNPre, RMSPre
+    final_norm: str = ""               # ln_final's kind, where it is not norm
+    attn_only: bool = False
+    shortformer: bool = False          # W_pos is added to what queries and keys are made of
+    mlp_norm: bool = False             # LayerNorm of what the activation gives: solu_ln
+    bias_last: bool = False            # a gated MLP's b_in is added to the product
+    even_slopes: bool = False          # ALiBi's: 2^(-8k/n), also where n is no power of two
+    d_vocab_out: int = 0               # logits; 0: d_vocab
+
+    @property
+    def last_norm(self) -> str:
+        return self.final_norm or self.norm
 
     @property
     def rotary_dim(self) -> int:
@@ -813,6 +826,59 @@ class GptBigCode(Biased):
         return super().weights(cfg, hf, parts)
 
 
+class HookedTransformer:
+    """TransformerLens's own: HookedTransformerConfig's keys, and its state_dict's names."""
+
+    @staticmethod
+    def config(hf: dict) -> Config:
+        n, dh, kind = hf["n_layers"], hf["d_head"], hf["normalization_type"]
+        scale = hf["attn_scale"] if hf["use_attn_scale"] else 1.0
+        positions = hf["positional_embedding_type"]
+        rope = {"rope_theta": hf["rotary_base"], "model_type": "llama",
+                "partial_rotary_factor": (hf["rotary_dim"] or 0) / dh}
+        if hf["use_NTK_by_parts_rope"]:
+            rope["rope_scaling"] = {
+                "rope_type": "llama3", "factor": hf["NTK_by_parts_factor"],
+                "low_freq_factor": hf["NTK_by_parts_low_freq_factor"],
+                "high_freq_factor": hf["NTK_by_parts_high_freq_factor"],
+                "original_max_position_embeddings": hf["NTK_original_ctx_len"]}
+        local = hf["attn_types"] if hf["use_local_attn"] else ["global"] * n
+        return Config(
+            n_layers=n, d_model=hf["d_model"], n_heads=hf["n_heads"],
+            n_kv_heads=hf["n_key_value_heads"] or hf["n_heads"], d_head=dh,
+            d_mlp=hf["d_mlp"] or 0, d_vocab=hf["d_vocab"], n_ctx=hf["n_ctx"], eps=hf["eps"],
+            act_fn=hf["act_fn"] or "", tied=False,
+            attn_scale=tuple(scale * (l + 1 if hf["scale_attn_by_inverse_layer_idx"] else 1)
+                             for l in range(n)),
+            windows=tuple(hf["window_size"] if kind == "local" else None for kind in local),
+            norm=kind.removesuffix("Pre") if kind else "none",
+            folded=bool(kind) and kind.endswith("Pre"),
+            final_norm="RMS" if hf["final_rms"] and kind in ("LN", "LNPre") else "",
+            parallel=hf["parallel_attn_mlp"], gated=hf["gated_mlp"], bias_last=hf["gated_mlp"],
+            inv_freq=inverse_frequencies(rope, dh) if positions == "rotary" else (),
+            adjacent=hf["rotary_adjacent_pairs"],
+            qk_norm="head" if hf["use_qk_norm"] else "", norms_before=kind is not None,
+            norms_after=hf["use_normalization_before_and_after"] and kind is not None,
+            score_cap=max(hf["attn_scores_soft_cap"], 0.0),
+            logit_cap=max(hf["output_logits_soft_cap"], 0.0), alibi=positions == "alibi",
+            even_slopes=True, embed_norm=hf["post_embedding_ln"], attn_only=hf["attn_only"],
+            shortformer=positions == "shortformer", mlp_norm=hf["act_fn"] == "solu_ln",
+            d_vocab_out=hf["d_vocab_out"])
+
+    @staticmethod
+    def weights(cfg: Config, hf: dict, tensors: Tensors) -> Weights:
+        buffers = (".mask", ".IGNORE", ".rotary_sin", ".rotary_cos")
+        w = {name.replace("attn._", "attn."): read() for name, read in tensors.items()
+             if not name.endswith(buffers)}
+        if cfg.alibi:
+            del w["pos_embed.W_pos"]  # it is there, and unused
+        if cfg.embed_norm:
+            x = centred(w["embed.W_E"], -1)
+            x = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + cfg.eps)
+            w["embed.W_E"] = x * w.pop("embed.ln.w") + w.pop("embed.ln.b")
+        return w
+
+
 def old_names(hf: dict) -> dict:
     """GPT-2's keys under the newer names."""
     return {**hf, "num_hidden_layers": hf["n_layer"], "hidden_size": hf["n_embd"],
@@ -838,7 +904,8 @@ FAMILIES = {"gpt2": Gpt2, "gpt_neo": GptNeo, "gpt_neox": GptNeoX, "llama": Llama
             "gemma2": Gemma2, "gemma3_text": Gemma3, "granite": Granite, "smollm3": SmolLM3,
             "phi": Phi, "phi3": Phi3, "gptj": GptJ, "opt": Opt, "bloom": Bloom,
             "gpt_bigcode": GptBigCode,
-            "starcoder2": Starcoder2, "stablelm": StableLm}
+            "starcoder2": Starcoder2, "stablelm": StableLm,
+            "hooked_transformer": HookedTransformer}
 
 
 def set_unembed(w: Weights, cfg: Config, tensors: Tensors, name: str) -> None:
@@ -856,7 +923,7 @@ def read_config(model_dir: str) -> dict:
 def read_model(model_dir: str) -> tuple[Config, Weights]:
     """A directory's model as it is, before processing."""
     hf = read_config(model_dir)
-    family = FAMILIES[hf["model_type"]]
+    family = FAMILIES[hf.get("model_type", "hooked_transformer")]
     cfg = family.config(hf)
     return cfg, family.weights(cfg, hf, read_tensors(model_dir))
 
@@ -889,6 +956,10 @@ def fold_layer_norm(cfg: Config, w: Weights) -> None:
     for l in range(cfg.n_layers if cfg.norms_before else 0):
         attn, mlp = f"blocks.{l}.attn.", f"blocks.{l}.mlp."
         fold(f"blocks.{l}.ln1", [(f"{attn}W_{x}", f"{attn}b_{x}") for x in "QKV"])
+        if cfg.attn_only:
+            continue
+        if cfg.mlp_norm and cfg.norm == "LN":
+            fold(f"{mlp}ln", [(f"{mlp}W_out", f"{mlp}b_out")])
         fold(f"blocks.{l}.ln2", [(f"{mlp}W_{x}", f"{mlp}b_{x}")
                                  for x in (("gate", "in") if cfg.gated else ("in",))])
     fold("ln_final", [("unembed.W_U", "unembed.b_U")])
@@ -939,20 +1010,39 @@ def fold_value_bias(cfg: Config, w: Weights, b: str) -> None:
     w[b + "b_V"] = np.zeros_like(w[b + "b_V"])
 
 
+def refused(cfg: Config, **flags: bool) -> str | None:
+    """A step that would make another model of one of TransformerLens's own."""
+    fold, centre = flags.get("fold_ln", True), flags.get("center_writing_weights", True)
+    fold = fold and not cfg.folded and cfg.norm != "none"
+    if cfg.shortformer and fold:
+        return "fold_ln: W_pos is added behind the norm"
+    if cfg.shortformer and centre and cfg.last_norm == "LN":
+        return "center_writing_weights: no norm follows W_pos"
+    if fold and cfg.last_norm != cfg.norm:
+        return "fold_ln: W_U would be centred for a norm that does not centre"
+    if fold and cfg.bias_last and cfg.norm == "LN":
+        return "fold_ln: ln2's bias would be added last"
+    return None
+
+
 def process(cfg: Config, weights: Weights, fold_ln: bool = True,
             center_writing_weights: bool = True, center_unembed: bool = True,
             fold_value_biases: bool = True,
             refactor_factored_attn_matrices: bool = False) -> Model:
     """TransformerLens's load_and_process_state_dict, in its order, in float64."""
+    reason = refused(cfg, fold_ln=fold_ln, center_writing_weights=center_writing_weights)
+    if reason:
+        raise ValueError(reason)
     w = dict(weights)
     blocks = [f"blocks.{l}." for l in range(cfg.n_layers)]
-    if fold_ln:
+    if fold_ln and not cfg.folded and cfg.norm != "none":
         fold_layer_norm(cfg, w)
-    if center_writing_weights and cfg.norm == "LN":
+    if center_writing_weights and cfg.last_norm == "LN":
         names = ([] if cfg.embed_norm else ["embed.W_E"]) + (
             ["pos_embed.W_pos"] if "pos_embed.W_pos" in w else [])
         for b in blocks:
-            names += [b + "attn.W_O", b + "attn.b_O", b + "mlp.W_out", b + "mlp.b_out"]
+            names += [b + "attn.W_O", b + "attn.b_O"]
+            names += [] if cfg.attn_only else [b + "mlp.W_out", b + "mlp.b_out"]
         for name in names:
             w[name] = centred(w[name], -1)
     if center_unembed and not cfg.logit_cap:
@@ -963,4 +1053,4 @@ def process(cfg: Config, weights: Weights, fold_ln: bool = True,
             fold_value_bias(cfg, w, b + "attn.")
     if refactor_factored_attn_matrices:
         refactor_attention(cfg, w)
-    return Model(cfg, w, fold_ln)
+    return Model(cfg, w, fold_ln or cfg.folded)

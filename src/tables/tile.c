@@ -15,13 +15,16 @@ bool lens_cached_scale(const struct lens_tables *t)
 	return t->opt.lens == LENS_LENS_CACHED_SCALE_NO_BIAS;
 }
 
-/* (x − mean)/scale (RMSNorm: x/scale), in float64 */
+/*
+ * (x − mean)/scale (RMSNorm: x/scale), in float64; by the other norms' kind, as in
+ * TransformerLens, where ln_final is RMSNorm and they are not (final_rms)
+ */
 static void scale_row(const struct lens_config *c, const float *x, float scale, float *y)
 {
 	double mean = 0;
 	size_t i;
 
-	if (lens_final_norm_kind(c) == LENS_NORM_LN) {
+	if (c->norm == LENS_NORM_LN) {
 		for (i = 0; i < c->d_model; i++)
 			mean += (double)x[i];
 	}
