@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # invalid_hooked.py takes the configs, and needs no numpy
+    import numpy as np
     from golden_models import Maker
 
 DEFAULTS = {
@@ -119,6 +118,7 @@ def hooked_weights(cfg: dict, m: Maker) -> dict[str, np.ndarray]:
 
 def hooked_buffers(cfg: dict) -> dict[str, np.ndarray]:
     """What a state_dict() has beside parameters."""
+    import numpy as np
     n = cfg["n_ctx"]
     mask = np.tril(np.ones((n, n), bool))
     out: dict[str, np.ndarray] = {}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import torch_files
+from invalid_hooked import hooked_cases, write_hooked
 from invalid_torch import torch_cases
 
 Tensor = dict[str, Any]  # dtype, shape, data, and offsets where they are not the true ones
@@ -616,6 +617,7 @@ def main() -> None:
                  family_cases):
         make()
     torch_cases(case)
+    hooked_cases(case)
     shutil.rmtree(args.output, ignore_errors=True)
     for name, change, expected in CASES:
         model = Model()
@@ -640,6 +642,7 @@ def main() -> None:
     old.write(args.valid / "tied-copy")
     write_heads(args.valid)
     write_torch(args.valid)
+    write_hooked(Model, args.valid)
 
 
 if __name__ == "__main__":

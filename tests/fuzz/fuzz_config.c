@@ -13,7 +13,8 @@
 static void check_sizes(const struct lens_config *c)
 {
 	fuzz_hold(c->n_layers && c->n_layers <= LENS_MAX_LAYERS, "layers");
-	fuzz_hold(c->d_model && c->n_heads && c->d_head && c->d_mlp, "widths");
+	fuzz_hold(c->d_model && c->n_heads && c->d_head, "widths");
+	fuzz_hold(c->attn_only ? !c->d_mlp : c->d_mlp, "neurons");
 	fuzz_hold(c->d_vocab && c->n_ctx && c->n_kv_heads, "sizes");
 	fuzz_hold(c->n_heads % c->n_kv_heads == 0, "heads share keys evenly");
 	fuzz_hold(c->rotary.dim <= c->d_head && c->rotary.dim % 2 == 0, "rotary pairs");
@@ -40,6 +41,7 @@ static void open_model(const struct lens_config *c, const uint8_t *data, size_t 
 		{ "gpt2", "tests/unit/data/model/plain/model.safetensors", false },
 		{ "gpt_neo", "tests/golden/data/gpt_neo_local/model.safetensors", false },
 		{ "gpt_neox", "tests/golden/data/gpt_neox/model.safetensors", false },
+		{ LENS_HOOKED_TRANSFORMER, "tests/golden/data/own_solu_ln/model.safetensors", false },
 		{ "mistral", "tests/golden/data/mistral/model.safetensors", false },
 	};
 	const struct lens_model_options p = { .processing = { true, true, true, true, false } };

@@ -24,14 +24,16 @@
 
 /* --- pieces ------------------------------------------------------------------------- */
 
-enum { ROWS = 37, COLUMNS = 3 * 24, HEAD = 4 };
+enum { HIGH = 13, ROWS = 3 * HIGH, COLUMNS = 3 * 24, HEAD = 4 };
+static char tensor_name[] = "x";
 
 static struct test_random rnd = { 3 };
 
 /* A tensor [rows, columns] of the numbers 0, 1, … in row-major order, however it is stored. */
 static struct lens_tensor tensor(size_t rows, size_t columns, bool strided, float *data)
 {
-	struct lens_tensor t = { .type = LENS_T_F32,
+	struct lens_tensor t = { .name = tensor_name,
+				 .type = LENS_T_F32,
 				 .rank = 2,
 				 .shape = { rows, columns },
 				 .n_elements = rows * columns,
@@ -48,10 +50,38 @@ static struct lens_tensor tensor(size_t rows, size_t columns, bool strided, floa
 	return t;
 }
 
+/* The same [heads, rows, columns]; strided: the dimensions the other way round. */
+static struct lens_tensor cube(const size_t shape[3], bool strided, float *data)
+{
+	struct lens_tensor t = { .name = tensor_name, .type = LENS_T_F32, .rank = 3 };
+	size_t i, j, k;
+
+	memcpy(t.shape, shape, 3 * sizeof(*shape));
+	t.n_elements = shape[0] * shape[1] * shape[2];
+	t.data = (const unsigned char *)data;
+	t.strided = strided;
+	t.stride[0] = strided ? 1 : shape[1] * shape[2];
+	t.stride[1] = strided ? shape[0] : shape[2];
+	t.stride[2] = strided ? shape[0] * shape[1] : 1;
+	for (i = 0; i < shape[0]; i++) {
+		for (j = 0; j < shape[1]; j++) {
+			for (k = 0; k < shape[2]; k++)
+				data[i * t.stride[0] + j * t.stride[1] + k * t.stride[2]] =
+					(float)((i * shape[1] + j) * shape[2] + k);
+		}
+	}
+	return t;
+}
+
 /* What is in the matrix by the part's description, told in another way. */
 static double expected(const struct lens_matrix_part *p, size_t i, size_t j)
 {
 	size_t at = p->first;
+
+	if (p->heads == LENS_HEADS_ACROSS)
+		return (double)((j / HEAD * ROWS + i) * HEAD + j % HEAD);
+	if (p->heads == LENS_HEADS_DOWN)
+		return (double)(i * COLUMNS + j);
 
 	while (j >= p->group) {
 		at += p->stride;
@@ -93,8 +123,10 @@ static void pieces(void **state)
 
 	(void)state;
 	for (i = 0; i < 8; i++) {
-		struct lens_matrix m = { .rows = ROWS, .columns = COLUMNS };
+		struct lens_matrix m = { .n_parts = 0 };
+		struct lens_tensors files = { .n = 1 };
 		struct lens_tensor t;
+		size_t n = 0;
 
 		transposed = i & 1;
 		strided = i >> 1 & 1;
@@ -102,15 +134,48 @@ static void pieces(void **state)
 		t = transposed ? tensor(COLUMNS, ROWS, strided, data)
 			       : tensor(ROWS, COLUMNS, strided, data);
 		/* one part; or GPT-NeoX's three, whose columns are apart, head by head */
-		for (m.n_parts = 0; m.n_parts < (heads ? 3 : 1); m.n_parts++)
-			m.part[m.n_parts] = (struct lens_matrix_part){
+		files.tensor = &t;
+		for (; n < (heads ? 3 : 1); n++) {
+			const struct lens_matrix_part part = {
 				.transposed = transposed,
 				.columns = heads ? COLUMNS / 3 : COLUMNS,
-				.first = heads ? m.n_parts * HEAD : 0,
+				.first = heads ? n * HEAD : 0,
 				.group = heads ? HEAD : COLUMNS,
 				.stride = 3 * HEAD,
-				.t = &t,
 			};
+
+			assert_int_equal(lens_matrix_add(&m, &files, tensor_name, t.shape, &part, NULL),
+					 LENS_OK);
+		}
+		assert_int_equal(m.rows, ROWS);
+		assert_int_equal(m.columns, COLUMNS);
+		check_pieces(&m);
+	}
+}
+
+/* As TransformerLens has them: heads side by side (W_Q), or one below the other (W_O). */
+static void pieces_of_heads(void **state)
+{
+	static const size_t shapes[2][3] = { { COLUMNS / HEAD, ROWS, HEAD },
+					     { ROWS / HIGH, HIGH, COLUMNS } };
+	static float data[ROWS * COLUMNS];
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < 4; i++) {
+		const bool down = i & 1;
+		struct lens_tensor t = cube(shapes[down], i >> 1, data);
+		struct lens_tensors files = { .tensor = &t, .n = 1 };
+		const struct lens_matrix_part part = { .columns = COLUMNS,
+						       .group = COLUMNS,
+						       .heads = down ? LENS_HEADS_DOWN
+								     : LENS_HEADS_ACROSS };
+		struct lens_matrix m = { .n_parts = 0 };
+
+		assert_int_equal(lens_matrix_add(&m, &files, tensor_name, t.shape, &part, NULL),
+				 LENS_OK);
+		assert_int_equal(m.rows, ROWS);
+		assert_int_equal(m.columns, COLUMNS);
 		check_pieces(&m);
 	}
 }
@@ -346,7 +411,7 @@ static void put(unsigned char *to, uint64_t n, size_t bytes)
 		to[i] = (unsigned char)(n >> 8 * i);
 }
 
-enum { NAME = 5, EXTRA = 9, ENTRY = 30 + NAME + EXTRA, RECORD = 46 + NAME, FIELD = 4 + 24 };
+enum { name = 5, EXTRA = 9, ENTRY = 30 + name + EXTRA, RECORD = 46 + name, FIELD = 4 + 24 };
 
 /*
  * An archive of two entries of 100 bytes; the numbers of the second are in the zip64 field,
@@ -359,12 +424,12 @@ static size_t make_zip(unsigned char *z)
 	memset(z, 0, 1024);
 	for (i = 0; i < 2; i++) {
 		memcpy(z + i * second, "PK\3\4", 4);
-		put(z + i * second + 26, NAME, 2);
+		put(z + i * second + 26, name, 2);
 		put(z + i * second + 28, EXTRA, 2);
 		memcpy(z + at, "PK\1\2", 4);
 		put(z + at + 20, i ? 0xffffffff : 100, 4);
 		put(z + at + 24, i ? 0xffffffff : 100, 4);
-		put(z + at + 28, NAME, 2);
+		put(z + at + 28, name, 2);
 		put(z + at + 30, i ? FIELD : 0, 2);
 		put(z + at + 42, i ? 0xffffffff : 0, 4);
 		at += RECORD;
@@ -418,6 +483,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(pieces),
+		cmocka_unit_test(pieces_of_heads),
 		cmocka_unit_test_setup_teardown(peak_memory, test_place_set_up,
 						test_place_tear_down),
 		cmocka_unit_test_setup_teardown(threads_that_fit, test_place_set_up,
