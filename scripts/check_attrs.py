@@ -20,7 +20,9 @@ ln_final's weight, which its logit_attrs forgets, goes into W_U for the call. So
 are, raw ones with a TransformerLens that was helped: its own sums would not be the logit. Where a norm follows attention
 and the MLP (gemma2), its heads and neurons are divided by that norm's scale and multiplied by its weight, which it forgets
 too. Then the sum of each prompt's logit_attrs (soft-capped where logits are) is compared with its answer_logit, and the
-file's largest_deviation with both, and with its bound (include/h5lens/tables.h). Those of every position are compared with the stored logits there, and at the read position
+file's largest_deviation with both, and with its bound (include/h5lens/tables.h). float64 itself is compared with
+Hugging Face's modules in float64 (scripts/attr_refs.py, raw weights), whose sums have to be the logit, what attention adds
+and what the MLP adds; the same in float32 stands for TransformerLens where it cannot hold a model. Those of every position are compared with the stored logits there, and at the read position
 with the bits of attrs.positions: read.
 
 Errors are in units of the RMS of a model's float64 values. A table passes if, over the models of a family and all ways
@@ -51,6 +53,7 @@ import torch
 from transformers.utils.logging import set_verbosity_error
 
 import truth
+from attr_refs import Attributions
 from check_head_scores import Tokens, encoded, n_ctx_of, texts
 from checks import Checks, models_of, parser_of
 from fidelity_errors import Error
@@ -58,6 +61,8 @@ from fidelity_refs import load_hf, load_tl, tl_cannot, tl_lens, tl_notes
 from make_golden import UNDECIDED, decided
 
 MAX_FACTOR = 1.5  # fidelity.py's
+RANDOM = 30  # prompts
+SAME = 1e-12  # two float64 runs, in units of RMS
 TABLES = "answer_logit,logit_attrs,head_attrs,neuron_attrs,lens_logit_diff,pos_top_tokens,entropy"
 LIMIT = {"logit_attrs": 8e-6, "head_attrs": 6e-6, "all/logit_attrs": 8e-6, "all/head_attrs": 6e-6, "neuron_attrs": 2.4e-5, "entropy": 8e-6, "pos_top_logits": 6e-6,
          "pos_top_probs": 3e-5, **{f"{mode}/lens_logit_diff": 7e-6 for mode in truth.LENS_MODES}}
@@ -103,6 +108,13 @@ def at_every_position(model: Any, cache: Any, answers: list[int], bias: np.ndarr
             "all/head_attrs": heads.reshape(model.cfg.n_layers, -1, *heads.shape[1:])}
 
 
+def by_position(logits: torch.Tensor) -> Tables:
+    logprobs, top = torch.log_softmax(logits, -1), torch.topk(logits, 10)
+    return {"pos_top_tokens": top.indices.numpy(), "pos_top_logits": top.values.numpy(),
+            "pos_top_probs": torch.softmax(logits, -1).gather(-1, top.indices).numpy(),
+            "entropy": -(logprobs.exp() * logprobs).sum(-1).numpy()}
+
+
 def by_transformer_lens(model: Any, t: Tokens, answers: list[int]) -> tuple[Tables, list[list[str]]]:
     """Tables, and labels: of the components, the heads and the neurons."""
     logits, cache = model.run_with_cache(torch.tensor([t]))
@@ -115,19 +127,37 @@ def by_transformer_lens(model: Any, t: Tokens, answers: list[int]) -> tuple[Tabl
               cache.stack_neuron_results(layer=-1, return_labels=True, pos_slice=-1)]
     added = (stacks[0][0], as_added(model, cache, stacks[1][0], "ln1_post"), as_added(model, cache, stacks[2][0], "ln2_post"))
     parts, heads, neurons = (attrs_of(model, cache, stack, answers) for stack in added)
-    logprobs = torch.log_softmax(logits[0], -1)
-    top = torch.topk(logits[0], 10)
     out = {"logit_attrs": np.concatenate([parts, bias[answers].numpy()[None]]),
            "head_attrs": heads.reshape(layers, -1, len(answers)),
-           "neuron_attrs": neurons.reshape(layers, -1, len(answers)),
-           "pos_top_tokens": top.indices.numpy(), "pos_top_logits": top.values.numpy(),
-           "pos_top_probs": torch.softmax(logits[0], -1).gather(-1, top.indices).numpy(),
-           "entropy": -(logprobs.exp() * logprobs).sum(-1).numpy()}
+           "neuron_attrs": neurons.reshape(layers, -1, len(answers)), **by_position(logits[0])}
     out |= at_every_position(model, cache, answers, bias[answers].numpy())
     for mode in truth.LENS_MODES:
         lens = tl_lens(model, cache, mode)
         out[f"{mode}/lens_logit_diff"] = lens[:, answers[:1]] - lens[:, answers[1:]]
     return out, [labels for _, labels in stacks]
+
+
+# --- Hugging Face -------------------------------------------------------------------------
+
+def by_hugging_face(model: Attributions, t: Tokens, answers: list[int]) -> tuple[Tables, dict[str, float]]:
+    """Without the lens; how far its sums are off."""
+    every, off, logits = model.tables(t, answers)
+    at_read = {name: x[..., -1, :] for name, x in every.items()}
+    return {**at_read, **{f"all/{name}": every[name] for name in AT_ALL}, **by_position(logits)}, off
+
+
+def check_exact(c: Checks, what: str, folder: Path, tokens: list[Tokens], answers: list[list[int]], want: list[Tables]) -> str:
+    """float64 beside Hugging Face's modules in float64."""
+    model, off, far = Attributions(folder, torch.float64), {}, 0.0
+    for t, a, exact in zip(tokens, answers, want):
+        got, sums = by_hugging_face(model, t, a)
+        off = {name: max(x, off.get(name, 0.0)) for name, x in sums.items()}
+        e = Error()
+        for name in ("logit_attrs", "head_attrs", "neuron_attrs", *(f"all/{name}" for name in AT_ALL)):
+            e.add(got[name], exact[name])
+        far = max(far, e.relative()[1])
+    c.that(far < SAME and max(off.values()) < SAME, f"{what}: Hugging Face in float64: {far:.1e}, sums {off}")
+    return f"; Hugging Face in float64 {far:.1e}, its sums " + ", ".join(f"{name} {x:.1e}" for name, x in off.items())
 
 
 # --- float64 ------------------------------------------------------------------------------
@@ -144,8 +174,10 @@ def in_float64(model: Any, t: Tokens, answers: list[int]) -> Tables:
 # --- h5lens -------------------------------------------------------------------------------
 
 def write_data(folder: Path, path: Path) -> tuple[list[str], list[list[str]]]:
-    """Prompts, and the answers of each."""
-    rows = texts(folder, n_ctx_of(folder))
+    """Prompts, and the answers of each. Random ones too: the largest error of a few says little."""
+    rng, n_ctx = np.random.RandomState(9), n_ctx_of(folder)
+    some = [*"abcdefghijklmnopqrstuvwxyz", " the", " and", " to", " a"]
+    rows = texts(folder, n_ctx) + ["".join(rng.choice(some, min(n_ctx, 48) - 1)) for _ in range(RANDOM)]
     words = [" Mary", " John", " cat", " and"] if (folder / "prompts.csv").exists() else [" and", " to", " the", " a"]
     answers = [[words[(i + k) % len(words)] for k in range(3)] for i in range(len(rows))]
     with open(path, "w", encoding="utf-8", newline="") as f:
@@ -251,7 +283,7 @@ Pools = dict[tuple[str, str], Pool]  # by family and table
 def take(c: Checks, pool: Pool, what: str, name: str, ours: dict[str, Error], theirs: Error | None) -> str:
     """A table of one model; ours by way."""
     line = f"    {name:36s}"
-    for who, e in (("TransformerLens", theirs), *ours.items()):
+    for who, e in (("the peer", theirs), *ours.items()):
         if e is None:
             continue
         c.that(not e.wrong, f"{what}: {name}, {who}: {e.wrong}")
@@ -297,10 +329,14 @@ def check_model(c: Checks, pools: Pools, binary: Path, folder: Path, tmp: Path, 
     answers = [[encoded(folder, [w], False)[0][0] for w in a] for a in words]
     want = [in_float64(exact, t, a) for t, a in zip(tokens, answers)]
     found = [by_transformer_lens(model, t, a) for t, a in zip(tokens, answers)] if model else []
+    peer = [tables for tables, _ in found]
+    if why and raw:
+        narrow = Attributions(folder, torch.float32)
+        peer = [by_hugging_face(narrow, t, a)[0] for t, a in zip(tokens, answers)]
     theirs: Errors = {}
-    add(theirs, [tables for tables, _ in found], want)
+    add(theirs, peer, want)
     ours: dict[str, Errors] = {name: {} for name in LIMIT}
-    sums, different = [], [wrong_tokens([tables for tables, _ in found], want)]
+    sums, different = [], [wrong_tokens(peer, want)]
     for way, more in WAYS.items():
         for lens in truth.LENS_MODES:
             run_program(binary, folder, tmp / "data.csv", tmp / "out.h5", "--hooks", "none", "--tables", TABLES,
@@ -324,8 +360,9 @@ def check_model(c: Checks, pools: Pools, binary: Path, folder: Path, tmp: Path, 
             ours[name][way] = e
     c.that(not any(different), f"{what}: pos_top_tokens that differ: {different}")
     lengths = sorted({len(t) for t in tokens})
+    tied = check_exact(c, what, folder, tokens, answers, want) if raw else ""
     print(f"  {what}: {len(tokens)} prompts of {lengths[0]} to {lengths[-1]} tokens; rms and largest error; "
-          f"largest_deviation {max(sums):.3f} of its bound{'; ' + why if why else ''}"
+          f"largest_deviation {max(sums):.3f} of its bound{tied}{'; ' + why if why else ''}"
           + "".join(f"; {note}" for note in tl_notes(hf.config)))
     for name in LIMIT:
         pool = pools.setdefault((family_of(folder), name), Pool())
@@ -341,7 +378,7 @@ def main() -> int:
         for folder in models_of(args):
             for raw in (False, True):
                 check_model(c, pools, args.h5lens, folder, Path(tmp), raw)
-    print("ours / TransformerLens, of all models of a family")
+    print("ours / TransformerLens (Hugging Face in float32 where that has no such model), of all models of a family")
     judge(c, pools)
     return c.end()
 
