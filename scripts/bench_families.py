@@ -11,8 +11,10 @@ SHAPE is qwen3-0.6b or gemma-2-2b (scripts/random_models.py); DIR holds the mode
             its file, Hugging Face with output_hidden_states, h5lens with its default tables (the logit lens too, for
             which the peer has no counterpart). Hugging Face: float32, its own choice of attention (eager where scores
             have a soft cap), prompts of one length together, --hf-batch of them at once. Each is a process of its own.
-            Prints the time to load, prompts/s of the computing, wall and processor time, ratios, and peak memory (VmHWM).
-    memory  h5lens with every default table, under each of some limits (--memory says which): the peak beside the limit.
+            Prints the time to load, prompts/s of the computing, wall and processor time, ratios, and peak memory (VmHWM;
+            and without mapped pages of files).
+    memory  h5lens with every default table, token_logprobs and all resid_post, under each of some limits (--memory says
+            which): the largest RssAnon beside the limit.
     check   every residual stream and the logits of two prompts beside float64, where transformers' own layers are made,
             run and dropped one by one, so that the model never is in memory; and so Hugging Face's in float32. Ours must be
             as close: over all of them the RMS of errors is no larger, the largest at most 1.5 times.
@@ -70,35 +72,39 @@ class Measured:
     load: float      # seconds before the computing
     computing: float
     cpu: float       # seconds of all threads: of h5lens, from its beginning to its end; of Hugging Face, of the computing
-    peak: int        # bytes
+    peak: int        # bytes: VmHWM
+    anon: int        # of these, the largest RssAnon
 
 
-def peak_of(pid: int) -> int:
+def peaks_of(pid: int) -> tuple[int, int]:
+    """VmHWM, and now RssAnon: without the mapped pages of the weights' file, which the kernel takes back when it needs them."""
     try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return int(found[1]) * 1024 if found else 0
+        return 0, 0
+    found = dict(re.findall(r"^(VmHWM|RssAnon):\s+(\d+) kB", status, re.M))
+    return int(found.get("VmHWM", 0)) * 1024, int(found.get("RssAnon", 0)) * 1024
 
 
-def run_process(command: list[str]) -> tuple[str, float, float, int]:
-    """Output, wall and processor seconds, VmHWM (looked at while it runs; wait4's ru_maxrss has that of the fork)."""
+def run_process(command: list[str]) -> tuple[str, float, float, tuple[int, int]]:
+    """Output, wall and processor seconds, VmHWM and RssAnon (looked at while it runs; wait4's ru_maxrss has that of the fork)."""
     before = time.monotonic()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         child = subprocess.Popen(command, stdout=out, stderr=err)
-        peak = 0
+        peak, anon = 0, 0
         while True:
             pid, status, usage = os.wait4(child.pid, os.WNOHANG)
             if pid:
                 break
-            peak = max(peak, peak_of(child.pid))
+            now = peaks_of(child.pid)
+            peak, anon = max(peak, now[0]), max(anon, now[1])
             time.sleep(0.01)
         seconds = time.monotonic() - before
         child.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0), err.seek(0)
         if child.returncode:
             sys.exit(f"{' '.join(command)}\nended with {child.returncode}:\n{err.read()[-2000:]}")
-        return out.read(), seconds, usage.ru_utime + usage.ru_stime, peak
+        return out.read(), seconds, usage.ru_utime + usage.ru_stime, (peak, anon)
 
 
 def h5lens_command(args: argparse.Namespace, data: Path, out: Path, *more: str) -> list[str]:
@@ -106,13 +112,15 @@ def h5lens_command(args: argparse.Namespace, data: Path, out: Path, *more: str) 
                "--threads", str(args.threads), "--verbose"]
     for setting in ("data.tokens=tokens", "data.prepend_bos=false", "data.answers=[a,b]", "data.answers_as=ids"):
         command += ["--set", setting]
+    if "--memory" not in more and args.limit:
+        command += ["--memory", args.limit]
     return [*command, *more]
 
 
 def h5lens(args: argparse.Namespace, data: Path, out: Path, *more: str) -> Measured:
-    text, seconds, cpu, peak = run_process(h5lens_command(args, data, out, *more))
+    text, seconds, cpu, peaks = run_process(h5lens_command(args, data, out, *more))
     computing = float(re.search(r" in ([\d.]+) s \(", text)[1])
-    return Measured(seconds - computing, computing, cpu, peak)
+    return Measured(seconds - computing, computing, cpu, *peaks)
 
 
 def peer_command(args: argparse.Namespace, what: str, n: int) -> list[str]:
@@ -121,9 +129,9 @@ def peer_command(args: argparse.Namespace, what: str, n: int) -> list[str]:
 
 
 def hugging_face(args: argparse.Namespace, hidden: bool, n: int) -> Measured:
-    text, _, _, peak = run_process(peer_command(args, "hidden" if hidden else "logits", n))
+    text, _, _, peaks = run_process(peer_command(args, "hidden" if hidden else "logits", n))
     found = json.loads(text.splitlines()[-1])
-    return Measured(found["load"], found["computing"], found["cpu"], max(peak, found["peak"]))
+    return Measured(found["load"], found["computing"], found["cpu"], *peaks)
 
 
 # --- Hugging Face ---------------------------------------------------------------------------
@@ -168,7 +176,7 @@ def peer(args: argparse.Namespace) -> None:
             out.logits[:, -1, 11] - out.logits[:, -1, 12]
     ended = time.monotonic()
     used = time.process_time() - used
-    print(json.dumps({"load": loaded - began, "computing": ended - loaded, "cpu": used, "peak": peak_of(os.getpid())}))
+    print(json.dumps({"load": loaded - began, "computing": ended - loaded, "cpu": used}))
 
 
 # --- speed ----------------------------------------------------------------------------------
@@ -186,11 +194,12 @@ def cases_of(args: argparse.Namespace, data: Path, out: Path) -> list[Case]:
         return lambda n: h5lens(args, data, out, "--limit", str(n), *more)
 
     resid = ("--hooks", "blocks.*.hook_resid_post", "--tables", "logit_diff")
-    return [Case("h5lens, logits", ours("--hooks", "none", "--tables", "logit_diff"), "Hugging Face, last logits"),
+    every = [Case("h5lens, logits", ours("--hooks", "none", "--tables", "logit_diff"), "Hugging Face, last logits"),
             Case("Hugging Face, last logits", lambda n: hugging_face(args, False, n)),
             Case("h5lens, resid_post in a file", ours(*resid), "Hugging Face, hidden states"),
             Case("Hugging Face, hidden states", lambda n: hugging_face(args, True, n)),
             Case("h5lens, default tables", ours("--hooks", "none", "--tables", "default"), "Hugging Face, last logits")]
+    return every[:2 * args.pairs] if args.pairs < 3 else every
 
 
 def cpu_of(args: argparse.Namespace, c: Case, loading: float) -> float:
@@ -203,14 +212,15 @@ def report(args: argparse.Namespace, cases: list[Case], loading: float) -> None:
     by_name = {c.name: c for c in cases}
     print(f"{args.shape}: {args.prompts} prompts of {LENGTHS[0]} to {LENGTHS[-1]} tokens, {args.threads} threads, median of "
           f"{args.rounds} rounds (least and most)")
-    print(f"  {'':30s} {'load s':>7s} {'prompts/s':>22s} {'to peer':>20s} {'cpu ms/prompt':>14s} {'to peer':>8s} {'VmHWM MiB':>10s}")
+    print(f"  {'':30s} {'load s':>7s} {'prompts/s':>22s} {'to peer':>20s} {'cpu ms/prompt':>14s} {'to peer':>8s} {'VmHWM MiB':>10s} {'of it anonymous':>16s}")
     for c in cases:
         rates = [args.prompts / m.computing for m in c.found]
         line = f"  {c.name:30s} {statistics.median(m.load for m in c.found):7.1f} " + spread(rates, "8.2f")
         ratios = [b.computing / a.computing for a, b in zip(c.found, by_name[c.beside].found)] if c.beside else []
         line += f"{spread(ratios, '7.2f') if ratios else '':>21s}"
         used = [cpu_of(args, x, loading) for x in (c, by_name[c.beside or c.name])]
-        print(f"{line} {1000 * used[0]:14.0f} {f'{used[1] / used[0]:8.2f}' if c.beside else ' ' * 8} {max(m.peak for m in c.found) / 2**20:10.0f}")
+        print(f"{line} {1000 * used[0]:14.0f} {f'{used[1] / used[0]:8.2f}' if c.beside else ' ' * 8} {max(m.peak for m in c.found) / 2**20:10.0f} "
+              f"{max(m.anon for m in c.found) / 2**20:16.0f}")
 
 
 def spread(x: list[float], form: str) -> str:
@@ -235,9 +245,9 @@ def memory(args: argparse.Namespace, data: Path, out: Path) -> int:
     failed = 0
     for limit in args.memory:
         m = h5lens(args, data, out, "--hooks", "blocks.*.hook_resid_post", "--tables", "default,token_logprobs", "--memory", f"{limit}GiB")
-        failed += m.peak > limit * 2**30
-        print(f"  --memory {limit} GiB: VmHWM {m.peak / 2**30:.2f} GiB, {args.prompts / m.computing:.2f} prompts/s"
-              f"{'' if m.peak <= limit * 2**30 else ': FAIL'}", flush=True)
+        failed += m.anon > limit * 2**30
+        print(f"  --memory {limit} GiB: {m.anon / 2**30:.2f} GiB, with the mapped weights {m.peak / 2**30:.2f}; "
+              f"{args.prompts / m.computing:.2f} prompts/s{'' if m.anon <= limit * 2**30 else ': FAIL'}", flush=True)
     return failed
 
 
@@ -338,6 +348,8 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--hf-batch", type=int, default=16)
     p.add_argument("--memory", type=lambda s: [float(x) for x in s.split(",")], default=[], metavar="GIB,…")
     p.add_argument("--parts", type=lambda s: s.split(","), default=["check", "speed", "memory"])
+    p.add_argument("--pairs", type=int, default=3, help="1: the logits alone; 2: resid_post too; 3: everything")
+    p.add_argument("--limit", help="h5lens's --memory, but for the part memory; default: its own")
     p.add_argument("--out", type=Path, default=Path("/dev/shm"), help="where the outputs are written, and removed")
     p.add_argument("--save", type=Path, help=argparse.SUPPRESS)
     p.add_argument("--peer", choices=("logits", "hidden"), help=argparse.SUPPRESS)
