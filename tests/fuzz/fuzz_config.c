@@ -41,7 +41,8 @@ static void open_model(const struct lens_config *c, const uint8_t *data, size_t 
 		{ "gpt2", "tests/unit/data/model/plain/model.safetensors", false },
 		{ "gpt_neo", "tests/golden/data/gpt_neo_local/model.safetensors", false },
 		{ "gpt_neox", "tests/golden/data/gpt_neox/model.safetensors", false },
-		{ LENS_HOOKED_TRANSFORMER, "tests/golden/data/own_solu_ln/model.safetensors", false },
+		{ LENS_HOOKED_TRANSFORMER, "tests/golden/data/own_solu_ln/model.safetensors",
+		  false },
 		{ "mistral", "tests/golden/data/mistral/model.safetensors", false },
 	};
 	const struct lens_model_options p = { .processing = { true, true, true, true, false } };

@@ -144,7 +144,8 @@ static void pieces(void **state)
 				.stride = 3 * HEAD,
 			};
 
-			assert_int_equal(lens_matrix_add(&m, &files, tensor_name, t.shape, &part, NULL),
+			assert_int_equal(lens_matrix_add(&m, &files, tensor_name, t.shape,
+							 &part, NULL),
 					 LENS_OK);
 		}
 		assert_int_equal(m.rows, ROWS);

@@ -142,7 +142,9 @@ static void refuse_lens(const struct lens_prompts *prompts)
 		    "lens_positions: all is for lens_top_token, lens_top_prob, lens_entropy; "
 		    "tables asks for none of them");
 	expect_lens(prompts, false, good, NULL);
-	expect_lens(prompts, true, mid, "lens_mid: there is no stream between attention and MLP in this model's parallel blocks");
+	expect_lens(
+		prompts, true, mid,
+		"lens_mid: there is no stream between attention and MLP in this model's parallel blocks");
 	expect_lens(prompts, true, neither, NULL);
 }
 
