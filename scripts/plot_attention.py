@@ -208,8 +208,9 @@ def draw_layer(run: h5lens.Run, options: Options) -> Figure:
     side = 2.3 if columns == 4 else 1.7
     cell = side / n_key
     label = min(0.07 * max(map(len, p.labels)), 0.9)
+    height = rows * (max(side * n_query / n_key, 0.5) + 0.35)
     fig, axes = plt.subplots(rows, columns, squeeze=False, layout="compressed",
-                             figsize=(columns * (side + 0.1) + 1.5 + label, 1.5 + label + rows * (max(side * n_query / n_key, 0.5) + 0.35)))
+                             figsize=(columns * (side + 0.1) + 1.5 + label, 1.5 + label + height))
     top = float(np.nanmax(p.weights))
     for h, ax in enumerate(axes.flat):
         if h >= n_heads:
@@ -221,7 +222,7 @@ def draw_layer(run: h5lens.Run, options: Options) -> Figure:
                     fontweight="bold" if h == picked.head else "normal")
     add_bar(fig, image, axes, "attention weight", fraction=0.03, pad=0.01, shrink=0.6)
     fig.supxlabel("key: attended token", fontsize=STYLE["axes.labelsize"])
-    fig.supylabel("query: attending token", fontsize=STYLE["axes.labelsize"])
+    fig.supylabel("query: attending token" if height > 2 else "query", fontsize=STYLE["axes.labelsize"])
     titles(fig, f"Attention, all heads of layer {picked.layer}, {shorten(p.told, 60)}",
            [origin(run), f"in bold {picked.layer}.{picked.head}: {picked.why}" if picked.why else "", answers_told(run, [p])])
     return fig

@@ -95,6 +95,10 @@ def check_run(out: Path) -> None:
         close("head_attrs", run.results["head_attrs"][:, 0], np.stack([want["heads"][i][:, x] for i, x in enumerate(answers)]))
         close("hook_pattern", run.cache("pattern", 0, pos="read"), want["pattern"])
         close("mlp.hook_post", run.cache("post", 0, "mlp", pos="read"), want["post"])
+        try:
+            that(False, f"texts without a tokenizer: {run.to_str_tokens([1, 2])}")
+        except h5lens.H5LensError as e:
+            that("the run read ids, and no tokenizer" in str(e), f"texts without a tokenizer: {e}")
         that(run.model_config["d_vocab_out"] == p and run.model_config["normalization_type"] is None, "model_config")
 
 
