@@ -103,7 +103,8 @@ def train(w: Weights, data: tuple, args: argparse.Namespace) -> tuple[dict, list
     for step in range(args.steps + 1):
         if step % 200 == 0:
             now = {"step": step, **measure(w, *data)}
-            curve.append({k: float(f"{v:.4g}") for k, v in now.items() if k not in ("pairs", "right")})
+            curve.append({k: v if k == "step" else float(f"{v:.4g}") for k, v in now.items()
+                          if k not in ("pairs", "right")})
             print(f"step {step}  loss {now['train_loss']:.2e} {now['test_loss']:.2e}  test "
                   f"accuracy {now['test_accuracy']:.4f}  {time.time() - start:.0f} s", flush=True)
         if step == args.steps:
