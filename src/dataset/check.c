@@ -124,6 +124,12 @@ enum lens_status lens_row_encode(const struct lens_row_check *c,
 			     c->columns->name[column], inner.text);
 }
 
+const char *lens_row_vocab(const struct lens_row_check *c)
+{
+	return c->vocab == c->opt->d_vocab ? "the model's vocabulary has"
+					   : "the number of the model's logits is";
+}
+
 bool lens_row_check_ids(const struct lens_row_check *c, const struct lens_csv_record *rec,
 			const struct lens_ids *ids, size_t column, struct lens_row *row)
 {
@@ -133,8 +139,8 @@ bool lens_row_check_ids(const struct lens_row_check *c, const struct lens_csv_re
 		if (ids->v[i] >= 0 && (size_t)ids->v[i] < c->vocab)
 			continue;
 		lens_row_note(&row->bad, c, rec,
-			      "column '%.200s' has token %d; the model's vocabulary has %zu",
-			      c->columns->name[column], ids->v[i], c->vocab);
+			      "column '%.200s' has token %d; %s %zu", c->columns->name[column],
+			      ids->v[i], lens_row_vocab(c), c->vocab);
 		return false;
 	}
 	return true;

@@ -44,12 +44,11 @@ enum lens_status lens_row_take_ids(const struct lens_row_check *c,
 		}
 		if ((size_t)id >= c->vocab) {
 			lens_row_note(&row->bad, c, rec,
-				      "column '%.200s' has token %d, number %zu of %s; the "
-				      "model's vocabulary has %zu",
+				      "column '%.200s' has token %d, number %zu of %s; %s %zu",
 				      c->columns->name[column], id, ids->n - before + 1,
 				      lens_row_quote(q, rec->field[column],
 						     rec->length[column]),
-				      c->vocab);
+				      lens_row_vocab(c), c->vocab);
 			return LENS_OK;
 		}
 		LENS_TRY(lens_ids_push(ids, id, err));

@@ -56,6 +56,8 @@ enum lens_status lens_row_take_ids(const struct lens_row_check *c,
 				   const struct lens_csv_record *rec, size_t column,
 				   struct lens_ids *ids, struct lens_row *row,
 				   struct lens_error *err);
+/* What c->vocab is, in messages. */
+const char *lens_row_vocab(const struct lens_row_check *c);
 /* A token that the model lacks makes the row bad. */
 bool lens_row_check_ids(const struct lens_row_check *c, const struct lens_csv_record *rec,
 			const struct lens_ids *ids, size_t column, struct lens_row *row);

@@ -83,7 +83,8 @@ static const char *const raw[] = { "processed", "raw", NULL };
 	  PATH, model, NULL, false, "Hugging Face directory of the model")                     \
 	X("weights", "--raw-weights", NULL, "raw", "raw | processed | {fold_ln: …, …}",        \
 	  "processed", WEIGHTS, weights, raw, true,                                            \
-	  "raw turns every weights.* off; processed is TransformerLens's default")             \
+	  "raw turns every weights.* off; processed is TransformerLens's default (of its own "   \
+	  "models: raw)")                                                                     \
 	X("weights.fold_ln", NULL, NULL, NULL, BOOLS, "true",                                  \
 	  BOOL, weights.fold_ln, NULL, true, "fold the norms' weights into the matrices that follow")  \
 	X("weights.center_writing_weights", NULL, NULL, NULL, BOOLS, "true",                   \

@@ -61,9 +61,12 @@ void lens_experiment_meet_model(struct lens_experiment *e)
 {
 	struct lens_config c;
 
-	if (e->model && lens_config_load(e->model, &c, NULL) == LENS_OK &&
-	    lens_weights_as_stored(&c))
-		lens_experiment_as_stored(e);
+	if (!e->model || lens_config_load(e->model, &c, NULL) != LENS_OK ||
+	    !lens_weights_as_stored(&c))
+		return;
+	lens_experiment_as_stored(e);
+	if (c.norms_folded || c.norm == LENS_NORM_NONE)
+		e->weights.fold_ln = false; /* so that the file says what was done */
 }
 
 struct lens_model_options lens_model_options_of(const struct lens_experiment *e)
@@ -148,6 +151,8 @@ static enum lens_status open_tokenizer(struct lens_opened *o, const struct lens_
 	if (needed && e->data.tokens)
 		lens_error_add(&why, " (prompts of ids need a tokenizer for BOS, see "
 				     "data.prepend_bos, and for answers, see data.answers_as)");
+	else if (needed)
+		lens_error_add(&why, " (without one, data.tokens takes prompts as token ids)");
 	if (needed || st == LENS_ERR_NOMEM)
 		return lens_error_pass(err, &why);
 	lens_run_warn(opt, "no tokenizer is read, and none is needed: %s", why.text);

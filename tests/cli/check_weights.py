@@ -98,8 +98,16 @@ def check_list() -> None:
 
 def check_values(model: Path, out: Path, raw: bool) -> None:
     what, more = model.name + (" raw" if raw else ""), (("--raw-weights",) if raw else ())
+    own = model.name.startswith("own_")  # as stored unless they are told otherwise
+    if own and not raw:
+        more = ("--set", "weights=processed")
+        refused = truth_weights.refused(truth_weights.read_model(str(model))[0])
+        if refused:
+            says(1, refused.split(":")[0], "weights", model, "-o", out, *more)
+            shutil.copy(model / "config.json", out)  # which the caller removes
+            return
     loaded = truth_weights.load(str(model), **(RAW if raw else {}))
-    kind = loaded.cfg.norm
+    kind, folds = loaded.cfg.norm, not raw and not loaded.cfg.folded and loaded.cfg.norm != "none"
     # TransformerLens has no bias of the gate: left out where there can be none.
     gates = kind == "LN" or any(a.any() for n, a in loaded.weights.items() if n.endswith("b_gate"))
     truth = {n: a for n, a in loaded.weights.items() if gates or not n.endswith("b_gate")}
@@ -116,7 +124,7 @@ def check_values(model: Path, out: Path, raw: bool) -> None:
             that(got.dtype == np.float32 and got.shape == want.shape and (np.abs(got - want) <= bound).all(),
                  f"{what}: {name} {got.dtype} {got.shape}")
         that(w.verify() and len(w.verify().matched) == len(w) + 1, f"{what}: digests")
-        that(w.processing["fold_ln"] is not raw and w.config["d_model"] == w["embed.W_E"].shape[1], f"{what}: attributes")
+        that(w.processing["fold_ln"] is folds and w.config["d_model"] == w["embed.W_E"].shape[1], f"{what}: attributes")
     says(0, " 0 bad", "verify", out)
 
 
