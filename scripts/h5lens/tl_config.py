@@ -15,7 +15,8 @@ _TL_KEYS = {
     "use_attn_scale", "attn_scale", "scale_attn_by_inverse_layer_idx", "use_local_attn", "window_size", "attn_types",
     "rotary_dim", "rotary_base", "rotary_adjacent_pairs", "use_NTK_by_parts_rope", "NTK_by_parts_factor",
     "NTK_by_parts_low_freq_factor", "NTK_by_parts_high_freq_factor", "NTK_original_ctx_len", "use_qk_norm",
-    "use_normalization_before_and_after", "attn_scores_soft_cap", "output_logits_soft_cap"}
+    "use_normalization_before_and_after", "attn_scores_soft_cap", "output_logits_soft_cap",
+    "attn_only", "final_rms", "d_vocab_out", "post_embedding_ln"}
 _TL_GROUPED = {"MistralForCausalLM", "Qwen2ForCausalLM", "GemmaForCausalLM", "Gemma2ForCausalLM"}  # whatever their config
 _TL_LACKS = {"Olmo2ForCausalLM", "Gemma3ForCausalLM", "GraniteForCausalLM", "SmolLM3ForCausalLM",
              "Starcoder2ForCausalLM", "StableLmForCausalLM",

@@ -166,7 +166,7 @@ class Weights(Mapping[str, h5py.Dataset]):
 
 _IN_BLOCK = ("ln1.w", "ln1.b", "ln1_post.w", "ln2.w", "ln2.b", "ln2_post.w", "attn.W_Q", "attn.W_K", "attn.W_V",
              "attn.q_norm.w", "attn.k_norm.w", "attn.W_O", "attn.b_Q", "attn.b_K", "attn.b_V", "attn.b_O", "mlp.W_gate",
-             "mlp.b_gate", "mlp.W_in", "mlp.b_in", "mlp.W_out", "mlp.b_out")
+             "mlp.b_gate", "mlp.W_in", "mlp.b_in", "mlp.W_out", "mlp.b_out", "mlp.ln.w", "mlp.ln.b")
 
 
 def _in_model(name: str) -> tuple[int, int, int, str]:
