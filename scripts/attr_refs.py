@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from fidelity_refs import widened
 from patching_refs import NORMS_AFTER, HuggingFace, Source
+from truth import LENS_MODES
 
 Tables = dict[str, np.ndarray]
 NO_BIAS = torch.zeros(())
@@ -57,6 +59,18 @@ class Attributions:
         scale = ((stream * stream).mean(-1, keepdim=True) + eps).sqrt()
         return parts / scale * w @ self.w_u[:, answers]
 
+    def lens(self, kept: Source, mode: str) -> torch.Tensor:
+        """[lens_layer, V] at the last position: the last norm and W_U of each block's input, and of the last one's output."""
+        n = self.hf.n_layers
+        stack = torch.stack([kept["resid_pre", l][-1] for l in range(n)] + [kept["resid_post", n - 1][-1]])
+        if mode == "recompute":
+            with widened(self.hf.dtype):
+                logits = self.final(stack) @ self.w_u + self.b_u
+            return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
+        _, _, centres, eps = self._final_parts()
+        stack = stack - stack.mean(-1, keepdim=True) if centres else stack
+        return stack / (stack[-1].square().mean() + eps).sqrt() @ self.w_u
+
     def _run(self, tokens: list[int]) -> tuple[torch.Tensor, Source, dict[int, torch.Tensor]]:
         """Logits; activations; what a norm behind a matrix multiplies each place of its output by."""
         kept: Source = {}
@@ -80,7 +94,8 @@ class Attributions:
 
     def tables(self, tokens: list[int], answers: list[int]) -> tuple[Tables, dict[str, float], torch.Tensor]:
         """logit_attrs [component, P, answer], head_attrs [layer, head, P, answer], neuron_attrs [layer, neuron, P, answer];
-        how far sums are off, in units of the RMS of what they should be; logits [P, V]"""
+        and <mode>/lens_logit_diff [lens_layer, answer_other] at the last one; how far sums are off, in units of the RMS of what
+        they should be; logits [P, V]"""
         hf, (logits, kept, factor) = self.hf, self._run(tokens)
         layers, stream = range(hf.n_layers), kept["resid_post", hf.n_layers - 1]
         first = kept["resid_pre", 0]
@@ -110,4 +125,7 @@ class Attributions:
         total = self.cap * torch.tanh(total / self.cap) if self.cap else total
         off["logit"] = float((total - logits[:, answers]).abs().max() / logits.square().mean().sqrt())
         out = {"logit_attrs": attrs, "head_attrs": torch.stack(heads), "neuron_attrs": torch.stack(neurons)}
+        for mode in LENS_MODES:
+            lens = self.lens(kept, mode)
+            out[f"{mode}/lens_logit_diff"] = lens[:, answers[:1]] - lens[:, answers[1:]]
         return {name: x.numpy() for name, x in out.items()}, off, logits

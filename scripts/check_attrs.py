@@ -140,9 +140,9 @@ def by_transformer_lens(model: Any, t: Tokens, answers: list[int]) -> tuple[Tabl
 # --- Hugging Face -------------------------------------------------------------------------
 
 def by_hugging_face(model: Attributions, t: Tokens, answers: list[int]) -> tuple[Tables, dict[str, float]]:
-    """Without the lens; how far its sums are off."""
+    """Tables; how far its sums are off."""
     every, off, logits = model.tables(t, answers)
-    at_read = {name: x[..., -1, :] for name, x in every.items()}
+    at_read = {name: x if "lens" in name else x[..., -1, :] for name, x in every.items()}
     return {**at_read, **{f"all/{name}": every[name] for name in AT_ALL}, **by_position(logits)}, off
 
 
@@ -153,7 +153,7 @@ def check_exact(c: Checks, what: str, folder: Path, tokens: list[Tokens], answer
         got, sums = by_hugging_face(model, t, a)
         off = {name: max(x, off.get(name, 0.0)) for name, x in sums.items()}
         e = Error()
-        for name in ("logit_attrs", "head_attrs", "neuron_attrs", *(f"all/{name}" for name in AT_ALL)):
+        for name in LIMIT:
             e.add(got[name], exact[name])
         far = max(far, e.relative()[1])
     c.that(far < SAME and max(off.values()) < SAME, f"{what}: Hugging Face in float64: {far:.1e}, sums {off}")
