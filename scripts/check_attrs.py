@@ -318,21 +318,27 @@ def family_of(folder: Path) -> str:
     return next((", ".join(kinds) for kinds in together if kind in kinds), kind)
 
 
+def by_peer(folder: Path, hf: Any, raw: bool, tokens: list[Tokens], answers: list[list[int]]) -> tuple[list[Tables], Any]:
+    """TransformerLens's tables and labels; of a model that it lacks Hugging Face's, raw only, and no labels."""
+    if tl_cannot(hf.config):
+        narrow = Attributions(folder, torch.float32) if raw else None
+        return [by_hugging_face(narrow, t, a)[0] for t, a in zip(tokens, answers)] if narrow else [], None
+    model = load_tl(hf, {f: not raw for f in truth.PROCESSING}, torch.float32)
+    found = [by_transformer_lens(model, t, a) for t, a in zip(tokens, answers)]
+    return [tables for tables, _ in found], found[0][1]
+
+
 def check_model(c: Checks, pools: Pools, binary: Path, folder: Path, tmp: Path, raw: bool) -> None:
     what = f"{folder.name}{' raw' if raw else ''}"
     flags = {f: not raw for f in truth.PROCESSING}
     hf = load_hf(str(folder), torch.float32)
     why = tl_cannot(hf.config)
-    model, exact = None if why else load_tl(hf, flags, torch.float32), truth.load(str(folder), **flags)
+    exact = truth.load(str(folder), **flags)
     rows, words = write_data(folder, tmp / "data.csv")
     tokens = encoded(folder, rows, True)
     answers = [[encoded(folder, [w], False)[0][0] for w in a] for a in words]
     want = [in_float64(exact, t, a) for t, a in zip(tokens, answers)]
-    found = [by_transformer_lens(model, t, a) for t, a in zip(tokens, answers)] if model else []
-    peer = [tables for tables, _ in found]
-    if why and raw:
-        narrow = Attributions(folder, torch.float32)
-        peer = [by_hugging_face(narrow, t, a)[0] for t, a in zip(tokens, answers)]
+    peer, labels = by_peer(folder, hf, raw, tokens, answers)
     theirs: Errors = {}
     add(theirs, peer, want)
     ours: dict[str, Errors] = {name: {} for name in LIMIT}
@@ -344,7 +350,7 @@ def check_model(c: Checks, pools: Pools, binary: Path, folder: Path, tmp: Path, 
             with h5py.File(tmp / "out.h5") as f:
                 got, tables = read_tables(f, lens)
                 c.that(got == tokens, f"{what}: h5lens's tokens")
-                check_labels(c, what, f, found[0][1] if found else None)
+                check_labels(c, what, f, labels)
                 sums.append(check_sums(c, what, f, exact))
             errors: Errors = {}
             add(errors, tables, want)
