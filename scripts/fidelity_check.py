@@ -64,7 +64,7 @@ class Worst:
 
 
 def check_hf(model_dir: str, prompts: list[Prompt], worst: Worst) -> None:
-    """Residual streams, patterns and logits of the raw model, all in float64."""
+    """Residual streams, patterns, routers and logits of the raw model, all in float64."""
     hf = load_hf(model_dir, torch.float64)
     model = truth.load(model_dir, **{f: False for f in truth.PROCESSING})
     n, limit = model.cfg.n_layers, CHECK_LIMIT[torch.float64]
@@ -72,7 +72,8 @@ def check_hf(model_dir: str, prompts: list[Prompt], worst: Worst) -> None:
         ref = truth.run(model, prompt.tokens)
         with widened(torch.float64):
             out = hf(torch.tensor([prompt.tokens]), output_hidden_states=True,
-                     output_attentions=True)
+                     output_attentions=True,
+                     **({"output_router_logits": True} if model.cfg.n_experts else {}))
         final = truth.layer_norm(model, "ln_final", ref[f"blocks.{n - 1}.hook_resid_post"])
         pairs = [("logits", out.logits[0], ref["logits"]),
                  ("ln_final's output", out.hidden_states[n][0], final)]
@@ -81,6 +82,9 @@ def check_hf(model_dir: str, prompts: list[Prompt], worst: Worst) -> None:
                           ref[f"blocks.{l}.hook_resid_pre"]))
             pairs.append((f"blocks.{l}.attn.hook_pattern", out.attentions[l][0],
                           ref[f"blocks.{l}.attn.hook_pattern"]))
+            if model.cfg.n_experts:
+                name = f"blocks.{l}.mlp.hook_expert_weights"
+                pairs.append((name, torch.softmax(out.router_logits[l], -1), ref[name]))
         for name, value, want in pairs:
             worst.see("Hugging Face float64", limit, f"{model_dir} {name}", value.numpy(), want)
 

@@ -43,8 +43,8 @@ def widened(dtype: torch.dtype) -> Iterator[None]:
     A float64 model of Hugging Face still computes some things in float32: rotary frequencies,
     angles, cosines and sines (all families); RMSNorm (Llama, Mistral, Qwen2); queries, keys
     and the softmax of GPT-Neo; the softmax of GPT-NeoX, Llama, Mistral and Qwen2, which names
-    its dtype. It would agree with nobody past 1e-7. TransformerLens does so for llama3's
-    rotary frequencies. So float32 becomes another name of float64 in those modules, and
+    its dtype; and the router's softmax, by which TransformerLens's experts go too. It would
+    agree with nobody past 1e-7. TransformerLens does so for llama3's rotary frequencies. So float32 becomes another name of float64 in those modules, and
     Tensor.float another of Tensor.double, while a model is made and run.
     """
     if dtype != torch.float64:
@@ -52,9 +52,10 @@ def widened(dtype: torch.dtype) -> Iterator[None]:
         return
     families = ("gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "qwen2", "qwen3",
                 "olmo2", "gemma", "gemma2", "gemma3", "granite", "smollm3", "phi", "phi3", "gptj",
-                "opt", "gpt_bigcode", "starcoder2", "stablelm", "bloom")
+                "opt", "gpt_bigcode", "starcoder2", "stablelm", "bloom", "mixtral", "qwen3_moe")
     names = [f"models.{f}.modeling_{f}" for f in families] + ["modeling_rope_utils"]
     modules = [importlib.import_module(f"transformers.{n}") for n in names]
+    modules.append(importlib.import_module("transformer_lens.components.mlps.moe"))
     to_float = torch.Tensor.float
     for m in modules:
         m.torch = WidenedTorch()
@@ -104,7 +105,8 @@ def tl_cannot(c: object) -> str | None:
         return "attention_bias off: TransformerLens's conversion of GPT-NeoX needs the biases"
     if rope_of(c)["rope_type"] not in ("default", "linear", "llama3"):
         return f"rope_type {rope_of(c)['rope_type']}: no family of TransformerLens has it"
-    if c.model_type in ("olmo2", "gemma3_text", "granite", "smollm3", "starcoder2", "stablelm"):
+    if c.model_type in ("olmo2", "gemma3_text", "granite", "smollm3", "starcoder2", "stablelm",
+                        "qwen3_moe"):
         return f"TransformerLens 2.16 does not have {c.model_type}"
     if c.model_type == "bloom":
         return ("the norm of the embedding is part of W_E here, and slopes are transformers', which "
@@ -181,7 +183,7 @@ def tl_family(c: object) -> dict:
     if c.model_type == "phi":
         return {**keys, "eps": c.layer_norm_eps, "parallel_attn_mlp": True}
     keys.update(eps=c.rms_norm_eps, gated_mlp=True, n_key_value_heads=c.num_key_value_heads,
-                final_rms=c.model_type != "mistral", use_qk_norm=c.model_type == "qwen3")
+                final_rms=c.model_type not in ("mistral", "mixtral"), use_qk_norm=c.model_type == "qwen3")
     if c.model_type in ("gemma", "gemma2"):
         keys.update(n_key_value_heads=c.num_key_value_heads, act_fn="gelu_pytorch_tanh")
     if c.model_type == "gemma2":
@@ -191,8 +193,10 @@ def tl_family(c: object) -> dict:
                     output_logits_soft_cap=c.final_logit_softcapping or -1.0)
     if c.model_type in ("llama", "phi3") and c.num_key_value_heads == c.num_attention_heads:
         keys["n_key_value_heads"] = None
+    if c.model_type == "mixtral":
+        keys.update(num_experts=c.num_local_experts, experts_per_token=c.num_experts_per_tok)
     local = [False] * c.num_hidden_layers
-    if c.model_type in ("mistral", "phi3") and c.sliding_window:
+    if c.model_type in ("mistral", "phi3", "mixtral") and c.sliding_window:
         local = [True] * c.num_hidden_layers
     elif c.model_type in ("qwen2", "qwen3", "gemma2"):
         local = [k == "sliding_attention" for k in c.layer_types]
@@ -208,6 +212,7 @@ def tl_weights(hf: torch.nn.Module, cfg: object) -> dict[str, torch.Tensor]:
              "gpt_neox": convert.convert_neox_weights,
              "llama": convert.convert_llama_weights,
              "mistral": convert.convert_mistral_weights,
+             "mixtral": convert.convert_mixtral_weights,
              "qwen2": convert.convert_qwen2_weights,
              "qwen3": convert.convert_qwen3_weights,
              "gemma": convert.convert_gemma_weights,
@@ -266,13 +271,16 @@ def load_tl(hf: torch.nn.Module, flags: dict[str, bool], dtype: torch.dtype) -> 
     why = tl_cannot(c)
     if why:
         raise ValueError(f"TransformerLens can't hold this model: {why}")
+    experts = c.model_type == "mixtral"  # of which it folds no norm
     norm = "LN" if c.model_type.startswith("gpt") or c.model_type in ("phi", "opt") else "RMS"
     cfg = HookedTransformerConfig(
         **tl_family(c), d_vocab=c.vocab_size,
-        normalization_type=norm + ("Pre" if flags["fold_ln"] else ""),
+        normalization_type=norm + ("Pre" if flags["fold_ln"] and not experts else ""),
         init_weights=False, device="cpu", dtype=dtype)
     with widened(dtype):
         model = HookedTransformer(cfg)
+    if experts:  # whose Linears are of torch's default dtype
+        model.to(dtype, print_details=False)
     with widened(dtype):
         weights = tl_weights(hf, cfg)
     if cfg.output_logits_soft_cap > 0:  # as from_pretrained does
@@ -333,15 +341,18 @@ def run_tl(model: torch.nn.Module, tokens: list[int]) -> tuple[truth.Cache, obje
         block.attn.alibi = None
     default = torch.get_default_dtype()
     torch.set_default_dtype(model.cfg.dtype)  # in which it makes slopes
-    logits, cache = model.run_with_cache(ids)
+    with widened(model.cfg.dtype):
+        logits, cache = model.run_with_cache(ids)
     torch.set_default_dtype(default)
-    out = {k: v[0].numpy() for k, v in cache.items()}
+    out = {k: v.numpy() if ".mlp.hook_expert_" in k else v[0].numpy()
+           for k, v in cache.items() if ".mlp.experts." not in k}
     for k, v in cache.items():  # positions and heads are one axis there
         if ".q_norm." in k or ".k_norm." in k:
             out[k] = v.numpy().reshape(len(tokens), -1, v.shape[-1])
     out["logits"] = logits[0].numpy()
     model.set_use_attn_result(True)
-    _, results = model.run_with_cache(ids, names_filter=lambda n: n.endswith("hook_result"))
+    with widened(model.cfg.dtype):
+        _, results = model.run_with_cache(ids, names_filter=lambda n: n.endswith("hook_result"))
     model.set_use_attn_result(False)
     out.update({k: v[0].numpy() for k, v in results.items()})
     return out, cache

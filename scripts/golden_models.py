@@ -47,6 +47,7 @@ def flags_of(variant: str) -> dict[str, bool]:
 ALL_HOOKS = ("",)  # a hook is stored when its name ends with one of these
 FEW_HOOKS = ("hook_resid_post", "hook_pattern", "hook_attn_out", "hook_mlp_out",
              "ln_final.hook_normalized", "logits")
+EXPERT_HOOKS = (*FEW_HOOKS, "hook_expert_weights", "hook_expert_indices")
 Stored = tuple[tuple[str, ...], tuple[int, ...]]  # hooks, prompts whose hooks are stored
 
 
@@ -158,6 +159,13 @@ def own_config(n_layers: int, d_model: int, n_heads: int, d_head: int,
                **more: object) -> dict:
     return {"model_type": "hooked_transformer",
             **hooked_config(N_CTX, n_layers, d_model, n_heads, d_head, **more)}
+
+
+def qwen3_moe_config(n_layer: int, n_embd: int, n_head: int, n_kv: int,
+                     **more: object) -> dict:
+    return llama_config("Qwen3Moe", n_layer, n_embd, n_head, n_kv, model_type="qwen3_moe",
+                        rms_norm_eps=1e-6, moe_intermediate_size=14, decoder_sparse_step=1,
+                        mlp_only_layers=[], **more)
 
 
 MOST, SHORT, MIDDLE = (0, 1, 2, 3, 5), (0, 1, 3), (1, 2)
@@ -421,6 +429,23 @@ MODELS = {
                          output_logits_soft_cap=6.0, n_key_value_heads=2,
                          use_normalization_before_and_after=True),
         store=OWN_RAW),
+    "mixtral": Spec(
+        7102, llama_config("Mixtral", 2, 24, 4, 2, intermediate_size=20, num_local_experts=5,
+                           num_experts_per_tok=2, router_jitter_noise=0.1),
+        store={"processed": (ALL_HOOKS, MIDDLE), "raw": (ALL_HOOKS, MIDDLE), **ONLY_ON}),
+    "mixtral_window": Spec(
+        7202, llama_config("Mixtral", 2, 16, 2, 1, intermediate_size=12, num_local_experts=8,
+                           num_experts_per_tok=3, sliding_window=6, tie_word_embeddings=True),
+        dtype="BF16", shards=2, store={"processed": (EXPERT_HOOKS, MIDDLE)}),
+    "qwen3_moe": Spec(
+        7303, qwen3_moe_config(2, 24, 4, 2, head_dim=10, num_experts=6, num_experts_per_tok=2,
+                               norm_topk_prob=False),
+        dtype="BF16", store={"processed": (ALL_HOOKS, MIDDLE), "raw": (FEW_HOOKS, MIDDLE)}),
+    "qwen3_moe_norm": Spec(
+        7405, qwen3_moe_config(3, 16, 2, 1, head_dim=8, num_experts=8, num_experts_per_tok=3,
+                               norm_topk_prob=True, attention_bias=True,
+                               use_sliding_window=True, sliding_window=5),
+        store={"processed": (EXPERT_HOOKS, MIDDLE)}),
 }
 
 
@@ -527,6 +552,19 @@ NORMS["gemma2"] = NORMS["gemma3_text"] = ("input", "post_attention", "pre_feedfo
                                           "post_feedforward")
 
 
+def add_experts(m: Maker, block: str, cfg: dict) -> None:
+    mixtral, D = cfg["model_type"] == "mixtral", cfg["hidden_size"]
+    mlp = f"{block}.{'block_sparse_moe' if mixtral else 'mlp'}"
+    gate, up, down = ("w1", "w3", "w2") if mixtral else ("gate_proj", "up_proj", "down_proj")
+    n, F = ((cfg["num_local_experts"], cfg["intermediate_size"]) if mixtral
+            else (cfg["num_experts"], cfg["moe_intermediate_size"]))
+    m.linear(f"{mlp}.gate", D, n)
+    for e in range(n):
+        m.linear(f"{mlp}.experts.{e}.{gate}", D, F)
+        m.linear(f"{mlp}.experts.{e}.{up}", D, F)
+        m.linear(f"{mlp}.experts.{e}.{down}", F, D)
+
+
 def llama_weights(cfg: dict, seed: int, maker: type[Maker] = Maker) -> Weights:
     D, V, F = cfg["hidden_size"], cfg["vocab_size"], cfg["intermediate_size"]
     H, Hkv = cfg["num_attention_heads"], cfg["num_key_value_heads"]
@@ -545,14 +583,17 @@ def llama_weights(cfg: dict, seed: int, maker: type[Maker] = Maker) -> Weights:
         m.linear(f"{b}.self_attn.q_proj", D, H * dh, b_qkv)
         m.linear(f"{b}.self_attn.k_proj", D, Hkv * dh, b_qkv)
         m.linear(f"{b}.self_attn.v_proj", D, Hkv * dh, b_qkv)
-        if cfg["model_type"] in ("qwen3", "gemma3_text", "olmo2"):
+        if cfg["model_type"] in ("qwen3", "qwen3_moe", "gemma3_text", "olmo2"):
             one = cfg["model_type"] == "olmo2"
             m.gain(f"{b}.self_attn.q_norm.weight", dh * (H if one else 1), less)
             m.gain(f"{b}.self_attn.k_norm.weight", dh * (Hkv if one else 1), less)
         m.linear(f"{b}.self_attn.o_proj", H * dh, D, b_o)
-        m.linear(f"{b}.mlp.gate_proj", D, F, b_mlp)
-        m.linear(f"{b}.mlp.up_proj", D, F, b_mlp)
-        m.linear(f"{b}.mlp.down_proj", F, D, b_mlp)
+        if cfg["model_type"] in ("mixtral", "qwen3_moe"):
+            add_experts(m, b, cfg)
+        else:
+            m.linear(f"{b}.mlp.gate_proj", D, F, b_mlp)
+            m.linear(f"{b}.mlp.up_proj", D, F, b_mlp)
+            m.linear(f"{b}.mlp.down_proj", F, D, b_mlp)
         for norm in NORMS.get(cfg["model_type"], ("input", "post_attention")):
             m.gain(f"{b}.{norm}_layernorm.weight", D, less)
     m.gain("model.norm.weight", D, less)
@@ -658,6 +699,7 @@ WEIGHTS: dict[str, Callable[[dict, int], Weights]] = {
     "qwen3": llama_weights, "olmo2": llama_weights, "gemma": llama_weights,
     "gemma2": llama_weights, "gemma3_text": llama_weights, "granite": llama_weights,
     "hooked_transformer": own_weights, "bloom": bloom_weights, "smollm3": llama_weights, "phi3": phi3_weights,
+    "mixtral": llama_weights, "qwen3_moe": llama_weights,
     **{kind: layer_norm_weights for kind in ("phi", "gptj", "opt", "gpt_bigcode", "starcoder2",
                                              "stablelm")}}
 

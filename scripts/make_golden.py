@@ -41,7 +41,9 @@ from scripts/fidelity.py --record.
 Ranks, tokens and lengths are integers, everything else is float64 rounded to 33 significant
 bits (1e-10: far below float32's 6e-8), which makes the files a third smaller and keeps them
 identical from machine to machine. Ranks and top tokens are safe from rounding: the script
-refuses a model in which two logits, or neurons, that decide one lie within 2e-5 of each other.
+refuses a model in which two logits, or neurons, that decide one lie within 2e-5 of each other;
+or the weights of two experts that decide where a token goes within 1e-4 (some hundred times
+float32's error: otherwise it would go elsewhere in float32 than in float64).
 At other positions than the last such a token is -2 in pos_top_tokens: it can be told by nobody.
 """
 
@@ -65,6 +67,7 @@ __all__ = ["MODELS", "make_weights", "write_json", "write_safetensors"]  # for f
 BUFFER_ENDS = (".attn.bias", ".attention.bias", ".masked_bias", ".rotary_emb.inv_freq")
 KEPT_BITS = 33
 MIN_GAP = 2e-5
+MIN_ROUTER_GAP = 1e-4
 N_TOP = 10
 LARGEST = ("pos_top_tokens", "pos_top_logits", "pos_top_probs", "neuron_attrs")
 LARGEST_IN = ("processed", "raw", "refactor")  # variants
@@ -125,6 +128,15 @@ def check_gaps(lens: np.ndarray, answers: list[int], n_top: int) -> float:
     if gap < MIN_GAP:
         raise ValueError(f"two logits are {gap:.1e} apart: choose another seed")
     return float(gap)
+
+
+def check_routers(model: truth.Model, cache: truth.Cache) -> None:
+    """Are the weights that decide a token's experts, and their order, far enough apart?"""
+    for l in range(model.cfg.n_layers if model.cfg.n_experts else 0):
+        weights = -np.sort(-cache[f"blocks.{l}.mlp.hook_expert_weights"], axis=-1)
+        gap = -np.diff(weights[:, :model.cfg.experts_per_token + 1]).max()
+        if gap < MIN_ROUTER_GAP:
+            raise ValueError(f"two experts' weights are {gap:.1e} apart: choose another seed")
 
 
 def put(group: h5py.Group, name: str, a: np.ndarray) -> h5py.Dataset:
@@ -197,6 +209,7 @@ def write_truth(out: str, spec: Spec) -> str:
             rows = []
             for i, t in enumerate(tokens):
                 cache = truth.run(model, t)
+                check_routers(model, cache)
                 if i in stored:
                     put_hooks(group.create_group(str(i)), cache, hooks)
                 rows.append(all_tables(model, cache, t, answers[i], max(lengths)))

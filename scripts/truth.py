@@ -214,6 +214,27 @@ def mlp(model: Model, layer: int, x: Array, cache: Cache) -> Array:
     return post @ w[name + "W_out"] + w[name + "b_out"]
 
 
+def expert_mlp(model: Model, layer: int, x: Array, cache: Cache) -> Array:
+    """The softmax over all experts, the largest k of each row, and what these add to it."""
+    cfg, w, name = model.cfg, model.weights, f"blocks.{layer}.mlp."
+    act, out = ACTIVATIONS[cfg.act_fn], np.zeros_like(x)
+    weights = softmax(x @ w[name + "W_gate.weight"].T)
+    # Of equal ones the lower first.
+    chosen = np.argsort(-weights, axis=-1, kind="stable")[:, :cfg.experts_per_token]
+    share = np.take_along_axis(weights, chosen, -1)
+    if cfg.norm_expert_weights:
+        share = share / share.sum(axis=-1, keepdims=True)
+    cache[name + "hook_expert_weights"] = weights
+    cache[name + "hook_expert_indices"] = chosen.astype(np.int32)
+    for e in range(cfg.n_experts):
+        W_gate, W_in, W_out = (w[f"{name}experts.{e}.W_{part}.weight"].T
+                               for part in ("gate", "in", "out"))
+        row, place = np.nonzero(chosen == e)
+        post = act(x[row] @ W_gate) * (x[row] @ W_in)
+        out[row] += (post @ W_out) * share[row, place][:, None]
+    return out
+
+
 def run(model: Model, tokens: list[int], result: bool = True) -> Cache:
     """Every hook point of one prompt, without a batch dimension, and "logits" [P, V]."""
     w, cache = model.weights, Cache()
@@ -238,8 +259,8 @@ def run(model: Model, tokens: list[int], result: bool = True) -> Cache:
         if not model.cfg.parallel:
             cache[b + "hook_resid_mid"] = resid = mid
         x = layer_norm(model, b + "ln2", resid, cache) if model.cfg.norms_before else resid
-        cache[b + "hook_mlp_out"] = norm_after(model, b + "ln2_post", mlp(model, l, x, cache),
-                                               cache)
+        out = (expert_mlp if model.cfg.n_experts else mlp)(model, l, x, cache)
+        cache[b + "hook_mlp_out"] = norm_after(model, b + "ln2_post", out, cache)
         resid = mid + cache[b + "hook_mlp_out"]
         cache[b + "hook_resid_post"] = resid
     x = layer_norm(model, "ln_final", resid, cache)
@@ -348,7 +369,7 @@ def attr_tables(model: Model, cache: Cache, answers: list[int],
     layer's attn_out and mlp_out, then what is of no part of the stream: b_U, and the bias of
     an unfolded ln_final. Their sum is answer_logit.
     head_attrs [layer, head, answer]: of hook_result, so without b_O.
-    neuron_attrs [layer, neuron, answer]: of the activation times its row of W_out.
+    neuron_attrs [layer, neuron, answer], of an MLP without experts: of the activation times its row of W_out.
     """
     w, layers = model.weights, range(model.cfg.n_layers)
     stream = np.stack([cache[name][read_pos] for name in component_names(model)])
@@ -361,7 +382,7 @@ def attr_tables(model: Model, cache: Cache, answers: list[int],
     attrs = added_logits(model, cache, stream, answers, read_pos)
     out = {"logit_attrs": np.concatenate([attrs, bias[None]]),
            "head_attrs": added_logits(model, cache, results, answers, read_pos)}
-    if model.cfg.attn_only:
+    if model.cfg.attn_only or model.cfg.n_experts:
         return out
     neurons = np.stack([part_of(model, cache, f"blocks.{l}.ln2_post", read_pos,
                                 cache[f"blocks.{l}.mlp.hook_post"][read_pos][:, None]

@@ -111,6 +111,9 @@ class Config:
     logit_cap: float = 0.0
     alibi: bool = False                # positions are slopes of the scores
     embed_norm: bool = False           # W_E's rows are LayerNorm's output
+    n_experts: int = 0                 # the MLP is so many, of d_mlp each; 0: one MLP
+    experts_per_token: int = 0
+    norm_expert_weights: bool = True   # the chosen ones' weights are made to add up to 1
     # TransformerLens's own models only:
     folded: bool = False               # norms have no weights: LNPre, RMSPre
     final_norm: str = ""               # ln_final's kind, where it is not norm
@@ -400,7 +403,7 @@ class Llama:
 
     @classmethod
     def weights(cls, cfg: Config, hf: dict, tensors: Tensors) -> Weights:
-        H, dh, D, F = cfg.n_heads, cfg.d_head, cfg.d_model, cfg.d_mlp
+        H, dh, D = cfg.n_heads, cfg.d_head, cfg.d_model
 
         def get(name: str) -> Array:
             return tensors["model." + name]()
@@ -421,13 +424,20 @@ class Llama:
             name = src + "self_attn.o_proj."
             w[dst + "attn.W_O"] = get(name + "weight").T.reshape(H, dh, D)
             w[dst + "attn.b_O"] = get(name + "bias") if "O" in cls.biased(hf) else np.zeros(D)
-            for ours, theirs, n in (("gate", "gate", F), ("in", "up", F), ("out", "down", D)):
-                name = f"{src}mlp.{theirs}_proj."
-                w[f"{dst}mlp.W_{ours}"] = get(name + "weight").T
-                w[f"{dst}mlp.b_{ours}"] = (get(name + "bias") if cls.mlp_biased(hf)
-                                           else np.zeros(n))
+            w.update(cls.mlp(src, dst, cfg, hf, get))
         w["ln_final.w"] = get("norm.weight") + cls.gain_offset
         set_unembed(w, cfg, tensors, "lm_head.weight")
+        return w
+
+    @classmethod
+    def mlp(cls, src: str, dst: str, cfg: Config, hf: dict,
+            get: Callable[[str], Array]) -> Weights:
+        w: Weights = {}
+        for ours, theirs, n in (("gate", "gate", cfg.d_mlp), ("in", "up", cfg.d_mlp),
+                                ("out", "down", cfg.d_model)):
+            name = f"{src}mlp.{theirs}_proj."
+            w[f"{dst}mlp.W_{ours}"] = get(name + "weight").T
+            w[f"{dst}mlp.b_{ours}"] = get(name + "bias") if cls.mlp_biased(hf) else np.zeros(n)
         return w
 
     @classmethod
@@ -484,6 +494,56 @@ class Qwen3(Qwen2):
     @staticmethod
     def biased(hf: dict) -> str:
         return Llama.biased(hf)
+
+
+class Mixtral(Mistral):
+    """MixtralForCausalLM: experts. TransformerLens's names: W_gate.weight is the router's."""
+
+    MLP, GATE, IN, OUT = "block_sparse_moe", "w1", "w3", "w2"
+
+    @staticmethod
+    def windows(hf: dict) -> tuple[int | None, ...]:
+        return (hf.get("sliding_window"),) * hf["num_hidden_layers"]
+
+    @classmethod
+    def config(cls, hf: dict) -> Config:
+        cfg = super().config({"rms_norm_eps": 1e-5, "rope_theta": 1e6, **hf})
+        return replace(cfg, n_experts=hf.get("num_local_experts", 8),
+                       experts_per_token=hf.get("num_experts_per_tok", 2))
+
+    @classmethod
+    def mlp(cls, src: str, dst: str, cfg: Config, hf: dict,
+            get: Callable[[str], Array]) -> Weights:
+        w = {f"{dst}mlp.W_gate.weight": get(f"{src}{cls.MLP}.gate.weight")}
+        for e in range(cfg.n_experts):
+            for ours, theirs in (("W_gate", cls.GATE), ("W_in", cls.IN), ("W_out", cls.OUT)):
+                w[f"{dst}mlp.experts.{e}.{ours}.weight"] = get(
+                    f"{src}{cls.MLP}.experts.{e}.{theirs}.weight")
+        return w
+
+
+class Qwen3Moe(Mixtral):
+    """Qwen3MoeForCausalLM: Qwen3's norms of queries and keys, a window of all layers or none."""
+
+    default_kv_heads, qk_norm = 4, "head"
+    MLP, GATE, IN, OUT = "mlp", "gate_proj", "up_proj", "down_proj"
+
+    @staticmethod
+    def biased(hf: dict) -> str:
+        return Llama.biased(hf)
+
+    @staticmethod
+    def windows(hf: dict) -> tuple[int | None, ...]:
+        window = hf.get("sliding_window", 4096) if hf.get("use_sliding_window", False) else None
+        return (window,) * hf["num_hidden_layers"]
+
+    @classmethod
+    def config(cls, hf: dict) -> Config:
+        cfg = super().config({"rms_norm_eps": 1e-6, "rope_theta": 1e4, **hf,
+                              "intermediate_size": hf.get("moe_intermediate_size", 768)})
+        return replace(cfg, n_experts=hf.get("num_experts", 128),
+                       experts_per_token=hf.get("num_experts_per_tok", 8),
+                       norm_expert_weights=hf.get("norm_topk_prob", False))
 
 
 class Olmo2(Llama):
@@ -904,8 +964,8 @@ FAMILIES = {"gpt2": Gpt2, "gpt_neo": GptNeo, "gpt_neox": GptNeoX, "llama": Llama
             "gemma2": Gemma2, "gemma3_text": Gemma3, "granite": Granite, "smollm3": SmolLM3,
             "phi": Phi, "phi3": Phi3, "gptj": GptJ, "opt": Opt, "bloom": Bloom,
             "gpt_bigcode": GptBigCode,
-            "starcoder2": Starcoder2, "stablelm": StableLm,
-            "hooked_transformer": HookedTransformer}
+            "starcoder2": Starcoder2, "stablelm": StableLm, "mixtral": Mixtral,
+            "qwen3_moe": Qwen3Moe, "hooked_transformer": HookedTransformer}
 
 
 def set_unembed(w: Weights, cfg: Config, tensors: Tensors, name: str) -> None:
@@ -1035,6 +1095,7 @@ def process(cfg: Config, weights: Weights, fold_ln: bool = True,
         raise ValueError(reason)
     w = dict(weights)
     blocks = [f"blocks.{l}." for l in range(cfg.n_layers)]
+    fold_ln = fold_ln and not cfg.n_experts  # TransformerLens folds no norm of such a model
     if fold_ln and not cfg.folded and cfg.norm != "none":
         fold_layer_norm(cfg, w)
     if center_writing_weights and cfg.last_norm == "LN":

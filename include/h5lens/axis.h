@@ -43,6 +43,7 @@ enum lens_axis {
 struct lens_sizes {
 	size_t n_pos_embeds; /* 1 with learned positions in the stream, else 0 */
 	size_t n_layers, n_heads, n_kv_heads, d_model, d_head, d_mlp;
+	size_t n_experts, experts_per_token;
 	size_t d_vocab;    /* of logits */
 	size_t d_vocab_in; /* of tokens, which W_E has a row for each of */
 	bool attn_only;    /* layers are no more than attention: one component each */

@@ -36,7 +36,7 @@ struct lens_capture_spec {
 	int dataset; /* what the sink knows it by */
 	enum lens_hook hook;
 	size_t layer;
-	enum lens_dtype dtype; /* LENS_F32 or LENS_F16 */
+	enum lens_dtype dtype; /* LENS_F32, LENS_F16 or, of integers, LENS_I32 */
 	bool by_rows;          /* as rows, but chunks that a batch holds whole as they are */
 	bool by_token;         /* whole chunks, and what of a chunk a batch has, as rows */
 	int rank;

@@ -35,6 +35,8 @@ enum lens_hook {
 	LENS_HOOK_MLP_IN,
 	LENS_HOOK_LN2_SCALE,
 	LENS_HOOK_LN2_NORMALIZED,
+	LENS_HOOK_EXPERT_WEIGHTS,
+	LENS_HOOK_EXPERT_INDICES,
 	LENS_HOOK_MLP_PRE,
 	LENS_HOOK_MLP_PRE_LINEAR,
 	LENS_HOOK_MLP_MID,
@@ -74,6 +76,9 @@ bool lens_hook_is_square(enum lens_hook hook);
 
 /* Heads that a row of a token-wise hook point holds, one behind the other; 1: none. */
 size_t lens_hook_heads(const struct lens_config *c, enum lens_hook hook);
+
+/* What its values are: float32, or int32, whose bits stand in the floats. */
+enum lens_dtype lens_hook_dtype(enum lens_hook hook);
 
 /* Does a model of this kind have the hook point at all? */
 bool lens_hook_exists(const struct lens_config *c, enum lens_hook hook);

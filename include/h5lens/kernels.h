@@ -48,6 +48,8 @@ struct lens_row_count {
 size_t lens_row_way(size_t number);
 /* Where the i-th row of a way is. */
 size_t lens_row_place(size_t way, size_t i);
+/* The way of the row at a place: of rows that are brought together each keeps its own. */
+size_t lens_row_way_at(size_t place);
 /* How many rows a matrix has that holds so many of each way, gaps included. */
 size_t lens_row_places(const struct lens_row_count *c);
 /* How many of any one way fit into so many rows. */
@@ -142,6 +144,10 @@ struct lens_vec {
 	void (*add)(size_t n, const float *x, float *y);
 	/* x = cap·tanh(x/cap), in float64 and rounded once */
 	void (*soft_cap)(size_t n, float cap, float *x);
+	/* y += factor·x */
+	void (*add_scaled)(size_t n, float factor, const float *x, float *y);
+	/* Σ x·y, in float64 */
+	double (*dot)(size_t n, const float *x, const float *y);
 	/* y *= x */
 	void (*multiply)(size_t n, const float *x, float *y);
 	/*

@@ -12,6 +12,11 @@ from .files import _lock, _Shards
 from .names import _no_such, H5LensError, Rows, UnknownName
 
 
+def _nothing(dtype: Any) -> float:
+    """What stands where there is no token: NaN, of integers -1."""
+    return np.nan if np.dtype(dtype).kind == "f" else -1
+
+
 def _is_string(d: h5py.Dataset) -> bool:
     return h5py.check_string_dtype(d.dtype) is not None
 
@@ -128,7 +133,8 @@ class _PaddedDataset(_Composed):
     def __getitem__(self, args: Any, new_dtype: Any = None) -> Any:
         picks = _picks(args, self.shape)
         rows, slots, *inner = [np.atleast_1d(p) for p in picks]
-        out = np.full([len(rows), len(slots), *map(len, inner)], np.nan, self.dtype if new_dtype is None else new_dtype)
+        dtype = self.dtype if new_dtype is None else new_dtype
+        out = np.full([len(rows), len(slots), *map(len, inner)], _nothing(self.dtype), dtype)
         token = self._places(rows)[:, slots] if out.size else np.empty((0, 0), int)
         row, slot = np.nonzero(token >= 0)
         token = token[row, slot]

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from .chunks import Chunks, empty, Part
-from .datasets import _address, _dims, _flat, _index, _read, _ShardedDataset, _spans, _token_axis, Tokens
+from .datasets import _address, _dims, _flat, _index, _nothing, _read, _ShardedDataset, _spans, _token_axis, Tokens
 from .files import _lock
 from .names import H5LensError, Pos, Rows
 from .run_file import RunFile
@@ -91,7 +91,7 @@ class RunCache(RunFile):
     def activation_cache(self, rows: Rows = None, *, pos: Pos = None,
                          names: str | Sequence[str] | Callable[[str], bool] | None = None,
                          torch: bool = False, fill: float | None = None) -> dict[str, Any]:
-        """Full name → float32 array [batch, pos, …], in the order of a forward pass.
+        """Full name → float32 array [batch, pos, …] (hook_expert_indices: int32), in the order of a forward pass.
 
         With torch=True the values are tensors and `ActivationCache(d, model)` wraps the dict. Aliases are
         in it and share their array. names limits what is read: a name, several, or a function of the name.
@@ -106,7 +106,7 @@ class RunCache(RunFile):
         Without pos, all that is stored, trimmed to the longest prompt among rows.
 
         What is past a prompt's end (in patterns of query or key), or past the end of its slice, is NaN, or
-        fill if that is given, and then 1 in scales, by which TransformerLens divides.
+        fill if that is given, and then 1 in scales, by which TransformerLens divides; in integers always -1.
         """
         index = _index(rows, len(self))
         slot = self._slots(index, pos)
@@ -120,8 +120,9 @@ class RunCache(RunFile):
                 continue
             d = self._cache[hook]
             if (key := _address(d)) not in read:
-                value = None if fill is None else 1.0 if hook.endswith("hook_scale") else fill
-                got = self._batch(d, index, slot, value)
+                real = d.dtype.kind == "f"
+                value = None if fill is None or not real else 1.0 if hook.endswith("hook_scale") else fill
+                got = self._batch(d, index, slot, value, np.float32 if real else d.dtype)
                 read[key] = importlib.import_module("torch").from_numpy(got) if torch else got
             out[hook] = read[key]
         return out
@@ -166,7 +167,7 @@ class RunCache(RunFile):
         longest = int(length.max(initial=0))
         shape = [len(index), *(longest if name == "key" else n for name, n in zip(dims[1:], d.shape[1:]))]
         shape[axis] = slot.shape[1]
-        out, gone = empty(shape, dtype), np.nan if fill is None else fill
+        out, gone = empty(shape, dtype), _nothing(d.dtype) if fill is None else fill
         spans = _spans(self._entries(d, index, slot))
 
         def by_token(part: Part, i: int, row: int) -> None:

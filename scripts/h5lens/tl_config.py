@@ -16,10 +16,11 @@ _TL_KEYS = {
     "rotary_dim", "rotary_base", "rotary_adjacent_pairs", "use_NTK_by_parts_rope", "NTK_by_parts_factor",
     "NTK_by_parts_low_freq_factor", "NTK_by_parts_high_freq_factor", "NTK_original_ctx_len", "use_qk_norm",
     "use_normalization_before_and_after", "attn_scores_soft_cap", "output_logits_soft_cap",
-    "attn_only", "final_rms", "d_vocab_out", "post_embedding_ln"}
-_TL_GROUPED = {"MistralForCausalLM", "Qwen2ForCausalLM", "GemmaForCausalLM", "Gemma2ForCausalLM"}  # whatever their config
+    "attn_only", "final_rms", "d_vocab_out", "post_embedding_ln", "num_experts", "experts_per_token"}
+_TL_GROUPED = {"MistralForCausalLM", "MixtralForCausalLM", "Qwen2ForCausalLM", "GemmaForCausalLM",
+               "Gemma2ForCausalLM"}  # whatever their config
 _TL_LACKS = {"Olmo2ForCausalLM", "Gemma3ForCausalLM", "GraniteForCausalLM", "SmolLM3ForCausalLM",
-             "Starcoder2ForCausalLM", "StableLmForCausalLM",
+             "Starcoder2ForCausalLM", "StableLmForCausalLM", "Qwen3MoeForCausalLM",
              "BloomForCausalLM",  # its embedding's norm is part of W_E in our files
              "GPTBigCodeForCausalLM"}  # its conversion reads names that transformers no longer has
 _TL_N_CTX = 2048  # TransformerLens makes a mask of n_ctx × n_ctx for each layer, and limits n_ctx like this
@@ -29,8 +30,8 @@ def transformer_lens_config(run: RunFile) -> dict[str, Any]:
     """What TransformerLens 2.x's HookedTransformerConfig takes to be the model of this run; dtype and device are yours.
 
     It is `run.model_config` less what is not TransformerLens's. n_key_value_heads is there for grouped queries only
-    (given for any other model, TransformerLens would leave its keys and values empty), but for Mistral, Qwen2 and
-    Gemma, whose weights it converts as if they always had them. n_ctx is limited where positions are rotary, but never
+    (given for any other model, TransformerLens would leave its keys and values empty), but for Mistral, Mixtral,
+    Qwen2 and Gemma, whose weights it converts as if they always had them. n_ctx is limited where positions are rotary, but never
     below the longest prompt.
 
     W_U is no part of it: a model's weights are loaded from its folder, and config.json there says whether W_U is the

@@ -169,10 +169,19 @@ _IN_BLOCK = ("ln1.w", "ln1.b", "ln1_post.w", "ln2.w", "ln2.b", "ln2_post.w", "at
              "mlp.b_gate", "mlp.W_in", "mlp.b_in", "mlp.W_out", "mlp.b_out", "mlp.ln.w", "mlp.ln.b")
 
 
+_IN_EXPERT = ("W_in.weight", "W_out.weight", "W_gate.weight")
+
+
+def _in_block(part: str) -> int:
+    if expert := re.fullmatch(r"mlp\.experts\.(\d+)\.(.*)", part):
+        return len(_IN_BLOCK) + len(_IN_EXPERT) * int(expert[1]) + _IN_EXPERT.index(expert[2])
+    return _IN_BLOCK.index(part) if part in _IN_BLOCK else 1 << 30  # behind the experts
+
+
 def _in_model(name: str) -> tuple[int, int, int, str]:
     """Sorts parameters as `h5lens weights` lists them."""
     if block := re.fullmatch(r"blocks\.(\d+)\.(.*)", name):
-        return 1, int(block[1]), _IN_BLOCK.index(block[2]) if block[2] in _IN_BLOCK else len(_IN_BLOCK), name
+        return 1, int(block[1]), _in_block(block[2]), name
     before = ("embed.W_E", "pos_embed.W_pos")
     after = ("ln_final.w", "ln_final.b", "unembed.W_U", "unembed.b_U")
     return (0, 0, before.index(name), name) if name in before else \

@@ -159,7 +159,7 @@ void lens_copy_values(struct lens_capture *c, const struct lens_capture_spec *s,
 		c->overflows[s - c->plan->spec] +=
 			lens_vec()->to_f16(n, x, (uint16_t *)buf + at);
 	else
-		memcpy((float *)buf + at, x, n * sizeof(*x));
+		memcpy((float *)buf + at, x, n * sizeof(*x)); /* or int32's bits */
 }
 
 enum lens_status lens_capture_submit(struct lens_capture *c, struct lens_captured *done,

@@ -79,7 +79,13 @@ static void print_kinds(const struct lens_config *c)
 	print_attention(c);
 	if (c->parallel_block)
 		printf("  parallel_attn_mlp: attention and MLP both read resid_pre\n");
-	if (c->gated_mlp)
+	if (c->n_experts)
+		printf("  MLPs of %zu experts, each token goes through %zu (whose weights are %s); "
+		       "each is gated: %s(gate) * in\n",
+		       c->n_experts, c->experts_per_token,
+		       c->norm_expert_weights ? "made to add up to 1" : "those of all",
+		       c->act_name);
+	else if (c->gated_mlp)
 		printf("  gated_mlp: hook_post = %s(hook_pre) * hook_pre_linear\n",
 		       c->act_name);
 	if (c->attn_only)
@@ -112,7 +118,7 @@ static void print_functions(const struct lens_config *c)
 	if (!c->attn_only)
 		printf("act_fn %s, ", c->act_name);
 	printf("normalization_type %s", norm ? norm : "none");
-	if (norm && !c->norms_folded)
+	if (norm && !c->norms_folded && !c->n_experts)
 		printf(" (%s once folded)", lens_normalization_type(c, true));
 	if (norm)
 		printf(", eps %g", c->eps);

@@ -67,6 +67,13 @@ static void lay_out(struct lens_forward *f, struct layout *l, const struct lens_
 	f->z = take(l, rows, heads * dh);
 	f->hidden = take(l, rows, c->d_mlp);
 	f->factor = c->gated_mlp ? take(l, rows, c->d_mlp) : NULL;
+	if (c->n_experts) {
+		f->expert_input = take(l, rows, d);
+		f->expert_weights = take(l, rows, c->n_experts);
+		f->expert_share = take(l, rows, c->experts_per_token);
+		f->expert_index = (int32_t *)take(l, rows, c->experts_per_token);
+		f->expert_slot = (int32_t *)take(l, rows, 1);
+	}
 	f->result =
 		any_layer(v, LENS_HOOK_RESULT, c->n_layers) ? take(l, rows, heads * d) : NULL;
 	f->logits =

@@ -303,8 +303,8 @@ static enum lens_status gate(const struct lens_pass *p, size_t layer, float *hid
 	return LENS_OK;
 }
 
-/* normed → MLP → branch (mlp_out). */
-static enum lens_status mlp(const struct lens_pass *p, size_t layer)
+/* normed → MLP → branch */
+static enum lens_status one_mlp(const struct lens_pass *p, size_t layer)
 {
 	const struct lens_config *c = &p->f->model->config;
 	const struct lens_block *b = &p->f->model->block[layer];
@@ -322,11 +322,20 @@ static enum lens_status mlp(const struct lens_pass *p, size_t layer)
 		LENS_TRY(gate(p, layer, hidden));
 	LENS_TRY(show_rows(p, LENS_HOOK_MLP_POST, layer, hidden, f));
 	linear(p, hidden, (struct linear){ b->w_out, b->b_out, f, d, 0 }, p->f->branch);
+	return LENS_OK;
+}
+
+/* normed → branch (mlp_out) */
+static enum lens_status mlp(const struct lens_pass *p, size_t layer)
+{
+	const struct lens_model *m = p->f->model;
+
+	LENS_TRY((m->config.n_experts ? lens_go_through_experts : one_mlp)(p, layer));
 	LENS_TRY(norm_after(p,
 			    (struct norm_hooks){ LENS_HOOK_LN2_POST_SCALE,
 						 LENS_HOOK_LN2_POST_NORMALIZED, layer },
-			    b->ln2_post_w));
-	return show_rows(p, LENS_HOOK_MLP_OUT, layer, p->f->branch, d);
+			    m->block[layer].ln2_post_w));
+	return show_rows(p, LENS_HOOK_MLP_OUT, layer, p->f->branch, m->config.d_model);
 }
 
 /*

@@ -24,6 +24,12 @@ struct lens_forward {
 	float *z;            /* [T, H dh] */
 	float *hidden;       /* [T, F] */
 	float *factor;       /* [T, F] hook_pre_linear, or NULL */
+	/* Of experts, else NULL: */
+	float *expert_weights; /* [T, E] */
+	int32_t *expert_index; /* [T, k] each row's, … */
+	float *expert_share;   /* [T, k] … and by what their outputs are multiplied */
+	float *expert_input;   /* [T, D] of one of them, then its output */
+	int32_t *expert_slot;  /* [T] whose they are, of [T, k]; −1 in a gap */
 	float *result;       /* [T, H, D], or NULL */
 	float *logits;       /* [T, V], or NULL */
 	float *pad;          /* gemm's scratch */
@@ -93,6 +99,11 @@ void lens_norm_rows(const struct lens_config *c, size_t rows, const struct lens_
 		    float *y, float *scale);
 /* w NULL or RMSNorm's weight, which comes after its hook point. */
 void lens_norm_weight(const struct lens_config *c, size_t rows, const float *w, float *y);
+
+/* --- moe.c ----------------------------------------------------------------------------- */
+
+/* normed → branch, by way of each row's experts. */
+enum lens_status lens_go_through_experts(const struct lens_pass *p, size_t layer);
 
 /* --- rotary.c, attention.c ------------------------------------------------------------- */
 

@@ -18,6 +18,8 @@
 #define RESULT   3, { LENS_AXIS_POS, LENS_AXIS_HEAD, LENS_AXIS_D_MODEL }
 #define SCALES    3, { LENS_AXIS_POS, LENS_AXIS_HEAD, LENS_AXIS_ONE }
 #define KV_SCALES 3, { LENS_AXIS_POS, LENS_AXIS_KV_HEAD, LENS_AXIS_ONE }
+#define EXPERTS  2, { LENS_AXIS_POS, LENS_AXIS_EXPERT }
+#define CHOSEN   2, { LENS_AXIS_POS, LENS_AXIS_EXPERT_K }
 #define SQUARE   3, { LENS_AXIS_HEAD, LENS_AXIS_QUERY, LENS_AXIS_KEY }
 
 static const struct lens_hook_info table[LENS_HOOK_COUNT] = {
@@ -47,6 +49,8 @@ static const struct lens_hook_info table[LENS_HOOK_COUNT] = {
 	[LENS_HOOK_MLP_IN] =              { BLOCK "hook_mlp_in",           true,  false, false, RESID,    "what the MLP's norm reads" },
 	[LENS_HOOK_LN2_SCALE] =           { BLOCK "ln2.hook_scale",        true,  true,  false, SCALE,    "norm before the MLP: what it divides by" },
 	[LENS_HOOK_LN2_NORMALIZED] =      { BLOCK "ln2.hook_normalized",   true,  true,  true,  RESID,    "norm before the MLP: its output" },
+	[LENS_HOOK_EXPERT_WEIGHTS] =      { BLOCK "mlp.hook_expert_weights", true, true, true,  EXPERTS,  "softmax over all experts, before the largest are taken" },
+	[LENS_HOOK_EXPERT_INDICES] =      { BLOCK "mlp.hook_expert_indices", true, true, false, CHOSEN,   "experts that a token goes through, the largest weight first" },
 	[LENS_HOOK_MLP_PRE] =             { BLOCK "mlp.hook_pre",          true,  true,  true,  MLP,      "MLP before its activation function" },
 	[LENS_HOOK_MLP_PRE_LINEAR] =      { BLOCK "mlp.hook_pre_linear",   true,  true,  true,  MLP,      "gated MLP: what the activation is multiplied by" },
 	[LENS_HOOK_MLP_MID] =             { BLOCK "mlp.hook_mid",          true,  true,  true,  MLP,      "MLP after its activation function, before its norm" },
@@ -83,6 +87,11 @@ size_t lens_hook_heads(const struct lens_config *c, enum lens_hook hook)
 	return heads && h->axis[1] == LENS_AXIS_KV_HEAD ? c->n_kv_heads : 1;
 }
 
+enum lens_dtype lens_hook_dtype(enum lens_hook hook)
+{
+	return hook == LENS_HOOK_EXPERT_INDICES ? LENS_I32 : LENS_F32;
+}
+
 bool lens_hook_exists(const struct lens_config *c, enum lens_hook hook)
 {
 	switch (hook) {
@@ -91,10 +100,14 @@ bool lens_hook_exists(const struct lens_config *c, enum lens_hook hook)
 	case LENS_HOOK_RESID_MID:
 		return !c->parallel_block && !c->attn_only;
 	case LENS_HOOK_MLP_IN:
-	case LENS_HOOK_MLP_PRE:
-	case LENS_HOOK_MLP_POST:
 	case LENS_HOOK_MLP_OUT:
 		return !c->attn_only;
+	case LENS_HOOK_EXPERT_WEIGHTS:
+	case LENS_HOOK_EXPERT_INDICES:
+		return c->n_experts > 0;
+	case LENS_HOOK_MLP_PRE:
+	case LENS_HOOK_MLP_POST:
+		return !c->attn_only && !c->n_experts;
 	case LENS_HOOK_MLP_MID:
 	case LENS_HOOK_MLP_LN_SCALE:
 	case LENS_HOOK_MLP_LN_NORMALIZED:
@@ -123,7 +136,7 @@ bool lens_hook_exists(const struct lens_config *c, enum lens_hook hook)
 	case LENS_HOOK_K_NORM_NORMALIZED:
 		return c->qk_norm;
 	case LENS_HOOK_MLP_PRE_LINEAR:
-		return c->gated_mlp;
+		return c->gated_mlp && !c->n_experts;
 	default:
 		return true;
 	}
@@ -179,6 +192,8 @@ struct lens_sizes lens_model_sizes(const struct lens_config *c)
 		.d_vocab = lens_n_logits(c),
 		.d_vocab_in = c->d_vocab,
 		.attn_only = c->attn_only,
+		.n_experts = c->n_experts,
+		.experts_per_token = c->experts_per_token,
 	};
 }
 
@@ -198,6 +213,12 @@ static enum lens_status no_match(const struct lens_config *c, const char *patter
 				      "%s is resid_pre repeated once per head, a point for "
 				      "interventions; store hook_resid_pre instead",
 				      pattern);
+	if (c->n_experts && (strstr(pattern, "mlp.hook_p") || strstr(pattern, "mlp.experts")))
+		return lens_error_set(err, LENS_ERR_UNSUPPORTED,
+				      "%s: the MLP is %zu experts, whose insides are not shown; "
+				      "mlp.hook_expert_weights, mlp.hook_expert_indices and "
+				      "hook_mlp_out are",
+				      pattern, c->n_experts);
 	/* Names of the layer that the pattern speaks of, if it does. */
 	if (sscanf(pattern, "blocks.%zu.", &layer) == 1 && layer >= c->n_layers)
 		return lens_error_set(err, LENS_ERR_INVALID,

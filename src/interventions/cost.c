@@ -35,7 +35,7 @@ static void add(const struct lens_study *s, double n, size_t layer, size_t rows,
 		struct lens_study_cost *out)
 {
 	const struct lens_config *c = &s->model->config;
-	double blocks = (double)(c->n_layers - layer) * 2 * (double)lens_block_weights(c);
+	double blocks = (double)(c->n_layers - layer) * 2 * (double)lens_block_products(c);
 
 	out->cells += n;
 	out->flop += n * (blocks * (double)rows + 2 * (double)(c->d_model * lens_n_logits(c)));

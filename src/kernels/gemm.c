@@ -45,6 +45,11 @@ size_t lens_row_place(size_t way, size_t i)
 	return lens_row_ways() == 1 ? i : i / HALF * TWELVE + way * HALF + i % HALF;
 }
 
+size_t lens_row_way_at(size_t place)
+{
+	return lens_row_ways() == 1 ? 0 : place / HALF % 2;
+}
+
 size_t lens_row_places(const struct lens_row_count *c)
 {
 	size_t most = lens_max(c->n[0], c->n[1]);

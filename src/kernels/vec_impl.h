@@ -270,6 +270,32 @@ static void add(size_t n, const float *x, float *y)
 		y[i] += x[i];
 }
 
+static void add_scaled(size_t n, float factor, const float *x, float *y)
+{
+	size_t i;
+
+	for (i = 0; i + VL <= n; i += VL)
+		store(y + i, load(y + i) + factor * load(x + i));
+	if (i < n)
+		store_part(y + i, load_part(y + i, n - i, 0) + factor * load_part(x + i, n - i, 0),
+			   n - i);
+}
+
+static double dot(size_t n, const float *x, const float *y)
+{
+	vd a = { 0 }, b = { 0 };
+	size_t i;
+
+	for (i = 0; i < n; i += VL) {
+		vf u = n - i >= VL ? load(x + i) : load_part(x + i, n - i, 0);
+		vf v = n - i >= VL ? load(y + i) : load_part(y + i, n - i, 0);
+
+		a += low(u) * low(v);
+		b += high(u) * high(v);
+	}
+	return sum_d(a + b);
+}
+
 static void multiply(size_t n, const float *x, float *y)
 {
 	size_t i;
@@ -386,6 +412,8 @@ const struct lens_vec VEC = {
 	.activation = activation,
 	.soft_cap = soft_cap,
 	.add = add,
+	.add_scaled = add_scaled,
+	.dot = dot,
 	.multiply = multiply,
 	.rotate = rotate,
 	.transpose_keys = transpose_keys,

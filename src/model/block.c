@@ -31,18 +31,33 @@ enum lens_status lens_round32(const double *x, size_t n, float **out, struct len
 }
 
 /* The arrays of a block: where they are, vectors in both forms, and their shapes. */
-enum extent { ONE, D_MODEL, D_MLP, QKV, HEADS, Q_NORM, K_NORM, N_EXTENTS };
+enum extent {
+	ONE,
+	D_MODEL,
+	D_MLP,
+	QKV,
+	HEADS,
+	Q_NORM,
+	K_NORM,
+	EXPERTS,
+	EACH_D_MODEL, /* of each expert, or of the one MLP */
+	EACH_D_MLP,
+	N_EXTENTS
+};
 
 /*
- * WEIGHT: in every model; MLP: if there is one; GATE: if it is gated; NORM and NORM_BIAS
- * (LayerNorm's), of the MLP MLP_…: gone once folded; INNER: of the norm within the MLP;
- * QK_NORM: if queries and keys are normalised; POST, MLP_POST: if what is added to the
- * stream is.
+ * WEIGHT: in every model; MLP: if there is one; MLP_BIAS: if it is no experts'; GATE and
+ * GATE_BIAS: if it is gated; ROUTER: of experts; NORM and NORM_BIAS (LayerNorm's), of the MLP
+ * MLP_…: gone once folded; INNER: of the norm within the MLP; QK_NORM: if queries and keys
+ * are normalised; POST, MLP_POST: if what is added to the stream is.
  */
 enum kind {
 	WEIGHT,
 	MLP,
+	MLP_BIAS,
 	GATE,
+	GATE_BIAS,
+	ROUTER,
 	NORM,
 	NORM_BIAS,
 	MLP_NORM,
@@ -73,9 +88,10 @@ static const struct block_array {
 	VECTOR(q_norm_w, Q_NORM, QK_NORM),    VECTOR(k_norm_w, K_NORM, QK_NORM),
 	VECTOR(ln1_post_w, D_MODEL, POST),    VECTOR(ln2_post_w, D_MODEL, MLP_POST),
 	MATRIX(w_o, HEADS, D_MODEL, WEIGHT),  VECTOR(b_o, D_MODEL, WEIGHT),
-	MATRIX(w_gate, D_MODEL, D_MLP, GATE), VECTOR(b_gate, D_MLP, GATE),
-	MATRIX(w_in, D_MODEL, D_MLP, MLP),    VECTOR(b_in, D_MLP, MLP),
-	MATRIX(w_out, D_MLP, D_MODEL, MLP),   VECTOR(b_out, D_MODEL, MLP),
+	MATRIX(w_router, EXPERTS, D_MODEL, ROUTER),
+	MATRIX(w_gate, EACH_D_MODEL, D_MLP, GATE), VECTOR(b_gate, D_MLP, GATE_BIAS),
+	MATRIX(w_in, EACH_D_MODEL, D_MLP, MLP),    VECTOR(b_in, D_MLP, MLP_BIAS),
+	MATRIX(w_out, EACH_D_MLP, D_MODEL, MLP),   VECTOR(b_out, D_MODEL, MLP_BIAS),
 	VECTOR(mlp_ln_w, D_MLP, INNER),       VECTOR(mlp_ln_b, D_MLP, INNER),
 #undef VECTOR
 #undef MATRIX
@@ -99,6 +115,7 @@ static float **array32(struct lens_block *b, size_t i)
 
 static size_t extent_of(const struct lens_config *c, enum extent e)
 {
+	size_t each = lens_max(c->n_experts, 1);
 	const size_t extent[N_EXTENTS] = {
 		[ONE] = 1,
 		[D_MODEL] = c->d_model,
@@ -107,6 +124,9 @@ static size_t extent_of(const struct lens_config *c, enum extent e)
 		[HEADS] = c->n_heads * c->d_head,
 		[Q_NORM] = c->d_head * (c->qk_norm == LENS_QK_NORM_ALL ? c->n_heads : 1),
 		[K_NORM] = c->d_head * (c->qk_norm == LENS_QK_NORM_ALL ? c->n_kv_heads : 1),
+		[EXPERTS] = c->n_experts,
+		[EACH_D_MODEL] = each * c->d_model,
+		[EACH_D_MLP] = each * c->d_mlp,
 	};
 
 	return extent[e];
@@ -119,8 +139,14 @@ static bool has_array(const struct lens_config *c, size_t i)
 	switch (block_arrays[i].kind) {
 	case MLP:
 		return mlp;
+	case MLP_BIAS:
+		return mlp && !c->n_experts;
 	case GATE:
 		return c->gated_mlp;
+	case GATE_BIAS:
+		return c->gated_mlp && !c->n_experts;
+	case ROUTER:
+		return c->n_experts;
 	case NORM:
 		return norms;
 	case NORM_BIAS:
@@ -149,14 +175,31 @@ static bool is_folded(size_t i)
 	return kind >= NORM && kind <= INNER;
 }
 
-size_t lens_block_weights(const struct lens_config *c)
+static size_t elements(const struct lens_config *c, size_t i)
+{
+	return extent_of(c, block_arrays[i].rows) * extent_of(c, block_arrays[i].columns);
+}
+
+static size_t block_weights(const struct lens_config *c)
+{
+	size_t i, n = 0;
+
+	for (i = 0; i < N_ARRAYS; i++)
+		n += has_array(c, i) && !is_vector(i) ? elements(c, i) : 0;
+	return n;
+}
+
+size_t lens_block_products(const struct lens_config *c)
 {
 	size_t i, n = 0;
 
 	for (i = 0; i < N_ARRAYS; i++) {
+		enum extent rows = block_arrays[i].rows;
+		bool each = c->n_experts && (rows == EACH_D_MODEL || rows == EACH_D_MLP);
+
 		if (has_array(c, i) && !is_vector(i))
-			n += extent_of(c, block_arrays[i].rows) *
-			     extent_of(c, block_arrays[i].columns);
+			n += each ? elements(c, i) / c->n_experts * c->experts_per_token
+				  : elements(c, i);
 	}
 	return n;
 }
@@ -165,7 +208,7 @@ size_t lens_model_weights(const struct lens_config *c)
 {
 	size_t positions = lens_has_w_pos(c) ? c->n_ctx : 0;
 
-	return c->n_layers * lens_block_weights(c) +
+	return c->n_layers * block_weights(c) +
 	       (c->d_vocab + lens_n_logits(c) + positions) * c->d_model;
 }
 

@@ -21,7 +21,8 @@ static const struct lens_family *const families[] = {
 	&lens_family_phi3,        &lens_family_gptj,
 	&lens_family_opt,         &lens_family_bloom,
 	&lens_family_gpt_bigcode, &lens_family_starcoder2,
-	&lens_family_stablelm,    &lens_family_hooked_transformer,
+	&lens_family_stablelm,    &lens_family_mixtral,
+	&lens_family_qwen3_moe,   &lens_family_hooked_transformer,
 };
 #define N_FAMILIES (sizeof(families) / sizeof(*families))
 
@@ -271,9 +272,26 @@ static bool add_kv_heads(json_t *j, const struct lens_config *c)
 				   json_integer((json_int_t)c->n_kv_heads));
 }
 
+/*
+ * HookedTransformerConfig has no norm_topk_prob: there it is always true. fold_ln, as
+ * center_unembed below: what is left out of the processing that is asked for.
+ */
+static bool add_experts(json_t *j, const struct lens_config *c)
+{
+	return c->n_experts &&
+	       (json_object_set_new(j, "num_experts", json_integer((json_int_t)c->n_experts)) ||
+		json_object_set_new(j, "experts_per_token",
+				    json_integer((json_int_t)c->experts_per_token)) ||
+		json_object_set_new(j, "norm_topk_prob",
+				    json_boolean(c->norm_expert_weights)) ||
+		json_object_set_new(j, "fold_ln", json_false()));
+}
+
 /* As with all that not every model has: only where it is. */
 static bool add_rarer(json_t *j, const struct lens_config *c)
 {
+	if (add_experts(j, c))
+		return true;
 	if (c->qk_norm && json_object_set_new(j, "use_qk_norm", json_true()))
 		return true;
 	if (c->norms_after && json_object_set_new(j, "use_normalization_before_and_after",

@@ -308,19 +308,27 @@ static void multiply_residual(const struct lens_config *c, double by, struct len
 	}
 }
 
+enum lens_status lens_llama_load_attention(const struct lens_tensors_at *at,
+					   const struct lens_config *c, struct lens_block64 *b)
+{
+	size_t d = c->d_model, q = c->n_heads * c->d_head;
+
+	LENS_TRY(load_norms(at, c, b));
+	LENS_TRY(lens_llama_load_qkv(at, c, b));
+	LENS_TRY(load_qk_norms(at, c, b));
+	LENS_TRY(lens_find_linear(at, "self_attn.o_proj.weight", d, q, &b->w_o));
+	return at->layout->attn_biases
+		       ? lens_load_vector(at, "self_attn.o_proj.bias", d, b->b_o)
+		       : LENS_OK;
+}
+
 enum lens_status lens_llama_load_block(struct lens_checkpoint *k, const struct lens_config *c,
 				       size_t layer, struct lens_block64 *b,
 				       struct lens_error *err)
 {
 	struct lens_tensors_at at = lens_tensors_at(k, err, "layers.%zu.", layer);
-	size_t d = c->d_model, q = c->n_heads * c->d_head;
 
-	LENS_TRY(load_norms(&at, c, b));
-	LENS_TRY(lens_llama_load_qkv(&at, c, b));
-	LENS_TRY(load_qk_norms(&at, c, b));
-	LENS_TRY(lens_find_linear(&at, "self_attn.o_proj.weight", d, q, &b->w_o));
-	if (at.layout->attn_biases)
-		LENS_TRY(lens_load_vector(&at, "self_attn.o_proj.bias", d, b->b_o));
+	LENS_TRY(lens_llama_load_attention(&at, c, b));
 	LENS_TRY(lens_llama_load_mlp(&at, c, b));
 	if (at.layout->residual_multiplier > 0)
 		multiply_residual(c, at.layout->residual_multiplier, b);

@@ -25,6 +25,23 @@ struct loader {
 	struct lens_model *model;
 };
 
+/* Its experts, one after the other; out NULL: are they there? */
+static enum lens_status load_experts(struct loader *l, size_t layer, struct lens_block *out,
+				     struct lens_error *err)
+{
+	const struct lens_config *c = &l->model->config;
+	size_t i;
+
+	for (i = 0; i < c->n_experts; i++) {
+		struct lens_block64 b = { 0 };
+
+		LENS_TRY(l->family->find_expert(&l->checkpoint, c, layer, i, &b, err));
+		if (out)
+			LENS_TRY(lens_process_expert(c, i, &b, out, err));
+	}
+	return LENS_OK;
+}
+
 static enum lens_status load_block(void *ctx, size_t layer, struct lens_error *err)
 {
 	struct loader *l = ctx;
@@ -40,6 +57,8 @@ static enum lens_status load_block(void *ctx, size_t layer, struct lens_error *e
 		st = lens_process_block(c, p, &b, out, err);
 	if (st == LENS_OK)
 		st = lens_block_round(c, p->fold_ln, &b, out, err);
+	if (st == LENS_OK)
+		st = load_experts(l, layer, out, err);
 	out->attn_scale = attention_scale(c, layer);
 	out->window = c->local[layer] ? c->window : 0;
 	lens_block64_release(&b);
@@ -204,6 +223,7 @@ static enum lens_status check_shapes(struct loader *l, struct lens_error *err)
 		struct lens_block64 block = { 0 };
 
 		LENS_TRY(l->family->load_block(&l->checkpoint, c, i, &block, err));
+		LENS_TRY(load_experts(l, i, NULL, err));
 	}
 	return find_head(l, &head, err);
 }
@@ -247,24 +267,43 @@ enum lens_status lens_checkpoint_each(const char *dir, lens_each_tensor *each, v
 	return st;
 }
 
+static enum lens_status add_warning(struct lens_model *m, const char *text,
+				    struct lens_error *err)
+{
+	struct lens_buf b = LENS_BUF_INIT;
+
+	LENS_TRY(lens_buf_printf(&b, err, "%s%s%s", m->warning ? m->warning : "",
+				 m->warning ? "; " : "", text));
+	lens_free(m->warning);
+	m->warning = b.data;
+	return LENS_OK;
+}
+
 /* transformers with peft would apply such an adapter; we do not. */
 static enum lens_status warn_of_adapter(const char *dir, struct lens_model *m,
 					struct lens_error *err)
 {
 	char *path = lens_path_join(dir, "adapter_config.json");
 	bool there = path && lens_file_exists(path);
-	struct lens_buf b = LENS_BUF_INIT;
 
 	lens_free(path);
 	if (!there)
 		return LENS_OK;
-	LENS_TRY(lens_buf_printf(&b, err,
-				 "%s%sthe folder holds an adapter too (adapter_config.json), "
-				 "which is not applied",
-				 m->warning ? m->warning : "", m->warning ? "; " : ""));
-	lens_free(m->warning);
-	m->warning = b.data;
-	return LENS_OK;
+	return add_warning(m,
+			   "the folder holds an adapter too (adapter_config.json), "
+			   "which is not applied",
+			   err);
+}
+
+/* TransformerLens warns of this one, too. */
+static enum lens_status warn_of_norms(struct loader *l, struct lens_error *err)
+{
+	if (!l->model->config.n_experts || !l->options->processing.fold_ln)
+		return LENS_OK;
+	return add_warning(l->model,
+			   "the model has experts: its norms' weights are not folded into them "
+			   "(fold_ln is off), as in TransformerLens",
+			   err);
 }
 
 static enum lens_status load(const char *dir, struct loader *l, struct lens_sha256 *sha,
@@ -277,15 +316,17 @@ static enum lens_status load(const char *dir, struct loader *l, struct lens_sha2
 		lens_config_read(dir, &m->config, &l->family, &l->checkpoint.layout, sha, err));
 	LENS_TRY(lens_processing_fit(&m->config, &m->processing, err));
 	if (l->options->config_will_do && !lens_tensors_there(dir, l->family->any_file_name)) {
-		m->warning =
-			lens_strdup("the model's folder holds no weights: its plan is that "
-				    "of config.json, and no time is estimated");
+		LENS_TRY(add_warning(m,
+				     "the model's folder holds no weights: its plan is that "
+				     "of config.json, and no time is estimated",
+				     err));
 		return lens_sha256_final(sha, m->sha256, err);
 	}
 	LENS_TRY(lens_tensors_open(dir, l->family->any_file_name, t, sha, err));
 	LENS_TRY(lens_checkpoint_names(&l->checkpoint, l->family, l->options->tied_head,
 				       &m->warning, err));
 	LENS_TRY(warn_of_adapter(dir, m, err));
+	LENS_TRY(warn_of_norms(l, err));
 	snprintf(m->tensor_w_e, sizeof(m->tensor_w_e), "%s", l->checkpoint.w_e);
 	snprintf(m->tensor_w_u, sizeof(m->tensor_w_u), "%s", l->checkpoint.w_u);
 	LENS_TRY(check_shapes(l, err));

@@ -190,7 +190,7 @@ struct lens_block64 {
 	double *ln1_post_w, *ln2_post_w, *q_norm_w, *k_norm_w;
 	double *b_qkv, *b_o, *b_gate, *b_in, *b_out;
 	double *mlp_ln_w, *mlp_ln_b;
-	struct lens_matrix w_qkv, w_o, w_gate, w_in, w_out;
+	struct lens_matrix w_qkv, w_o, w_gate, w_in, w_out, w_router;
 };
 
 /* W_E or W_pos where it is, and the LayerNorm that its rows go through, or NULL. */
@@ -207,6 +207,12 @@ struct lens_head64 {
 
 struct lens_family;
 
+/* How a family calls its experts' tensors, behind "layers.N.". */
+struct lens_expert_names {
+	const char *mlp; /* what holds gate.weight, and the experts */
+	const char *gate, *in, *out;
+};
+
 /* What config.json says about the files rather than about the model. */
 struct lens_layout {
 	bool tied_head;   /* W_U is W_E */
@@ -217,6 +223,7 @@ struct lens_layout {
 	bool gains_less_one;        /* a norm's weight w is stored as w − 1 */
 	double residual_multiplier; /* what a block adds is multiplied by it; 0: not */
 	double logits_scaling;      /* logits are divided by it; 0: not */
+	const struct lens_expert_names *expert_names; /* NULL: there are none */
 };
 
 /* A checkpoint's tensors, and their names in it (head.c). */
@@ -253,6 +260,10 @@ struct lens_family {
 	enum lens_status (*load_block)(struct lens_checkpoint *k, const struct lens_config *c,
 				       size_t layer, struct lens_block64 *b,
 				       struct lens_error *err);
+	/* Of experts: w_gate, w_in and w_out of one; load_block leaves them out. */
+	enum lens_status (*find_expert)(struct lens_checkpoint *k, const struct lens_config *c,
+					size_t layer, size_t expert, struct lens_block64 *b,
+					struct lens_error *err);
 	/* [n_ctx, D]; NULL: no learned positions */
 	enum lens_status (*find_positions)(struct lens_checkpoint *k,
 					   const struct lens_config *c,
@@ -272,8 +283,8 @@ extern const struct lens_family lens_family_gpt2, lens_family_gpt_neo, lens_fami
 	lens_family_olmo2, lens_family_granite, lens_family_smollm3, lens_family_phi,
 	lens_family_phi3, lens_family_gptj, lens_family_opt, lens_family_bloom,
 	lens_family_starcoder2, lens_family_gpt_bigcode, lens_family_stablelm,
-	lens_family_gemma, lens_family_gemma2, lens_family_gemma3_text,
-	lens_family_hooked_transformer;
+	lens_family_gemma, lens_family_gemma2, lens_family_gemma3_text, lens_family_mixtral,
+	lens_family_qwen3_moe, lens_family_hooked_transformer;
 
 /* Learned positions and final norm; GPT-Neo uses the same names (family_gpt2.c). */
 enum lens_status lens_gpt2_find_positions(struct lens_checkpoint *k,
@@ -383,6 +394,9 @@ enum lens_status lens_llama_load_qkv(const struct lens_tensors_at *at,
 				     const struct lens_config *c, struct lens_block64 *b);
 enum lens_status lens_llama_load_mlp(const struct lens_tensors_at *at,
 				     const struct lens_config *c, struct lens_block64 *b);
+/* A block's norms and attention: all but the MLP. */
+enum lens_status lens_llama_load_attention(const struct lens_tensors_at *at,
+					   const struct lens_config *c, struct lens_block64 *b);
 /* out + n, or NULL if out is NULL */
 static inline double *lens_at64(double *out, size_t n)
 {
@@ -469,6 +483,10 @@ void lens_round_piece(const struct lens_piece *p, const double *x, float *out, s
 enum lens_status lens_process_block(const struct lens_config *c,
 				    const struct lens_processing *p, struct lens_block64 *b,
 				    struct lens_block *out, struct lens_error *err);
+/* One expert's matrices, which no processing changes. */
+enum lens_status lens_process_expert(const struct lens_config *c, size_t expert,
+				     const struct lens_block64 *b, struct lens_block *out,
+				     struct lens_error *err);
 /* Rows of W_E or W_pos, likewise. */
 enum lens_status lens_process_embed(const struct lens_config *c,
 				    const struct lens_processing *p,

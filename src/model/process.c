@@ -308,6 +308,7 @@ static enum lens_status process_block(const struct lens_config *c,
 	bool center = p->fold_ln && c->norm == LENS_NORM_LN;
 	const double *w1 = p->fold_ln ? b->ln1_w : NULL;
 	const struct reading qkv = { &b->w_qkv, w1, b->ln1_b, b->b_qkv, center, out->w_qkv };
+	const struct writing router = { .m = &b->w_router, .out = out->w_router };
 	struct writing o = { .m = &b->w_o,
 			     .center = lens_center_writing(c, p),
 			     .out = out->w_o,
@@ -318,6 +319,8 @@ static enum lens_status process_block(const struct lens_config *c,
 	if (o.center)
 		lens_center_rows(1, c->d_model, b->b_o);
 	LENS_TRY(process_attention(c, p, &qkv, &o, strip, err));
+	if (c->n_experts)
+		return process_writing(&router, strip, err);
 	return c->attn_only ? LENS_OK : process_mlp(c, p, b, out, strip, err);
 }
 
@@ -332,6 +335,28 @@ enum lens_status lens_process_block(const struct lens_config *c,
 	st = lens_make_strip(LENS_STRIP + 1, c->d_model, &strip, err);
 	if (st == LENS_OK)
 		st = process_block(c, p, b, out, strip, err);
+	lens_free(strip);
+	return st;
+}
+
+enum lens_status lens_process_expert(const struct lens_config *c, size_t expert,
+				     const struct lens_block64 *b, struct lens_block *out,
+				     struct lens_error *err)
+{
+	size_t at = expert * c->d_model * c->d_mlp;
+	const struct reading gate = { .m = &b->w_gate, .out = out->w_gate + at },
+			     in = { .m = &b->w_in, .out = out->w_in + at };
+	const struct writing w_out = { .m = &b->w_out, .out = out->w_out + at };
+	enum lens_status st;
+	double *strip;
+
+	st = lens_make_strip(LENS_STRIP, c->d_model, &strip, err);
+	if (st == LENS_OK)
+		st = process_reading(&gate, strip, err);
+	if (st == LENS_OK)
+		st = process_reading(&in, strip, err);
+	if (st == LENS_OK)
+		st = process_writing(&w_out, strip, err);
 	lens_free(strip);
 	return st;
 }

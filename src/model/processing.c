@@ -43,6 +43,8 @@ enum lens_status lens_processing_fit(const struct lens_config *c, struct lens_pr
 		p->center_unembed = false;
 	if (c->norms_folded || c->norm == LENS_NORM_NONE)
 		p->fold_ln = false; /* there is nothing to fold */
+	if (c->n_experts)
+		p->fold_ln = false; /* TransformerLens, too, folds no norm of such a model */
 	LENS_TRY(check_own(c, p, err));
 	return p->refactor_factored_attn_matrices ? lens_refactor_check(c, err) : LENS_OK;
 }

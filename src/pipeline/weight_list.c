@@ -18,7 +18,7 @@ enum when {
 	QK_NORM,
 	QK_NORM_ALL,
 	POST,
-	MLP,
+	MLP, /* that is no experts' */
 	MLP_NORM,
 	MLP_NORM_BIAS,
 	MLP_POST,
@@ -48,6 +48,7 @@ enum {
 	D = LENS_AXIS_D_MODEL,
 	DH = LENS_AXIS_D_HEAD,
 	F = LENS_AXIS_D_MLP,
+	E = LENS_AXIS_EXPERT,
 	H = LENS_AXIS_HEAD,
 	HKV = LENS_AXIS_KV_HEAD
 };
@@ -93,6 +94,14 @@ static const struct entry block[] = {
 	ENTRY("mlp.ln.w", lens_block, mlp_ln_w, INNER, AS_IT_IS, 1, F),
 	ENTRY("mlp.ln.b", lens_block, mlp_ln_b, INNER, AS_IT_IS, 1, F),
 };
+/* Of an expert: torch's Linears, [out, in]. */
+static const struct entry expert[] = {
+	ENTRY("W_in.weight", lens_block, w_in, ALWAYS, TRANSPOSED, 2, F, D),
+	ENTRY("W_out.weight", lens_block, w_out, ALWAYS, TRANSPOSED, 2, D, F),
+	ENTRY("W_gate.weight", lens_block, w_gate, ALWAYS, TRANSPOSED, 2, F, D),
+};
+static const struct entry router =
+	ENTRY("mlp.W_gate.weight", lens_block, w_router, ALWAYS, AS_IT_IS, 2, E, D);
 static const struct entry after[] = {
 	ENTRY("ln_final.w", lens_model, ln_final_w, NORM_FINAL, AS_IT_IS, 1, D),
 	ENTRY("ln_final.b", lens_model, ln_final_b, NORM_FINAL_BIAS, AS_IT_IS, 1, D),
@@ -129,7 +138,7 @@ static bool is_there(const struct list *l, enum when when)
 	case INNER:
 		return norms && layer_norm && c->mlp_norm;
 	case MLP:
-		return mlp;
+		return mlp && !c->n_experts;
 	case QK_NORM:
 		return c->qk_norm == LENS_QK_NORM_HEAD;
 	case QK_NORM_ALL:
@@ -139,9 +148,10 @@ static bool is_there(const struct list *l, enum when when)
 	case MLP_POST:
 		return c->norms_after && mlp;
 	case GATE:
-		return c->gated_mlp;
+		return c->gated_mlp && !c->n_experts;
 	case GATE_BIAS: /* TransformerLens has none: where it is zero it is left out */
-		return c->gated_mlp && !c->mlp_bias_after && (c->gate_bias || layer_norm);
+		return c->gated_mlp && !c->n_experts && !c->mlp_bias_after &&
+		       (c->gate_bias || layer_norm);
 	case POSITIONS:
 		return lens_has_w_pos(c);
 	default:
@@ -208,13 +218,37 @@ static enum lens_status show(const struct list *l, const struct entry *e, const 
 	return l->fn(l->ctx, &w, err);
 }
 
+/* Those of a layer's experts, then the router. b: the block, or NULL. */
+static enum lens_status show_experts(const struct list *l, size_t layer,
+				     const struct lens_block *b, struct lens_error *err)
+{
+	const struct lens_config *c = l->config;
+	struct lens_block one = b ? *b : (struct lens_block){ 0 };
+	char prefix[64];
+	size_t i, k;
+
+	for (i = 0; i < c->n_experts; i++) {
+		snprintf(prefix, sizeof(prefix), "blocks.%zu.mlp.experts.%zu.", layer, i);
+		for (k = 0; k < COUNT(expert); k++)
+			LENS_TRY(show(l, &expert[k], prefix, b ? &one : NULL, err));
+		if (!b)
+			continue;
+		one.w_gate += c->d_model * c->d_mlp;
+		one.w_in += c->d_model * c->d_mlp;
+		one.w_out += c->d_model * c->d_mlp;
+	}
+	snprintf(prefix, sizeof(prefix), "blocks.%zu.", layer);
+	return c->n_experts ? show(l, &router, prefix, b, err) : LENS_OK;
+}
+
 enum lens_status lens_weights_each(const struct lens_config *c, const struct lens_processing *p,
 				   const struct lens_model *m, lens_weight_fn fn, void *ctx,
 				   struct lens_error *err)
 {
-	const struct list l = {
-		.config = c, .folded = p->fold_ln || c->norms_folded, .fn = fn, .ctx = ctx
-	};
+	const struct list l = { .config = c,
+				.folded = (p->fold_ln && !c->n_experts) || c->norms_folded,
+				.fn = fn,
+				.ctx = ctx };
 	char prefix[32];
 	size_t i, k;
 
@@ -224,6 +258,7 @@ enum lens_status lens_weights_each(const struct lens_config *c, const struct len
 		snprintf(prefix, sizeof(prefix), "blocks.%zu.", i);
 		for (k = 0; k < COUNT(block); k++)
 			LENS_TRY(show(&l, &block[k], prefix, m ? &m->block[i] : NULL, err));
+		LENS_TRY(show_experts(&l, i, m ? &m->block[i] : NULL, err));
 	}
 	for (k = 0; k < COUNT(after); k++)
 		LENS_TRY(show(&l, &after[k], "", m, err));

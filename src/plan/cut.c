@@ -94,7 +94,7 @@ static struct cost cost_of(const struct lens_plan *p)
 	double unembed = 2 * (double)c->d_model * (double)lens_n_logits(c);
 	double lens_layers = (double)lens_axis_extent(LENS_AXIS_LENS_LAYER, &p->sizes);
 	unsigned logits = lens_tables_logits(&p->tables);
-	const struct polynomial block = { { 0, 2 * (double)lens_block_weights(c) * layers,
+	const struct polynomial block = { { 0, 2 * (double)lens_block_products(c) * layers,
 					    4 * (double)(c->n_heads * c->d_head) * layers } };
 	struct cost cost = { .bytes = bytes_of(p),
 			     .token_bytes = token_bytes(p),

@@ -44,7 +44,9 @@ static void add_hook(struct lens_plan *p, enum lens_hook hook, size_t layer)
 	d->from = LENS_FROM_HOOK;
 	d->source = p->capture.n_specs++;
 	d->long_name = h->long_name;
-	d->dtype = p->experiment->cache.dtype == LENS_CACHE_F16 ? LENS_F16 : LENS_F32;
+	d->dtype = lens_hook_dtype(hook);
+	if (d->dtype == LENS_F32 && p->experiment->cache.dtype == LENS_CACHE_F16)
+		d->dtype = LENS_F16;
 	d->rank = h->n_axes + !by_token;
 	d->axis[0] = LENS_AXIS_PROMPT;
 	for (i = 0; i < h->n_axes; i++)
@@ -118,8 +120,11 @@ static void add_table(struct lens_plan *p, enum lens_table table)
 /* Why the model cannot have it; NULL: it can. */
 static const char *impossible(const struct lens_config *c, const char *group)
 {
-	if (c->attn_only && (!strcmp(group, "neuron_attrs") || !strcmp(group, "top_neurons")))
-		return "the model has no neurons (attn_only)";
+	if ((c->attn_only || c->n_experts) &&
+	    (!strcmp(group, "neuron_attrs") || !strcmp(group, "top_neurons")))
+		return c->attn_only ? "the model has no neurons (attn_only)"
+				    : "the model's MLPs are experts, whose neurons are not "
+				      "shown";
 	if (lens_n_logits(c) < c->d_vocab &&
 	    (!strcmp(group, "loss") || !strcmp(group, "token_logprobs")))
 		return "tokens from d_vocab_out on have no logit";

@@ -65,7 +65,8 @@ static const char *class_of_model(const char *type)
 		{ "bloom", "BloomTokenizer" },        { "gptj", "GPT2Tokenizer" },
 		{ "gpt_bigcode", "GPT2Tokenizer" },   { "starcoder2", "GPT2Tokenizer" },
 		{ "stablelm", "GPTNeoXTokenizer" },   { "granite", "GPT2Tokenizer" },
-		{ "smollm3", "PreTrainedTokenizer" },
+		{ "smollm3", "PreTrainedTokenizer" }, { "mixtral", "LlamaTokenizer" },
+		{ "qwen3_moe", "Qwen2Tokenizer" },
 	};
 	size_t i;
 

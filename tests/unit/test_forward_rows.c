@@ -494,12 +494,12 @@ int main(void)
 	/*
 	 * Learned and rotary positions, a parallel block, RMSNorm, a gate, windows, norms
 	 * after, soft caps, norms of queries and keys, two rotary bases, pairs of
-	 * neighbours, layers without rotary positions.
+	 * neighbours, layers without rotary positions, experts.
 	 */
 	static char gpt2[] = "gpt2_gelu_new", neo[] = "gpt_neo_local", neox[] = "gpt_neox",
 		    llama[] = "llama_gqa", mistral[] = "mistral", gemma2[] = "gemma2",
 		    gemma3[] = "gemma3", olmo2[] = "olmo2", gptj[] = "gptj",
-		    smollm3[] = "smollm3";
+		    smollm3[] = "smollm3", mixtral[] = "mixtral", qwen3_moe[] = "qwen3_moe_norm";
 	const struct CMUnitTest tests[] = {
 		{ gpt2, check_model, NULL, NULL, gpt2 },
 		{ neo, check_model, NULL, NULL, neo },
@@ -511,6 +511,8 @@ int main(void)
 		{ olmo2, check_model, NULL, NULL, olmo2 },
 		{ gptj, check_model, NULL, NULL, gptj },
 		{ smollm3, check_model, NULL, NULL, smollm3 },
+		{ mixtral, check_model, NULL, NULL, mixtral },
+		{ qwen3_moe, check_model, NULL, NULL, qwen3_moe },
 	};
 
 	return cmocka_run_group_tests(tests, test_open_kernels, NULL);
