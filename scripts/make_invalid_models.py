@@ -11,6 +11,7 @@ does not change from run to run.
 import argparse
 import copy
 import json
+import math
 import random
 import shutil
 import struct
@@ -551,8 +552,60 @@ def newer_family_cases() -> None:
     family_case("phi3-share", of_kind("Phi3"), "partial_rotary_factor -1 is not above 0", partial_rotary_factor=-1)
     family_case("gptj-rotary", {**old, "architectures": ["GPTJForCausalLM"], "model_type": "gptj"},
                 "rotary_dim 6 is not an even number up to the 4", rotary_dim=6)
+    expert_cases()
     case("qwen3-tensors", W, 'tensor "model.embed_tokens.weight" is missing')(
         lambda m: setattr(m, "config", of_kind("Qwen3", head_dim=2)))
+
+
+def mixtral_tensors(D: int = 16, F: int = 8, experts: int = 2) -> dict[str, list[int]]:
+    """Of one layer with LLAMA's attention, in Mixtral's names."""
+    b, mlp = "model.layers.0.", "model.layers.0.block_sparse_moe."
+    kv = D // LLAMA["num_attention_heads"] * LLAMA["num_key_value_heads"]
+    shapes = {"model.embed_tokens.weight": [LLAMA["vocab_size"], D], "lm_head.weight": [LLAMA["vocab_size"], D],
+              "model.norm.weight": [D], f"{b}input_layernorm.weight": [D], f"{b}post_attention_layernorm.weight": [D],
+              f"{b}self_attn.q_proj.weight": [D, D], f"{b}self_attn.k_proj.weight": [kv, D],
+              f"{b}self_attn.v_proj.weight": [kv, D], f"{b}self_attn.o_proj.weight": [D, D],
+              f"{mlp}gate.weight": [experts, D]}
+    for e in range(experts):
+        for name, shape in (("w1", [F, D]), ("w2", [D, F]), ("w3", [F, D])):
+            shapes[f"{mlp}experts.{e}.{name}.weight"] = shape
+    return shapes
+
+
+def expert_cases() -> None:
+    """Counts of experts that do not fit, and their tensors; layers without any."""
+    mixtral = of_kind("Mixtral", num_local_experts=2, num_experts_per_tok=2, num_hidden_layers=1, intermediate_size=8,
+                      hidden_size=16, tie_word_embeddings=False)
+    family_case("mixtral-none", mixtral, '"num_local_experts" is not a whole number', num_local_experts=0)
+    family_case("mixtral-many", mixtral, "at most 1024 experts", num_local_experts=1025)
+    family_case("mixtral-per-token", mixtral, "num_experts_per_tok 3 is more than num_local_experts 2",
+                num_experts_per_tok=3)
+    family_case("mixtral-per-token-none", mixtral, '"num_experts_per_tok" is not a whole number', num_experts_per_tok=0)
+
+    def tensors(name: str, expected: str, change: Callable[[dict[str, list[int]]], Any]) -> None:
+        def make(m: Model) -> None:
+            m.config, shapes = mixtral, mixtral_tensors()
+            change(shapes)
+            m.files[W] = {n: {"dtype": "F32", "shape": s, "data": floats([0.5] * math.prod(s))}
+                          for n, s in shapes.items()}
+        case(name, W, expected)(make)
+
+    mlp = "model.layers.0.block_sparse_moe."
+    tensors("mixtral-missing", f'tensor "{mlp}experts.1.w2.weight" is missing',
+            lambda s: s.pop(f"{mlp}experts.1.w2.weight"))
+    tensors("mixtral-router", f'tensor "{mlp}gate.weight" has shape [3, 16]',
+            lambda s: s.update({f"{mlp}gate.weight": [3, 16]}))
+    tensors("mixtral-expert", f'tensor "{mlp}experts.0.w1.weight" has shape [7, 16]',
+            lambda s: s.update({f"{mlp}experts.0.w1.weight": [7, 16]}))
+    tensors("mixtral-third", f'tensor "{mlp}experts.2.w1.weight" is unknown',
+            lambda s: s.update({f"{mlp}experts.2.w1.weight": [8, 16]}))
+    qwen3 = of_kind("Qwen3Moe", model_type="qwen3_moe", num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8)
+    family_case("qwen3-moe-none", qwen3, '"num_experts" is not a whole number', num_experts=0)
+    family_case("qwen3-moe-per-token", qwen3, "num_experts_per_tok 5 is more than num_experts 4", num_experts_per_tok=5)
+    family_case("qwen3-moe-step", qwen3, "decoder_sparse_step 2: we run models with experts in every layer",
+                decoder_sparse_step=2)
+    family_case("qwen3-moe-dense", qwen3, "mlp_only_layers: layer 0 has no experts", mlp_only_layers=[0])
+    family_case("qwen3-moe-dense-list", qwen3, '"mlp_only_layers" is not a list of layers', mlp_only_layers="0")
 
 
 def write_heads(valid: Path) -> None:

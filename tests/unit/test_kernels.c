@@ -343,6 +343,42 @@ static void products(void **state)
 	lens_free(y);
 }
 
+/* One rounding, as it is fused; past n nothing is touched. */
+static void scaled_sums(void **state)
+{
+	float *x = test_random_floats(&rnd, 100), *y = test_random_floats(&rnd, 100), was[100];
+	size_t n, i;
+
+	(void)state;
+	for (n = 0; n < 100; n++) {
+		memcpy(was, y, sizeof(was));
+		lens_vec()->add_scaled(n, 0.7f, x, y);
+		for (i = 0; i < 100; i++)
+			assert_true(test_same(y[i], i < n ? fmaf(0.7f, x[i], was[i]) : was[i]));
+		memcpy(y, was, sizeof(was));
+	}
+	lens_free(x);
+	lens_free(y);
+}
+
+/* In float64: n roundings of partial sums, each at most 2^-53 of Σ|x·y|. */
+static void dots(void **state)
+{
+	float *x = test_random_floats(&rnd, 100), *y = test_random_floats(&rnd, 100);
+	double sum = 0, magnitude = 0;
+	size_t n;
+
+	(void)state;
+	for (n = 0; n < 100; n++) {
+		test_near(lens_vec()->dot(n, x, y), sum, (double)n * 0x1p-52 * magnitude, "dot",
+			  (double)n);
+		sum += (double)x[n] * (double)y[n];
+		magnitude += fabs((double)x[n] * (double)y[n]);
+	}
+	lens_free(x);
+	lens_free(y);
+}
+
 /* --- halves -------------------------------------------------------------------------- */
 
 static double half_value(uint16_t h)
@@ -597,6 +633,8 @@ int main(void)
 		cmocka_unit_test(elementwise_positions),
 		cmocka_unit_test(rotations),
 		cmocka_unit_test(products),
+		cmocka_unit_test(scaled_sums),
+		cmocka_unit_test(dots),
 		cmocka_unit_test(halves_round_trip),
 		cmocka_unit_test(halves_rounding),
 		cmocka_unit_test(halves_overflow),
