@@ -85,12 +85,12 @@ static void start(struct whole *w, const struct lens_model *m)
 		w->token[i / MOST][i % MOST] =
 			(int32_t)test_random_below(&rnd, m->config.d_vocab);
 	for (i = 0; i < 2 * PROMPTS; i++)
-		w->answers[i] = (int32_t)test_random_below(&rnd, m->config.d_vocab);
+		w->answers[i] = (int32_t)test_random_below(&rnd, lens_n_logits(&m->config));
 	w->opt = w->all = test_attrs_options(m, 2);
 	w->t = pass(w, &w->opt);
 	w->all.attrs_positions = LENS_READ_AT_ALL;
 	w->all.sizes.n_pos = MOST;
-	w->all.sizes.top_k = m->config.d_vocab; /* so these are all logits */
+	w->all.sizes.top_k = lens_n_logits(&m->config); /* so these are all logits */
 	w->all.wanted[LENS_TABLE_pos_top_tokens] = w->all.wanted[LENS_TABLE_pos_top_logits] =
 		true;
 	w->all.wanted[LENS_TABLE_top_neuron_layer] = w->all.wanted[LENS_TABLE_top_neuron] =
@@ -189,12 +189,17 @@ static void deviation_of_models(void **state)
 		struct lens_model_options opt = { 0 };
 		struct lens_model *m;
 		double deviation, limit;
+		enum lens_status st;
 
 		if (i & 1)
 			opt.processing =
 				(struct lens_processing){ true, true, true, true, false };
-		assert_int_equal(lens_model_open(found.gl_pathv[i / 2], &opt, &m, NULL),
-				 LENS_OK);
+		st = lens_model_open(found.gl_pathv[i / 2], &opt, &m, NULL);
+		/* Some of TransformerLens's own are another model once processed. */
+		if ((i & 1) && st == LENS_ERR_UNSUPPORTED &&
+		    strstr(found.gl_pathv[i / 2], "/own_"))
+			continue;
+		assert_int_equal(st, LENS_OK);
 		deviation = deviation_of(m, &limit);
 		if (!(deviation > 0 && deviation <= limit))
 			fail_msg("%s: %g, limit %g", found.gl_pathv[i / 2], deviation, limit);
