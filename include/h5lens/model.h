@@ -85,12 +85,12 @@ struct lens_config {
 	bool gated_mlp;
 	bool mlp_bias_after; /* a gated MLP's b_in is added to the product */
 	bool gate_bias;      /* a gated MLP's b_gate, which TransformerLens does not have */
-	size_t n_experts;    /* the MLP is so many gated ones without biases, of d_mlp each … */
+	size_t n_experts; /* the MLP is so many gated ones without biases, of d_mlp each … */
 	size_t experts_per_token; /* … of which each token goes through so many; 0: one MLP … */
 	bool norm_expert_weights; /* … whose weights are made to add up to 1 */
-	bool parallel_block; /* attention and MLP both read resid_pre */
-	bool scale_attn;     /* divide scores by √d_head … */
-	double attn_scale;   /* … or by this, if it is not 0 … */
+	bool parallel_block;      /* attention and MLP both read resid_pre */
+	bool scale_attn;          /* divide scores by √d_head … */
+	double attn_scale;        /* … or by this, if it is not 0 … */
 	bool scale_attn_by_layer; /* … and by layer + 1 */
 	size_t window; /* keys seen in local layers, the query's own included; 0: none local */
 	bool local[LENS_MAX_LAYERS]; /* which layers are local */
@@ -145,9 +145,9 @@ struct lens_block {
 	float *w_out, *b_out;           /* [F, D], [D] */
 	float *mlp_ln_w, *mlp_ln_b;     /* [F]; NULL unless mlp_norm, and once folded */
 	/* Of experts: those three are [E][D, F], [E][D, F] and [E][F, D], without biases. */
-	float *w_router;                /* [E, D], or NULL */
-	float attn_scale;               /* scores are q·k / attn_scale */
-	size_t window;                  /* keys that a query sees; 0: all earlier ones */
+	float *w_router;  /* [E, D], or NULL */
+	float attn_scale; /* scores are q·k / attn_scale */
+	size_t window;    /* keys that a query sees; 0: all earlier ones */
 };
 
 struct lens_model {
@@ -223,7 +223,8 @@ void lens_unknown_release(struct lens_unknown_model *u);
 
 /* Elements of matrices, biases and norms left out: of all blocks, W_E, W_U and W_pos. */
 size_t lens_model_weights(const struct lens_config *c);
-/* The multiplications of a token that goes through a block: of its experts' as many as it has. */
+/* The multiplications of a token that goes through a block: of its experts' as many as it has.
+ */
 size_t lens_block_products(const struct lens_config *c);
 /* Bytes that each thread holds beside the weights while it loads some of them. */
 size_t lens_model_loading_bytes(const struct lens_config *c, const struct lens_processing *p);

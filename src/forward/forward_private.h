@@ -30,12 +30,12 @@ struct lens_forward {
 	float *expert_share;   /* [T, k] … and by what their outputs are multiplied */
 	float *expert_input;   /* [T, D] of one of them, then its output */
 	int32_t *expert_slot;  /* [T] whose they are, of [T, k]; −1 in a gap */
-	float *result;       /* [T, H, D], or NULL */
-	float *logits;       /* [T, V], or NULL */
-	float *pad;          /* gemm's scratch */
-	float *keys;         /* [most_threads][dh, ldk] */
-	float *scores;       /* [most_threads][LENS_QUERY_BLOCK, ldk] */
-	float *gathered;     /* [most_threads][3, max_length, dh] q, v, z of scattered rows */
+	float *result;         /* [T, H, D], or NULL */
+	float *logits;         /* [T, V], or NULL */
+	float *pad;            /* gemm's scratch */
+	float *keys;           /* [most_threads][dh, ldk] */
+	float *scores;         /* [most_threads][LENS_QUERY_BLOCK, ldk] */
+	float *gathered;       /* [most_threads][3, max_length, dh] q, v, z of scattered rows */
 };
 
 struct lens_pass {

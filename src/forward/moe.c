@@ -62,8 +62,8 @@ static void choose(const struct lens_forward *f, size_t row)
 		sum += (double)weight[index[i]];
 	}
 	for (i = 0; i < k; i++)
-		f->expert_share[row * k + i] = (float)((double)weight[index[i]] /
-						       (c->norm_expert_weights ? sum : 1));
+		f->expert_share[row * k + i] =
+			(float)((double)weight[index[i]] / (c->norm_expert_weights ? sum : 1));
 }
 
 /* Gaps have no experts. */

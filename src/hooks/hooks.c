@@ -214,11 +214,12 @@ static enum lens_status no_match(const struct lens_config *c, const char *patter
 				      "interventions; store hook_resid_pre instead",
 				      pattern);
 	if (c->n_experts && (strstr(pattern, "mlp.hook_p") || strstr(pattern, "mlp.experts")))
-		return lens_error_set(err, LENS_ERR_UNSUPPORTED,
-				      "%s: the MLP is %zu experts, whose insides are not shown; "
-				      "mlp.hook_expert_weights, mlp.hook_expert_indices and "
-				      "hook_mlp_out are",
-				      pattern, c->n_experts);
+		return lens_error_set(
+			err, LENS_ERR_UNSUPPORTED,
+			"%s: the MLP is %zu experts, whose insides are not shown; "
+			"mlp.hook_expert_weights, mlp.hook_expert_indices and "
+			"hook_mlp_out are",
+			pattern, c->n_experts);
 	/* Names of the layer that the pattern speaks of, if it does. */
 	if (sscanf(pattern, "blocks.%zu.", &layer) == 1 && layer >= c->n_layers)
 		return lens_error_set(err, LENS_ERR_INVALID,

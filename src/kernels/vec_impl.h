@@ -277,7 +277,8 @@ static void add_scaled(size_t n, float factor, const float *x, float *y)
 	for (i = 0; i + VL <= n; i += VL)
 		store(y + i, load(y + i) + factor * load(x + i));
 	if (i < n)
-		store_part(y + i, load_part(y + i, n - i, 0) + factor * load_part(x + i, n - i, 0),
+		store_part(y + i,
+			   load_part(y + i, n - i, 0) + factor * load_part(x + i, n - i, 0),
 			   n - i);
 }
 

@@ -82,17 +82,27 @@ static const struct block_array {
 	{                                                                                      \
 		0, offsetof(struct lens_block, name), rows, columns, kind                      \
 	}
-	VECTOR(ln1_w, D_MODEL, NORM),         VECTOR(ln1_b, D_MODEL, NORM_BIAS),
-	VECTOR(ln2_w, D_MODEL, MLP_NORM),     VECTOR(ln2_b, D_MODEL, MLP_NORM_BIAS),
-	MATRIX(w_qkv, D_MODEL, QKV, WEIGHT),  VECTOR(b_qkv, QKV, WEIGHT),
-	VECTOR(q_norm_w, Q_NORM, QK_NORM),    VECTOR(k_norm_w, K_NORM, QK_NORM),
-	VECTOR(ln1_post_w, D_MODEL, POST),    VECTOR(ln2_post_w, D_MODEL, MLP_POST),
-	MATRIX(w_o, HEADS, D_MODEL, WEIGHT),  VECTOR(b_o, D_MODEL, WEIGHT),
+	VECTOR(ln1_w, D_MODEL, NORM),
+	VECTOR(ln1_b, D_MODEL, NORM_BIAS),
+	VECTOR(ln2_w, D_MODEL, MLP_NORM),
+	VECTOR(ln2_b, D_MODEL, MLP_NORM_BIAS),
+	MATRIX(w_qkv, D_MODEL, QKV, WEIGHT),
+	VECTOR(b_qkv, QKV, WEIGHT),
+	VECTOR(q_norm_w, Q_NORM, QK_NORM),
+	VECTOR(k_norm_w, K_NORM, QK_NORM),
+	VECTOR(ln1_post_w, D_MODEL, POST),
+	VECTOR(ln2_post_w, D_MODEL, MLP_POST),
+	MATRIX(w_o, HEADS, D_MODEL, WEIGHT),
+	VECTOR(b_o, D_MODEL, WEIGHT),
 	MATRIX(w_router, EXPERTS, D_MODEL, ROUTER),
-	MATRIX(w_gate, EACH_D_MODEL, D_MLP, GATE), VECTOR(b_gate, D_MLP, GATE_BIAS),
-	MATRIX(w_in, EACH_D_MODEL, D_MLP, MLP),    VECTOR(b_in, D_MLP, MLP_BIAS),
-	MATRIX(w_out, EACH_D_MLP, D_MODEL, MLP),   VECTOR(b_out, D_MODEL, MLP_BIAS),
-	VECTOR(mlp_ln_w, D_MLP, INNER),       VECTOR(mlp_ln_b, D_MLP, INNER),
+	MATRIX(w_gate, EACH_D_MODEL, D_MLP, GATE),
+	VECTOR(b_gate, D_MLP, GATE_BIAS),
+	MATRIX(w_in, EACH_D_MODEL, D_MLP, MLP),
+	VECTOR(b_in, D_MLP, MLP_BIAS),
+	MATRIX(w_out, EACH_D_MLP, D_MODEL, MLP),
+	VECTOR(b_out, D_MODEL, MLP_BIAS),
+	VECTOR(mlp_ln_w, D_MLP, INNER),
+	VECTOR(mlp_ln_b, D_MLP, INNER),
 #undef VECTOR
 #undef MATRIX
 };

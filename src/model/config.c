@@ -11,18 +11,14 @@
 
 /* A new family is one new file and one line here. */
 static const struct lens_family *const families[] = {
-	&lens_family_gpt2,        &lens_family_gpt_neo,
-	&lens_family_gpt_neox,    &lens_family_llama,
-	&lens_family_mistral,     &lens_family_qwen2,
-	&lens_family_qwen3,       &lens_family_olmo2,
-	&lens_family_granite,     &lens_family_smollm3,
-	&lens_family_gemma,       &lens_family_gemma2,
-	&lens_family_gemma3_text, &lens_family_phi,
-	&lens_family_phi3,        &lens_family_gptj,
-	&lens_family_opt,         &lens_family_bloom,
-	&lens_family_gpt_bigcode, &lens_family_starcoder2,
-	&lens_family_stablelm,    &lens_family_mixtral,
-	&lens_family_qwen3_moe,   &lens_family_hooked_transformer,
+	&lens_family_gpt2,        &lens_family_gpt_neo,    &lens_family_gpt_neox,
+	&lens_family_llama,       &lens_family_mistral,    &lens_family_qwen2,
+	&lens_family_qwen3,       &lens_family_olmo2,      &lens_family_granite,
+	&lens_family_smollm3,     &lens_family_gemma,      &lens_family_gemma2,
+	&lens_family_gemma3_text, &lens_family_phi,        &lens_family_phi3,
+	&lens_family_gptj,        &lens_family_opt,        &lens_family_bloom,
+	&lens_family_gpt_bigcode, &lens_family_starcoder2, &lens_family_stablelm,
+	&lens_family_mixtral,     &lens_family_qwen3_moe,  &lens_family_hooked_transformer,
 };
 #define N_FAMILIES (sizeof(families) / sizeof(*families))
 

@@ -178,8 +178,7 @@ static struct family {
 /* Those that TransformerLens 2.16 does not have, or can't read: beside the truth only. */
 static const char *const unknown_there[] = {
 	"olmo2",       "gemma3", "granite",    "smollm3",       "starcoder2",    "stablelm",
-	"gpt_bigcode", "bloom",  "qwen3_yarn", "llama_dynamic", "phi3_longrope",
-	"qwen3_moe",
+	"gpt_bigcode", "bloom",  "qwen3_yarn", "llama_dynamic", "phi3_longrope", "qwen3_moe",
 };
 
 /*

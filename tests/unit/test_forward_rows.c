@@ -499,7 +499,8 @@ int main(void)
 	static char gpt2[] = "gpt2_gelu_new", neo[] = "gpt_neo_local", neox[] = "gpt_neox",
 		    llama[] = "llama_gqa", mistral[] = "mistral", gemma2[] = "gemma2",
 		    gemma3[] = "gemma3", olmo2[] = "olmo2", gptj[] = "gptj",
-		    smollm3[] = "smollm3", mixtral[] = "mixtral", qwen3_moe[] = "qwen3_moe_norm";
+		    smollm3[] = "smollm3", mixtral[] = "mixtral",
+		    qwen3_moe[] = "qwen3_moe_norm";
 	const struct CMUnitTest tests[] = {
 		{ gpt2, check_model, NULL, NULL, gpt2 },
 		{ neo, check_model, NULL, NULL, neo },
