@@ -53,11 +53,14 @@ def load_own(model_dir: str, flags: dict[str, bool], dtype: torch.dtype) -> torc
     kind = keys["normalization_type"] or ""
     if kind.endswith("Pre"):  # nothing to fold, which it does not expect
         flags = {**flags, "fold_ln": False}
-    elif kind and flags["fold_ln"]:
+    elif kind and flags["fold_ln"] and not keys["num_experts"]:  # of which it folds no norm
         keys["normalization_type"] = kind + "Pre"
     if keys["output_logits_soft_cap"] > 0:  # as from_pretrained does
         flags = {**flags, "center_unembed": False}
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)  # that of experts' Linears
     model = HookedTransformer(HookedTransformerConfig(**keys))
+    torch.set_default_dtype(default)
     own = model.state_dict()
     state = {}
     for name, read in read_tensors(model_dir).items():

@@ -53,6 +53,8 @@ def hooked_config(n_ctx: int, n_layers: int, d_model: int, n_heads: int, d_head:
     if cfg["use_attn_scale"] and cfg["attn_scale"] == -1.0:
         cfg["attn_scale"] = math.sqrt(d_head)
     mlp = 0 if cfg["attn_only"] else d_model * cfg["d_mlp"] * (2 + cfg["gated_mlp"])
+    if cfg["num_experts"]:
+        mlp = (mlp + d_model) * cfg["num_experts"]
     cfg["n_params"] = n_layers * (4 * d_model * d_head * n_heads + mlp)
     return cfg
 
@@ -91,6 +93,15 @@ def mlp(cfg: dict, m: Maker, name: str) -> None:
         norm(cfg, m, f"{name}ln", F, "LN")
 
 
+def experts(cfg: dict, m: Maker, name: str) -> None:
+    """torch Linears; the router is called W_gate."""
+    D, F, n = cfg["d_model"], cfg["d_mlp"], cfg["num_experts"]
+    m.w[f"{name}W_gate.weight"] = m.normal(1.2 / math.sqrt(D), n, D)
+    for e in range(n):
+        for x, rows, columns in (("W_in", F, D), ("W_out", D, F), ("W_gate", F, D)):
+            m.w[f"{name}experts.{e}.{x}.weight"] = m.normal(1.2 / math.sqrt(columns), rows, columns)
+
+
 def hooked_weights(cfg: dict, m: Maker) -> dict[str, np.ndarray]:
     D, kind, positions = (cfg["d_model"], cfg["normalization_type"],
                           cfg["positional_embedding_type"])
@@ -109,7 +120,7 @@ def hooked_weights(cfg: dict, m: Maker) -> dict[str, np.ndarray]:
             continue
         norm(cfg, m, b + "ln2", D, kind)
         norm(cfg, m, b + "ln2_post", D, after)
-        mlp(cfg, m, b + "mlp.")
+        (experts if cfg["num_experts"] else mlp)(cfg, m, b + "mlp.")
     norm(cfg, m, "ln_final", D, "RMS" if kind == "LN" and cfg["final_rms"] else kind)
     m.w["unembed.W_U"] = m.normal(0.5, D, cfg["d_vocab_out"], mean=-0.03)
     m.w["unembed.b_U"] = m.normal(0.3, cfg["d_vocab_out"], mean=0.02)

@@ -422,6 +422,9 @@ MODELS = {
                          scale_attn_by_inverse_layer_idx=True),
         buffers=True, dtype="BF16", store={"processed": (FEW_HOOKS, MIDDLE),
                                            "raw": (ALL_HOOKS, MIDDLE)}),
+    "own_experts": Spec(
+        8601, own_config(2, 16, 2, 8, normalization_type="RMS", act_fn="silu", d_mlp=12,
+                         num_experts=4, experts_per_token=2), store=OWN_RAW),
     "own_alibi": Spec(
         8414, own_config(2, 18, 3, 6, positional_embedding_type="alibi"), store=OWN_RAW),
     "own_capped": Spec(

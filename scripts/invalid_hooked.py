@@ -70,7 +70,8 @@ def config_cases(case: Case) -> None:
         case(f"own-{name}", f"own-{name}/config.json", says)(write)
 
     refused("bidirectional", 'attention_dir "bidirectional"', attention_dir="bidirectional")
-    refused("experts", "num_experts 4", num_experts=4, experts_per_token=2)
+    refused("experts", "experts_per_token 5 is more than num_experts 4", num_experts=4, experts_per_token=5)
+    refused("experts-solu", 'act_fn "solu": not with experts', act_fn="solu", num_experts=4, experts_per_token=2)
     refused("4bit", "load_in_4bit true", load_in_4bit=True)
     refused("norm", 'normalization_type "BatchNorm"', normalization_type="BatchNorm")
     refused("positions", 'positional_embedding_type "relative_positional_bias"',

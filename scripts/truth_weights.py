@@ -923,7 +923,8 @@ class HookedTransformer:
             logit_cap=max(hf["output_logits_soft_cap"], 0.0), alibi=positions == "alibi",
             even_slopes=True, embed_norm=hf["post_embedding_ln"], attn_only=hf["attn_only"],
             shortformer=positions == "shortformer", mlp_norm=hf["act_fn"] == "solu_ln",
-            d_vocab_out=hf["d_vocab_out"])
+            d_vocab_out=hf["d_vocab_out"], n_experts=hf["num_experts"] or 0,
+            experts_per_token=hf["experts_per_token"] or 0)
 
     @staticmethod
     def weights(cfg: Config, hf: dict, tensors: Tensors) -> Weights:

@@ -289,30 +289,34 @@ static enum lens_status read_attention(const struct lens_config_file *f, struct 
 	return read_windows(f, c, err);
 }
 
-static enum lens_status check_experts(const struct lens_config_file *f, struct lens_error *err)
+/* Experts, whose activation is of each element and whose weights add up to 1. */
+static enum lens_status read_experts(const struct lens_config_file *f, struct lens_config *c,
+				     struct lens_error *err)
 {
-	size_t n;
-
-	LENS_TRY(lens_config_size(f, "num_experts", 1, &n, err));
-	if (json_is_integer(json_object_get(f->root, "num_experts")))
-		return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
-				     "num_experts %zu: we have no experts in models of "
-				     "TransformerLens",
-				     n);
-	return lens_config_must_be(f, "load_in_4bit", false,
-				   "weights are read as F64, F32, F16 or BF16 only", err);
+	if (c->attn_only || !json_is_integer(lens_config_value(f, "num_experts")))
+		return LENS_OK;
+	LENS_TRY(lens_config_size(f, "num_experts", 0, &c->n_experts, err));
+	LENS_TRY(lens_config_size(f, "experts_per_token", 0, &c->experts_per_token, err));
+	LENS_TRY(lens_config_experts(f, "num_experts", "experts_per_token", c, err));
+	if (c->act == LENS_ACT_SOLU)
+		return refuse(f, "act_fn", c->act_name, "not with experts (num_experts)", err);
+	c->gated_mlp = c->norm_expert_weights = true;
+	c->mlp_bias_after = false;
+	return LENS_OK;
 }
 
 static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
 			       struct lens_layout *layout, struct lens_error *err)
 {
 	LENS_TRY(check_keys(f, err));
-	LENS_TRY(check_experts(f, err));
+	LENS_TRY(lens_config_must_be(f, "load_in_4bit", false,
+				     "weights are read as F64, F32, F16 or BF16 only", err));
 	LENS_TRY(read_shape(f, c, err));
 	LENS_TRY(read_norm(f, c, err));
 	LENS_TRY(read_positions(f, c, err));
 	LENS_TRY(read_attention(f, c, err));
 	LENS_TRY(read_mlp(f, c, err));
+	LENS_TRY(read_experts(f, c, err));
 	layout->kv_apart = json_is_integer(json_object_get(f->root, "n_key_value_heads"));
 	return lens_config_bool(f, "post_embedding_ln", false, &c->embed_norm, err);
 }
@@ -378,6 +382,8 @@ static enum lens_status load_mlp(const struct lens_tensors_at *at, const struct 
 {
 	size_t d = c->d_model, f = c->d_mlp;
 
+	if (c->n_experts)
+		return lens_find_matrix(at, "mlp.W_gate.weight", c->n_experts, d, &b->w_router);
 	if (c->gated_mlp)
 		LENS_TRY(lens_find_matrix(at, "mlp.W_gate", d, f, &b->w_gate));
 	LENS_TRY(lens_find_matrix(at, "mlp.W_in", d, f, &b->w_in));
@@ -387,7 +393,7 @@ static enum lens_status load_mlp(const struct lens_tensors_at *at, const struct 
 	/* Unless the others are LayerNorms with weights it has none. */
 	if (c->mlp_norm && c->norm == LENS_NORM_LN && !c->norms_folded)
 		LENS_TRY(load_norm(at, LENS_NORM_LN, "mlp.ln", f, b->mlp_ln_w, b->mlp_ln_b));
-	return c->norms_after ? lens_load_vector(at, "ln2_post.w", d, b->ln2_post_w) : LENS_OK;
+	return LENS_OK;
 }
 
 static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_config *c,
@@ -404,7 +410,21 @@ static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_
 	if (c->attn_only)
 		return LENS_OK;
 	LENS_TRY(load_norm(&at, kind, "ln2", d, b->ln2_w, b->ln2_b));
+	if (c->norms_after)
+		LENS_TRY(lens_load_vector(&at, "ln2_post.w", d, b->ln2_post_w));
 	return load_mlp(&at, c, b);
+}
+
+static enum lens_status find_expert(struct lens_checkpoint *k, const struct lens_config *c,
+				    size_t layer, size_t expert, struct lens_block64 *b,
+				    struct lens_error *err)
+{
+	static const struct lens_expert_names names = { "mlp", "W_gate.weight",
+							"W_in.weight", "W_out.weight" };
+	struct lens_tensors_at at =
+		lens_tensors_at(k, err, "blocks.%zu.mlp.experts.%zu.", layer, expert);
+
+	return lens_find_expert(&at, c, &names, b);
 }
 
 /* With ALiBi TransformerLens has W_pos, too, and leaves it unused. */
@@ -458,6 +478,7 @@ const struct lens_family lens_family_hooked_transformer = {
 	.any_file_name = true,
 	.config = config,
 	.load_block = load_block,
+	.find_expert = find_expert,
 	.find_positions = find_positions,
 	.load_final_norm = load_final_norm,
 	.load_embed_norm = load_embed_norm,

@@ -9,10 +9,36 @@
 #include <stdio.h>
 #include <string.h>
 
+
 static const struct lens_expert_names mixtral = { "block_sparse_moe", "w1.weight", "w3.weight",
 						  "w2.weight" };
 static const struct lens_expert_names qwen3 = { "mlp", "gate_proj.weight", "up_proj.weight",
 						"down_proj.weight" };
+
+enum lens_status lens_config_experts(const struct lens_config_file *f, const char *experts,
+				     const char *per_token, const struct lens_config *c,
+				     struct lens_error *err)
+{
+	if (c->n_experts > LENS_MAX_EXPERTS)
+		return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
+				     "%s %zu: we run at most %d experts", experts, c->n_experts,
+				     LENS_MAX_EXPERTS);
+	if (c->experts_per_token > c->n_experts)
+		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
+				     "%s %zu is more than %s %zu", per_token,
+				     c->experts_per_token, experts, c->n_experts);
+	return LENS_OK;
+}
+
+enum lens_status lens_find_expert(const struct lens_tensors_at *at, const struct lens_config *c,
+				  const struct lens_expert_names *names, struct lens_block64 *b)
+{
+	size_t d = c->d_model, f = c->d_mlp;
+
+	LENS_TRY(lens_find_linear(at, names->gate, f, d, &b->w_gate));
+	LENS_TRY(lens_find_linear(at, names->in, f, d, &b->w_in));
+	return lens_find_linear(at, names->out, d, f, &b->w_out);
+}
 
 /* n_experts and experts_per_token, under the family's keys. */
 static enum lens_status read_experts(const struct lens_config_file *f, const char *key,
@@ -22,15 +48,7 @@ static enum lens_status read_experts(const struct lens_config_file *f, const cha
 	LENS_TRY(lens_config_size(f, key, n, &c->n_experts, err));
 	LENS_TRY(lens_config_size(f, "num_experts_per_tok", per_token, &c->experts_per_token,
 				  err));
-	if (c->n_experts > LENS_MAX_EXPERTS)
-		return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
-				     "%s %zu: we run at most %d experts", key, c->n_experts,
-				     LENS_MAX_EXPERTS);
-	if (c->experts_per_token > c->n_experts)
-		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
-				     "num_experts_per_tok %zu is more than %s %zu",
-				     c->experts_per_token, key, c->n_experts);
-	return LENS_OK;
+	return lens_config_experts(f, key, "num_experts_per_tok", c, err);
 }
 
 /* router_jitter_noise, output_router_logits and router_aux_loss_coef are for training. */
@@ -135,11 +153,8 @@ static enum lens_status find_expert(struct lens_checkpoint *k, const struct lens
 	const struct lens_expert_names *n = k->layout.expert_names;
 	struct lens_tensors_at at =
 		lens_tensors_at(k, err, "layers.%zu.%s.experts.%zu.", layer, n->mlp, expert);
-	size_t d = c->d_model, f = c->d_mlp;
 
-	LENS_TRY(lens_find_linear(&at, n->gate, f, d, &b->w_gate));
-	LENS_TRY(lens_find_linear(&at, n->in, f, d, &b->w_in));
-	return lens_find_linear(&at, n->out, d, f, &b->w_out);
+	return lens_find_expert(&at, c, n, b);
 }
 
 #define MOE(type, class, read_config)                                                          \

@@ -207,7 +207,7 @@ struct lens_head64 {
 
 struct lens_family;
 
-/* How a family calls its experts' tensors, behind "layers.N.". */
+/* How a family calls its experts' tensors, behind the layer's prefix. */
 struct lens_expert_names {
 	const char *mlp; /* what holds gate.weight, and the experts */
 	const char *gate, *in, *out;
@@ -348,6 +348,11 @@ bool lens_llama_ignore(const char *name);
 enum lens_status lens_config_layer_types(const struct lens_config_file *f, const json_t *types,
 					 struct lens_config *c, struct lens_error *err);
 
+/* As many experts as we run, of which a token has no more than there are (family_moe.c). */
+enum lens_status lens_config_experts(const struct lens_config_file *f, const char *experts,
+				     const char *per_token, const struct lens_config *c,
+				     struct lens_error *err);
+
 /* The final LayerNorm as StarCoder2 and StableLM name it (family_starcoder.c). */
 enum lens_status lens_load_final_layer_norm(struct lens_checkpoint *k,
 					    const struct lens_config *c, struct lens_head64 *h,
@@ -397,6 +402,10 @@ enum lens_status lens_llama_load_mlp(const struct lens_tensors_at *at,
 /* A block's norms and attention: all but the MLP. */
 enum lens_status lens_llama_load_attention(const struct lens_tensors_at *at,
 					   const struct lens_config *c, struct lens_block64 *b);
+/* Finds an expert's matrices, torch Linears (family_moe.c). */
+enum lens_status lens_find_expert(const struct lens_tensors_at *at, const struct lens_config *c,
+				  const struct lens_expert_names *names,
+				  struct lens_block64 *b);
 /* out + n, or NULL if out is NULL */
 static inline double *lens_at64(double *out, size_t n)
 {

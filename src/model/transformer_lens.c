@@ -58,6 +58,8 @@ static void find_missing(const struct lens_config *c, char text[160])
 			text, 160,
 			"ALiBi with %zu heads, whose slopes are its own for powers of two only",
 			c->n_heads);
+	else if (c->n_experts && !c->norm_expert_weights)
+		snprintf(text, 160, "norm_topk_prob false: weights that do not add up to 1");
 	else if (c->rotary.dim && layer < c->n_layers)
 		snprintf(text, 160, "no_rope_layers: layer %zu has no rotary positions", layer);
 }
@@ -87,6 +89,8 @@ static bool make_whole(json_t *j, const char *key)
 static bool adapt(json_t *j, const struct lens_config *c)
 {
 	json_object_del(j, "center_unembed");
+	json_object_del(j, "fold_ln");
+	json_object_del(j, "norm_topk_prob");
 	json_object_del(j, "post_embedding_ln");
 	if (json_object_set_new(j, "n_ctx",
 				json_integer((json_int_t)lens_transformer_lens_ctx(c))))

@@ -28,6 +28,7 @@ CANNOT = {"rope_local_base_freq 10000": ["gemma3", "gemma3_linear"], "type \"lin
           "type \"yarn\", factor 4": ["qwen3_yarn"], "type \"longrope\", factor 1": ["phi3_longrope"],
           "norms only behind attention and MLP": ["olmo2", "olmo2_tied"], "ALiBi with 3 heads": ["bloom"],
           "no_rope_layers: layer 1": ["smollm3", "smollm3_interval"],
+          "norm_topk_prob false": ["qwen3_moe"],
           "blocks.0.mlp.b_gate is not zero": ["granite", "llama_bias", "stablelm", "stablelm_parallel"]}
 CANNOT_NAMES = {n for names in CANNOT.values() for n in names}
 
@@ -74,7 +75,8 @@ def check_folder(model: Path, tmp: Path, raw: bool) -> None:
         norm = w.config["normalization_type"]
     # TransformerLens's own models are written as they are stored.
     own = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    stored = own["normalization_type"] if is_own(model) else ("RMS" if "RMS" in norm else "LN") + ("" if raw else "Pre")
+    folded = not raw and "num_experts" not in config  # norms of experts are not
+    stored = own["normalization_type"] if is_own(model) else ("RMS" if "RMS" in norm else "LN") + ("Pre" if folded else "")
     that(config["normalization_type"] == norm == stored, f"{what}: {norm}")
     known = h5lens.tl_config._TL_KEYS | {"use_qk_norm", "attn_scores_soft_cap", "output_logits_soft_cap",
                                "use_normalization_before_and_after", "d_vocab_out", "attn_only", "final_rms"}

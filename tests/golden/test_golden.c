@@ -288,6 +288,7 @@ static bool has_no_neurons(const struct test_h5 *truth, const char *group)
 {
 	return (!strcmp(group, "neuron_attrs") || !strcmp(group, "top_neurons")) &&
 	       (test_h5_has(truth, "/processed/1/blocks.0.mlp.hook_expert_weights") ||
+		test_h5_has(truth, "/raw/1/blocks.0.mlp.hook_expert_weights") ||
 		(test_h5_has(truth, "/raw/1/blocks.0.hook_attn_out") &&
 		 !test_h5_has(truth, "/raw/1/blocks.0.hook_mlp_out")));
 }
