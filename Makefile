@@ -6,7 +6,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 CC      ?= cc
 PYTHON  ?= python3
-VERSION := 0.5.0
+VERSION := 0.6.0
 
 PKGS     = $(HDF5) jansson yaml-0.1 libpcre2-8 libutf8proc libcrypto libzip libxxhash
 # What `make deps` installs: to build and run, to read and plot; to test and analyse. By

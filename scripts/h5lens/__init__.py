@@ -52,7 +52,7 @@ from .stack import Stack
 from .tl_config import transformer_lens_config
 from .weights import Weights, open_weights
 
-__version__ = "0.5.0"  # the program's
+__version__ = "0.6.0"  # the program's
 __all__ = ["H5LensError", "H5LensWarning", "Run", "SCHEMA", "Stack", "Tokens", "TooManyFiles", "UnknownName",
            "Verification", "Weights", "act_name", "dataset_digest", "file_digest", "load_pieces", "open_run",
            "open_weights", "tokenizer_digest", "transformer_lens_config"]

@@ -138,9 +138,8 @@ bool lens_row_check_ids(const struct lens_row_check *c, const struct lens_csv_re
 	for (i = 0; i < ids->n; i++) {
 		if (ids->v[i] >= 0 && (size_t)ids->v[i] < c->vocab)
 			continue;
-		lens_row_note(&row->bad, c, rec,
-			      "column '%.200s' has token %d; %s %zu", c->columns->name[column],
-			      ids->v[i], lens_row_vocab(c), c->vocab);
+		lens_row_note(&row->bad, c, rec, "column '%.200s' has token %d; %s %zu",
+			      c->columns->name[column], ids->v[i], lens_row_vocab(c), c->vocab);
 		return false;
 	}
 	return true;

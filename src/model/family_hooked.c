@@ -419,8 +419,8 @@ static enum lens_status find_expert(struct lens_checkpoint *k, const struct lens
 				    size_t layer, size_t expert, struct lens_block64 *b,
 				    struct lens_error *err)
 {
-	static const struct lens_expert_names names = { "mlp", "W_gate.weight",
-							"W_in.weight", "W_out.weight" };
+	static const struct lens_expert_names names = { "mlp", "W_gate.weight", "W_in.weight",
+							"W_out.weight" };
 	struct lens_tensors_at at =
 		lens_tensors_at(k, err, "blocks.%zu.mlp.experts.%zu.", layer, expert);
 

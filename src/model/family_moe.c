@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-
 static const struct lens_expert_names mixtral = { "block_sparse_moe", "w1.weight", "w3.weight",
 						  "w2.weight" };
 static const struct lens_expert_names qwen3 = { "mlp", "gate_proj.weight", "up_proj.weight",
