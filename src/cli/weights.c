@@ -166,6 +166,15 @@ static int parse_format(const struct usage *u, struct weights_args *a)
 	return -1;
 }
 
+static const char description[] =
+	"A model's parameters under TransformerLens's names, in its shapes, "
+	"after its weight\nprocessing. With -o their values are written, "
+	"float32, as /weights/NAME. Of keys and\nvalues there are as many "
+	"heads as are stored (n_key_value_heads).\n"
+	"--format hooked_transformer writes a folder that TransformerLens 2.x "
+	"loads:\nconfig.json with HookedTransformerConfig's keys, "
+	"model.safetensors with the state dict,\nand the tokenizer's files.";
+
 int cmd_weights(int argc, char **argv)
 {
 	struct weights_args a = { .dir = NULL };
@@ -185,14 +194,7 @@ int cmd_weights(int argc, char **argv)
 	};
 	const struct usage u = {
 		.synopsis = "h5lens weights DIR [-o W.h5] [options]",
-		.description =
-			"A model's parameters under TransformerLens's names, in its shapes, "
-			"after its weight\nprocessing. With -o their values are written, "
-			"float32, as /weights/NAME. Of keys and\nvalues there are as many "
-			"heads as are stored (n_key_value_heads).\n"
-			"--format hooked_transformer writes a folder that TransformerLens 2.x "
-			"loads:\nconfig.json with HookedTransformerConfig's keys, "
-			"model.safetensors with the state dict,\nand the tokenizer's files.",
+		.description = description,
 		.option = options,
 		.n_options = sizeof(options) / sizeof(*options),
 		.least = 1,

@@ -92,51 +92,54 @@ enum lens_dtype lens_hook_dtype(enum lens_hook hook)
 	return hook == LENS_HOOK_EXPERT_INDICES ? LENS_I32 : LENS_F32;
 }
 
+/* They follow each other in a pass. */
+static bool is_of_mlp(enum lens_hook hook)
+{
+	return hook >= LENS_HOOK_RESID_MID && hook <= LENS_HOOK_MLP_OUT;
+}
+
 bool lens_hook_exists(const struct lens_config *c, enum lens_hook hook)
 {
+	if (c->attn_only && is_of_mlp(hook))
+		return false;
 	switch (hook) {
 	case LENS_HOOK_POS_EMBED:
 		return lens_has_w_pos(c);
-	case LENS_HOOK_RESID_MID:
-		return !c->parallel_block && !c->attn_only;
-	case LENS_HOOK_MLP_IN:
-	case LENS_HOOK_MLP_OUT:
-		return !c->attn_only;
-	case LENS_HOOK_EXPERT_WEIGHTS:
-	case LENS_HOOK_EXPERT_INDICES:
-		return c->n_experts > 0;
-	case LENS_HOOK_MLP_PRE:
-	case LENS_HOOK_MLP_POST:
-		return !c->attn_only && !c->n_experts;
-	case LENS_HOOK_MLP_MID:
-	case LENS_HOOK_MLP_LN_SCALE:
-	case LENS_HOOK_MLP_LN_NORMALIZED:
-		return c->mlp_norm;
-	case LENS_HOOK_ROT_Q:
-	case LENS_HOOK_ROT_K:
-		return c->rotary.dim > 0;
 	case LENS_HOOK_LN1_SCALE:
 	case LENS_HOOK_LN1_NORMALIZED:
-		return c->norms_before;
 	case LENS_HOOK_LN2_SCALE:
 	case LENS_HOOK_LN2_NORMALIZED:
-		return c->norms_before && !c->attn_only;
-	case LENS_HOOK_LN1_POST_SCALE:
-	case LENS_HOOK_LN1_POST_NORMALIZED:
-		return c->norms_after;
-	case LENS_HOOK_LN2_POST_SCALE:
-	case LENS_HOOK_LN2_POST_NORMALIZED:
-		return c->norms_after && !c->attn_only;
-	case LENS_HOOK_LN_FINAL_SCALE:
-	case LENS_HOOK_LN_FINAL_NORMALIZED:
-		return c->norm != LENS_NORM_NONE;
+		return c->norms_before;
 	case LENS_HOOK_Q_NORM_SCALE:
 	case LENS_HOOK_Q_NORM_NORMALIZED:
 	case LENS_HOOK_K_NORM_SCALE:
 	case LENS_HOOK_K_NORM_NORMALIZED:
 		return c->qk_norm;
+	case LENS_HOOK_ROT_Q:
+	case LENS_HOOK_ROT_K:
+		return c->rotary.dim > 0;
+	case LENS_HOOK_LN1_POST_SCALE:
+	case LENS_HOOK_LN1_POST_NORMALIZED:
+	case LENS_HOOK_LN2_POST_SCALE:
+	case LENS_HOOK_LN2_POST_NORMALIZED:
+		return c->norms_after;
+	case LENS_HOOK_RESID_MID:
+		return !c->parallel_block;
+	case LENS_HOOK_EXPERT_WEIGHTS:
+	case LENS_HOOK_EXPERT_INDICES:
+		return c->n_experts > 0;
+	case LENS_HOOK_MLP_PRE:
+	case LENS_HOOK_MLP_POST:
+		return !c->n_experts;
 	case LENS_HOOK_MLP_PRE_LINEAR:
 		return c->gated_mlp && !c->n_experts;
+	case LENS_HOOK_MLP_MID:
+	case LENS_HOOK_MLP_LN_SCALE:
+	case LENS_HOOK_MLP_LN_NORMALIZED:
+		return c->mlp_norm;
+	case LENS_HOOK_LN_FINAL_SCALE:
+	case LENS_HOOK_LN_FINAL_NORMALIZED:
+		return c->norm != LENS_NORM_NONE;
 	default:
 		return true;
 	}

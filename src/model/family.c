@@ -331,6 +331,23 @@ static enum lens_status read_scaling(const struct lens_config_file *scaling,
 	return positive(scaling, "original_max_position_embeddings", 0, &r->original_ctx, err);
 }
 
+/* A factor for each pair; up to the original length they are the short ones. */
+static enum lens_status limit_longrope(const struct lens_config_file *f, struct lens_config *c,
+				       struct lens_error *err)
+{
+	const struct lens_rotary *r = &c->rotary;
+	size_t i;
+
+	for (i = 0; i < r->dim / 2 && i < LENS_MOST_LONGROPE && r->short_factor[i] > 0; i++)
+		;
+	if (i < r->dim / 2)
+		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
+				     "short_factor has %zu numbers for %zu pairs", i,
+				     r->dim / 2);
+	c->n_ctx = lens_min(c->n_ctx, (size_t)r->original_ctx);
+	return LENS_OK;
+}
+
 enum lens_status lens_config_rotary(const struct lens_config_file *f, double base, double share,
 				    struct lens_config *c, struct lens_error *err)
 {
@@ -368,16 +385,7 @@ enum lens_status lens_config_rotary(const struct lens_config_file *f, double bas
 				     share, c->d_head);
 	r->dim = (size_t)dim;
 	r->base = base;
-	if (r->type != LENS_ROPE_LONGROPE)
-		return LENS_OK;
-	for (i = 0; i < r->dim / 2 && i < LENS_MOST_LONGROPE && r->short_factor[i] > 0; i++)
-		;
-	if (i < r->dim / 2)
-		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
-				     "short_factor has %zu numbers for %zu pairs", i,
-				     r->dim / 2);
-	c->n_ctx = lens_min(c->n_ctx, (size_t)r->original_ctx);
-	return LENS_OK;
+	return r->type == LENS_ROPE_LONGROPE ? limit_longrope(f, c, err) : LENS_OK;
 }
 
 enum lens_status lens_config_partly_rotary(const struct lens_config_file *f,

@@ -12,73 +12,74 @@
 
 /* --- keys ------------------------------------------------------------------------ */
 
-/* They change no number of a pass: training, generation, other heads, bookkeeping. */
+/* Keys that change no number of a pass: training, generation, other heads, bookkeeping. */
+static const char *const idle[] = {
+	"_attn_implementation_autoset",
+	"_name_or_path",
+	"architectures",
+	"auto_map",
+	"bad_words_ids",
+	"chunk_size_feed_forward",
+	"diversity_penalty",
+	"do_sample",
+	"dtype",
+	"early_stopping",
+	"encoder_no_repeat_ngram_size",
+	"exponential_decay_length_penalty",
+	"finetuning_task",
+	"gradient_checkpointing",
+	"id2label",
+	"is_decoder",
+	"is_encoder_decoder",
+	"label2id",
+	"length_penalty",
+	"max_length",
+	"min_length",
+	"model_type",
+	"no_repeat_ngram_size",
+	"num_beam_groups",
+	"num_beams",
+	"num_labels",
+	"num_return_sequences",
+	"prefix",
+	"pretraining_tp",
+	"problem_type",
+	"pruned_heads",
+	"remove_invalid_values",
+	"repetition_penalty",
+	"return_dict",
+	"return_dict_in_generate",
+	"sep_token_id",
+	"suppress_tokens",
+	"task_specific_params",
+	"temperature",
+	"tf_legacy_loss",
+	"tie_encoder_decoder",
+	"tokenizer_class",
+	"top_k",
+	"top_p",
+	"torch_dtype",
+	"torchscript",
+	"transformers_version",
+	"typical_p",
+	"use_bfloat16",
+	"use_cache",
+};
+static const char *const idle_within[] = {
+	"dropout",   "pdrop",   "init_",           "initializer",        "summary_",
+	"_token_id", "output_", "router_aux_loss", "attn_implementation"
+};
+
 static bool is_idle(const char *key)
 {
-	static const char *const names[] = {
-		"_attn_implementation_autoset",
-		"_name_or_path",
-		"architectures",
-		"auto_map",
-		"bad_words_ids",
-		"chunk_size_feed_forward",
-		"diversity_penalty",
-		"do_sample",
-		"dtype",
-		"early_stopping",
-		"encoder_no_repeat_ngram_size",
-		"exponential_decay_length_penalty",
-		"finetuning_task",
-		"gradient_checkpointing",
-		"id2label",
-		"is_decoder",
-		"is_encoder_decoder",
-		"label2id",
-		"length_penalty",
-		"max_length",
-		"min_length",
-		"model_type",
-		"no_repeat_ngram_size",
-		"num_beam_groups",
-		"num_beams",
-		"num_labels",
-		"num_return_sequences",
-		"prefix",
-		"pretraining_tp",
-		"problem_type",
-		"pruned_heads",
-		"remove_invalid_values",
-		"repetition_penalty",
-		"return_dict",
-		"return_dict_in_generate",
-		"sep_token_id",
-		"suppress_tokens",
-		"task_specific_params",
-		"temperature",
-		"tf_legacy_loss",
-		"tie_encoder_decoder",
-		"tokenizer_class",
-		"top_k",
-		"top_p",
-		"torch_dtype",
-		"torchscript",
-		"transformers_version",
-		"typical_p",
-		"use_bfloat16",
-		"use_cache",
-	};
-	static const char *const within[] = {
-		"dropout",   "pdrop",   "init_",           "initializer",        "summary_",
-		"_token_id", "output_", "router_aux_loss", "attn_implementation"
-	};
 	size_t i;
 
-	for (i = 0; i < sizeof(names) / sizeof(*names); i++) {
-		if (!strcmp(key, names[i]))
+	for (i = 0; i < sizeof(idle) / sizeof(*idle); i++) {
+		if (!strcmp(key, idle[i]))
 			return true;
 	}
-	for (i = 0; i < sizeof(within) / sizeof(*within); i++) {
-		if (strstr(key, within[i]))
+	for (i = 0; i < sizeof(idle_within) / sizeof(*idle_within); i++) {
+		if (strstr(key, idle_within[i]))
 			return true;
 	}
 	return false;
