@@ -194,10 +194,10 @@ class RunFile:
 
     @property
     def processing(self) -> dict[str, bool]:
-        """The weight processing that was done: what the experiment asks for, but that W_U is not centred where logits
-        have a soft cap. What load_and_process_state_dict takes."""
-        cut = {"center_unembed": False} if self.model_config.get("center_unembed") is False else {}
-        return {**self.experiment["weights"], **cut}
+        """The weight processing that was done, as load_and_process_state_dict takes it: what the experiment asks for,
+        but for W_U's centring where logits have a soft cap, and for fold_ln where MLPs are experts."""
+        asked = self.experiment["weights"]
+        return {step: on and self.model_config.get(step) is not False for step, on in asked.items()}
 
     @property
     def lens_layers(self) -> list[str]:
