@@ -226,6 +226,16 @@ static int print_tensors(const char *dir)
 									      : fail(&err);
 }
 
+/* Without what points to this command. */
+static int fail_without_hint(struct lens_error *err)
+{
+	char *hint = strstr(err->text, "; h5lens info ");
+
+	if (hint)
+		*hint = '\0';
+	return fail(err);
+}
+
 int info_model(const char *dir, bool tensors)
 {
 	struct lens_error err = LENS_ERROR_INIT, looking = LENS_ERROR_INIT;
@@ -238,7 +248,7 @@ int info_model(const char *dir, bool tensors)
 	if (lens_config_load(dir, &c, &err) != LENS_OK) {
 		if (err.code == LENS_ERR_UNSUPPORTED && print_unknown(dir, &looking) != LENS_OK)
 			fail(&looking);
-		return fail(&err);
+		return fail_without_hint(&err);
 	}
 	if (lens_checkpoint_each(dir, count_tensor, &count, &err) != LENS_OK)
 		return fail(&err);

@@ -301,9 +301,7 @@ static enum lens_status warn_of_norms(struct loader *l, struct lens_error *err)
 	if (!l->model->config.n_experts || !l->options->processing.fold_ln)
 		return LENS_OK;
 	return add_warning(l->model,
-			   "the model has experts: its norms' weights are not folded into them "
-			   "(fold_ln is off), as in TransformerLens",
-			   err);
+			   "the model has experts: fold_ln is off, as in TransformerLens", err);
 }
 
 static enum lens_status load(const char *dir, struct loader *l, struct lens_sha256 *sha,
