@@ -230,8 +230,9 @@ faults: $(BIN) $(VENV)/.done $(BUILD)/tests/golden/test_sweep_faults ## every ca
 	for i in $$(seq $(PARTS)); do cat $$t.$$i.log; done; exit $$failed
 	H5LENS=$(BIN) $(VPY) tests/cli/check_kills.py --kills 200 --minutes
 
+# Levels differ in kernels; whole runs and sweeps use the same ones as test_golden and others do.
 asan: ## unit tests and the fuzz corpus under ASan and UBSan
-	$(MAKE) BUILD=$(BUILD)/asan OPT='-O1 -g -fno-omit-frame-pointer' \
+	ONE_LEVEL='test_shards test_ragged test_bits test_mean test_interventions test_share_prefixes' $(MAKE) BUILD=$(BUILD)/asan OPT='-O1 -g -fno-omit-frame-pointer' \
 		SAN='-fsanitize=address,undefined -fno-sanitize-recover=all' unit-test fuzz-replay
 
 coverage: ## line coverage of the unit tests, by gcov

@@ -2,7 +2,7 @@
 # Runs cmocka programs, each on both CPU levels if it asks for that by reading
 # H5LENS_TEST_CPU (golden tests, kernels): OpenBLAS's kernels are chosen once per
 # process. As many run side by side as there are cores. WRAP goes in front (valgrind).
-# The last line counts tests.
+# The last line counts tests. ONE_LEVEL names programs that run on the highest one alone.
 set -u
 passed=0 failed=0
 skips=$(mktemp) runs=$(mktemp)
@@ -21,6 +21,7 @@ ended() {
 for t in "$@"; do
 	src=$(echo "$t" | sed "s|^${BUILD:-build}/||").c
 	if grep -q H5LENS_TEST_CPU "$src"; then set -- $levels; else set -- any; fi
+	case " ${ONE_LEVEL:-} " in *" $(basename "$t") "*) eval "set -- \${$#}" ;; esac
 	for level in "$@"; do echo "$t $level"; done
 done > "$runs"
 

@@ -25,6 +25,14 @@ static float *take(struct layout *l, size_t rows, size_t width)
 	return l->base ? l->base + at : NULL;
 }
 
+/* Of the same size. */
+static int32_t *take_ints(struct layout *l, size_t rows, size_t width)
+{
+	void *p = take(l, rows, width);
+
+	return p;
+}
+
 static size_t pad_floats(const struct lens_config *c)
 {
 	size_t d = c->d_model, hd = c->n_heads * c->d_head;
@@ -71,8 +79,8 @@ static void lay_out(struct lens_forward *f, struct layout *l, const struct lens_
 		f->expert_input = take(l, rows, d);
 		f->expert_weights = take(l, rows, c->n_experts);
 		f->expert_share = take(l, rows, c->experts_per_token);
-		f->expert_index = (int32_t *)take(l, rows, c->experts_per_token);
-		f->expert_slot = (int32_t *)take(l, rows, 1);
+		f->expert_index = take_ints(l, rows, c->experts_per_token);
+		f->expert_slot = take_ints(l, rows, 1);
 	}
 	f->result =
 		any_layer(v, LENS_HOOK_RESULT, c->n_layers) ? take(l, rows, heads * d) : NULL;
