@@ -158,13 +158,13 @@ class RunStacks(RunCache):
         norm, where = self._norm(last, mlp_input), self._where_of(stack, rows, pos)
         out = np.array(stack, dtype=np.result_type(stack, np.float32))
         if recompute_ln:
-            self._center(out)
+            self._center(out, norm)
             out /= np.sqrt(np.mean(out * out, -1, keepdims=True, dtype=np.float64) + self.model_config["eps"])
         else:
             self._scale(out, where, norm)
         if not self._folded() and (recompute_ln or weights is not None):
             out *= np.asarray(_weight(weights, f"{norm}.w", "apply_ln_to_stack"))
-            if recompute_ln and self._centers():
+            if recompute_ln and self._centers(norm):
                 out += np.asarray(_weight(weights, f"{norm}.b", "apply_ln_to_stack"))
         return Stack._like(stack, out, where)
 
@@ -190,7 +190,7 @@ class RunStacks(RunCache):
                                   "settings (weights.fold_ln)")
         else:
             toward *= np.asarray(_weight(weights, "ln_final.w", "logit_attrs of a run without fold_ln"))
-        self._center(toward)  # instead of every component
+        self._center(toward, "ln_final")  # instead of every component
         scale = self._at(self._stored("logit_attrs", [("ln_final.hook_scale",)])[0], where)[..., 0]
         x = np.asarray(stack)
         out = np.empty(x.shape[:-1], np.result_type(x, np.float32))
@@ -216,8 +216,9 @@ class RunStacks(RunCache):
     def _norm(self, layer: int, mlp_input: bool = False) -> str:
         return "ln_final" if layer == self.model_config["n_layers"] else f"blocks.{layer}.ln{2 if mlp_input else 1}"
 
-    def _centers(self) -> bool:
-        return str(self.model_config["normalization_type"]).startswith("LN")
+    def _centers(self, norm: str) -> bool:
+        config = self.model_config
+        return str(config["normalization_type"]).startswith("LN") and not (norm == "ln_final" and config.get("final_rms"))
 
     def _folded(self) -> bool:
         return str(self.model_config["normalization_type"]).endswith("Pre")
@@ -270,13 +271,13 @@ class RunStacks(RunCache):
             self._scale(out, where, norm)
         return out.view(Stack)._tell([*parts], ("component", *where.axes, "d_model"), where)
 
-    def _center(self, x: np.ndarray) -> None:
-        if self._centers():
+    def _center(self, x: np.ndarray, norm: str) -> None:
+        if self._centers(norm):
             x -= x.mean(-1, keepdims=True, dtype=np.float64)
 
     def _scale(self, x: np.ndarray, where: _Where, norm: str) -> None:
         """Centred and divided by the norm's own scale, in place."""
-        self._center(x)
+        self._center(x, norm)
         x /= self._at(self._stored("the norm's scale", [(f"{norm}.hook_scale",)])[0], where)
 
     def _directions(self, tokens: Any, where: _Where, weights: Mapping[str, Any] | None) -> np.ndarray:

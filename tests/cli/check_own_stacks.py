@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Checks what the reader sums and names of TransformerLens's own models: a last norm of another kind, no norms, no MLPs,
+experts, other logits than tokens. The sums are the file's own logits. H5LENS is the program, WORK a folder of our own.
+
+Prints each failure and a last line 'N passed, N failed'; exit status 1 on a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from check_weights import CHECKS, DATA, h5lens, raises, run, that
+
+U = 2.0 ** -24  # float32's rounding, relatively
+
+
+def opened(name: str, work: Path, *args: str) -> tuple[h5lens.Run, h5lens.Weights]:
+    """The run of a model and its weights, every activation stored."""
+    model, out, w = DATA / name, work / f"{name}.h5", work / f"{name}-w.h5"
+    for code, text in (run("run", "--model", model, "--data", model / "prompts.csv", "--answers", "correct,incorrect",
+                           "--hooks", "*", "--quiet", "-o", out, *args),
+                       run("weights", model, "-o", w, *[a for a in args if a.startswith(("--set", "weights."))])):
+        that(code == 0, f"{name}: {text}")
+    return h5lens.open_run(out), h5lens.open_weights(w)
+
+
+def check_logits(name: str, got: h5lens.Run, w: h5lens.Weights) -> None:
+    """The components of the stream add up to the answers' logits, a layer norm's and W_U's biases left out."""
+    rows, answers = range(len(got)), got.prompts["answers"][:]
+    stack = got.decompose_resid(rows, pos="read")
+    w_u = w["unembed.W_U"][...].astype(np.float64)
+    for k in range(answers.shape[1]):
+        parts = got.logit_attrs(stack, answers[:, k], weights=w).astype(np.float64)
+        bias = w["unembed.b_U"][...][answers[:, k]].astype(np.float64)
+        if "ln_final.b" in w:
+            bias += w["ln_final.b"][...].astype(np.float64) @ w_u[:, answers[:, k]]
+        want = got.results["answer_logit"][:, k]
+        # A sum over d_model of sums over components, each rounded to float32 on its way through the layers.
+        bound = 64 * U * (np.abs(parts).sum(0) + np.abs(bias) + 1)
+        far = np.abs(parts.sum(0) + bias - want)
+        that((far <= bound).all(), f"{name}: logit_attrs of answer {k} are off by {far.max():.1e}")
+
+
+def check_final_rms(work: Path) -> None:
+    got, w = opened("own_solu_pre", work)
+    check_logits("own_solu_pre", got, w)
+    stack = got.accumulated_resid(range(2), pos="read", apply_ln=True)[-1]
+    far = np.abs(stack - got.cache("ln_final.hook_normalized", rows=range(2), pos="read")).max()
+    that(far < 1e-5, f"final_rms: apply_ln takes off the mean: {far:.1e}")
+    stack = got.accumulated_resid(range(2), 1, pos="read", apply_ln=True)[-1]
+    far = np.abs(stack - got.cache("normalized", 1, "ln1", rows=range(2), pos="read")).max()
+    that(far < 1e-5, f"final_rms: a block's norm is a layer norm: {far:.1e}")
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(dir=os.environ.get("WORK")) as name:
+        work = Path(name)
+        check_final_rms(work)
+    return CHECKS.end()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
