@@ -30,6 +30,8 @@ class RunStacks(RunCache):
         if mode not in ("all", "mlp", "attn"):
             raise ValueError(f"mode is \"all\", \"mlp\" or \"attn\", not {mode!r}")
         last, config = self._layer(layer, mlp_input), self.model_config
+        if mode == "mlp":
+            self._need_mlps("mode=\"mlp\"")
         parts: dict[str, tuple[str, ...]] = {}
         if incl_embeds:
             parts["embed"] = ("hook_embed",)
@@ -38,7 +40,7 @@ class RunStacks(RunCache):
         for i in range(last):
             if mode != "mlp":
                 parts[f"{i}_attn_out"] = (f"blocks.{i}.hook_attn_out",)
-            if mode != "attn":
+            if mode != "attn" and not config.get("attn_only"):
                 parts[f"{i}_mlp_out"] = (f"blocks.{i}.hook_mlp_out",)
         if mlp_input and mode != "mlp" and not config["parallel_attn_mlp"]:  # else the MLP reads resid_pre
             parts[f"{last}_attn_out"] = (f"blocks.{last}.hook_attn_out",)
@@ -53,6 +55,8 @@ class RunStacks(RunCache):
         as in `decompose_resid`.
         """
         last, parallel = self._layer(layer, mlp_input), self.model_config["parallel_attn_mlp"]
+        if incl_mid:
+            self._need_mlps("incl_mid")
         if incl_mid and parallel:
             raise H5LensError(f"{self.path}: incl_mid: the model's attention and MLP are parallel: there is no resid_mid")
         parts: dict[str, tuple[str, ...]] = {}
@@ -104,6 +108,10 @@ class RunStacks(RunCache):
         a position and layer: the table `neuron_attrs` has what they add to the answers' logits, at no such cost.
         """
         what, last, where = "stack_neuron_results", self._layer(layer), self._where(rows, pos)
+        self._need_mlps(what)
+        if self.model_config.get("num_experts"):
+            raise H5LensError(f"{self.path}: {what}: the model's MLPs are experts, whose neurons are not shown: "
+                              "get_full_resid_decomposition(expand_neurons=False) has what each layer's write together")
         stored = self._stored(what, [(f"blocks.{i}.mlp.hook_post",) for i in range(last)])
         d_model, d_mlp = int(self.model_config["d_model"]), stored[0].shape[-1] if stored else 0
         which = range(d_mlp)[neurons]
@@ -125,23 +133,27 @@ class RunStacks(RunCache):
                                      weights: Mapping[str, Any] | None = None) -> Stack:
         """The residual stream at a layer's input in its smallest parts: each head, each neuron (or, without
         expand_neurons, 0_mlp_out, …), embed, pos_embed, and bias: the b_O, and with neurons the b_out, of those layers.
+        Of a model without MLPs (attn_only) there are none of theirs.
 
         As TransformerLens's, which has a bias of zeros without layers, too. The parts' sum is the stream.
         """
         last, what = self._layer(layer), "get_full_resid_decomposition"
         heads = self.stack_head_results(rows, last, pos=pos, weights=weights)
-        mlps = self.stack_neuron_results(rows, last, pos=pos, weights=weights) if expand_neurons else \
-            self.decompose_resid(rows, last, mode="mlp", incl_embeds=False, pos=pos)
         embeds, where = self.decompose_resid(rows, 0, pos=pos), self._where(rows, pos)
+        parts, biases = [heads, embeds], ["attn.b_O"]
+        if not self.model_config.get("attn_only"):
+            parts.insert(1, self.stack_neuron_results(rows, last, pos=pos, weights=weights) if expand_neurons else
+                         self.decompose_resid(rows, last, mode="mlp", incl_embeds=False, pos=pos))
+            biases += ["mlp.b_out"] if expand_neurons else []
         bias = np.zeros((1, *heads.shape[1:]), np.float32)
         for i in range(last):
-            for name in ("attn.b_O", "mlp.b_out")[:1 + expand_neurons]:
+            for name in biases:
                 bias += np.asarray(_weight(weights, f"blocks.{i}.{name}", what), np.float32)
         bias[np.broadcast_to((where.at < 0).reshape(where.shape)[..., None], bias.shape[1:])[None]] = np.nan
-        out = np.concatenate([heads, mlps, embeds, bias])
+        out = np.concatenate([*parts, bias])
         if apply_ln:
             self._scale(out, where, self._norm(last))
-        labels = [*(heads.labels or []), *(mlps.labels or []), *(embeds.labels or []), "bias"]
+        labels = [*(label for part in parts for label in part.labels or []), "bias"]
         return out.view(Stack)._tell(labels, ("component", *where.axes, "d_model"), where)
 
     def apply_ln_to_stack(self, stack: np.ndarray, layer: int | None = -1, *, mlp_input: bool = False,
@@ -204,9 +216,15 @@ class RunStacks(RunCache):
         last = n if layer is None or layer == -1 else layer
         if not isinstance(last, (int, np.integer)) or not 0 <= last <= n:
             raise UnknownName(f"no layer {layer!r}: the model has {n} layers: 0 to {n - 1}, and {n} or -1 for the end")
+        if mlp_input:
+            self._need_mlps("mlp_input")
         if mlp_input and last == n:
             raise ValueError(f"mlp_input is for layers 0 to {n - 1}: after the last comes the unembedding")
         return int(last)
+
+    def _need_mlps(self, what: str) -> None:
+        if self.model_config.get("attn_only"):
+            raise H5LensError(f"{self.path}: {what}: the model has no MLPs (attn_only)")
 
     @staticmethod
     def _before(layer: int) -> tuple[str, ...]:

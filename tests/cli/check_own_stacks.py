@@ -57,10 +57,41 @@ def check_final_rms(work: Path) -> None:
     that(far < 1e-5, f"final_rms: a block's norm is a layer norm: {far:.1e}")
 
 
+def check_attn_only(work: Path) -> None:
+    """As TransformerLens: without MLPs there are none of theirs."""
+    got, w = opened("own_attn_only", work)
+    check_logits("own_attn_only", got, w)
+    layers = range(got.model_config["n_layers"])
+    stream = got.cache(f"blocks.{layers[-1]}.hook_resid_post", rows=range(2), pos="read")
+    attn = [f"{i}_attn_out" for i in layers]
+    embeds = got.decompose_resid(range(2), 0, pos="read").labels
+    for mode in ("all", "attn"):
+        stack = got.decompose_resid(range(2), mode=mode, pos="read")
+        that(stack.labels == [*embeds, *attn] and np.abs(stack.sum(0) - stream).max() < 1e-5, f"attn_only, {mode}: {stack.labels}")
+    for neurons in (False, True):
+        stack = got.get_full_resid_decomposition(range(2), pos="read", weights=w, expand_neurons=neurons)
+        that(np.abs(stack.sum(0) - stream).max() < 1e-5 and len(stack.labels) == len(stack), f"attn_only: {stack.labels}")
+    for use in (lambda: got.decompose_resid([0], mode="mlp"), lambda: got.accumulated_resid([0], incl_mid=True),
+                lambda: got.stack_neuron_results([0], weights=w), lambda: got.decompose_resid([0], 1, mlp_input=True)):
+        raises(h5lens.H5LensError, "attn_only", use)
+
+
+def check_experts(work: Path) -> None:
+    got, w = opened("own_experts", work)
+    check_logits("own_experts", got, w)
+    for use in (got.stack_neuron_results, got.get_full_resid_decomposition):
+        raises(h5lens.H5LensError, "expand_neurons=False", lambda: use([0], weights=w))
+    stream = got.cache(f"blocks.{got.model_config['n_layers'] - 1}.hook_resid_post", rows=range(2), pos="read")
+    stack = got.get_full_resid_decomposition(range(2), pos="read", weights=w, expand_neurons=False)
+    that(np.abs(stack.sum(0) - stream).max() < 1e-5, "experts: the parts are not the stream")
+
+
 def main() -> int:
     with tempfile.TemporaryDirectory(dir=os.environ.get("WORK")) as name:
         work = Path(name)
         check_final_rms(work)
+        check_attn_only(work)
+        check_experts(work)
     return CHECKS.end()
 
 
