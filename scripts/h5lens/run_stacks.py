@@ -169,12 +169,12 @@ class RunStacks(RunCache):
         last = self._layer(layer, mlp_input)
         norm, where = self._norm(last, mlp_input), self._where_of(stack, rows, pos)
         out = np.array(stack, dtype=np.result_type(stack, np.float32))
-        if recompute_ln:
+        if norm and recompute_ln:
             self._center(out, norm)
             out /= np.sqrt(np.mean(out * out, -1, keepdims=True, dtype=np.float64) + self.model_config["eps"])
         else:
             self._scale(out, where, norm)
-        if not self._folded() and (recompute_ln or weights is not None):
+        if norm and not self._folded() and (recompute_ln or weights is not None):
             out *= np.asarray(_weight(weights, f"{norm}.w", "apply_ln_to_stack"))
             if recompute_ln and self._centers(norm):
                 out += np.asarray(_weight(weights, f"{norm}.b", "apply_ln_to_stack"))
@@ -196,14 +196,18 @@ class RunStacks(RunCache):
                 raise ValueError(f"tokens are {list(np.shape(tokens))}, incorrect_tokens "
                                  f"{list(np.shape(incorrect_tokens))}")
             toward -= self._directions(incorrect_tokens, where, weights)
-        if self._folded():
+        scale: Any = 1.0
+        if (norm := self._norm(self._layer(None))) is None:
+            pass
+        elif self._folded():
             if "ln_final.w" in (weights or ()) and (np.asarray(_weight(weights, "ln_final.w", "logit_attrs")) != 1).any():
                 raise H5LensError("the weights have an ln_final.w, and the run's is folded into W_U: they are of other "
                                   "settings (weights.fold_ln)")
         else:
             toward *= np.asarray(_weight(weights, "ln_final.w", "logit_attrs of a run without fold_ln"))
-        self._center(toward, "ln_final")  # instead of every component
-        scale = self._at(self._stored("logit_attrs", [("ln_final.hook_scale",)])[0], where)[..., 0]
+        if norm:
+            self._center(toward, norm)  # instead of every component
+            scale = self._at(self._stored("logit_attrs", [(f"{norm}.hook_scale",)])[0], where)[..., 0]
         x = np.asarray(stack)
         out = np.empty(x.shape[:-1], np.result_type(x, np.float32))
         for i in np.ndindex(x.shape[:-1 - len(where.shape)]):
@@ -231,7 +235,10 @@ class RunStacks(RunCache):
         """The names of the residual stream at a layer's input."""
         return (f"blocks.{layer}.hook_resid_pre", *([f"blocks.{layer - 1}.hook_resid_post"] if layer else []))
 
-    def _norm(self, layer: int, mlp_input: bool = False) -> str:
+    def _norm(self, layer: int, mlp_input: bool = False) -> str | None:
+        """The norm of an input's name; None of a model without norms, whose stacks are left as they are."""
+        if self.model_config["normalization_type"] is None:
+            return None
         return "ln_final" if layer == self.model_config["n_layers"] else f"blocks.{layer}.ln{2 if mlp_input else 1}"
 
     def _centers(self, norm: str) -> bool:
@@ -293,8 +300,10 @@ class RunStacks(RunCache):
         if self._centers(norm):
             x -= x.mean(-1, keepdims=True, dtype=np.float64)
 
-    def _scale(self, x: np.ndarray, where: _Where, norm: str) -> None:
+    def _scale(self, x: np.ndarray, where: _Where, norm: str | None) -> None:
         """Centred and divided by the norm's own scale, in place."""
+        if not norm:
+            return
         self._center(x, norm)
         x /= self._at(self._stored("the norm's scale", [(f"{norm}.hook_scale",)])[0], where)
 

@@ -86,12 +86,26 @@ def check_experts(work: Path) -> None:
     that(np.abs(stack.sum(0) - stream).max() < 1e-5, "experts: the parts are not the stream")
 
 
+def check_no_norms(work: Path) -> None:
+    """Nothing is divided by what is not there."""
+    got, w = opened("own_no_norm", work)
+    check_logits("own_no_norm", got, w)
+    plain = got.decompose_resid(range(2), pos="read")
+    for same in (got.decompose_resid(range(2), pos="read", apply_ln=True), got.apply_ln_to_stack(plain),
+                 got.apply_ln_to_stack(plain, 1, recompute_ln=True, weights=w)):
+        that(np.array_equal(same, plain) and same.labels == plain.labels, "no norms: the stack is another")
+    that(np.array_equal(got.stack_head_results([0], weights=w, apply_ln=True),
+                        got.stack_head_results([0], weights=w), equal_nan=True),
+         "no norms: heads")
+
+
 def main() -> int:
     with tempfile.TemporaryDirectory(dir=os.environ.get("WORK")) as name:
         work = Path(name)
         check_final_rms(work)
         check_attn_only(work)
         check_experts(work)
+        check_no_norms(work)
     return CHECKS.end()
 
 
