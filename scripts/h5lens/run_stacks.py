@@ -310,14 +310,15 @@ class RunStacks(RunCache):
     def _directions(self, tokens: Any, where: _Where, weights: Mapping[str, Any] | None) -> np.ndarray:
         """W_U's columns, float64 [prompt, pos, d_model] with 1 for what the tokens don't differ by."""
         ids, w_u = np.asarray(tokens), _weight(weights, "unembed.W_U", "logit_attrs")
-        d_model, n = int(self.model_config["d_model"]), int(self.model_config["d_vocab"])
+        d_model, n = int(self.model_config["d_model"]), self.model_config["d_vocab"]
+        n = int(self.model_config.get("d_vocab_out", n))
         if not np.issubdtype(ids.dtype, np.integer):
             raise TypeError(f"tokens are ids, whole numbers, as in run.prompts[\"answers\"]; not {tokens!r}")
         if ids.shape != where.shape[:ids.ndim]:
             raise ValueError(f"tokens are {list(ids.shape)}: one, or as the stack's {list(where.axes)}: "
                              f"{list(where.shape)}, or the first of these")
         if ((ids < -1) | (ids >= n)).any():
-            raise IndexError(f"no token {int(ids[(ids < -1) | (ids >= n)][0])}: the vocabulary has {n}")
+            raise IndexError(f"no token {int(ids[(ids < -1) | (ids >= n)][0])}: the model has {n} logits")
         if tuple(w_u.shape) != (d_model, n):
             raise ValueError(f"unembed.W_U is {list(w_u.shape)}, not {[d_model, n]}")
         known, back = np.unique(np.maximum(ids, 0), return_inverse=True)

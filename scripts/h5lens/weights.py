@@ -145,6 +145,9 @@ class Weights(Mapping[str, h5py.Dataset]):
         """
         if circuit not in ("OV", "QK"):
             raise ValueError(f"circuit is OV or QK, not {circuit!r}")
+        if circuit == "OV" and self["unembed.W_U"].shape[1] != self["embed.W_E"].shape[0]:
+            raise H5LensError(f"{self.path}: copying_scores() needs a logit for each token (d_vocab_out = d_vocab), and the "
+                              f"model has {self['unembed.W_U'].shape[1]} for {self['embed.W_E'].shape[0]}")
         inner = self._over_vocabulary("unembed.W_U" if circuit == "OV" else "embed.W_E")
         if circuit == "OV":
             first, last = self.stack("W_V", np.float64), self.stack("W_O", np.float64)

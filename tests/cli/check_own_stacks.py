@@ -99,6 +99,19 @@ def check_no_norms(work: Path) -> None:
          "no norms: heads")
 
 
+def check_vocab_out(work: Path) -> None:
+    """Other logits than tokens: tokens of logit_attrs are W_U's columns."""
+    got, w = opened("own_vocab_out", work)
+    check_logits("own_vocab_out", got, w)
+    n = got.model_config["d_vocab_out"]
+    that(n != got.model_config["d_vocab"], "d_vocab_out is d_vocab")
+    stack = got.decompose_resid([0], pos="read")
+    that(got.logit_attrs(stack, n - 1, weights=w).shape == stack.shape[:-1], "the last logit")
+    raises(IndexError, f"the model has {n} logits", lambda: got.logit_attrs(stack, n, weights=w))
+    raises(h5lens.H5LensError, "d_vocab_out = d_vocab", w.copying_scores)
+    that(w.copying_scores("QK").shape == (w.config["n_layers"], w.config["n_heads"]), "copying_scores('QK')")
+
+
 def main() -> int:
     with tempfile.TemporaryDirectory(dir=os.environ.get("WORK")) as name:
         work = Path(name)
@@ -106,6 +119,7 @@ def main() -> int:
         check_attn_only(work)
         check_experts(work)
         check_no_norms(work)
+        check_vocab_out(work)
     return CHECKS.end()
 
 
