@@ -17,6 +17,7 @@ from .chunks import Part
 from .datasets import _address, _datasets, _dims, _Group, _index, _is_string, _PaddedDataset, _read, _ShardedDataset
 from .files import _allow_open_files, _open_hdf5, _Shard, _Shards
 from .names import _in_pass, _no_such, act_name, H5LensError, Pos, Rows, SCHEMA, UnknownName
+from .weights import processing_done
 
 
 class RunFile:
@@ -196,8 +197,7 @@ class RunFile:
     def processing(self) -> dict[str, bool]:
         """The weight processing that was done, as load_and_process_state_dict takes it: what the experiment asks for,
         but for W_U's centring where logits have a soft cap, and for fold_ln where MLPs are experts."""
-        asked = self.experiment["weights"]
-        return {step: on and self.model_config.get(step) is not False for step, on in asked.items()}
+        return processing_done(self.experiment["weights"], self.model_config)
 
     @property
     def lens_layers(self) -> list[str]:

@@ -19,6 +19,11 @@ from .files import _open_hdf5
 from .names import _no_such, H5LensError, SCHEMA
 
 
+def processing_done(asked: Mapping[str, bool], config: Mapping[str, Any]) -> dict[str, bool]:
+    """The steps that were asked for, less those that the model's config says were not done."""
+    return {step: on and config.get(step) is not False for step, on in asked.items()}
+
+
 def open_weights(path: str | os.PathLike[str]) -> Weights:
     """Opens what `h5lens weights DIR -o W.h5` wrote."""
     return Weights(path)
@@ -49,7 +54,7 @@ class Weights(Mapping[str, h5py.Dataset]):
                                   "take the reader that came with the h5lens that wrote it")
             self._data = {name: d for name, d in _datasets(self.file["weights"])}
             self.config: dict[str, Any] = json.loads(self.file.attrs["model_config"])
-            self.processing: dict[str, bool] = json.loads(self.file.attrs["weights"])
+            self.processing = processing_done(json.loads(self.file.attrs["weights"]), self.config)
         except BaseException:
             self.file.close()
             raise

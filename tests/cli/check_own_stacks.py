@@ -112,6 +112,13 @@ def check_vocab_out(work: Path) -> None:
     that(w.copying_scores("QK").shape == (w.config["n_layers"], w.config["n_heads"]), "copying_scores('QK')")
 
 
+def check_processing(work: Path) -> None:
+    """What was done, of a run and of weights: experts take no fold_ln."""
+    got, w = opened("mixtral", work)
+    that(w.processing == got.processing and w.processing["fold_ln"] is False and w.processing["center_unembed"] is True,
+         f"processing: {w.processing}, {got.processing}")
+
+
 def main() -> int:
     with tempfile.TemporaryDirectory(dir=os.environ.get("WORK")) as name:
         work = Path(name)
@@ -119,6 +126,7 @@ def main() -> int:
         check_attn_only(work)
         check_experts(work)
         check_no_norms(work)
+        check_processing(work)
         check_vocab_out(work)
     return CHECKS.end()
 
