@@ -33,7 +33,7 @@ class UnknownName(KeyError):
 
 
 _ATTN = {"q", "k", "v", "z", "rot_q", "rot_k", "result", "pattern", "attn_scores"}
-_MLP = {"pre", "post", "mid", "pre_linear"}
+_MLP = {"pre", "post", "mid", "pre_linear", "expert_weights", "expert_indices"}
 _SHORT = {"attn": "pattern", "attn_logits": "attn_scores", "key": "k", "query": "q", "value": "v",
           "mlp_pre": "pre", "mlp_mid": "mid", "mlp_post": "post"}
 _PART = {"a": "attn", "attention": "attn", "m": "mlp", "b": "", "block": "", "blocks": ""}
@@ -43,10 +43,13 @@ def act_name(name: str, layer: int | str | None = None, layer_type: str | None =
     """The full name of a shorthand, by the rules of TransformerLens's utils.get_act_name.
 
     ("resid_post", 5) is blocks.5.hook_resid_post, ("scale", 2, "ln1") is blocks.2.ln1.hook_scale,
-    "k6" is blocks.6.attn.hook_k and "normalized" is ln_final.hook_normalized.
+    "k6" is blocks.6.attn.hook_k and "normalized" is ln_final.hook_normalized. Beyond those rules, the names of experts
+    are known as the MLP's, and a name within a block, ("mlp.hook_post", 1), is the block's.
     """
     if layer is None and layer_type is None and ("." in name or name.startswith("hook_")):
         return name
+    if layer is not None and layer_type is None and re.match(r"(.*\.)?hook_", name):
+        return name if name.startswith("blocks.") else f"blocks.{layer}.{name}"
     compact = re.match(r"([a-z]+)(\d+)(.*)", name)
     if compact:
         name, layer, layer_type = compact.groups()

@@ -81,6 +81,10 @@ def check_experts(work: Path) -> None:
     check_logits("own_experts", got, w)
     for use in (got.stack_neuron_results, got.get_full_resid_decomposition):
         raises(h5lens.H5LensError, "expand_neurons=False", lambda: use([0], weights=w))
+    for part in ("indices", "weights"):
+        full = got.cache(f"blocks.1.mlp.hook_expert_{part}", rows=0)
+        for short in (f"expert_{part}", f"mlp.hook_expert_{part}"):
+            that(np.array_equal(got.cache(short, 1, rows=0), full, equal_nan=True), f"experts: {short}")
     stream = got.cache(f"blocks.{got.model_config['n_layers'] - 1}.hook_resid_post", rows=range(2), pos="read")
     stack = got.get_full_resid_decomposition(range(2), pos="read", weights=w, expand_neurons=False)
     that(np.abs(stack.sum(0) - stream).max() < 1e-5, "experts: the parts are not the stream")

@@ -926,6 +926,8 @@ def check_names(c: Checks) -> None:
         ("normalized",): "ln_final.hook_normalized", ("resid_post", 5): "blocks.5.hook_resid_post",
         ("attn", 3): "blocks.3.attn.hook_pattern", ("attn_logits", 0): "blocks.0.attn.hook_attn_scores",
         ("mlp_post", 1): "blocks.1.mlp.hook_post", ("ln_final.hook_scale",): "ln_final.hook_scale",
+        ("expert_weights", 1, "mlp"): "blocks.1.mlp.hook_expert_weights", ("mlp.hook_post", 1): "blocks.1.mlp.hook_post",
+        ("expert_indices", 1): "blocks.1.mlp.hook_expert_indices", ("hook_resid_post", 1): "blocks.1.hook_resid_post",
     }.items():
         c.that(h5lens.act_name(*short) == full, f"{short} is {full}, not {h5lens.act_name(*short)}")
 
