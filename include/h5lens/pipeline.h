@@ -167,7 +167,7 @@ struct lens_content_entry {
 	char *path;
 	int rank;
 	size_t extent[LENS_MAX_RANK];
-	char *dim[LENS_MAX_RANK]; /* dim[0] is "prompt" */
+	char *dim[LENS_MAX_RANK]; /* dim[0] is "prompt", below /tokens "token" */
 	bool text;                /* strings; else numbers */
 };
 struct lens_content_axis {
@@ -223,7 +223,7 @@ struct lens_export_options {
 };
 enum lens_status lens_export(const char *file, const struct lens_content *c,
 			     const struct lens_export_options *opt, struct lens_error *err);
-/* The data set of a table's name; NULL: none. */
+/* The data set of a table's name; NULL: none with a row a prompt. */
 const struct lens_content_entry *lens_export_table(const struct lens_content *c,
 						   const char *name);
 /* Results of the prompts that have one value of a column. NaN: there is none. */

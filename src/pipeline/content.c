@@ -62,7 +62,8 @@ static enum lens_status keep(void *ctx, const struct lens_dataset_info *d,
 	if (text && d->rank == 1 && strrchr(d->path, '/') == d->path)
 		return keep_axis(c, d->path, err);
 	if (!strcmp(d->dtype, "other") || !d->rank || !d->dim[0] ||
-	    strcmp(d->dim[0], "prompt") != 0 || !strcmp(d->path, "/prompt"))
+	    (strcmp(d->dim[0], "prompt") != 0 && strncmp(d->path, "/tokens/", 8) != 0) ||
+	    !strcmp(d->path, "/prompt"))
 		return LENS_OK;
 	v = lens_grow(c->v, c->n, &c->cap, sizeof(*v), err);
 	if (!v)
@@ -213,6 +214,18 @@ enum lens_status lens_content_no_table(const struct lens_content *c, const char 
 				       struct lens_error *err)
 {
 	static const char *const groups[] = { "/results/", NULL };
+	const struct lens_content_entry *e = lens_content_find(c, "/tokens/", name);
 
+	if (!e && (e = lens_content_find(c, *name == '/' ? "" : "/", name)) &&
+	    strncmp(e->path, "/tokens/", 8) != 0)
+		e = NULL;
+	if (e)
+		return lens_error_set(
+			err, LENS_ERR_INVALID,
+			"'%.200s' has a row a token (cache.layout: ragged), and "
+			"CSV files are made of what has a row a prompt: store it with "
+			"cache.layout: padded, or read it in Python "
+			"(h5lens.open_run(…).by_token)",
+			name);
 	return unknown(c, name, "table", groups, err);
 }

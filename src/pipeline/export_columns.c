@@ -9,15 +9,15 @@
 const struct lens_content_entry *lens_export_table(const struct lens_content *c,
 						   const char *name)
 {
-	static const char *const group[] = { "/results/", "/prompts/", "/cache/" };
+	static const char *const group[] = { "/results/", "/prompts/", "/cache/", "/" };
 	const struct lens_content_entry *e = NULL;
 	size_t i;
 
 	if (*name == '/')
-		return lens_content_find(c, "/", name + 1);
+		e = lens_content_find(c, "/", name + 1);
 	for (i = 0; i < sizeof(group) / sizeof(*group) && !e; i++)
 		e = lens_content_find(c, group[i], name);
-	return e;
+	return e && !strcmp(e->dim[0], "prompt") ? e : NULL;
 }
 
 /* The data set's place in s->rows, added when it is new. */

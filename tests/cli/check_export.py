@@ -124,6 +124,19 @@ def check_folder(c: Checks, out: Path, work: Path) -> None:
     c.that("answer_rank_correct" in frame(work / "all/prompts.csv"), "what has a row a prompt is together")
 
 
+def check_activations(c: Checks, work: Path, data: Path) -> None:
+    """By path or by name; what has a row a token is refused."""
+    hook = "blocks.0.hook_resid_post"
+    padded = run(work / "padded.h5", data, "--hooks", hook)
+    ragged = run(work / "ragged.h5", data, "--hooks", hook, "--layout", "ragged")
+    said = [call("export", padded, "--tables", name, "-o", "-") for name in (hook, f"cache/{hook}", f"/cache/{hook}")]
+    c.that(all(s.returncode == 0 and s.stdout == said[0].stdout for s in said) and len(said[0].stdout) > 1000,
+           f"an activation's names: {said[1].stderr}")
+    for name in (hook, f"tokens/{hook}", f"/tokens/{hook}"):
+        c.fails(2, f"'{name}' has a row a token (cache.layout: ragged)", "export", ragged, "--tables", name)
+    c.fails(2, "no table 'cache/x'", "export", ragged, "--tables", "cache/x")
+
+
 def check_bad(c: Checks, out: Path, work: Path) -> None:
     c.fails(2, "did you mean 'logit_diff'", "export", out, "--tables", "logit_dif")
     c.fails(2, "did you mean 'note'", "export", out, "--columns", "noet")
@@ -196,6 +209,7 @@ def main() -> int:
             check_plain(c, out, work)
             check_long(c, out, work)
         check_folder(c, whole, work)
+        check_activations(c, work, data)
         check_bad(c, whole, work)
         check_show(c, whole)
     return c.end()
