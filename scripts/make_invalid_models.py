@@ -537,6 +537,13 @@ def newer_family_cases() -> None:
     gemma3 = of_kind("Gemma3", model_type="gemma3_text")
     family_case("gemma3-both-ways", gemma3, "attention looks back only", use_bidirectional_attention=True)
     family_case("gemma3-base", gemma3, "rope_local_base_freq 0 is not above 0", rope_local_base_freq=0)
+    parts = {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}
+    family_case("llama-rope-parts", LLAMA, 'rope_parameters: "full_attention" is an object', rope_parameters=parts)
+    family_case("llama-scaling-nested", LLAMA, 'rope_scaling: "text" is an object', rope_scaling={"text": LLAMA3})
+    family_case("gemma3-rope-part", gemma3, 'rope_parameters: "sliding_attention" is not an object, or is missing',
+                rope_parameters={"full_attention": {"rope_theta": 1e6}})
+    family_case("gemma3-rope-scaled", gemma3, "sliding_attention is scaled",
+                rope_parameters={**parts, "sliding_attention": {"rope_type": "linear", "factor": 2.0}})
     family_case("granite-multiplier", of_kind("Granite"), "residual_multiplier 0", residual_multiplier=0)
     family_case("smollm3-layers", of_kind("SmolLM3"), '"no_rope_layers" is not a list, one for each layer',
                 no_rope_layers=[1])

@@ -348,6 +348,51 @@ static enum lens_status limit_longrope(const struct lens_config_file *f, struct 
 	return LENS_OK;
 }
 
+/* Its values are numbers, words and lists; a part a kind of layer is f->rope_part's. */
+static enum lens_status check_flat(const struct lens_config_file *f, const char *key,
+				   const json_t *scaling, struct lens_error *err)
+{
+	const char *name;
+	json_t *v;
+
+	json_object_foreach ((json_t *)scaling, name, v) {
+		if (json_is_object(v) && !lens_json_unusable(v))
+			return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
+					     "%s: \"%.60s\" is an object: we read parts, "
+					     "full_attention and sliding_attention, of "
+					     "gemma3_text only",
+					     key, name);
+	}
+	return LENS_OK;
+}
+
+bool lens_rope_parts(const json_t *rope_parameters)
+{
+	return json_object_get(rope_parameters, "full_attention") || json_object_get(rope_parameters, "sliding_attention");
+}
+
+/* The object of a key, or its part; NULL if there is none. */
+static enum lens_status find_scaling(const struct lens_config_file *f, const char *key,
+				     const json_t **out, struct lens_error *err)
+{
+	const json_t *v = lens_config_value(f, key);
+
+	*out = NULL;
+	if (!v || json_is_null(v))
+		return LENS_OK;
+	if (!json_is_object(v) || lens_json_unusable(v))
+		return lens_config_wrong(f, key, "is not an object", err);
+	if (f->rope_part && lens_rope_parts(v)) {
+		v = json_object_get(v, f->rope_part);
+		if (!json_is_object(v) || lens_json_unusable(v))
+			return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
+					     "%s: \"%s\" is not an object, or is missing",
+					     key, f->rope_part);
+	}
+	*out = v;
+	return check_flat(f, key, v, err);
+}
+
 enum lens_status lens_config_rotary(const struct lens_config_file *f, double base, double share,
 				    struct lens_config *c, struct lens_error *err)
 {
@@ -361,13 +406,11 @@ enum lens_status lens_config_rotary(const struct lens_config_file *f, double bas
 	r->original_ctx = (double)original;
 
 	for (i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
-		const json_t *v = lens_config_value(f, keys[i]);
-		const struct lens_config_file scaling = { .path = f->path, .root = v };
+		struct lens_config_file scaling = { .path = f->path };
 
-		if (!v || json_is_null(v))
+		LENS_TRY(find_scaling(f, keys[i], &scaling.root, err));
+		if (!scaling.root)
 			continue;
-		if (!json_is_object(v) || lens_json_unusable(v))
-			return lens_config_wrong(f, keys[i], "is not an object", err);
 		LENS_TRY(lens_config_real(&scaling, "rope_theta", base, &base, err));
 		LENS_TRY(lens_config_real(&scaling, "partial_rotary_factor", share, &share,
 					  err));

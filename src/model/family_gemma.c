@@ -130,9 +130,37 @@ static enum lens_status config_gemma2(const struct lens_config_file *f, struct l
 	return windows(f, 2, c, err);
 }
 
+/*
+ * rope_local_base_freq, and as transformers 5 writes it: rope_parameters with a part for each
+ * kind of layers.
+ */
+static enum lens_status local_rotary(const struct lens_config_file *f, struct lens_config *c,
+				     struct lens_error *err)
+{
+	struct lens_config_file part = *f;
+	struct lens_config local = *c;
+
+	local.rotary = (struct lens_rotary){ .dim = c->rotary.dim };
+	LENS_TRY(lens_config_real(f, "rope_local_base_freq", 10000, &local.rotary.base, err));
+	if (!(local.rotary.base > 0) || isinf(local.rotary.base))
+		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
+				     "rope_local_base_freq %g is not above 0",
+				     local.rotary.base);
+	part.rope_part = "sliding_attention";
+	if (lens_rope_parts(lens_config_value(f, "rope_parameters")))
+		LENS_TRY(lens_config_rotary(&part, local.rotary.base, 1, &local, err));
+	if (local.rotary.type != LENS_ROPE_DEFAULT)
+		return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
+				     "rope_parameters: sliding_attention is scaled: we have "
+				     "rope_type default there");
+	c->local_rotary = local.rotary;
+	return LENS_OK;
+}
+
 static enum lens_status config_gemma3(const struct lens_config_file *f, struct lens_config *c,
 				      struct lens_layout *layout, struct lens_error *err)
 {
+	struct lens_config_file full = *f;
 	bool both_ways;
 	size_t pattern;
 
@@ -140,17 +168,12 @@ static enum lens_status config_gemma3(const struct lens_config_file *f, struct l
 	if (both_ways)
 		return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
 				     "use_bidirectional_attention: attention looks back only");
-	LENS_TRY(later(f, 1000000, c, layout, err));
+	full.rope_part = "full_attention";
+	LENS_TRY(later(&full, 1000000, c, layout, err));
 	LENS_TRY(cap(f, "attn_logit_softcapping", 0, &c->score_cap, err));
 	LENS_TRY(cap(f, "final_logit_softcapping", 0, &c->logit_cap, err));
 	c->qk_norm = LENS_QK_NORM_HEAD;
-	c->local_rotary = (struct lens_rotary){ .dim = c->rotary.dim };
-	LENS_TRY(
-		lens_config_real(f, "rope_local_base_freq", 10000, &c->local_rotary.base, err));
-	if (!(c->local_rotary.base > 0) || isinf(c->local_rotary.base))
-		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
-				     "rope_local_base_freq %g is not above 0",
-				     c->local_rotary.base);
+	LENS_TRY(local_rotary(f, c, err));
 	LENS_TRY(lens_config_size(f, "sliding_window_pattern", 6, &pattern, err));
 	return windows(f, pattern, c, err);
 }

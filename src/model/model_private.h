@@ -18,6 +18,7 @@ struct lens_config_file {
 	const char *path;
 	const json_t *root;
 	json_t *asked; /* an object that is given the keys that are looked up, or NULL */
+	const char *rope_part; /* which part of rope_parameters counts; NULL: it has none */
 };
 /* What stands under a key; NULL: nothing. */
 const json_t *lens_config_value(const struct lens_config_file *f, const char *key);
@@ -445,6 +446,8 @@ enum lens_status lens_config_eps(const struct lens_config_file *f, const char *k
 /* rope_scaling or rope_parameters; base and share of d_head are the family's defaults. */
 enum lens_status lens_config_rotary(const struct lens_config_file *f, double base, double share,
 				    struct lens_config *c, struct lens_error *err);
+/* Has it a part for each kind of layers, full_attention and sliding_attention? */
+bool lens_rope_parts(const json_t *rope_parameters);
 
 /* --- arrays (block.c) ------------------------------------------------------------ */
 

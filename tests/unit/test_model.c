@@ -481,6 +481,43 @@ static void not_regular_files(void **state)
 	assert_refused("tests/invalid/none", "tests/invalid/none", "there is no such folder");
 }
 
+/* The config that a text is. */
+static void load_text(const char *text, struct lens_config *c)
+{
+	struct lens_error err = LENS_ERROR_INIT;
+	char told[2200];
+	struct made d;
+
+	make_dir(&d);
+	write_file(d.config, text, strlen(text));
+	if (lens_config_load(d.dir, c, &err) != LENS_OK) {
+		lens_error_format(&err, told, sizeof(told));
+		fail_msg("%s: %s", text, told);
+	}
+	release_dir(&d);
+}
+
+/* As transformers 5 writes Gemma 3's; a flat one is that of the layers without a window. */
+static void rotary_of_each_kind(void **state)
+{
+	struct lens_config c;
+
+	(void)state;
+	load_text("{\"model_type\":\"gemma3_text\",\"rope_parameters\":{\"full_attention\":"
+		  "{\"rope_type\":\"linear\",\"factor\":8,\"rope_theta\":900},"
+		  "\"sliding_attention\":{\"rope_type\":\"default\",\"rope_theta\":33}}}",
+		  &c);
+	assert_true(c.rotary.type == LENS_ROPE_LINEAR && c.rotary.factor == 8 &&
+		    c.rotary.base == 900);
+	assert_true(c.local_rotary.type == LENS_ROPE_DEFAULT && c.local_rotary.base == 33 &&
+		    c.local_rotary.dim == c.rotary.dim);
+	load_text("{\"model_type\":\"gemma3_text\",\"rope_theta\":900,\"rope_scaling\":"
+		  "{\"rope_type\":\"linear\",\"factor\":8},\"rope_local_base_freq\":44}",
+		  &c);
+	assert_true(c.rotary.type == LENS_ROPE_LINEAR && c.rotary.base == 900);
+	assert_true(c.local_rotary.type == LENS_ROPE_DEFAULT && c.local_rotary.base == 44);
+}
+
 /* Every byte of the header changed, every length of the file: told or loaded, no more. */
 static void damaged_bytes(void **state)
 {
@@ -530,6 +567,7 @@ int main(void)
 		cmocka_unit_test(header_past_the_limit),
 		cmocka_unit_test(config_too_large),
 		cmocka_unit_test(not_regular_files),
+		cmocka_unit_test(rotary_of_each_kind),
 		cmocka_unit_test(damaged_bytes),
 	};
 
