@@ -609,6 +609,8 @@ def expert_cases() -> None:
     qwen3 = of_kind("Qwen3Moe", model_type="qwen3_moe", num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8)
     family_case("qwen3-moe-none", qwen3, '"num_experts" is not a whole number', num_experts=0)
     family_case("qwen3-moe-per-token", qwen3, "num_experts_per_tok 5 is more than num_experts 4", num_experts_per_tok=5)
+    family_case("qwen3-moe-names", qwen3, "num_experts 4, but num_local_experts 8: they name the same thing",
+                num_local_experts=8)
     family_case("qwen3-moe-step", qwen3, "decoder_sparse_step 2: we run models with experts in every layer",
                 decoder_sparse_step=2)
     family_case("qwen3-moe-dense", qwen3, "mlp_only_layers: layer 0 has no experts", mlp_only_layers=[0])

@@ -39,12 +39,18 @@ enum lens_status lens_find_expert(const struct lens_tensors_at *at, const struct
 	return lens_find_linear(at, names->out, d, f, &b->w_out);
 }
 
-/* n_experts and experts_per_token, under the family's keys. */
+/*
+ * n_experts and experts_per_token; transformers 5 writes num_local_experts where earlier ones
+ * write num_experts.
+ */
 static enum lens_status read_experts(const struct lens_config_file *f, const char *key,
 				     size_t n, size_t per_token, struct lens_config *c,
 				     struct lens_error *err)
 {
-	LENS_TRY(lens_config_size(f, key, n, &c->n_experts, err));
+	const char *other =
+		strcmp(key, "num_experts") ? "num_experts" : "num_local_experts";
+
+	LENS_TRY(lens_config_either(f, key, other, n, &c->n_experts, err));
 	LENS_TRY(lens_config_size(f, "num_experts_per_tok", per_token, &c->experts_per_token,
 				  err));
 	return lens_config_experts(f, key, "num_experts_per_tok", c, err);

@@ -59,6 +59,21 @@ enum lens_status lens_config_size(const struct lens_config_file *f, const char *
 	return LENS_OK;
 }
 
+enum lens_status lens_config_either(const struct lens_config_file *f, const char *key,
+				    const char *other, size_t deflt, size_t *out,
+				    struct lens_error *err)
+{
+	size_t first;
+
+	LENS_TRY(lens_config_size(f, key, deflt, &first, err));
+	LENS_TRY(lens_config_size(f, other, first, out, err));
+	if (!value_of(f, key) || first == *out)
+		return LENS_OK;
+	return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
+			     "%s %zu, but %s %zu: they name the same thing", key, first, other,
+			     *out);
+}
+
 enum lens_status lens_config_bool(const struct lens_config_file *f, const char *key, bool deflt,
 				  bool *out, struct lens_error *err)
 {

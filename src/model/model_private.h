@@ -31,6 +31,10 @@ enum lens_status lens_config_wrong(const struct lens_config_file *f, const char 
  */
 enum lens_status lens_config_size(const struct lens_config_file *f, const char *key,
 				  size_t deflt, size_t *out, struct lens_error *err);
+/* A size that has two names; deflt as above. */
+enum lens_status lens_config_either(const struct lens_config_file *f, const char *key,
+				    const char *other, size_t deflt, size_t *out,
+				    struct lens_error *err);
 enum lens_status lens_config_bool(const struct lens_config_file *f, const char *key, bool deflt,
 				  bool *out, struct lens_error *err);
 enum lens_status lens_config_real(const struct lens_config_file *f, const char *key,

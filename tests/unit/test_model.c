@@ -518,6 +518,22 @@ static void rotary_of_each_kind(void **state)
 	assert_true(c.local_rotary.type == LENS_ROPE_DEFAULT && c.local_rotary.base == 44);
 }
 
+/* Either name of a count. */
+static void names_of_experts(void **state)
+{
+	struct lens_config c;
+
+	(void)state;
+	load_text("{\"model_type\":\"qwen3_moe\",\"num_local_experts\":17}", &c);
+	assert_int_equal(c.n_experts, 17);
+	load_text("{\"model_type\":\"qwen3_moe\",\"num_experts\":9,\"num_local_experts\":9}", &c);
+	assert_int_equal(c.n_experts, 9);
+	load_text("{\"model_type\":\"qwen3_moe\",\"num_experts\":null}", &c);
+	assert_int_equal(c.n_experts, 128);
+	load_text("{\"model_type\":\"mixtral\",\"num_experts\":6}", &c);
+	assert_int_equal(c.n_experts, 6);
+}
+
 /* Every byte of the header changed, every length of the file: told or loaded, no more. */
 static void damaged_bytes(void **state)
 {
@@ -568,6 +584,7 @@ int main(void)
 		cmocka_unit_test(config_too_large),
 		cmocka_unit_test(not_regular_files),
 		cmocka_unit_test(rotary_of_each_kind),
+		cmocka_unit_test(names_of_experts),
 		cmocka_unit_test(damaged_bytes),
 	};
 
