@@ -84,7 +84,7 @@ static enum lens_status config_mixtral(const struct lens_config_file *f, struct 
 static enum lens_status check_sparse(const struct lens_config_file *f,
 				     const struct lens_config *c, struct lens_error *err)
 {
-	const json_t *dense = json_object_get(f->root, "mlp_only_layers"), *v;
+	const json_t *dense = lens_config_value(f, "mlp_only_layers"), *v;
 	size_t i, step;
 
 	LENS_TRY(lens_config_size(f, "decoder_sparse_step", 1, &step, err));
