@@ -96,11 +96,12 @@ static enum lens_status qwen_windows(const struct lens_config_file *f, struct le
 {
 	const json_t *types = lens_config_value(f, "layer_types");
 	const json_t *first = lens_config_value(f, "max_window_layers");
+	const json_t *window = lens_config_value(f, "sliding_window");
 	bool sliding;
 	size_t i;
 
 	LENS_TRY(lens_config_bool(f, "use_sliding_window", false, &sliding, err));
-	if (!sliding)
+	if (!sliding || (window && json_is_null(window)))
 		return LENS_OK;
 	LENS_TRY(lens_config_size(f, "sliding_window", 4096, &c->window, err));
 	if (types && !json_is_null(types))
@@ -158,14 +159,35 @@ static enum lens_status config_granite(const struct lens_config_file *f, struct 
 	return LENS_OK;
 }
 
-/* Layers without rotary positions; a window only where layer_types says so. */
+/*
+ * layer_types counts even where use_sliding_window is false, as transformers masks by it;
+ * without it, layers without rotary positions have the window.
+ */
+static enum lens_status smollm3_windows(const struct lens_config_file *f, struct lens_config *c,
+					struct lens_error *err)
+{
+	const json_t *types = lens_config_value(f, "layer_types");
+	const json_t *window = lens_config_value(f, "sliding_window");
+	bool sliding;
+
+	LENS_TRY(lens_config_bool(f, "use_sliding_window", false, &sliding, err));
+	if (!window || json_is_null(window))
+		return LENS_OK;
+	if (types && !json_is_null(types))
+		LENS_TRY(lens_config_layer_types(f, types, c, err));
+	else if (sliding)
+		memcpy(c->local, c->no_rotary, sizeof(c->local));
+	return sliding || memchr(c->local, true, c->n_layers)
+		       ? lens_config_size(f, "sliding_window", 0, &c->window, err)
+		       : LENS_OK;
+}
+
+/* Layers without rotary positions. */
 static enum lens_status config_smollm3(const struct lens_config_file *f, struct lens_config *c,
 				       struct lens_layout *layout, struct lens_error *err)
 {
 	const json_t *rotary = lens_config_value(f, "no_rope_layers");
-	const json_t *types = lens_config_value(f, "layer_types");
 	struct lens_config_defaults deflt = llama;
-	bool sliding;
 	size_t i, every;
 
 	deflt.n_layers = 36;
@@ -189,14 +211,7 @@ static enum lens_status config_smollm3(const struct lens_config_file *f, struct 
 		c->no_rotary[i] = json_is_array(rotary)
 					  ? !json_integer_value(json_array_get(rotary, i))
 					  : (i + 1) % every == 0;
-	LENS_TRY(lens_config_bool(f, "use_sliding_window", false, &sliding, err));
-	if (!sliding)
-		return LENS_OK;
-	LENS_TRY(lens_config_size(f, "sliding_window", 0, &c->window, err));
-	if (types && !json_is_null(types))
-		return lens_config_layer_types(f, types, c, err);
-	memcpy(c->local, c->no_rotary, sizeof(c->local));
-	return LENS_OK;
+	return smollm3_windows(f, c, err);
 }
 
 /* Norms of what is added to the stream instead of what reads it; all heads' norm in one. */

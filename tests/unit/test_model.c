@@ -534,6 +534,45 @@ static void names_of_experts(void **state)
 	assert_int_equal(c.n_experts, 6);
 }
 
+#define SMOLLM3 "{\"model_type\":\"smollm3\",\"num_hidden_layers\":4,"
+#define ONE_SLIDES                                                                             \
+	"\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\","         \
+	"\"full_attention\"]"
+
+/* A window of null is none; SmolLM3's layer_types counts whatever use_sliding_window says. */
+static void windows(void **state)
+{
+	static const char *const none[] = {
+		"{\"model_type\":\"qwen2\",\"use_sliding_window\":true,\"sliding_window\":null}",
+		"{\"model_type\":\"qwen3\",\"use_sliding_window\":true,\"sliding_window\":null,"
+		"\"max_window_layers\":0}",
+		"{\"model_type\":\"qwen3_moe\",\"use_sliding_window\":true,"
+		"\"sliding_window\":null}",
+		SMOLLM3 "\"use_sliding_window\":true,\"sliding_window\":null}",
+		SMOLLM3 "\"use_sliding_window\":true}",
+		SMOLLM3 "\"use_sliding_window\":false,\"sliding_window\":5}",
+		SMOLLM3 "\"use_sliding_window\":false," ONE_SLIDES "}",
+	};
+	struct lens_config c;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(none) / sizeof(*none); i++) {
+		load_text(none[i], &c);
+		if (c.window || memchr(c.local, true, c.n_layers))
+			fail_msg("%s: a window of %zu", none[i], c.window);
+	}
+	load_text(SMOLLM3 "\"use_sliding_window\":false,\"sliding_window\":5," ONE_SLIDES "}",
+		  &c);
+	assert_int_equal(c.window, 5);
+	assert_true(!c.local[0] && c.local[1] && !c.local[2] && !c.local[3]);
+	load_text(SMOLLM3 "\"use_sliding_window\":true,\"sliding_window\":6}", &c);
+	assert_int_equal(c.window, 6);
+	assert_true(!c.local[0] && !c.local[1] && !c.local[2] && c.local[3]);
+	load_text("{\"model_type\":\"qwen2\",\"use_sliding_window\":true}", &c);
+	assert_true(c.window == 4096 && c.local[28] && !c.local[27]);
+}
+
 /* Every byte of the header changed, every length of the file: told or loaded, no more. */
 static void damaged_bytes(void **state)
 {
@@ -585,6 +624,7 @@ int main(void)
 		cmocka_unit_test(not_regular_files),
 		cmocka_unit_test(rotary_of_each_kind),
 		cmocka_unit_test(names_of_experts),
+		cmocka_unit_test(windows),
 		cmocka_unit_test(damaged_bytes),
 	};
 
