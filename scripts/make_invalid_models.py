@@ -537,6 +537,7 @@ def newer_family_cases() -> None:
     gemma3 = of_kind("Gemma3", model_type="gemma3_text")
     family_case("gemma3-both-ways", gemma3, "attention looks back only", use_bidirectional_attention=True)
     family_case("gemma3-base", gemma3, "rope_local_base_freq 0 is not above 0", rope_local_base_freq=0)
+    family_case("gemma3-score-cap", gemma3, "attn_logit_softcapping is not null", attn_logit_softcapping=50.0)
     parts = {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}
     family_case("llama-rope-parts", LLAMA, 'rope_parameters: "full_attention" is an object', rope_parameters=parts)
     family_case("llama-scaling-nested", LLAMA, 'rope_scaling: "text" is an object', rope_scaling={"text": LLAMA3})

@@ -157,6 +157,18 @@ static enum lens_status local_rotary(const struct lens_config_file *f, struct le
 	return LENS_OK;
 }
 
+/* transformers stores it and does not apply it, so what was trained is in doubt. */
+static enum lens_status no_score_cap(const struct lens_config_file *f, struct lens_error *err)
+{
+	const json_t *v = lens_config_value(f, "attn_logit_softcapping");
+
+	if (!v || json_is_null(v))
+		return LENS_OK;
+	return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
+			     "attn_logit_softcapping is not null: transformers' Gemma 3 does "
+			     "not apply it; we run null");
+}
+
 static enum lens_status config_gemma3(const struct lens_config_file *f, struct lens_config *c,
 				      struct lens_layout *layout, struct lens_error *err)
 {
@@ -170,7 +182,7 @@ static enum lens_status config_gemma3(const struct lens_config_file *f, struct l
 				     "use_bidirectional_attention: attention looks back only");
 	full.rope_part = "full_attention";
 	LENS_TRY(later(&full, 1000000, c, layout, err));
-	LENS_TRY(cap(f, "attn_logit_softcapping", 0, &c->score_cap, err));
+	LENS_TRY(no_score_cap(f, err));
 	LENS_TRY(cap(f, "final_logit_softcapping", 0, &c->logit_cap, err));
 	c->qk_norm = LENS_QK_NORM_HEAD;
 	LENS_TRY(local_rotary(f, c, err));
