@@ -558,6 +558,17 @@ def newer_family_cases() -> None:
     family_case("gptj-rotary-null", {**old, "architectures": ["GPTJForCausalLM"], "model_type": "gptj"},
                 "rotary_dim null", rotary_dim=None)
     family_case("phi3-share", of_kind("Phi3"), "partial_rotary_factor -1 is not above 0", partial_rotary_factor=-1)
+    for kind, one, other in (("gpt2", "n_layer", "num_hidden_layers"), ("gptj", "n_embd", "hidden_size"),
+                             ("gpt_bigcode", "n_head", "num_attention_heads"),
+                             ("gpt2", "n_positions", "max_position_embeddings")):
+        family_case(f"{kind.replace('_', '-')}-{other.replace('_', '-')}",
+                    {**old, "architectures": None, "model_type": kind},
+                    f"{one} {old[one]}, but {other} 16: they name the same thing", **{other: 16})
+    bloom = {"architectures": ["BloomForCausalLM"], "model_type": "bloom", "n_layer": 1, "n_head": 2, "vocab_size": 6}
+    family_case("bloom-width", bloom, "n_embed 8, but hidden_size 16: they name the same thing", n_embed=8,
+                hidden_size=16)
+    family_case("bloom-slices", bloom, "slow_but_exact true with pretraining_tp 2", slow_but_exact=True,
+                pretraining_tp=2)
     family_case("gptj-rotary", {**old, "architectures": ["GPTJForCausalLM"], "model_type": "gptj"},
                 "rotary_dim 6 is not an even number up to the 4", rotary_dim=6)
     expert_cases()

@@ -7,17 +7,30 @@
  */
 #include "model/model_private.h"
 
+/* Then transformers computes the attention's and the MLP's outputs without their biases. */
+static enum lens_status check_slices(const struct lens_config_file *f, struct lens_error *err)
+{
+	size_t n;
+	bool slow;
+
+	LENS_TRY(lens_config_size(f, "pretraining_tp", 1, &n, err));
+	LENS_TRY(lens_config_bool(f, "slow_but_exact", false, &slow, err));
+	if (!slow || n == 1)
+		return LENS_OK;
+	return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
+			     "slow_but_exact true with pretraining_tp %zu: we add the biases, "
+			     "as with false",
+			     n);
+}
+
 static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
 			       struct lens_layout *layout, struct lens_error *err)
 {
-	size_t width;
-
-	LENS_TRY(lens_config_size(f, "n_layer", 2, &c->n_layers, err));
+	LENS_TRY(check_slices(f, err));
+	LENS_TRY(lens_config_either(f, "n_layer", "num_hidden_layers", 2, &c->n_layers, err));
 	LENS_TRY(lens_config_layers(f, "num_hidden_layers", c->n_layers, c, err));
-	LENS_TRY(lens_config_size(f, "n_embed", 64, &width, err));
-	LENS_TRY(lens_config_size(f, "hidden_size", width, &c->d_model, err));
-	LENS_TRY(lens_config_size(f, "n_head", 8, &c->n_heads, err));
-	LENS_TRY(lens_config_size(f, "num_attention_heads", c->n_heads, &c->n_heads, err));
+	LENS_TRY(lens_config_either(f, "n_embed", "hidden_size", 64, &c->d_model, err));
+	LENS_TRY(lens_config_either(f, "n_head", "num_attention_heads", 8, &c->n_heads, err));
 	LENS_TRY(lens_config_size(f, "seq_length", 2048, &c->n_ctx, err));
 	LENS_TRY(lens_config_size(f, "vocab_size", 250880, &c->d_vocab, err));
 	LENS_TRY(lens_config_heads(f, "hidden_size", "n_head", c, err));

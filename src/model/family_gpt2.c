@@ -10,10 +10,16 @@ enum lens_status lens_gpt2_config_shape(const struct lens_config_file *f,
 					struct lens_config *c, struct lens_layout *layout,
 					struct lens_error *err)
 {
-	LENS_TRY(lens_config_layers(f, "n_layer", deflt->n_layers, c, err));
-	LENS_TRY(lens_config_size(f, "n_embd", deflt->d_model, &c->d_model, err));
-	LENS_TRY(lens_config_size(f, "n_head", deflt->n_heads, &c->n_heads, err));
-	LENS_TRY(lens_config_size(f, "n_positions", deflt->n_ctx, &c->n_ctx, err));
+	/* The second names are those of transformers' attribute_map. */
+	LENS_TRY(lens_config_either(f, "n_layer", "num_hidden_layers", deflt->n_layers,
+				    &c->n_layers, err));
+	LENS_TRY(lens_config_layers(f, "n_layer", c->n_layers, c, err));
+	LENS_TRY(lens_config_either(f, "n_embd", "hidden_size", deflt->d_model, &c->d_model,
+				    err));
+	LENS_TRY(lens_config_either(f, "n_head", "num_attention_heads", deflt->n_heads,
+				    &c->n_heads, err));
+	LENS_TRY(lens_config_either(f, "n_positions", "max_position_embeddings", deflt->n_ctx,
+				    &c->n_ctx, err));
 	LENS_TRY(lens_config_size(f, "vocab_size", deflt->d_vocab, &c->d_vocab, err));
 	LENS_TRY(lens_config_heads(f, "n_embd", "n_head", c, err));
 	LENS_TRY(lens_config_size(f, "n_inner", 4 * c->d_model, &c->d_mlp, err));

@@ -573,6 +573,26 @@ static void windows(void **state)
 	assert_true(c.window == 4096 && c.local[28] && !c.local[27]);
 }
 
+/* transformers' attribute_map: names that stand for GPT-2's. */
+static void other_names_of_shapes(void **state)
+{
+	static const char *const types[] = { "gpt2", "gptj", "gpt_bigcode" };
+	struct lens_config c;
+	char text[256];
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < 3; i++) {
+		snprintf(text, sizeof(text),
+			 "{\"model_type\":\"%s\",\"num_attention_heads\":4,\"hidden_size\":256,"
+			 "\"num_hidden_layers\":3,\"n_layer\":3,\"max_position_embeddings\":32}",
+			 types[i]);
+		load_text(text, &c);
+		assert_true(c.n_heads == 4 && c.d_model == 256 && c.n_layers == 3 &&
+			    c.n_ctx == 32 && c.d_mlp == 1024);
+	}
+}
+
 /* Every byte of the header changed, every length of the file: told or loaded, no more. */
 static void damaged_bytes(void **state)
 {
@@ -625,6 +645,7 @@ int main(void)
 		cmocka_unit_test(rotary_of_each_kind),
 		cmocka_unit_test(names_of_experts),
 		cmocka_unit_test(windows),
+		cmocka_unit_test(other_names_of_shapes),
 		cmocka_unit_test(damaged_bytes),
 	};
 
