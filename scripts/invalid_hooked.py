@@ -106,6 +106,17 @@ def config_cases(case: Case) -> None:
             window_size=2, attn_types=["sliding"])
     refused("d-vocab", '"d_vocab" is not a whole number', d_vocab=-1)
     refused("eps", "eps -1 is negative", eps=-1)
+    for name, scale in (("below", -0.5), ("minus-two", -2.0), ("zero", 0)):
+        refused(f"attn-scale-{name}", f"attn_scale {scale:g}: we have numbers above 0, and -1",
+                attn_scale=scale)
+    for key in ("attn_scale", "use_attn_scale", "attention_dir", "eps", "positional_embedding_type",
+                "d_vocab_out", "attn_scores_soft_cap", "output_logits_soft_cap", "n_heads", "rotary_base"):
+        refused(f"null-{key}", f"{key} null: TransformerLens does not take this for the default",
+                **{key: None})
+    refused("experts-per-token-only", '"num_experts" is missing, and experts_per_token is there',
+            experts_per_token=2)
+    refused("experts-text", '"num_experts" is not a whole number', num_experts="4",
+            experts_per_token=2)
 
 
 def tensor_cases(case: Case) -> None:

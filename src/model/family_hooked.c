@@ -69,7 +69,33 @@ static enum lens_status refuse(const struct lens_config_file *f, const char *key
 			     value, why);
 }
 
-/* A size whose default stands for -1 or null, as HookedTransformerConfig has it. */
+/* Keys whose null is not their default: to TransformerLens it is false, or an error. */
+static const char *const never_null[] = { "n_heads",
+					  "d_vocab_out",
+					  "eps",
+					  "use_attn_scale",
+					  "attn_scale",
+					  "attention_dir",
+					  "positional_embedding_type",
+					  "rotary_base",
+					  "attn_scores_soft_cap",
+					  "output_logits_soft_cap" };
+
+static enum lens_status check_nulls(const struct lens_config_file *f, struct lens_error *err)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(never_null) / sizeof(*never_null); i++) {
+		if (json_is_null(json_object_get(f->root, never_null[i])))
+			return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
+					     "%s null: TransformerLens does not take this for "
+					     "the default; leave the key out, or give a value",
+					     never_null[i]);
+	}
+	return LENS_OK;
+}
+
+/* A size whose default stands for -1, as HookedTransformerConfig has it. */
 static enum lens_status size_or(const struct lens_config_file *f, const char *key, size_t deflt,
 				size_t *out, struct lens_error *err)
 {
@@ -221,6 +247,29 @@ static enum lens_status read_positions(const struct lens_config_file *f, struct 
 	return LENS_OK;
 }
 
+/* -1 is √d_head; TransformerLens divides by any other number, whatever its sign. */
+static enum lens_status read_scale(const struct lens_config_file *f, struct lens_config *c,
+				   struct lens_error *err)
+{
+	double scale;
+
+	LENS_TRY(lens_config_bool(f, "use_attn_scale", true, &c->scale_attn, err));
+	if (!c->scale_attn)
+		return LENS_OK;
+	LENS_TRY(lens_config_real(f, "attn_scale", -1, &scale, err));
+	if (isinf(scale))
+		return lens_config_wrong(f, "attn_scale", "is not a finite number", err);
+	if (!(scale > 0) && scale != -1)
+		return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
+				     "attn_scale %g: we have numbers above 0, and -1, which is "
+				     "the square root of d_head",
+				     scale);
+	/* to_dict() spells the default out. */
+	if (scale != -1 && (float)scale != (float)sqrt((double)c->d_head))
+		c->attn_scale = scale;
+	return LENS_OK;
+}
+
 /* A number, or what stands for none: -1, or any that is not above 0. */
 static enum lens_status positive_or_none(const struct lens_config_file *f, const char *key,
 					 double *out, struct lens_error *err)
@@ -270,11 +319,7 @@ static enum lens_status read_attention(const struct lens_config_file *f, struct 
 		return refuse(f, "attention_dir", direction,
 			      "we have causal: a position must not depend on what follows it",
 			      err);
-	LENS_TRY(lens_config_bool(f, "use_attn_scale", true, &c->scale_attn, err));
-	if (c->scale_attn)
-		LENS_TRY(positive_or_none(f, "attn_scale", &c->attn_scale, err));
-	if ((float)c->attn_scale == (float)sqrt((double)c->d_head))
-		c->attn_scale = 0; /* the default, which to_dict() spells out */
+	LENS_TRY(read_scale(f, c, err));
 	LENS_TRY(lens_config_bool(f, "scale_attn_by_inverse_layer_idx", false,
 				  &c->scale_attn_by_layer, err));
 	LENS_TRY(lens_config_bool(f, "use_qk_norm", false, &qk_norm, err));
@@ -293,7 +338,13 @@ static enum lens_status read_attention(const struct lens_config_file *f, struct 
 static enum lens_status read_experts(const struct lens_config_file *f, struct lens_config *c,
 				     struct lens_error *err)
 {
-	if (c->attn_only || !json_is_integer(lens_config_value(f, "num_experts")))
+	const json_t *n = lens_config_value(f, "num_experts");
+	const json_t *each = lens_config_value(f, "experts_per_token");
+
+	if ((!n || json_is_null(n)) && each && !json_is_null(each))
+		return lens_config_wrong(f, "num_experts",
+					 "is missing, and experts_per_token is there", err);
+	if (c->attn_only || !n || json_is_null(n))
 		return LENS_OK;
 	LENS_TRY(lens_config_size(f, "num_experts", 0, &c->n_experts, err));
 	LENS_TRY(lens_config_size(f, "experts_per_token", 0, &c->experts_per_token, err));
@@ -309,6 +360,7 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 			       struct lens_layout *layout, struct lens_error *err)
 {
 	LENS_TRY(check_keys(f, err));
+	LENS_TRY(check_nulls(f, err));
 	LENS_TRY(lens_config_must_be(f, "load_in_4bit", false,
 				     "weights are read as F64, F32, F16 or BF16 only", err));
 	LENS_TRY(read_shape(f, c, err));
