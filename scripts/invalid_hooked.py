@@ -151,6 +151,14 @@ def tensor_cases(case: Case) -> None:
     changed("infinity", W, f'tensor "{W_Q}" holds an infinity at element 7')(
         lambda m: m.tensors[W_Q].update(data=m.tensors[W_Q]["data"][:28]
                                         + floats(float("inf")) + m.tensors[W_Q]["data"][32:]))
+    for kind, name, at in (("matrix", W_Q, 5), ("vector", "blocks.0.mlp.b_in", 3)):
+        # Below halfway past float32's largest number it is rounded to that one.
+        def beyond(m: Any, name: str = name, at: int = at) -> None:
+            n = len(m.tensors[name]["data"]) // 4
+            values = [float.fromhex("0x1.fffffefp127")] * at + [float.fromhex("0x1.ffffffp127")] * (n - at)
+            m.tensors[name].update(dtype="F64", data=struct.pack(f"<{n}d", *values))
+        changed(f"beyond-float32-{kind}", W, f'tensor "{name}" holds a number beyond float32\'s range '
+                f"at element {at}")(beyond)
 
     def pth(name: str, obj: Callable[[dict[str, Any]], Any], *says: str) -> None:
         def change(m: Any) -> None:

@@ -116,8 +116,8 @@ enum lens_status lens_tensors_use(struct lens_tensors *t, const char *name, int 
 				  const size_t *shape, const struct lens_tensor **out,
 				  struct lens_error *err);
 /*
- * Reads such a tensor into out as float64; it must hold finite numbers. If out is NULL,
- * only name, shape and type are checked.
+ * Reads such a tensor into out as float64; its numbers must be finite in float32, too. If out
+ * is NULL, only name, shape and type are checked.
  */
 enum lens_status lens_tensors_read(struct lens_tensors *t, const char *name, int rank,
 				   const size_t *shape, double *out, struct lens_error *err);
@@ -125,10 +125,10 @@ enum lens_status lens_tensors_read(struct lens_tensors *t, const char *name, int
 struct lens_run_of {
 	size_t at, step, n;
 };
-/* To out, out_step apart. False if one of them is not finite. */
+/* To out, out_step apart. False if one of them is not finite, or is not in float32. */
 bool lens_tensor_values(const struct lens_tensor *t, const struct lens_run_of *r, double *out,
 			size_t out_step);
-/* Names the first element that is a NaN or an infinity. */
+/* Names the first element that is a NaN or an infinity, or is one in float32. */
 enum lens_status lens_tensor_not_finite(const struct lens_tensors *ts,
 					const struct lens_tensor *t, struct lens_error *err);
 /* Every tensor must have been used, except those that ignore() accepts; NULL: none. */

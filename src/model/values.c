@@ -4,9 +4,11 @@
  */
 #include "model/model_private.h"
 
-#include <float.h>
 #include <math.h>
 #include <string.h>
+
+/* The least number that float32 rounds to infinity: halfway past its largest one. */
+#define BEYOND_FLOAT 0x1.ffffffp127
 
 static double half_to_double(uint16_t h)
 {
@@ -54,7 +56,7 @@ static double element(const struct lens_tensor *t, size_t i)
 	return value_at(t->type, t->data, i);
 }
 
-/* Compiled once a type. */
+/* Compiled once a type. Whether all of them are finite numbers in float32, too. */
 static inline __attribute__((always_inline)) bool values_of(enum lens_tensor_type type,
 							    const unsigned char *data,
 							    const struct lens_run_of *r,
@@ -66,7 +68,7 @@ static inline __attribute__((always_inline)) bool values_of(enum lens_tensor_typ
 	for (i = 0; i < r->n; i++) {
 		double v = value_at(type, data, r->at + i * r->step);
 
-		finite &= fabs(v) <= DBL_MAX;
+		finite &= fabs(v) < BEYOND_FLOAT;
 		out[i * out_step] = v;
 	}
 	return finite;
@@ -115,14 +117,17 @@ enum lens_status lens_tensor_not_finite(const struct lens_tensors *ts,
 
 	for (i = 0; i < t->n_elements; i++) {
 		v = element(t, t->strided ? w.place : i);
-		if (!isfinite(v))
+		if (!(fabs(v) < BEYOND_FLOAT))
 			break;
 		if (t->strided)
 			step(t, &w);
 	}
 	return lens_error_at(err, LENS_ERR_FORMAT, ts->file[t->file].path, 0, 0,
 			     "tensor \"%s\" holds %s at element %zu", t->name,
-			     isnan(v) ? "a NaN" : "an infinity", i);
+			     isnan(v)   ? "a NaN"
+			     : isinf(v) ? "an infinity"
+					: "a number beyond float32's range",
+			     i);
 }
 
 enum lens_status lens_tensors_read(struct lens_tensors *ts, const char *name, int rank,
@@ -138,7 +143,7 @@ enum lens_status lens_tensors_read(struct lens_tensors *ts, const char *name, in
 		return LENS_OK;
 	for (i = 0; t->strided && i < t->n_elements; i++, step(t, &w)) {
 		out[i] = element(t, w.place);
-		finite = finite && isfinite(out[i]);
+		finite = finite && fabs(out[i]) < BEYOND_FLOAT;
 	}
 	if (!t->strided)
 		finite = lens_tensor_values(t, &(struct lens_run_of){ 0, 1, t->n_elements },
