@@ -106,7 +106,8 @@ enum lens_status lens_process_embed(const struct lens_config *c,
 				    struct lens_error *err)
 {
 	struct rows r = { .m = &e->m,
-			  .center = lens_center_writing(c, p) && !c->embed_norm,
+			  /* A norm's output is left as it is: TransformerLens centres what goes in. */
+			  .center = lens_center_writing(c, p) && !e->norm_w,
 			  .embed = e->norm_w ? e : NULL,
 			  .eps = c->eps,
 			  .out = out };

@@ -18,7 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from check_weights import CHECKS, DATA, run, says, that
+from check_weights import CHECKS, DATA, check_values, run, says, that
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from golden_hooked import hooked_config, hooked_weights  # noqa: E402
@@ -42,6 +42,20 @@ def toy(work: Path) -> Path:
     write_safetensors(str(folder / "any name.safetensors"), hooked_weights(cfg, Maker(5, 16)), "F32")
     (work / "ids.csv").write_text(IDS)
     return folder
+
+
+def check_embed_norm(work: Path) -> None:
+    """post_embedding_ln: W_E holds the norm and is not centred, W_pos is."""
+    folder = work / "own_embed_norm"
+    folder.mkdir()
+    cfg = hooked_config(8, 2, 16, 2, 8, d_vocab=9, d_vocab_out=9, act_fn="gelu", d_mlp=12, post_embedding_ln=True)
+    write_json(str(folder / "config.json"), {"model_type": "hooked_transformer", **cfg})
+    write_safetensors(str(folder / "model.safetensors"), hooked_weights(cfg, Maker(9, 16)), "F32")
+    for raw in (False, True):
+        check_values(folder, work / f"embed-norm-{raw}.h5", raw)
+    with h5py.File(work / "embed-norm-False.h5", "r") as f:
+        means = {n: np.abs(f[f"weights/{n}"][()].mean(-1)).max() for n in ("embed.W_E", "pos_embed.W_pos")}
+    that(means["pos_embed.W_pos"] < 1e-7 < 1e-3 < means["embed.W_E"], f"W_pos is centred, W_E is not: {means}")
 
 
 def effective(path: Path) -> dict:
@@ -123,6 +137,7 @@ def main() -> None:
     work = Path(tempfile.mkdtemp())
     try:
         check_processing(work)
+        check_embed_norm(work)
         check_ids(work)
         check_info()
     finally:
