@@ -279,17 +279,6 @@ static enum lens_status check_positions(const struct lens_plan *p, struct lens_e
 			  e->steer.positions.n, err);
 }
 
-static enum lens_status check_top_neurons(const struct lens_plan *p, struct lens_error *err)
-{
-	const struct lens_sizes *s = &p->sizes;
-
-	if (!p->tables.wanted[LENS_TABLE_top_neuron] || s->top_k <= s->n_layers * s->d_mlp)
-		return LENS_OK;
-	return lens_error_set(err, LENS_ERR_INVALID,
-			      "top_neurons: top_k is %zu, and the model has %zu neurons",
-			      s->top_k, s->n_layers * s->d_mlp);
-}
-
 /* A key that says all needs a table that it changes. */
 static enum lens_status check_read_at(const struct lens_plan *p, enum lens_positions_key key,
 				      const char *name, struct lens_error *err)
@@ -333,9 +322,9 @@ static enum lens_status check_lens(const struct lens_plan *p, struct lens_error 
 
 static enum lens_status check_attrs(const struct lens_plan *p, struct lens_error *err)
 {
-	if (p->experiment->attrs.positions == LENS_READ_AT_ALL)
-		LENS_TRY(check_read_at(p, LENS_ATTRS_POSITIONS, "attrs.positions", err));
-	return check_top_neurons(p, err);
+	return p->experiment->attrs.positions == LENS_READ_AT_ALL
+		       ? check_read_at(p, LENS_ATTRS_POSITIONS, "attrs.positions", err)
+		       : LENS_OK;
 }
 
 /* What is stored, by what name and with which axes. */

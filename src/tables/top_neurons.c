@@ -1,7 +1,8 @@
 /*
  * tables/top_neurons.c: the k neurons that add most to the first answer's logit minus
  * the second's, or to the first's if it is the only one: by magnitude, ties to the
- * lower layer, then the lower neuron.
+ * lower layer, then the lower neuron. Places past a model's last neuron stay as filled: −1,
+ * −1, NaN.
  */
 #include "tables/tables_private.h"
 

@@ -58,6 +58,26 @@ def check_embed_norm(work: Path) -> None:
     that(means["pos_embed.W_pos"] < 1e-7 < 1e-3 < means["embed.W_E"], f"W_pos is centred, W_E is not: {means}")
 
 
+def check_few_neurons(work: Path) -> None:
+    """Fewer than top_k: what there is, and nothing past it."""
+    folder, out = work / "few", work / "few.h5"
+    folder.mkdir()
+    cfg = hooked_config(8, 1, 16, 2, 8, d_vocab=8, d_vocab_out=8, act_fn="gelu", d_mlp=2)
+    write_json(str(folder / "config.json"), cfg)
+    write_safetensors(str(folder / "model.safetensors"), hooked_weights(cfg, Maker(6, 16)), "F32")
+    (work / "few.csv").write_text(IDS)
+    done("run", "--model", folder, "--data", work / "few.csv", "--tokens", "ids", "--answers-as", "ids", "--tables", "all",
+         "--set", "data.prepend_bos=false", "--set", "data.answers=[answer,wrong]", "-o", out)
+    got = results(out)
+    layer, neuron, attr = (got[f"top_neuron{x}"] for x in ("_layer", "", "_attr"))
+    that(layer.shape == (2, 8) and (layer[:, :2] == 0).all() and (layer[:, 2:] == -1).all(), f"layers: {layer}")
+    that((np.sort(neuron[:, :2]) == [0, 1]).all() and (neuron[:, 2:] == -1).all(), f"neurons: {neuron}")
+    diff = got["neuron_attrs"][:, 0, :, 0] - got["neuron_attrs"][:, 0, :, 1]
+    that(np.allclose(attr[:, :2], np.take_along_axis(diff, neuron[:, :2], 1), rtol=1e-5, atol=1e-6)
+         and np.isnan(attr[:, 2:]).all(), f"what they add: {attr}, {diff}")
+    says(0, " 0 bad", "verify", out)
+
+
 def effective(path: Path) -> dict:
     with h5py.File(path, "r") as f:
         return json.loads(f.attrs["experiment"])["weights"]
@@ -138,6 +158,7 @@ def main() -> None:
     try:
         check_processing(work)
         check_embed_norm(work)
+        check_few_neurons(work)
         check_ids(work)
         check_info()
     finally:
