@@ -76,7 +76,14 @@ def config_cases(case: Case) -> None:
     refused("norm", 'normalization_type "BatchNorm"', normalization_type="BatchNorm")
     refused("positions", 'positional_embedding_type "relative_positional_bias"',
             positional_embedding_type="relative_positional_bias")
-    refused("act", 'act_fn "mish"', act_fn="mish")
+    refused("act", 'act_fn "mish": we have gelu_new (gelu_fast, gelu_pytorch_tanh), gelu, relu, silu '
+            "(swish), solu, solu_ln", act_fn="mish")
+    refused("nul-key", "a key holds a NUL", **{"\0": 1})
+    for key in ("n_layers", "d_model", "d_head", "n_ctx"):
+        @case(f"own-no-{key}", f"own-no-{key}/config.json", f'"{key}" is missing')
+        def _(m: Any, key: str = key) -> None:
+            make(m)
+            del m.config[key]
     refused("act-missing", '"act_fn" is missing, and attn_only is not true', act_fn=None)
     refused("newer-key", 'key "rope_type" is none of HookedTransformerConfig', rope_type="yarn")
     refused("newer-number", 'key "rotary_base_local" is none of HookedTransformerConfig',

@@ -420,13 +420,13 @@ def config_cases() -> None:
     )
     case("config-empty", c, "JSON")(lambda m: m.raw.update({c: b""}))
     case("config-list", c, "not a JSON object")(lambda m: setattr(m, "config_text", "[]"))
-    case("config-duplicate-key", c, '"n_layer"', "it appears twice")(
+    case("config-duplicate-key", c, '"n_layer" appears twice')(
         lambda m: setattr(m, "config_text", json.dumps(m.config)[:-1] + ', "n_layer": 1}')
     )
     case("config-integer-overflow", c, '"n_layer"', "it holds 9999999999")(
         lambda m: setattr(m, "config_text", '{"model_type": "gpt2", "n_layer": ' + "9" * 40 + "}")
     )
-    case("config-architectures-twice", c, '"architectures"', "it appears twice")(
+    case("config-architectures-twice", c, '"architectures" appears twice')(
         lambda m: setattr(m, "config_text", json.dumps(m.config)[:-1] + ', "architectures": []}')
     )
     case("config-scaling-nan", c, '"rope_scaling"', "it holds NaN")(

@@ -52,11 +52,19 @@ static enum lens_status unknown_family(const char *path, const char *type,
 	return LENS_ERR_UNSUPPORTED;
 }
 
-/* What HookedTransformerConfig.to_dict() always has, and no Hugging Face config. */
+/*
+ * What HookedTransformerConfig.to_dict() always has, and no Hugging Face config. With two of
+ * them and a name that only it has, the message is to name the one that is missing.
+ */
 static bool is_hooked_transformer(const json_t *root)
 {
-	return json_object_get(root, "n_layers") && json_object_get(root, "d_model") &&
-	       json_object_get(root, "d_head") && json_object_get(root, "n_ctx");
+	static const char *const always[] = { "n_layers", "d_model", "d_head", "n_ctx" };
+	size_t i, n = 0;
+
+	for (i = 0; i < 4; i++)
+		n += json_object_get(root, always[i]) != NULL;
+	return n == 4 ||
+	       (n >= 2 && (json_object_get(root, "act_fn") || json_object_get(root, "d_vocab")));
 }
 
 static enum lens_status find_family(const struct lens_config_file *f,

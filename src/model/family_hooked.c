@@ -44,7 +44,7 @@ static enum lens_status check_keys(const struct lens_config_file *f, struct lens
 {
 	const size_t n = sizeof(known_keys) / sizeof(*known_keys);
 	const json_t *value;
-	const char *key;
+	const char *key, *odd;
 	size_t i;
 
 	json_object_foreach ((json_t *)f->root, key, value) {
@@ -53,6 +53,10 @@ static enum lens_status check_keys(const struct lens_config_file *f, struct lens
 		/* What is not there, or is off, changes nothing. */
 		if (i < n || json_is_null(value) || json_is_false(value))
 			continue;
+		odd = lens_json_unusable_key(key);
+		if (odd) /* "holds a NUL (1)", of which the number tells such keys apart */
+			return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0, "a key %.*s",
+					     (int)strcspn(odd, "(") - 1, odd);
 		return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
 				     "key \"%.60s\" is none of HookedTransformerConfig's in "
 				     "TransformerLens 2.16, and may change what the model "
@@ -164,6 +168,17 @@ static enum lens_status read_norm(const struct lens_config_file *f, struct lens_
 	return LENS_OK;
 }
 
+/* Other families do without the two that are not. */
+static enum lens_status elementwise(const struct lens_config_file *f, const char *act,
+				    struct lens_config *c, struct lens_error *err)
+{
+	enum lens_status st = lens_config_activation(f, "act_fn", act, c, err);
+
+	if (st == LENS_ERR_UNSUPPORTED)
+		lens_error_add(err, ", solu, solu_ln");
+	return st;
+}
+
 static enum lens_status read_mlp(const struct lens_config_file *f, struct lens_config *c,
 				 struct lens_error *err)
 {
@@ -186,7 +201,7 @@ static enum lens_status read_mlp(const struct lens_config_file *f, struct lens_c
 		return refuse(f, "act_fn", act,
 			      "with gated_mlp TransformerLens leaves W_in and b_in out", err);
 	if (strcmp(act, "solu") != 0 && !c->mlp_norm)
-		return lens_config_activation(f, "act_fn", act, c, err);
+		return elementwise(f, act, c, err);
 	c->act = LENS_ACT_SOLU;
 	snprintf(c->act_name, sizeof(c->act_name), "%s", act);
 	return LENS_OK;

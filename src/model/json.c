@@ -3,6 +3,8 @@
  */
 #include "model/model_private.h"
 
+#include <string.h>
+
 enum lens_status lens_json_load(const char *path, size_t max_bytes, json_t **out,
 				struct lens_error *err)
 {
@@ -36,6 +38,10 @@ enum lens_status lens_config_wrong(const struct lens_config_file *f, const char 
 {
 	const char *unusable = lens_json_unusable(json_object_get(f->root, key));
 
+	/* Which of two values was meant is not known. */
+	if (unusable && !strcmp(unusable, LENS_JSON_TWICE))
+		return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0, "\"%s\" %s", key,
+				     unusable);
 	return lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0, "\"%s\" %s%s%s", key, what,
 			     unusable ? ": it " : "", unusable ? unusable : "");
 }
