@@ -142,22 +142,32 @@ static bool only_numerics(json_t *x, const json_t *y)
 	return only;
 }
 
+/* Of h5lens weights: the model's, without data. */
+static bool is_of_weights(const json_t *j)
+{
+	return json_object_get(j, "model content") && !json_object_get(j, "data content");
+}
+
 enum lens_status lens_identity_mismatch(const char *output, const char *was, const char *bos,
 					const char *is, struct lens_error *err)
 {
 	struct lens_buf b = LENS_BUF_INIT;
 	enum lens_status st = LENS_OK;
-	bool numerics = false;
+	bool numerics = false, weights;
 	json_t *x, *y;
 
 	LENS_TRY(read_both(was, bos, is, &x, &y, err));
-	if (x && y) {
+	weights = is_of_weights(x) && !is_of_weights(y);
+	if (x && y && !weights) {
 		numerics = only_numerics(x, y);
 		json_object_del(x, "schema");
 		json_object_del(y, "schema");
 		st = lens_identity_differences("", x, y, &b, err);
 	}
-	if (st == LENS_OK && numerics)
+	if (weights)
+		st = lens_error_at(err, LENS_ERR_MISMATCH, output, 0, 0,
+				   "is a file of weights, which h5lens weights wrote");
+	else if (st == LENS_OK && numerics)
 		st = lens_error_at(err, LENS_ERR_MISMATCH, output, 0, 0,
 				   "is of the same experiment, by a version of h5lens whose "
 				   "results have other bits (%s)",

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -128,11 +129,21 @@ enum lens_status lens_output_resolve_folder(const char *path, char **out,
 	return check_folder(*out, err);
 }
 
+static const char *size_text(double bytes, char text[32])
+{
+	const bool small = bytes < 1048576.0;
+
+	snprintf(text, 32, "%.1f %s", bytes / (small ? 1024.0 : 1048576.0),
+		 small ? "KiB" : "MiB");
+	return text;
+}
+
 enum lens_status lens_output_check_disk(const char *path, uint64_t needed,
 					struct lens_error *err)
 {
 	char *dir = lens_path_folder(path);
 	enum lens_status st = LENS_OK;
+	char takes[32], has[32];
 	struct statvfs fs;
 
 	if (!dir)
@@ -141,9 +152,9 @@ enum lens_status lens_output_check_disk(const char *path, uint64_t needed,
 		st = lens_error_sys(err, errno, dir, "use the output's folder");
 	else if ((uint64_t)fs.f_bavail * fs.f_frsize < needed)
 		st = lens_error_at(err, LENS_ERR_NOSPACE, path, 0, 0,
-				   "the file will take %.1f MiB and %s has %.1f MiB free",
-				   (double)needed / 1048576.0, dir,
-				   (double)fs.f_bavail * (double)fs.f_frsize / 1048576.0);
+				   "the file will take %s and %s has %s free",
+				   size_text((double)needed, takes), dir,
+				   size_text((double)fs.f_bavail * (double)fs.f_frsize, has));
 	lens_free(dir);
 	return st;
 }

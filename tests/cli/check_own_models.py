@@ -129,6 +129,9 @@ def check_ids(work: Path) -> None:
                            ("there is no hook_mlp_out", ("steer.hook=mlp_out", "steer.layer=0", f"steer.vector={work}/v.npy"))):
         np.save(work / "v.npy", np.ones(16, np.float32))
         says(2, word, *ids, out, *[x for s in settings for x in ("--set", s)])
+    done("weights", folder, "-o", work / "w.h5")
+    says(1, "w.h5: is a file of weights", *ids[:-2], "-o", work / "w.h5")
+    says(2, "-o -: a folder is written", "weights", folder, "--format", "hooked_transformer", "-o", "-")
     (work / "ids.csv").write_text(IDS.replace(",3,0", ",7,0"))
     says(1, "the number of the model's logits is 7", *ids, out)
     (work / "ids.csv").write_text(IDS)
