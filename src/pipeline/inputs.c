@@ -133,6 +133,23 @@ static enum lens_status open_vector(struct lens_opened *o, const struct lens_exp
 			       : LENS_OK;
 }
 
+/* Any of the files that a tokenizer is read from? */
+static bool has_tokenizer_files(const char *dir)
+{
+	static const char *const name[] = { "tokenizer.json", "vocab.json", "merges.txt",
+					    "tokenizer.model" };
+	bool has = false;
+	size_t i;
+
+	for (i = 0; i < sizeof(name) / sizeof(*name) && !has; i++) {
+		char *path = lens_path_join(dir, name[i]);
+
+		has = path && lens_file_exists(path);
+		lens_free(path);
+	}
+	return has;
+}
+
 /*
  * A folder without one, or one that we cannot read, will do where no text is to be made
  * tokens.
@@ -145,6 +162,7 @@ static enum lens_status open_tokenizer(struct lens_opened *o, const struct lens_
 			    (e->data.answers.n && e->data.answers_as == LENS_ANSWERS_AS_TEXT);
 	struct lens_error why = LENS_ERROR_INIT;
 	enum lens_status st = lens_tokenizer_open(e->model, &o->tokenizer, &why);
+	char text[1024];
 
 	if (st == LENS_OK)
 		return LENS_OK;
@@ -155,7 +173,9 @@ static enum lens_status open_tokenizer(struct lens_opened *o, const struct lens_
 		lens_error_add(&why, " (without one, data.tokens takes prompts as token ids)");
 	if (needed || st == LENS_ERR_NOMEM)
 		return lens_error_pass(err, &why);
-	lens_run_warn(opt, "no tokenizer is read, and none is needed: %s", why.text);
+	if (has_tokenizer_files(e->model))
+		lens_run_warn(opt, "no tokenizer is read, and none is needed: %s",
+			      lens_error_format(&why, text, sizeof(text)));
 	return LENS_OK;
 }
 

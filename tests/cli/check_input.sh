@@ -74,8 +74,14 @@ t "a text looked for in ids" 2 'data.read_pos looks for a text in the prompts, a
 	from 'ids\n1\n' --tokens ids --read-pos '{find: a}' -o "$work/x.h5"
 cp -r $model "$work/bare" && rm "$work"/bare/tokenizer*.json
 bare() { "$h5lens" run --model "$work/bare" --hooks none --data "$work/ids.csv" --tokens ids --answers a,b "$@"; }
-t "no tokenizer, and none is needed" 0 'no tokenizer is read, and none is needed' \
-	bare --answers-as ids --set data.prepend_bos=false -o "$work/bare.h5"
+# $1 must not be in what the others say.
+without() { unsaid=$1; shift; "$@" > "$work/told" 2>&1 && ! grep "$unsaid" "$work/told" && echo "not said"; }
+t "no tokenizer, and none is needed: nothing to warn of" 0 '^not said$' \
+	without warning bare --answers-as ids --set data.prepend_bos=false -o "$work/bare.h5"
+echo '{' > "$work/bare/tokenizer.json"
+t "a broken tokenizer, and none is needed" 0 'warning: no tokenizer is read, and none is needed: .*tokenizer.json' \
+	bare --answers-as ids --set data.prepend_bos=false -o "$work/broken.h5"
+rm "$work/bare/tokenizer.json"
 t "again" 0 'is finished: the same' bare --answers-as ids --set data.prepend_bos=false -o "$work/bare.h5"
 t "no tokenizer, and BOS" 1 'ids need a tokenizer for BOS, see data.prepend_bos' bare --answers-as ids -o "$work/x.h5"
 t "verified" 0 ' 0 bad' "$h5lens" verify "$work/bare.h5"
