@@ -108,6 +108,7 @@ def check_values(model: Path, out: Path, raw: bool) -> None:
             return
     loaded = truth_weights.load(str(model), **(RAW if raw else {}))
     kind, folds = loaded.cfg.norm, not raw and not loaded.cfg.folded and loaded.cfg.norm != "none"
+    folds = folds and not any(".experts." in n for n in loaded.weights)
     # TransformerLens has no bias of the gate: left out where there can be none.
     gates = kind == "LN" or any(a.any() for n, a in loaded.weights.items() if n.endswith("b_gate"))
     truth = {n: a for n, a in loaded.weights.items() if gates or not n.endswith("b_gate")}
