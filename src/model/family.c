@@ -120,6 +120,16 @@ enum lens_status lens_config_d_head(const struct lens_config_file *f, const char
 	return LENS_OK;
 }
 
+enum lens_status lens_config_own_d_head(const struct lens_config_file *f, struct lens_config *c,
+					struct lens_error *err)
+{
+	const json_t *given = lens_config_value(f, "head_dim");
+
+	if (!given || json_is_null(given))
+		return lens_config_d_head(f, "hidden_size", "num_attention_heads", c, err);
+	return lens_config_size(f, "head_dim", 0, &c->d_head, err);
+}
+
 enum lens_status lens_config_heads(const struct lens_config_file *f, const char *d_model,
 				   const char *n_heads, struct lens_config *c,
 				   struct lens_error *err)
@@ -133,11 +143,14 @@ enum lens_status lens_config_shape(const struct lens_config_file *f,
 				   struct lens_config *c, struct lens_layout *layout,
 				   struct lens_error *err)
 {
+	const json_t *kv = lens_config_value(f, "num_key_value_heads"); /* null: n_heads */
+
 	LENS_TRY(lens_config_layers(f, "num_hidden_layers", deflt->n_layers, c, err));
 	LENS_TRY(lens_config_size(f, "hidden_size", deflt->d_model, &c->d_model, err));
 	LENS_TRY(lens_config_size(f, "num_attention_heads", deflt->n_heads, &c->n_heads, err));
 	LENS_TRY(lens_config_size(f, "num_key_value_heads",
-				  deflt->n_kv_heads ? deflt->n_kv_heads : c->n_heads,
+				  deflt->n_kv_heads && !json_is_null(kv) ? deflt->n_kv_heads
+									 : c->n_heads,
 				  &c->n_kv_heads, err));
 	LENS_TRY(lens_config_size(f, "intermediate_size", deflt->d_mlp, &c->d_mlp, err));
 	LENS_TRY(lens_config_size(f, "max_position_embeddings", deflt->n_ctx, &c->n_ctx, err));

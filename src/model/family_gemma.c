@@ -88,8 +88,7 @@ static enum lens_status windows(const struct lens_config_file *f, size_t pattern
 }
 
 /* What the second and the third have in common. */
-static enum lens_status later(const struct lens_config_file *f, double base,
-			      struct lens_config *c, struct lens_layout *layout,
+static enum lens_status later(const struct lens_config_file *f, bool third, struct lens_config *c, struct lens_layout *layout,
 			      struct lens_error *err)
 {
 	const struct lens_config_defaults deflt = { .n_layers = 26,
@@ -98,11 +97,11 @@ static enum lens_status later(const struct lens_config_file *f, double base,
 						    .n_kv_heads = 4,
 						    .d_head = 256,
 						    .d_mlp = 9216,
-						    .n_ctx = 8192,
-						    .d_vocab = 256000,
+						    .n_ctx = third ? 131072 : 8192,
+						    .d_vocab = third ? 262208 : 256000,
 						    .eps_key = "rms_norm_eps",
 						    .eps = 1e-6,
-						    .base = base,
+						    .base = third ? 1000000 : 10000,
 						    .act_key = "hidden_activation",
 						    .act = "gelu_pytorch_tanh",
 						    .tied = true };
@@ -124,7 +123,7 @@ static enum lens_status later(const struct lens_config_file *f, double base,
 static enum lens_status config_gemma2(const struct lens_config_file *f, struct lens_config *c,
 				      struct lens_layout *layout, struct lens_error *err)
 {
-	LENS_TRY(later(f, 10000, c, layout, err));
+	LENS_TRY(later(f, false, c, layout, err));
 	LENS_TRY(cap(f, "attn_logit_softcapping", 50, &c->score_cap, err));
 	LENS_TRY(cap(f, "final_logit_softcapping", 30, &c->logit_cap, err));
 	return windows(f, 2, c, err);
@@ -181,7 +180,7 @@ static enum lens_status config_gemma3(const struct lens_config_file *f, struct l
 		return lens_error_at(err, LENS_ERR_UNSUPPORTED, f->path, 0, 0,
 				     "use_bidirectional_attention: attention looks back only");
 	full.rope_part = "full_attention";
-	LENS_TRY(later(&full, 1000000, c, layout, err));
+	LENS_TRY(later(&full, true, c, layout, err));
 	LENS_TRY(no_score_cap(f, err));
 	LENS_TRY(cap(f, "final_logit_softcapping", 0, &c->logit_cap, err));
 	c->qk_norm = LENS_QK_NORM_HEAD;

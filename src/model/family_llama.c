@@ -46,26 +46,25 @@ static const struct lens_config_defaults llama = { .n_layers = 32,
 						   .act_key = "hidden_act",
 						   .act = "silu" };
 
-static enum lens_status common(const struct lens_config_file *f, struct lens_config *c,
-			       struct lens_layout *layout, struct lens_error *err)
-{
-	return lens_llama_config(f, &llama, c, layout, err);
-}
-
 static enum lens_status config_llama(const struct lens_config_file *f, struct lens_config *c,
 				     struct lens_layout *layout, struct lens_error *err)
 {
 	LENS_TRY(lens_config_bool(f, "attention_bias", false, &layout->attn_biases, err));
 	LENS_TRY(lens_config_bool(f, "mlp_bias", false, &layout->mlp_biases, err));
 	c->gate_bias = layout->mlp_biases;
-	return common(f, c, layout, err);
+	return lens_llama_config(f, &llama, c, layout, err);
 }
 
 /* sliding_window: null, or the number of keys that every layer sees. */
 static enum lens_status config_mistral(const struct lens_config_file *f, struct lens_config *c,
 				       struct lens_layout *layout, struct lens_error *err)
 {
-	LENS_TRY(common(f, c, layout, err));
+	struct lens_config_defaults deflt = llama;
+
+	deflt.n_kv_heads = 8;
+	deflt.d_mlp = 14336;
+	deflt.n_ctx = 131072;
+	LENS_TRY(lens_llama_config(f, &deflt, c, layout, err));
 	return lens_config_window(f, 4096, c, err);
 }
 
@@ -113,12 +112,26 @@ static enum lens_status qwen_windows(const struct lens_config_file *f, struct le
 	return LENS_OK;
 }
 
+/* transformers' Qwen2Config and Qwen3Config. */
+static struct lens_config_defaults qwen(void)
+{
+	struct lens_config_defaults deflt = llama;
+
+	deflt.n_kv_heads = 32;
+	deflt.d_mlp = 22016;
+	deflt.n_ctx = 32768;
+	deflt.d_vocab = 151936;
+	return deflt;
+}
+
 /* Biases on q, k and v. */
 static enum lens_status config_qwen2(const struct lens_config_file *f, struct lens_config *c,
 				     struct lens_layout *layout, struct lens_error *err)
 {
+	const struct lens_config_defaults deflt = qwen();
+
 	layout->qkv_biases = true;
-	LENS_TRY(common(f, c, layout, err));
+	LENS_TRY(lens_llama_config(f, &deflt, c, layout, err));
 	return qwen_windows(f, c, err);
 }
 
@@ -126,7 +139,7 @@ static enum lens_status config_qwen2(const struct lens_config_file *f, struct le
 static enum lens_status config_qwen3(const struct lens_config_file *f, struct lens_config *c,
 				     struct lens_layout *layout, struct lens_error *err)
 {
-	struct lens_config_defaults deflt = llama;
+	struct lens_config_defaults deflt = qwen();
 
 	deflt.d_head = 128;
 	LENS_TRY(lens_config_bool(f, "attention_bias", false, &layout->attn_biases, err));

@@ -76,7 +76,7 @@ static enum lens_status config_2(const struct lens_config_file *f, struct lens_c
 	double base;
 
 	LENS_TRY(lens_config_shape(f, &deflt, c, layout, err));
-	LENS_TRY(lens_config_d_head(f, "hidden_size", "num_attention_heads", c, err));
+	LENS_TRY(lens_config_own_d_head(f, c, err));
 	LENS_TRY(lens_config_must_be(f, "use_bias", true, "we read the biases", err));
 	LENS_TRY(lens_config_real(f, "rope_theta", deflt.base, &base, err));
 	layout->qkv_biases = true;
@@ -92,12 +92,12 @@ static enum lens_status load_block_2(struct lens_checkpoint *k, const struct len
 				     struct lens_error *err)
 {
 	struct lens_tensors_at at = lens_tensors_at(k, err, "layers.%zu.", layer);
-	size_t d = c->d_model;
+	size_t d = c->d_model, q = c->n_heads * c->d_head;
 
 	LENS_TRY(lens_load_norm(&at, "input_layernorm", d, b->ln1_w, b->ln1_b));
 	LENS_TRY(lens_load_norm(&at, "post_attention_layernorm", d, b->ln2_w, b->ln2_b));
 	LENS_TRY(lens_llama_load_qkv(&at, c, b));
-	LENS_TRY(lens_load_affine(&at, "self_attn.o_proj", d, d, &b->w_o, b->b_o));
+	LENS_TRY(lens_load_affine(&at, "self_attn.o_proj", d, q, &b->w_o, b->b_o));
 	LENS_TRY(lens_load_affine(&at, "mlp.c_fc", c->d_mlp, d, &b->w_in, b->b_in));
 	return lens_load_affine(&at, "mlp.c_proj", d, c->d_mlp, &b->w_out, b->b_out);
 }

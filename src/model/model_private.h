@@ -434,6 +434,9 @@ enum lens_status lens_config_heads(const struct lens_config_file *f, const char 
 enum lens_status lens_config_d_head(const struct lens_config_file *f, const char *d_model,
 				    const char *n_heads, struct lens_config *c,
 				    struct lens_error *err);
+/* head_dim if it is given, else d_model / n_heads. */
+enum lens_status lens_config_own_d_head(const struct lens_config_file *f, struct lens_config *c,
+					struct lens_error *err);
 /* n_heads must be a multiple of n_kv_heads. */
 enum lens_status lens_config_kv_heads(const struct lens_config_file *f,
 				      const struct lens_config *c, struct lens_error *err);

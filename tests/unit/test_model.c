@@ -593,6 +593,42 @@ static void other_names_of_shapes(void **state)
 	}
 }
 
+/* What transformers' config classes have where config.json has nothing. */
+static void defaults(void **state)
+{
+	static const struct {
+		const char *text;
+		size_t n_ctx, d_vocab, d_mlp, n_kv_heads, d_head;
+	} of[] = {
+		{ "{\"model_type\":\"mistral\"}", 131072, 32000, 14336, 8, 128 },
+		{ "{\"model_type\":\"mistral\",\"num_key_value_heads\":null}", 131072, 32000,
+		  14336, 32, 128 },
+		{ "{\"model_type\":\"qwen2\"}", 32768, 151936, 22016, 32, 128 },
+		{ "{\"model_type\":\"qwen3\"}", 32768, 151936, 22016, 32, 128 },
+		{ "{\"model_type\":\"gemma2\"}", 8192, 256000, 9216, 4, 256 },
+		{ "{\"model_type\":\"gemma3_text\"}", 131072, 262208, 9216, 4, 256 },
+		{ "{\"model_type\":\"llama\"}", 2048, 32000, 11008, 32, 128 },
+		{ "{\"model_type\":\"phi\"}", 2048, 51200, 8192, 32, 64 },
+		{ "{\"model_type\":\"phi\",\"head_dim\":96}", 2048, 51200, 8192, 32, 96 },
+		{ "{\"model_type\":\"starcoder2\",\"head_dim\":96}", 4096, 49152, 12288, 2,
+		  96 },
+	};
+	struct lens_config c;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(of) / sizeof(*of); i++) {
+		load_text(of[i].text, &c);
+		if (c.n_ctx != of[i].n_ctx || c.d_vocab != of[i].d_vocab ||
+		    c.d_mlp != of[i].d_mlp || c.n_kv_heads != of[i].n_kv_heads ||
+		    c.d_head != of[i].d_head)
+			fail_msg("%s: n_ctx %zu, d_vocab %zu, d_mlp %zu, n_kv_heads %zu, "
+				 "d_head %zu",
+				 of[i].text, c.n_ctx, c.d_vocab, c.d_mlp, c.n_kv_heads,
+				 c.d_head);
+	}
+}
+
 /* Every byte of the header changed, every length of the file: told or loaded, no more. */
 static void damaged_bytes(void **state)
 {
@@ -646,6 +682,7 @@ int main(void)
 		cmocka_unit_test(names_of_experts),
 		cmocka_unit_test(windows),
 		cmocka_unit_test(other_names_of_shapes),
+		cmocka_unit_test(defaults),
 		cmocka_unit_test(damaged_bytes),
 	};
 
