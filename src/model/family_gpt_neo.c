@@ -64,6 +64,26 @@ static enum lens_status attention_types(const struct lens_config_file *f, struct
 	return LENS_OK;
 }
 
+/* The same, a name a layer, if it is there. */
+static enum lens_status check_layers(const struct lens_config_file *f,
+				     const struct lens_config *c, struct lens_error *err)
+{
+	const json_t *list = lens_config_value(f, "attention_layers");
+	bool same = json_array_size(list) == c->n_layers;
+	size_t i;
+
+	if (!list || json_is_null(list))
+		return LENS_OK;
+	for (i = 0; same && i < c->n_layers; i++) {
+		const char *name = json_string_value(json_array_get(list, i));
+
+		same = name && !strcmp(name, c->local[i] ? "local" : "global");
+	}
+	return same ? LENS_OK
+		    : lens_error_at(err, LENS_ERR_FORMAT, f->path, 0, 0,
+				    "attention_layers does not say what attention_types says");
+}
+
 static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
 			       struct lens_layout *layout, struct lens_error *err)
 {
@@ -77,6 +97,7 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 	LENS_TRY(lens_config_eps(f, "layer_norm_epsilon", 1e-5, &c->eps, err));
 	LENS_TRY(lens_config_tied(f, true, &layout->tied_head, err));
 	LENS_TRY(attention_types(f, c, err));
+	LENS_TRY(check_layers(f, c, err));
 	c->norm = LENS_NORM_LN;
 	c->learned_positions = true;
 	c->scale_attn = false;
