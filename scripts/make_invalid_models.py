@@ -463,6 +463,8 @@ def family_case(name: str, config: dict[str, Any], says: str, **change: Any) -> 
 
 def family_cases() -> None:
     types = "attention_types"
+    family_case("neo-layers", NEO, "attention_layers does not say what attention_types says",
+                attention_layers=["local", "global"])
     family_case("neo-types-short", NEO, "names fewer layers", num_layers=3)
     family_case("neo-types-long", NEO, "names more layers",
                 attention_types=[[["global"], 2], [["local"], 2**40]])
@@ -528,6 +530,8 @@ def newer_family_cases() -> None:
                 rope_scaling={**longrope, "short_factor": [-1.0]})
     family_case("phi3-longrope-long", of_kind("Phi3"), "is not a list of at most 256 numbers",
                 rope_scaling={**longrope, "short_factor": [1.0] * 257})
+    family_case("phi3-longrope-factor", of_kind("Phi3"), "longrope's factor 7 is not max_position_embeddings",
+                rope_scaling={**longrope, "original_max_position_embeddings": 2, "factor": 7.0})
     family_case("phi-qk-norm", of_kind("Phi"), "qk_layernorm true", qk_layernorm=True)
     family_case("stablelm-qk-norm", of_kind("StableLm"), "qk_layernorm true", qk_layernorm=True)
     family_case("gemma2-scalar", of_kind("Gemma2"), "query_pre_attn_scalar -4 is not above 0",

@@ -279,6 +279,33 @@ static enum lens_status read_yarn(const struct lens_config_file *s, struct lens_
 }
 
 /*
+ * How far LongRoPE goes, and from which length: the config's own, else the scaling's. Where no
+ * length is original, factor alone says it; where one is, transformers 4 takes the ratio and
+ * transformers 5 factor.
+ */
+static enum lens_status longrope_factor(const struct lens_config_file *s, struct lens_rotary *r,
+					double whole_ctx, double *out, struct lens_error *err)
+{
+	const json_t *given = lens_config_value(s, "attention_factor");
+	size_t original = (size_t)r->original_ctx;
+	double ratio;
+
+	if (r->original_ctx >= whole_ctx)
+		LENS_TRY(lens_config_size(s, "original_max_position_embeddings", original,
+					  &original, err));
+	r->original_ctx = (double)original;
+	ratio = whole_ctx / r->original_ctx;
+	LENS_TRY(lens_config_real(s, "factor", ratio, out, err));
+	if (!(ratio > 1) || fabs(*out - ratio) <= 1e-6 * ratio || json_is_number(given))
+		return LENS_OK;
+	return lens_error_at(err, LENS_ERR_UNSUPPORTED, s->path, 0, 0,
+			     "longrope's factor %g is not max_position_embeddings / "
+			     "original_max_position_embeddings, %g: versions of transformers "
+			     "disagree on which counts",
+			     *out, ratio);
+}
+
+/*
  * Ding et al. 2024, LongRoPE. Prompts up to the original length have short_factor's
  * frequencies; those of longer ones would be long_factor's, so that a token's keys would
  * depend on what follows it: they are refused, n_ctx is the original length.
@@ -287,14 +314,12 @@ static enum lens_status read_longrope(const struct lens_config_file *s, struct l
 				      double whole_ctx, struct lens_error *err)
 {
 	const json_t *list = lens_config_value(s, "short_factor"), *v;
-	double factor = whole_ctx / r->original_ctx;
+	double factor;
 	size_t i;
 
 	r->type = LENS_ROPE_LONGROPE;
 	r->factor = 1;
-	/* Where the config has no original length, the scaling itself says how far it goes. */
-	if (!(factor > 1))
-		LENS_TRY(lens_config_real(s, "factor", factor, &factor, err));
+	LENS_TRY(longrope_factor(s, r, whole_ctx, &factor, err));
 	if (!json_is_array(list) || json_array_size(list) > LENS_MOST_LONGROPE)
 		return lens_config_wrong(s, "short_factor",
 					 "is not a list of at most 256 numbers", err);

@@ -629,6 +629,45 @@ static void defaults(void **state)
 	}
 }
 
+#define PHI3                                                                                   \
+	"{\"model_type\":\"phi3\",\"hidden_size\":8,\"num_attention_heads\":2,"                    \
+	"\"max_position_embeddings\":64,"
+#define LONGROPE "\"rope_scaling\":{\"rope_type\":\"longrope\",\"short_factor\":[1,1]"
+
+/* The original length stands in the config or in the scaling; factor may repeat the ratio. */
+static void original_length(void **state)
+{
+	static const struct {
+		const char *text;
+		size_t n_ctx;
+		double attention; /* the square of attention_factor, less 1 */
+	} of[] = {
+		{ PHI3 "\"original_max_position_embeddings\":16," LONGROPE "}}", 16, 0.5 },
+		{ PHI3 LONGROPE ",\"original_max_position_embeddings\":16}}", 16, 0.5 },
+		{ PHI3 LONGROPE ",\"original_max_position_embeddings\":16,\"factor\":4}}", 16,
+		  0.5 },
+		{ PHI3 LONGROPE ",\"original_max_position_embeddings\":64,\"factor\":8}}", 64,
+		  0.5 },
+		{ PHI3 LONGROPE ",\"factor\":8}}", 64, 0.5 },
+		{ PHI3 LONGROPE ",\"original_max_position_embeddings\":16,\"factor\":7,"
+				"\"attention_factor\":2}}",
+		  16, 3 },
+	};
+	struct lens_config c;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(of) / sizeof(*of); i++) {
+		double squared;
+
+		load_text(of[i].text, &c);
+		squared = c.rotary.attention_factor * c.rotary.attention_factor - 1;
+		if (c.n_ctx != of[i].n_ctx || fabs(squared - of[i].attention) > 1e-12)
+			fail_msg("%s: n_ctx %zu, attention_factor² − 1 %g", of[i].text,
+				 c.n_ctx, squared);
+	}
+}
+
 /* Every byte of the header changed, every length of the file: told or loaded, no more. */
 static void damaged_bytes(void **state)
 {
@@ -683,6 +722,7 @@ int main(void)
 		cmocka_unit_test(windows),
 		cmocka_unit_test(other_names_of_shapes),
 		cmocka_unit_test(defaults),
+		cmocka_unit_test(original_length),
 		cmocka_unit_test(damaged_bytes),
 	};
 
