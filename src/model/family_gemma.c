@@ -88,7 +88,8 @@ static enum lens_status windows(const struct lens_config_file *f, size_t pattern
 }
 
 /* What the second and the third have in common. */
-static enum lens_status later(const struct lens_config_file *f, bool third, struct lens_config *c, struct lens_layout *layout,
+static enum lens_status later(const struct lens_config_file *f, bool third,
+			      struct lens_config *c, struct lens_layout *layout,
 			      struct lens_error *err)
 {
 	const struct lens_config_defaults deflt = { .n_layers = 26,

@@ -87,9 +87,12 @@ static enum lens_status check_layers(const struct lens_config_file *f,
 static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
 			       struct lens_layout *layout, struct lens_error *err)
 {
-	LENS_TRY(lens_config_layers(f, "num_layers", 24, c, err));
+	LENS_TRY(lens_config_either(f, "num_layers", "num_hidden_layers", 24, &c->n_layers,
+				    err));
+	LENS_TRY(lens_config_layers(f, "num_layers", c->n_layers, c, err));
 	LENS_TRY(lens_config_size(f, "hidden_size", 2048, &c->d_model, err));
-	LENS_TRY(lens_config_size(f, "num_heads", 16, &c->n_heads, err));
+	LENS_TRY(lens_config_either(f, "num_heads", "num_attention_heads", 16, &c->n_heads,
+				    err));
 	LENS_TRY(lens_config_size(f, "max_position_embeddings", 2048, &c->n_ctx, err));
 	LENS_TRY(lens_config_size(f, "vocab_size", 50257, &c->d_vocab, err));
 	LENS_TRY(lens_config_heads(f, "hidden_size", "num_heads", c, err));

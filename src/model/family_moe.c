@@ -47,8 +47,7 @@ static enum lens_status read_experts(const struct lens_config_file *f, const cha
 				     size_t n, size_t per_token, struct lens_config *c,
 				     struct lens_error *err)
 {
-	const char *other =
-		strcmp(key, "num_experts") ? "num_experts" : "num_local_experts";
+	const char *other = strcmp(key, "num_experts") ? "num_experts" : "num_local_experts";
 
 	LENS_TRY(lens_config_either(f, key, other, n, &c->n_experts, err));
 	LENS_TRY(lens_config_size(f, "num_experts_per_tok", per_token, &c->experts_per_token,

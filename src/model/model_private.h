@@ -450,7 +450,7 @@ enum lens_status lens_config_activation(const struct lens_config_file *f, const 
 /* A norm's eps: not below 0. */
 enum lens_status lens_config_eps(const struct lens_config_file *f, const char *key,
 				 double deflt, double *out, struct lens_error *err);
-/* rope_scaling or rope_parameters; base and share of d_head are the family's defaults. */
+/* rope_scaling or rope_parameters (family_rotary.c); base and share: the family's defaults. */
 enum lens_status lens_config_rotary(const struct lens_config_file *f, double base, double share,
 				    struct lens_config *c, struct lens_error *err);
 /* Has it a part for each kind of layers, full_attention and sliding_attention? */

@@ -526,7 +526,8 @@ static void names_of_experts(void **state)
 	(void)state;
 	load_text("{\"model_type\":\"qwen3_moe\",\"num_local_experts\":17}", &c);
 	assert_int_equal(c.n_experts, 17);
-	load_text("{\"model_type\":\"qwen3_moe\",\"num_experts\":9,\"num_local_experts\":9}", &c);
+	load_text("{\"model_type\":\"qwen3_moe\",\"num_experts\":9,\"num_local_experts\":9}",
+		  &c);
 	assert_int_equal(c.n_experts, 9);
 	load_text("{\"model_type\":\"qwen3_moe\",\"num_experts\":null}", &c);
 	assert_int_equal(c.n_experts, 128);
@@ -536,7 +537,7 @@ static void names_of_experts(void **state)
 
 #define SMOLLM3 "{\"model_type\":\"smollm3\",\"num_hidden_layers\":4,"
 #define ONE_SLIDES                                                                             \
-	"\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\","         \
+	"\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\","        \
 	"\"full_attention\"]"
 
 /* A window of null is none; SmolLM3's layer_types counts whatever use_sliding_window says. */
@@ -583,10 +584,11 @@ static void other_names_of_shapes(void **state)
 
 	(void)state;
 	for (i = 0; i < 3; i++) {
-		snprintf(text, sizeof(text),
-			 "{\"model_type\":\"%s\",\"num_attention_heads\":4,\"hidden_size\":256,"
-			 "\"num_hidden_layers\":3,\"n_layer\":3,\"max_position_embeddings\":32}",
-			 types[i]);
+		snprintf(
+			text, sizeof(text),
+			"{\"model_type\":\"%s\",\"num_attention_heads\":4,\"hidden_size\":256,"
+			"\"num_hidden_layers\":3,\"n_layer\":3,\"max_position_embeddings\":32}",
+			types[i]);
 		load_text(text, &c);
 		assert_true(c.n_heads == 4 && c.d_model == 256 && c.n_layers == 3 &&
 			    c.n_ctx == 32 && c.d_mlp == 1024);
@@ -630,7 +632,7 @@ static void defaults(void **state)
 }
 
 #define PHI3                                                                                   \
-	"{\"model_type\":\"phi3\",\"hidden_size\":8,\"num_attention_heads\":2,"                    \
+	"{\"model_type\":\"phi3\",\"hidden_size\":8,\"num_attention_heads\":2,"                \
 	"\"max_position_embeddings\":64,"
 #define LONGROPE "\"rope_scaling\":{\"rope_type\":\"longrope\",\"short_factor\":[1,1]"
 
@@ -663,8 +665,8 @@ static void original_length(void **state)
 		load_text(of[i].text, &c);
 		squared = c.rotary.attention_factor * c.rotary.attention_factor - 1;
 		if (c.n_ctx != of[i].n_ctx || fabs(squared - of[i].attention) > 1e-12)
-			fail_msg("%s: n_ctx %zu, attention_factor² − 1 %g", of[i].text,
-				 c.n_ctx, squared);
+			fail_msg("%s: n_ctx %zu, attention_factor² − 1 %g", of[i].text, c.n_ctx,
+				 squared);
 	}
 }
 
