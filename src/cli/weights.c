@@ -164,7 +164,8 @@ static int parse_format(const struct usage *u, struct weights_args *a)
 		return usage_error(u, "--format: expected hdf5 | hooked_transformer, not '%s'",
 				   name);
 	if (a->format == LENS_WEIGHTS_HOOKED_TRANSFORMER && !strcmp(a->output, "-"))
-		return usage_error(u, "-o -: a folder is written, which standard output is not");
+		return usage_error(u,
+				   "-o -: a folder is written, which standard output is not");
 	return -1;
 }
 

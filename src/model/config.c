@@ -63,8 +63,8 @@ static bool is_hooked_transformer(const json_t *root)
 
 	for (i = 0; i < 4; i++)
 		n += json_object_get(root, always[i]) != NULL;
-	return n == 4 ||
-	       (n >= 2 && (json_object_get(root, "act_fn") || json_object_get(root, "d_vocab")));
+	return n == 4 || (n >= 2 && (json_object_get(root, "act_fn") ||
+				     json_object_get(root, "d_vocab")));
 }
 
 static enum lens_status find_family(const struct lens_config_file *f,

@@ -105,12 +105,14 @@ enum lens_status lens_process_embed(const struct lens_config *c,
 				    const struct lens_embed64 *e, size_t threads, float *out,
 				    struct lens_error *err)
 {
-	struct rows r = { .m = &e->m,
-			  /* A norm's output is left as it is: TransformerLens centres what goes in. */
-			  .center = lens_center_writing(c, p) && !e->norm_w,
-			  .embed = e->norm_w ? e : NULL,
-			  .eps = c->eps,
-			  .out = out };
+	struct rows r = {
+		.m = &e->m,
+		/* A norm's output is left as it is: TransformerLens centres what goes in. */
+		.center = lens_center_writing(c, p) && !e->norm_w,
+		.embed = e->norm_w ? e : NULL,
+		.eps = c->eps,
+		.out = out
+	};
 
 	return process_rows(&r, threads, err);
 }

@@ -163,7 +163,7 @@ def check_refused(tmp: Path, model: Path) -> None:
     says(0, "", "run", "--model", GQA, "--data", GQA / "prompts.csv", "-o", other, "--quiet", "--hooks", "none")
     says(2, "is not a file of weights: it is not overwritten", "weights", GQA, "-o", other, "--overwrite")
     says(0, " 0 bad", "verify", other)
-    says(1, "is of another experiment", "run", "--model", GQA, "--data", GQA / "prompts.csv", "-o", out)
+    says(1, "is a file of weights", "run", "--model", GQA, "--data", GQA / "prompts.csv", "-o", out)
     says(1, "there is no such folder", "weights", tmp / "nowhere")
     says(2, "is a file; a model is named by its folder", "weights", out)
     says(2, "is a folder, and a file is needed here", "weights", GQA, "-o", tmp)
