@@ -172,6 +172,15 @@ static enum lens_status config_granite(const struct lens_config_file *f, struct 
 	return LENS_OK;
 }
 
+static bool any_local(const struct lens_config *c)
+{
+	size_t i;
+
+	for (i = 0; i < c->n_layers && !c->local[i]; i++)
+		;
+	return i < c->n_layers;
+}
+
 /*
  * layer_types counts even where use_sliding_window is false, as transformers masks by it;
  * without it, layers without rotary positions have the window.
@@ -190,7 +199,7 @@ static enum lens_status smollm3_windows(const struct lens_config_file *f, struct
 		LENS_TRY(lens_config_layer_types(f, types, c, err));
 	else if (sliding)
 		memcpy(c->local, c->no_rotary, sizeof(c->local));
-	return sliding || memchr(c->local, true, c->n_layers)
+	return sliding || any_local(c)
 		       ? lens_config_size(f, "sliding_window", 0, &c->window, err)
 		       : LENS_OK;
 }
