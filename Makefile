@@ -232,7 +232,7 @@ faults: $(BIN) $(VENV)/.done $(BUILD)/tests/golden/test_sweep_faults ## every ca
 
 # Levels differ in kernels; whole runs and sweeps use the same ones as test_golden and others do.
 asan: ## unit tests and the fuzz corpus under ASan and UBSan
-	ONE_LEVEL='test_shards test_ragged test_bits test_mean test_interventions test_share_prefixes' $(MAKE) BUILD=$(BUILD)/asan OPT='-O1 -g -fno-omit-frame-pointer' \
+	ONE_LEVEL='test_shards test_ragged test_bits test_mean test_faults test_interventions test_share_prefixes test_plan_file test_plan_chunks' $(MAKE) BUILD=$(BUILD)/asan OPT='-O1 -g -fno-omit-frame-pointer' \
 		SAN='-fsanitize=address,undefined -fno-sanitize-recover=all' unit-test fuzz-replay
 
 coverage: ## line coverage of the unit tests, by gcov
