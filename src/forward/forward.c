@@ -24,9 +24,8 @@ static enum lens_status show(const struct lens_pass *p, enum lens_hook hook, siz
 	return wanted(p, hook, layer) ? lens_show(p, p->batch, &a, data) : LENS_OK;
 }
 
-/* A token-wise value of width floats a row, without gaps. */
-static enum lens_status show_rows(const struct lens_pass *p, enum lens_hook hook, size_t layer,
-				  float *data, size_t width)
+enum lens_status lens_show_rows(const struct lens_pass *p, enum lens_hook hook, size_t layer,
+				void *data, size_t width)
 {
 	return show(p, hook, layer, data, width, width);
 }
@@ -85,8 +84,8 @@ static enum lens_status norm(const struct lens_pass *p, struct norm_hooks h, con
 		return LENS_OK;
 	}
 	lens_norm_rows(c, rows, &a, p->f->normed, p->f->scale);
-	LENS_TRY(show_rows(p, h.scale, h.layer, p->f->scale, 1));
-	LENS_TRY(show_rows(p, h.normalized, h.layer, p->f->normed, c->d_model));
+	LENS_TRY(lens_show_rows(p, h.scale, h.layer, p->f->scale, 1));
+	LENS_TRY(lens_show_rows(p, h.normalized, h.layer, p->f->normed, c->d_model));
 	if (a.kind == LENS_NORM_RMS)
 		lens_norm_weight(c, rows, w, p->f->normed);
 	return LENS_OK;
@@ -102,8 +101,8 @@ static enum lens_status norm_after(const struct lens_pass *p, struct norm_hooks 
 	if (!c->norms_after)
 		return LENS_OK;
 	lens_vec()->rms_norm(rows, c->d_model, p->f->branch, c->eps, p->f->branch, p->f->scale);
-	LENS_TRY(show_rows(p, h.scale, h.layer, p->f->scale, 1));
-	LENS_TRY(show_rows(p, h.normalized, h.layer, p->f->branch, c->d_model));
+	LENS_TRY(lens_show_rows(p, h.scale, h.layer, p->f->scale, 1));
+	LENS_TRY(lens_show_rows(p, h.normalized, h.layer, p->f->branch, c->d_model));
 	lens_norm_weight(c, rows, w, p->f->branch);
 	return LENS_OK;
 }
@@ -129,11 +128,11 @@ static enum lens_status embed(const struct lens_pass *p)
 	float *pos = p->f->positions ? p->f->positions : p->f->branch;
 
 	look_up(p, m->w_e, p->batch->token, p->f->resid);
-	LENS_TRY(show_rows(p, LENS_HOOK_EMBED, 0, p->f->resid, d));
+	LENS_TRY(lens_show_rows(p, LENS_HOOK_EMBED, 0, p->f->resid, d));
 	if (!m->w_pos)
 		return LENS_OK;
 	look_up(p, m->w_pos, p->batch->position, pos);
-	LENS_TRY(show_rows(p, LENS_HOOK_POS_EMBED, 0, pos, d));
+	LENS_TRY(lens_show_rows(p, LENS_HOOK_POS_EMBED, 0, pos, d));
 	if (m->config.learned_positions)
 		lens_vec()->add(p->batch->n_rows * d, pos, p->f->resid);
 	return LENS_OK;
@@ -163,7 +162,7 @@ static enum lens_status head_results(const struct lens_pass *p, size_t layer)
 		g.c = p->f->result + h * d;
 		lens_gemm(&g, p->f->pad, p->f->threads);
 	}
-	return show_rows(p, LENS_HOOK_RESULT, layer, p->f->result, c->n_heads * d);
+	return lens_show_rows(p, LENS_HOOK_RESULT, layer, p->f->result, c->n_heads * d);
 }
 
 /* Queries or keys in qkv, from a column on; hook_normalized comes before the weight. */
@@ -195,7 +194,7 @@ static enum lens_status norm_heads(const struct lens_pass *p, size_t layer, stru
 	for (row = 0; row < p->batch->n_rows; row++)
 		norm_row_of_heads(c, n.heads, x + row * width,
 				  p->f->head_scale + row * n.heads);
-	LENS_TRY(show_rows(p, n.scale, layer, p->f->head_scale, n.heads));
+	LENS_TRY(lens_show_rows(p, n.scale, layer, p->f->head_scale, n.heads));
 	LENS_TRY(show(p, n.normalized, layer, x, n.heads * dh, width));
 	for (row = 0; row < p->batch->n_rows; row++) {
 		for (h = 0; h < n.heads; h++)
@@ -279,11 +278,11 @@ static enum lens_status norm_inner(const struct lens_pass *p, size_t layer, floa
 	const struct lens_block *b = &p->f->model->block[layer];
 	size_t f = c->d_mlp;
 
-	LENS_TRY(show_rows(p, LENS_HOOK_MLP_MID, layer, hidden, f));
+	LENS_TRY(lens_show_rows(p, LENS_HOOK_MLP_MID, layer, hidden, f));
 	lens_vec()->layer_norm(p->batch->n_rows, f, hidden, b->mlp_ln_w, b->mlp_ln_b, c->eps,
 			       hidden, p->f->scale);
-	LENS_TRY(show_rows(p, LENS_HOOK_MLP_LN_SCALE, layer, p->f->scale, 1));
-	return show_rows(p, LENS_HOOK_MLP_LN_NORMALIZED, layer, hidden, f);
+	LENS_TRY(lens_show_rows(p, LENS_HOOK_MLP_LN_SCALE, layer, p->f->scale, 1));
+	return lens_show_rows(p, LENS_HOOK_MLP_LN_NORMALIZED, layer, hidden, f);
 }
 
 /* post = act(x·W_gate) · (x·W_in); TransformerLens's own models add b_in last. */
@@ -296,7 +295,7 @@ static enum lens_status gate(const struct lens_pass *p, size_t layer, float *hid
 	float *factor = p->f->factor;
 
 	linear(p, p->f->normed, (struct linear){ b->w_in, bias, c->d_model, f, 0 }, factor);
-	LENS_TRY(show_rows(p, LENS_HOOK_MLP_PRE_LINEAR, layer, factor, f));
+	LENS_TRY(lens_show_rows(p, LENS_HOOK_MLP_PRE_LINEAR, layer, factor, f));
 	lens_vec()->multiply(rows * f, factor, hidden);
 	for (row = 0; c->mlp_bias_after && row < rows; row++)
 		lens_vec()->add(f, b->b_in, hidden + row * f);
@@ -314,13 +313,13 @@ static enum lens_status one_mlp(const struct lens_pass *p, size_t layer)
 	float *hidden = p->f->hidden;
 
 	linear(p, p->f->normed, first, hidden);
-	LENS_TRY(show_rows(p, LENS_HOOK_MLP_PRE, layer, hidden, f));
+	LENS_TRY(lens_show_rows(p, LENS_HOOK_MLP_PRE, layer, hidden, f));
 	activate(p, hidden);
 	if (c->mlp_norm)
 		LENS_TRY(norm_inner(p, layer, hidden));
 	if (c->gated_mlp)
 		LENS_TRY(gate(p, layer, hidden));
-	LENS_TRY(show_rows(p, LENS_HOOK_MLP_POST, layer, hidden, f));
+	LENS_TRY(lens_show_rows(p, LENS_HOOK_MLP_POST, layer, hidden, f));
 	linear(p, hidden, (struct linear){ b->w_out, b->b_out, f, d, 0 }, p->f->branch);
 	return LENS_OK;
 }
@@ -335,7 +334,7 @@ static enum lens_status mlp(const struct lens_pass *p, size_t layer)
 			    (struct norm_hooks){ LENS_HOOK_LN2_POST_SCALE,
 						 LENS_HOOK_LN2_POST_NORMALIZED, layer },
 			    m->block[layer].ln2_post_w));
-	return show_rows(p, LENS_HOOK_MLP_OUT, layer, p->f->branch, m->config.d_model);
+	return lens_show_rows(p, LENS_HOOK_MLP_OUT, layer, p->f->branch, m->config.d_model);
 }
 
 /*
@@ -351,21 +350,21 @@ static enum lens_status second_half(const struct lens_pass *p, size_t layer)
 	size_t n = p->batch->n_rows * c->d_model, d = c->d_model;
 	float *resid = p->f->resid;
 
-	LENS_TRY(show_rows(p, LENS_HOOK_Z, layer, p->f->z, out.k));
+	LENS_TRY(lens_show_rows(p, LENS_HOOK_Z, layer, p->f->z, out.k));
 	LENS_TRY(head_results(p, layer));
 	linear(p, p->f->z, out, p->f->branch);
 	LENS_TRY(norm_after(p,
 			    (struct norm_hooks){ LENS_HOOK_LN1_POST_SCALE,
 						 LENS_HOOK_LN1_POST_NORMALIZED, layer },
 			    b->ln1_post_w));
-	LENS_TRY(show_rows(p, LENS_HOOK_ATTN_OUT, layer, p->f->branch, d));
+	LENS_TRY(lens_show_rows(p, LENS_HOOK_ATTN_OUT, layer, p->f->branch, d));
 	if (!c->parallel_block)
 		lens_vec()->add(n, p->f->branch, resid);
 	if (c->attn_only)
-		return show_rows(p, LENS_HOOK_RESID_POST, layer, resid, d);
+		return lens_show_rows(p, LENS_HOOK_RESID_POST, layer, resid, d);
 	if (!c->parallel_block)
-		LENS_TRY(show_rows(p, LENS_HOOK_RESID_MID, layer, resid, d));
-	LENS_TRY(show_rows(p, LENS_HOOK_MLP_IN, layer, resid, d));
+		LENS_TRY(lens_show_rows(p, LENS_HOOK_RESID_MID, layer, resid, d));
+	LENS_TRY(lens_show_rows(p, LENS_HOOK_MLP_IN, layer, resid, d));
 	LENS_TRY(norm(p,
 		      (struct norm_hooks){ LENS_HOOK_LN2_SCALE, LENS_HOOK_LN2_NORMALIZED,
 					   layer },
@@ -374,7 +373,7 @@ static enum lens_status second_half(const struct lens_pass *p, size_t layer)
 		lens_vec()->add(n, p->f->branch, resid);
 	LENS_TRY(mlp(p, layer));
 	lens_vec()->add(n, p->f->branch, resid);
-	return show_rows(p, LENS_HOOK_RESID_POST, layer, resid, d);
+	return lens_show_rows(p, LENS_HOOK_RESID_POST, layer, resid, d);
 }
 
 /*
@@ -407,8 +406,8 @@ static enum lens_status block(const struct lens_pass *pass, size_t layer, bool a
 		lens_batch_keep_read(p.batch, p.f->read_row, &kept);
 		p.rest = &kept;
 	}
-	LENS_TRY(show_rows(&p, LENS_HOOK_RESID_PRE, layer, p.f->resid,
-			   p.f->model->config.d_model));
+	LENS_TRY(lens_show_rows(&p, LENS_HOOK_RESID_PRE, layer, p.f->resid,
+				p.f->model->config.d_model));
 	LENS_TRY(norm(&p,
 		      (struct norm_hooks){ LENS_HOOK_LN1_SCALE, LENS_HOOK_LN1_NORMALIZED,
 					   layer },
@@ -435,7 +434,7 @@ static enum lens_status head(const struct lens_pass *p)
 	if (!wanted(p, LENS_HOOK_LOGITS, 0))
 		return LENS_OK;
 	lens_unembed(m, &a);
-	return show_rows(p, LENS_HOOK_LOGITS, 0, p->f->logits, lens_n_logits(&m->config));
+	return lens_show_rows(p, LENS_HOOK_LOGITS, 0, p->f->logits, lens_n_logits(&m->config));
 }
 
 /* Blocks from `layer` on, and what follows. */

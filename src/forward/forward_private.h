@@ -100,6 +100,12 @@ void lens_norm_rows(const struct lens_config *c, size_t rows, const struct lens_
 /* w NULL or RMSNorm's weight, which comes after its hook point. */
 void lens_norm_weight(const struct lens_config *c, size_t rows, const float *w, float *y);
 
+/* --- forward.c ------------------------------------------------------------------------ */
+
+/* Shows a token-wise value of width elements a row, without gaps, if somebody wants it. */
+enum lens_status lens_show_rows(const struct lens_pass *p, enum lens_hook hook, size_t layer,
+				void *data, size_t width);
+
 /* --- moe.c ----------------------------------------------------------------------------- */
 
 /* normed → branch, by way of each row's experts. */

@@ -80,17 +80,6 @@ static void choose_all(const struct lens_forward *f, const struct lens_batch *b)
 		choose(f, b->first[i]);
 }
 
-static enum lens_status show(const struct lens_pass *p, enum lens_hook hook, size_t layer,
-			     void *data, size_t width)
-{
-	const struct lens_activation a = {
-		.hook = hook, .layer = layer, .data = data, .width = width, .stride = width
-	};
-
-	return lens_wanted(p->visitors, hook, layer) ? lens_show(p, p->batch, &a, data)
-						     : LENS_OK;
-}
-
 /* Brings an expert's rows together; returns how many, with the gaps between them. */
 static size_t gather(const struct lens_pass *p, int32_t expert)
 {
@@ -170,10 +159,11 @@ enum lens_status lens_go_through_experts(const struct lens_pass *p, size_t layer
 
 	for (i = 0; i < rows; i++)
 		weigh(c, b->w_router, f->normed + i * d, f->expert_weights + i * c->n_experts);
-	LENS_TRY(show(p, LENS_HOOK_EXPERT_WEIGHTS, layer, f->expert_weights, c->n_experts));
+	LENS_TRY(lens_show_rows(p, LENS_HOOK_EXPERT_WEIGHTS, layer, f->expert_weights,
+				c->n_experts));
 	choose_all(f, p->batch);
-	LENS_TRY(show(p, LENS_HOOK_EXPERT_INDICES, layer, f->expert_index,
-		      c->experts_per_token));
+	LENS_TRY(lens_show_rows(p, LENS_HOOK_EXPERT_INDICES, layer, f->expert_index,
+				c->experts_per_token));
 	memset(f->branch, 0, rows * d * sizeof(*f->branch));
 	for (i = 0; i < c->n_experts; i++) {
 		rows = gather(p, (int32_t)i);

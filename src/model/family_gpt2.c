@@ -27,8 +27,9 @@ enum lens_status lens_gpt2_config_shape(const struct lens_config_file *f,
 	return lens_config_tied(f, deflt->tied, &layout->tied_head, err);
 }
 
-static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
-			       struct lens_layout *layout, struct lens_error *err)
+enum lens_status lens_gpt2_config(const struct lens_config_file *f, const char *act,
+				  struct lens_config *c, struct lens_layout *layout,
+				  struct lens_error *err)
 {
 	static const struct lens_config_defaults deflt = { .n_layers = 12,
 							   .d_model = 768,
@@ -39,13 +40,19 @@ static enum lens_status config(const struct lens_config_file *f, struct lens_con
 
 	LENS_TRY(lens_gpt2_config_shape(f, &deflt, c, layout, err));
 	LENS_TRY(lens_config_bool(f, "scale_attn_weights", true, &c->scale_attn, err));
-	LENS_TRY(lens_config_bool(f, "scale_attn_by_inverse_layer_idx", false,
-				  &c->scale_attn_by_layer, err));
 	LENS_TRY(lens_config_must_be(f, "add_cross_attention", false, "we run decoders only",
 				     err));
 	c->norm = LENS_NORM_LN;
 	c->learned_positions = true;
-	return lens_config_activation(f, "activation_function", "gelu_new", c, err);
+	return lens_config_activation(f, "activation_function", act, c, err);
+}
+
+static enum lens_status config(const struct lens_config_file *f, struct lens_config *c,
+			       struct lens_layout *layout, struct lens_error *err)
+{
+	LENS_TRY(lens_config_bool(f, "scale_attn_by_inverse_layer_idx", false,
+				  &c->scale_attn_by_layer, err));
+	return lens_gpt2_config(f, "gelu_new", c, layout, err);
 }
 
 static enum lens_status load_block(struct lens_checkpoint *k, const struct lens_config *c,

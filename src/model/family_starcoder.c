@@ -9,23 +9,11 @@
 static enum lens_status config_bigcode(const struct lens_config_file *f, struct lens_config *c,
 				       struct lens_layout *layout, struct lens_error *err)
 {
-	static const struct lens_config_defaults deflt = { .n_layers = 12,
-							   .d_model = 768,
-							   .n_heads = 12,
-							   .n_ctx = 1024,
-							   .d_vocab = 50257,
-							   .tied = true };
-
-	LENS_TRY(lens_gpt2_config_shape(f, &deflt, c, layout, err));
-	LENS_TRY(lens_config_bool(f, "scale_attn_weights", true, &c->scale_attn, err));
 	LENS_TRY(lens_config_must_be(f, "multi_query", true,
 				     "we read one head of keys and values", err));
-	LENS_TRY(lens_config_must_be(f, "add_cross_attention", false, "we run decoders only",
-				     err));
+	LENS_TRY(lens_gpt2_config(f, "gelu_pytorch_tanh", c, layout, err));
 	c->n_kv_heads = 1;
-	c->norm = LENS_NORM_LN;
-	c->learned_positions = true;
-	return lens_config_activation(f, "activation_function", "gelu_pytorch_tanh", c, err);
+	return LENS_OK;
 }
 
 static enum lens_status load_block_bigcode(struct lens_checkpoint *k,

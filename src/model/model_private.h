@@ -321,6 +321,10 @@ enum lens_status lens_gpt2_config_shape(const struct lens_config_file *f,
 					const struct lens_config_defaults *deflt,
 					struct lens_config *c, struct lens_layout *layout,
 					struct lens_error *err);
+/* GPT-2's config, as GPTBigCode has it too; act: where activation_function is left out. */
+enum lens_status lens_gpt2_config(const struct lens_config_file *f, const char *act,
+				  struct lens_config *c, struct lens_layout *layout,
+				  struct lens_error *err);
 /* sliding_window of every layer; null is none; left out it is deflt, 0 for none. */
 enum lens_status lens_config_window(const struct lens_config_file *f, size_t deflt,
 				    struct lens_config *c, struct lens_error *err);
