@@ -16,69 +16,70 @@ enum { MARY = 259, JOHN = 263 };
 
 /* --- numbers ------------------------------------------------------------------ */
 
+enum { T = LENS_COLUMN_TEXT, I = LENS_COLUMN_INT, R = LENS_COLUMN_REAL };
+static const struct {
+	const char *value;
+	int kind;
+} columns[] = { { "1", I },
+		{ "0", I },
+		{ "-12", I },
+		{ "9007199254740993", I },
+		{ "9223372036854775807", I },
+		{ "-9223372036854775808", I },
+		{ "9223372036854775808", T },
+		{ "-0", R },
+		{ "007", T },
+		{ "-07", T },
+		{ "00.5", T },
+		{ "0.5", R },
+		{ "1.0", R },
+		{ ".5", R },
+		{ "5.", R },
+		{ "-1.5e3", R },
+		{ "1e-3", R },
+		{ "123456789012345.", R },
+		{ "1234567890.12345", R },
+		{ "1234567890.123456", T },
+		{ "0.000000000000001234", R },
+		{ "0.30000000000000004", T },
+		{ "1234567890123456.", T },
+		{ "", R },
+		{ "NA", R },
+		{ "na", T },
+		{ "nan", T },
+		{ "inf", T },
+		{ "+5", T },
+		{ "0x10", T },
+		{ " 1", T },
+		{ "1 ", T },
+		{ "1e999", T },
+		{ "1e-999", T },
+		{ "1,5", T },
+		{ "1e", T },
+		{ "1e+", T },
+		{ "-", T },
+		{ ".", T },
+		{ "-.", T },
+		{ "1_000", T },
+		{ "--1", T },
+		{ "1.2.3", T } };
+
 /* What a column of 7, the value and 8 is: no text may lose anything by it. */
 static void test_column_kinds(void **state)
 {
-	enum { T = LENS_COLUMN_TEXT, I = LENS_COLUMN_INT, R = LENS_COLUMN_REAL };
-	static const struct {
-		const char *value;
-		int kind;
-	} cases[] = { { "1", I },
-		      { "0", I },
-		      { "-12", I },
-		      { "9007199254740993", I },
-		      { "9223372036854775807", I },
-		      { "-9223372036854775808", I },
-		      { "9223372036854775808", T },
-		      { "-0", R },
-		      { "007", T },
-		      { "-07", T },
-		      { "00.5", T },
-		      { "0.5", R },
-		      { "1.0", R },
-		      { ".5", R },
-		      { "5.", R },
-		      { "-1.5e3", R },
-		      { "1e-3", R },
-		      { "123456789012345.", R },
-		      { "1234567890.12345", R },
-		      { "1234567890.123456", T },
-		      { "0.000000000000001234", R },
-		      { "0.30000000000000004", T },
-		      { "1234567890123456.", T },
-		      { "", R },
-		      { "NA", R },
-		      { "na", T },
-		      { "nan", T },
-		      { "inf", T },
-		      { "+5", T },
-		      { "0x10", T },
-		      { " 1", T },
-		      { "1 ", T },
-		      { "1e999", T },
-		      { "1e-999", T },
-		      { "1,5", T },
-		      { "1e", T },
-		      { "1e+", T },
-		      { "-", T },
-		      { ".", T },
-		      { "-.", T },
-		      { "1_000", T },
-		      { "--1", T },
-		      { "1.2.3", T } };
 	size_t i;
 
 	(void)state;
-	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+	for (i = 0; i < sizeof(columns) / sizeof(columns[0]); i++) {
 		char csv[128];
 		struct test_data f;
 
-		snprintf(csv, sizeof(csv), "prompt,x\na,7\nb,\"%s\"\nc,8\n", cases[i].value);
+		snprintf(csv, sizeof(csv), "prompt,x\na,7\nb,\"%s\"\nc,8\n", columns[i].value);
 		f = test_data_begin(csv);
 		f.opt.n_answers = 0;
 		test_load_good(&f);
-		if ((int)f.p->column_kind[0] != cases[i].kind)
-			fail_msg("'%s': %d", cases[i].value, (int)f.p->column_kind[0]);
+		if ((int)f.p->column_kind[0] != columns[i].kind)
+			fail_msg("'%s': %d", columns[i].value, (int)f.p->column_kind[0]);
 		test_data_end(&f);
 	}
 }

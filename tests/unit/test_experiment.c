@@ -322,50 +322,51 @@ static void test_precedence(void **state)
 	assert_false(test_e.weights.center_unembed);
 }
 
+static const char *const key_of_flag[][2] = {
+	{ "--model", "model" },
+	{ "--data", "data.csv" },
+	{ "--answers", "data.answers" },
+	{ "-o", "output" },
+	{ "--output", "output" },
+	{ "--hooks", "cache.hooks" },
+	{ "--positions", "cache.positions" },
+	{ "--dtype", "cache.dtype" },
+	{ "--layout", "cache.layout" },
+	{ "--limit", "data.limit" },
+	{ "--threads", "threads" },
+	{ "--memory", "memory" },
+	{ "--raw-weights", "weights" },
+	{ "--tied-head", "tied_head" },
+	{ "--separator", "data.separator" },
+	{ "--prompt", "data.prompt" },
+	{ "--answer-tokens", "data.answer_tokens" },
+	{ "--answers-as", "data.answers_as" },
+	{ "--tokens", "data.tokens" },
+	{ "--read-pos", "data.read_pos" },
+	{ "--on-bad-row", "data.on_bad_row" },
+	{ "--tables", "tables" },
+	{ "--top-k", "top_k" },
+	{ "--lens", "lens" },
+	{ "--lens-mid", "lens_mid" },
+	{ "--lens-positions", "lens_positions" },
+	{ "--attrs-positions", "attrs.positions" },
+	{ "--cpu", "cpu" },
+	{ "--bos-token", "data.bos" },
+	{ "--corrupted", "data.corrupted" },
+	{ "--patch", "patch.grids" },
+};
+
 static void test_flags(void **state)
 {
-	static const char *const flags[][2] = {
-		{ "--model", "model" },
-		{ "--data", "data.csv" },
-		{ "--answers", "data.answers" },
-		{ "-o", "output" },
-		{ "--output", "output" },
-		{ "--hooks", "cache.hooks" },
-		{ "--positions", "cache.positions" },
-		{ "--dtype", "cache.dtype" },
-		{ "--layout", "cache.layout" },
-		{ "--limit", "data.limit" },
-		{ "--threads", "threads" },
-		{ "--memory", "memory" },
-		{ "--raw-weights", "weights" },
-		{ "--tied-head", "tied_head" },
-		{ "--separator", "data.separator" },
-		{ "--prompt", "data.prompt" },
-		{ "--answer-tokens", "data.answer_tokens" },
-		{ "--answers-as", "data.answers_as" },
-		{ "--tokens", "data.tokens" },
-		{ "--read-pos", "data.read_pos" },
-		{ "--on-bad-row", "data.on_bad_row" },
-		{ "--tables", "tables" },
-		{ "--top-k", "top_k" },
-		{ "--lens", "lens" },
-		{ "--lens-mid", "lens_mid" },
-		{ "--lens-positions", "lens_positions" },
-		{ "--attrs-positions", "attrs.positions" },
-		{ "--cpu", "cpu" },
-		{ "--bos-token", "data.bos" },
-		{ "--corrupted", "data.corrupted" },
-		{ "--patch", "patch.grids" },
-	};
 	const struct lens_key *keys;
 	size_t i, n, with_flag = 0;
 
 	(void)state;
-	for (i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
-		const struct lens_key *key = lens_key_of_flag(flags[i][0]);
+	for (i = 0; i < sizeof(key_of_flag) / sizeof(key_of_flag[0]); i++) {
+		const struct lens_key *key = lens_key_of_flag(key_of_flag[i][0]);
 
 		assert_non_null(key);
-		assert_string_equal(key->name, flags[i][1]);
+		assert_string_equal(key->name, key_of_flag[i][1]);
 		assert_int_equal(key->flag_value != NULL,
 				 !strcmp(key->name, "weights") ||
 					 !strcmp(key->name, "lens_mid"));
